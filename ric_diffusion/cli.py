@@ -1,0 +1,144 @@
+"""The command line. Parsing only: every verb's module is imported when it is called.
+
+Exit codes: 0 done, 2 the user's input is wrong (one line says what, where and how to mend it),
+1 anything else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from ric_diffusion import __version__
+from ric_diffusion.errors import InputError
+
+EXAMPLES = {
+    "generate": "ric generate --model emoji-64 --prompt 'red apple' --targets colorfulness=1.5",
+    "sweep": "ric sweep --model emoji-64 --prompt 'red apple' --points 11 --out sweep/",
+    "score": "ric score photos/ --scorers compressibility colorfulness",
+    "label": "ric label photos/ --scorers compressibility colorfulness --out labelled/",
+    "train": "ric train scripts/configs/emoji-embedding.yaml --out runs/mine",
+    "export": "ric export --adapter runs/mine/adapter --format kohya --out mine.safetensors",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """Complains in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def pairs(text: str) -> tuple[str, float]:
+    """``name=1.5`` -> ("name", 1.5)."""
+    name, _, value = text.partition("=")
+    try:
+        return name, float(value)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: write name=number") from None
+
+
+def positive(text: str) -> int:
+    try:
+        if (number := int(text)) > 0:
+            return number
+    except ValueError:
+        pass  # said below, as for 0
+    raise argparse.ArgumentTypeError(f"{text!r}: give a whole number above 0")
+
+
+def seed(text: str) -> int:
+    try:
+        if 0 <= (number := int(text)) < 2**63:
+            return number
+    except ValueError:
+        pass  # said below, as for -1
+    raise argparse.ArgumentTypeError(f"{text!r}: give a whole number from 0 to 2^63 - 1")
+
+
+def build_parser() -> Parser:
+    parser = Parser(prog="ric", description="Reward sliders for diffusion models.")
+    parser.add_argument("--version", action="version", version=f"ric {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=Parser)
+
+    def verb(name: str, text: str) -> Parser:
+        return verbs.add_parser(
+            name,
+            help=text,
+            description=text,
+            epilog=f"example: {EXAMPLES[name]}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    generate = verb("generate", "make pictures of a prompt, steered by rewards")
+    _model(generate)
+    wish = generate.add_mutually_exclusive_group()
+    wish.add_argument("--preference", nargs="+", type=pairs, metavar="REWARD=WEIGHT")
+    wish.add_argument("--targets", nargs="+", type=pairs, metavar="REWARD=Z")
+    generate.add_argument("--negative-targets", nargs="+", type=pairs, metavar="REWARD=Z")
+    generate.add_argument("--negative-prompt", metavar="TEXT")
+    generate.add_argument("--count", type=positive, default=1, help="pictures, from as many seeds")
+    generate.add_argument("--out", type=Path, default=Path("out"), metavar="FOLDER")
+
+    sweep = verb("sweep", "the same prompt and seed while the sliders move")
+    _model(sweep)
+    sweep.add_argument("--points", type=positive, default=11)
+    sweep.add_argument(
+        "--along", metavar="REWARD", help="move this reward alone, the others left on auto"
+    )
+    sweep.add_argument("--out", type=Path, default=Path("sweep"), metavar="FOLDER")
+
+    score = verb("score", "print the scores of pictures")
+    score.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="pictures or folders")
+    score.add_argument("--scorers", nargs="+", required=True, metavar="NAME[:option=value,…]")
+    score.add_argument("--json", action="store_true", help="one JSON object per picture")
+
+    label = verb("label", "score a folder of captioned pictures for training; resumable")
+    label.add_argument("folder", type=Path, metavar="FOLDER")
+    label.add_argument("--scorers", nargs="+", required=True, metavar="NAME[:option=value,…]")
+    label.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+
+    train = verb("train", "fine-tune an adapter on a labelled folder")
+    train.add_argument("config", type=Path, metavar="CONFIG.yaml")
+    train.add_argument("--out", type=Path, metavar="FOLDER", help="instead of the config's")
+    train.add_argument("--resume", action="store_true", help="go on after an interruption")
+
+    export = verb("export", "write an adapter's LoRA for other programs")
+    export.add_argument("--adapter", required=True, metavar="FOLDER")
+    export.add_argument("--format", required=True, choices=["kohya"])
+    export.add_argument("--out", type=Path, required=True, metavar="FILE.safetensors")
+    return parser
+
+
+def _model(parser: Parser) -> None:
+    parser.add_argument("--model", default="emoji-64", help="bundled name, folder or hub id")
+    parser.add_argument("--adapter", help="folder or hub id; a bundled model has its own")
+    parser.add_argument("--prompt", required=True, metavar="TEXT")
+    parser.add_argument("--seed", type=seed, default=0)
+    parser.add_argument("--steps", type=positive, help="denoising steps; the adapter's own default")
+    parser.add_argument("--guidance-scale", type=float, help="likewise")
+    parser.add_argument("--mapping", help="how a preference becomes targets")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit code."""
+    options = build_parser().parse_args(argv)
+    from scorers import ScorerError
+
+    try:
+        importlib.import_module(f"ric_diffusion.commands.{options.verb}").run(options)
+    except (InputError, ScorerError) as error:
+        print(f"ric {options.verb}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"ric {options.verb}: interrupted", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,69 @@
+"""``ric generate``: pictures of one prompt, each with its story in its PNG text chunks."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from ric_diffusion.commands.model import load_pipeline, sampling_of
+from ric_diffusion.evaluation.scoring import load_scorers, scores_of
+from ric_diffusion.files import replacing
+
+
+def save_png(path: Path, image: Image.Image, story: Mapping[str, Any]) -> None:
+    """Write a PNG, in one move, with one text chunk for each entry of ``story``."""
+    chunks = PngInfo()
+    for key, value in story.items():
+        chunks.add_itxt(key, value if isinstance(value, str) else json.dumps(value))
+    with replacing(path) as temporary:
+        image.save(temporary, format="PNG", pnginfo=chunks)
+
+
+def run(options: argparse.Namespace) -> None:
+    pipe = load_pipeline(options.model, options.adapter)
+    wishes = {
+        name: dict(given)
+        for name in ("preference", "targets", "negative_targets")
+        if (given := getattr(options, name))
+    }
+    seeds = range(options.seed, options.seed + options.count)
+    # Checked before the first step of a long run, not after it.
+    pipe.targets_for(
+        1, preference=wishes.get("preference"), targets=wishes.get("targets"),
+        mapping=options.mapping,
+    )  # fmt: skip
+    pipe.targets_for(1, targets=wishes.get("negative_targets"))
+    space = pipe.reward_space
+    using = load_scorers(space) if space else []
+    for seed in seeds:
+        output = pipe(
+            options.prompt,
+            negative_prompt=options.negative_prompt,
+            generator=torch.Generator().manual_seed(seed),
+            mapping=options.mapping,
+            **wishes,
+            **sampling_of(pipe, options),
+        )
+        image = output.images[0]
+        story: dict[str, Any] = {
+            "prompt": options.prompt,
+            "seed": seed,
+            "model": options.model,
+            "targets": output.targets[0],
+        }
+        if space:
+            scores = scores_of([image], [options.prompt], using)
+            z = space.normalize(scores)
+            story["scores"] = dict(zip(space.names, scores[0].tolist(), strict=True))
+            story["obtained"] = dict(zip(space.names, z[0].tolist(), strict=True))
+        path = options.out / f"{seed}.png"
+        save_png(path, image, story)
+        obtained = " ".join(f"{k}={v:+.2f}" for k, v in story.get("obtained", {}).items())
+        print(f"{path}  {obtained}".rstrip())

@@ -1,0 +1,17 @@
+"""``ric label``: score a captioned folder for training."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+
+import scorers
+from ric_diffusion.data.label import label_folder
+
+
+def run(options: argparse.Namespace) -> None:
+    using = [scorers.load(spec) for spec in options.scorers]
+    report = label_folder(options.folder, options.out, using)
+    print(f"{options.out}: {report.kept} pictures labelled, {len(report.skipped)} skipped")
+    for reason, count in Counter(report.skipped.values()).most_common():
+        print(f"  {count} {reason}")

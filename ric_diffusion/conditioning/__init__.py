@@ -1,0 +1,1 @@
+"""How rewards enter the context: words in the prompt, or learned tokens behind it."""

@@ -1,0 +1,115 @@
+"""Both conditioning modes behind one protocol: what is said in text, what in tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+
+from ric_diffusion.conditioning.encoder import RewardEncoder, as_values
+from ric_diffusion.conditioning.grammar import Grammar, fit_prompt, rounded
+from ric_diffusion.errors import InputError
+
+Targets = Mapping[str, float]
+
+
+class Conditioner(Protocol):
+    """How targets enter the context. Both methods are called, in this order, in training,
+    inference and evaluation alike."""
+
+    mode: str
+    names: tuple[str, ...]
+
+    def texts(
+        self, prompts: Sequence[str], targets: Sequence[Targets], tokenizer: Any
+    ) -> list[str]:
+        """The text to encode for each prompt, within the tokenizer's length."""
+
+    def context(self, states: torch.Tensor, targets: Sequence[Targets]) -> torch.Tensor:
+        """Encoder hidden states (B, T, D) of those texts -> context (B, T', D)."""
+
+    def context_of_states(self, states: torch.Tensor, targets: Sequence[Targets]) -> torch.Tensor:
+        """The same for states that a user computed; InputError where only text can say it."""
+
+    def check_width(self, width: int) -> None:
+        """InputError if the context of a model of this width cannot hold what is learned."""
+
+    def used(self, targets: Targets) -> dict[str, float]:
+        """The values in z that the model really reads."""
+
+    def parameters(self) -> Iterable[torch.nn.Parameter]:
+        """What is learned beside the model itself."""
+
+
+class TextConditioner:
+    """Rewards as words behind the prompt."""
+
+    mode = "text"
+
+    def __init__(self, grammar: Grammar) -> None:
+        self.grammar = grammar
+        self.names = grammar.names
+
+    def texts(
+        self, prompts: Sequence[str], targets: Sequence[Targets], tokenizer: Any
+    ) -> list[str]:
+        return [
+            fit_prompt(self.grammar.escape(p), self.grammar.reward_words(t), tokenizer)
+            for p, t in zip(prompts, targets, strict=True)
+        ]
+
+    def context(self, states: torch.Tensor, targets: Sequence[Targets]) -> torch.Tensor:
+        return states
+
+    def context_of_states(self, states: torch.Tensor, targets: Sequence[Targets]) -> torch.Tensor:
+        if any(targets):
+            raise InputError(
+                "prompt_embeds: this adapter reads rewards from the prompt's text; give prompt"
+            )
+        return states
+
+    def check_width(self, width: int) -> None:
+        """Words fit every model."""
+
+    def used(self, targets: Targets) -> dict[str, float]:
+        return rounded(targets)
+
+    def parameters(self) -> Iterable[torch.nn.Parameter]:
+        return ()
+
+
+class EmbeddingConditioner:
+    """Rewards as learned tokens behind the text's hidden states, one for each reward."""
+
+    mode = "embedding"
+
+    def __init__(self, encoder: RewardEncoder) -> None:
+        self.encoder = encoder
+        self.names = encoder.names
+
+    def texts(
+        self, prompts: Sequence[str], targets: Sequence[Targets], tokenizer: Any
+    ) -> list[str]:
+        return list(prompts)
+
+    def context(self, states: torch.Tensor, targets: Sequence[Targets]) -> torch.Tensor:
+        self.encoder.to(states.device)
+        tokens = self.encoder(as_values(targets, self.names).to(states.device))
+        return torch.cat([states, tokens.to(states.dtype)], dim=1)
+
+    def context_of_states(self, states: torch.Tensor, targets: Sequence[Targets]) -> torch.Tensor:
+        return self.context(states, targets)
+
+    def check_width(self, width: int) -> None:
+        if width != self.encoder.width:
+            raise InputError(
+                f"reward tokens are {self.encoder.width} wide, the model's context is {width}: "
+                "the adapter was trained on another architecture"
+            )
+
+    def used(self, targets: Targets) -> dict[str, float]:
+        return dict(targets)
+
+    def parameters(self) -> Iterable[torch.nn.Parameter]:
+        return self.encoder.parameters()

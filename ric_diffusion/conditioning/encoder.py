@@ -1,0 +1,87 @@
+"""The learned reward encoder of embedding mode: every reward value becomes one context token.
+
+Text models read decimal numbers badly (UC-MOA, Li et al. 2025); here a value enters as Fourier
+features instead, so nearby values have nearby tokens and the slider has no steps.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from ric_diffusion.errors import InputError
+from ric_diffusion.files import replacing
+
+OCTAVES = 6
+LIMIT = 6.0  # z; beyond it a value reads as the limit
+
+
+def as_values(targets: Sequence[Mapping[str, float]], names: Sequence[str]) -> torch.Tensor:
+    """Targets by name -> (B, n) float32 in z, NaN where a reward is auto."""
+    return torch.tensor([[t.get(name, math.nan) for name in names] for t in targets])
+
+
+def fourier_features(values: torch.Tensor) -> torch.Tensor:
+    """(..., ) z -> (..., 1 + 2*OCTAVES): the value and sin, cos of it at octave-spaced periods.
+
+    Tancik et al. 2020, section 4; the longest period is 4*LIMIT, so that it is one-to-one on the
+    range, and the shortest resolves about a tenth of a z.
+    """
+    values = values.clamp(-LIMIT, LIMIT)
+    periods = 4 * LIMIT / 2.0 ** torch.arange(OCTAVES, device=values.device)
+    angles = 2 * math.pi * values[..., None] / periods
+    return torch.cat([values[..., None] / LIMIT, angles.sin(), angles.cos()], dim=-1)
+
+
+class RewardEncoder(torch.nn.Module):
+    """z values -> tokens of the text encoder's width, ready to follow its hidden states."""
+
+    def __init__(self, names: Sequence[str], width: int, hidden: int = 256) -> None:
+        super().__init__()
+        self.names = tuple(names)
+        self.width = width
+        self.hidden = hidden
+        count = len(self.names)
+        self.value = torch.nn.Linear(1 + 2 * OCTAVES, hidden)
+        self.identity = torch.nn.Parameter(torch.randn(count, hidden))
+        self.auto = torch.nn.Parameter(torch.randn(count, hidden))
+        self.mix = torch.nn.Sequential(
+            torch.nn.SiLU(), torch.nn.Linear(hidden, hidden), torch.nn.SiLU()
+        )
+        self.out = torch.nn.Linear(hidden, width)
+        # Text encoders end in a LayerNorm: tokens of another scale would drown theirs or vanish.
+        self.norm = torch.nn.LayerNorm(width)
+
+    def forward(self, values: torch.Tensor) -> torch.Tensor:
+        """(B, n) z with NaN for auto -> (B, n, width)."""
+        auto = values.isnan()
+        states = self.value(fourier_features(values.nan_to_num(0.0)).to(self.identity.dtype))
+        states = torch.where(auto[..., None], self.auto.expand_as(states), states)
+        return self.norm(self.out(self.mix(states + self.identity)))
+
+    def save(self, path: Path) -> None:
+        """Write weights and shape to one safetensors file, in one move."""
+        about = {"names": self.names, "width": self.width, "hidden": self.hidden}
+        with replacing(path) as temporary:
+            tensors = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
+            save_file(tensors, temporary, metadata={"reward_encoder": json.dumps(about)})
+
+    @classmethod
+    def load(cls, path: Path) -> RewardEncoder:
+        """Read what ``save`` wrote. InputError if the file is not one of ours."""
+        try:
+            with safe_open(path, framework="pt") as file:
+                about: dict[str, Any] = json.loads((file.metadata() or {})["reward_encoder"])
+            encoder = cls(about["names"], about["width"], about["hidden"])
+            encoder.load_state_dict(load_file(path))
+        except (OSError, KeyError, ValueError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"{path}: not a reward encoder of this version ({reason})") from error
+        return encoder.eval()

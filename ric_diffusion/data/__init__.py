@@ -1,0 +1,1 @@
+"""Records on disk: captioned picture folders, labelling, bounded decoding, latents cache."""

@@ -1,0 +1,153 @@
+"""The metadata file of a Hugging Face imagefolder: rows in, rows out.
+
+Reads `metadata.parquet`, `metadata.jsonl` and `metadata.csv`; writes parquet. What a row means is
+the business of `records.py`.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ric_diffusion.errors import InputError
+
+NAMES = ("metadata.parquet", "metadata.jsonl", "metadata.csv")
+FILE = "file_name"
+CAPTIONS = ("text", "caption", "prompt")  # the first one present holds the canonical caption
+ALTERNATIVES = "captions"
+
+Row = tuple[str, dict[str, Any]]  # where it stands ("data/metadata.csv, line 3"), its cells
+
+
+def read_rows(path: Path) -> list[Row]:
+    """All rows of one metadata file, each with the place to name in an error about it.
+
+    A null cell counts as absent. Raises InputError if the file is malformed, empty, or lacks the
+    columns for file names or captions.
+    """
+    reader = {".parquet": _parquet_rows, ".jsonl": _jsonl_rows, ".csv": _csv_rows}[path.suffix]
+    try:
+        rows = [(where, _without_nulls(cells)) for where, cells in reader(path)]
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text ({error.reason}); save it as UTF-8") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or _line(error)})") from error
+    columns = dict.fromkeys(name for _, cells in rows for name in cells)
+    if not rows:
+        raise InputError(f"{path}: holds no rows; give each picture one, with {FILE} and text")
+    found = f"; its columns are {', '.join(map(repr, columns))}"
+    if FILE not in columns:
+        raise InputError(f"{path}: no column {FILE!r} with each picture's path{found}")
+    if not columns.keys() & {*CAPTIONS, ALTERNATIVES}:
+        raise InputError(f"{path}: no captions; put them in a column 'text'{found}")
+    return rows
+
+
+def _without_nulls(cells: dict[str, Any]) -> dict[str, Any]:
+    return {to_utf8(name): value for name, value in cells.items() if value is not None}
+
+
+def to_utf8(text: str) -> str:
+    """The text with a question mark for what UTF-8 cannot hold: the halves JSON may escape."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _parquet_rows(path: Path) -> Iterator[Row]:
+    try:
+        cells = _table(path).to_pylist()
+    except (pa.ArrowException, ValueError) as error:
+        raise InputError(f"{path}: not a readable parquet file ({_line(error)})") from error
+    yield from ((f"{path}, row {i}", row) for i, row in enumerate(cells, 1))
+
+
+def _table(source: Path | IO[bytes]) -> pa.Table:
+    # Without threads: now and then pyarrow 26's abort the process as it ends ("terminate called").
+    return pq.ParquetFile(source, pre_buffer=False).read(use_threads=False)
+
+
+def _jsonl_rows(path: Path) -> Iterator[Row]:
+    with path.open(encoding="utf-8-sig", newline="\n") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            where = f"{path}, line {number}"
+            try:
+                cells = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise InputError(f"{where}: not JSON ({_line(error)})") from error
+            if not isinstance(cells, dict):
+                raise InputError(f'{where}: not a JSON object like {{"{FILE}": …, "text": …}}')
+            yield where, cells
+
+
+def _csv_rows(path: Path) -> Iterator[Row]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file, strict=True)
+        header: list[str] | None = None
+        try:
+            for values in reader:
+                where = f"{path}, line {reader.line_num}"
+                if not values:
+                    continue
+                if header is None:
+                    header = values
+                    if len(set(header)) < len(header):
+                        raise InputError(f"{where}: two columns have the same name; rename one")
+                    continue
+                if len(values) != len(header):
+                    wrong = f"{len(values)} cells under {len(header)} columns"
+                    raise InputError(f"{where}: {wrong}; quote cells that hold commas")
+                yield where, dict(zip(header, values, strict=True))
+        except csv.Error as error:
+            raise InputError(f"{path}, line {reader.line_num}: not CSV ({error})") from error
+
+
+def _line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+def to_parquet(rows: Sequence[dict[str, Any]], types: dict[str, pa.DataType]) -> bytes:
+    """Rows -> the bytes of a parquet file, the same for the same rows.
+
+    Columns stand in the order in which `rows` first name them; those in `types` come first, exist
+    always and have that type. A column whose values no single Arrow type can hold unchanged is
+    stored as JSON text.
+    """
+    names = dict.fromkeys([*types, *(name for row in rows for name in row)])
+    columns = [_column([row.get(name) for row in rows], types.get(name)) for name in names]
+    return _written(pa.Table.from_arrays(columns, names=list(names)))
+
+
+def _written(table: pa.Table) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(table, sink)
+    return sink.getvalue()
+
+
+def _column(values: list[Any], kind: pa.DataType | None) -> pa.Array:
+    if kind is not None:
+        return pa.array(values, kind)
+    numbers = [value for value in values if value is not None]
+    if all(type(value) in (int, float) for value in numbers) and float in map(type, numbers):
+        kind = pa.float64()
+    try:
+        column = pa.array(values, kind)
+        back = _table(io.BytesIO(_written(pa.table({"": column})))).column(0)
+        if _same(back.to_pylist(), values):
+            return column
+    except (pa.ArrowException, ValueError, TypeError, OverflowError):
+        pass
+    return pa.array(
+        [None if v is None else json.dumps(v, default=str, sort_keys=True) for v in values],
+        pa.string(),
+    )
+
+
+def _same(back: Iterable[Any], given: Iterable[Any]) -> bool:
+    """Equal, with NaN equal to itself."""
+    return all(a == b or repr(a) == repr(b) for a, b in zip(back, given, strict=True))

@@ -1,0 +1,265 @@
+"""Records on disk: a folder of captioned pictures, labelled or not."""
+
+import json
+import logging
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+import pyarrow as pa
+
+from ric_diffusion.data import metadata
+from ric_diffusion.data.images import SUFFIXES
+from ric_diffusion.errors import InputError
+from ric_diffusion.files import write_bytes
+from ric_diffusion.rewards import RewardSpace
+
+METADATA = "metadata.parquet"
+REWARD_SPACE = "reward_space.json"
+SCORE_PREFIX = "score_"  # the column of reward `x` is `score_x`
+_SIDECARS = (".txt", ".caption")
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One sample: a picture, what it shows, and its scores once it is labelled.
+
+    Args:
+        file: path relative to the folder, with forward slashes.
+        captions: the canonical caption first, then the alternatives; empty if it has none.
+        scores: raw score by reward name.
+        extra: the other columns of the metadata, untouched; a null cell is left out.
+    """
+
+    file: str
+    captions: tuple[str, ...] = ()
+    scores: Mapping[str, float] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_folder(folder: str | os.PathLike[str]) -> list[Record]:
+    """The records of a folder: an imagefolder with metadata, captions beside pictures, or both.
+
+    Subfolders are included, hidden names and links to folders are not; a metadata file speaks for
+    the folder it is in.
+    Records come in the order of the metadata, then by name those it doesn't mention, with the lines
+    of `x.txt` as the captions of `x.png`. Rows about one file become one record. A record may lack
+    captions or, with a warning, its file: who opens it reports that.
+
+    Raises InputError if the folder is missing, empty or without any caption, if metadata is
+    malformed, or if a path leads out of the folder.
+    """
+    root = _existing(folder)
+    pictures, metadata_files = _walk(root)
+    records = _from_metadata(root, metadata_files)
+    for file in pictures:
+        records.setdefault(file, Record(file=file))
+    if not records:
+        raise InputError(f"{folder}: no pictures in it; name a folder of PNG, JPEG or WebP files")
+    found = [r if r.captions else replace(r, captions=_sidecar(root, r)) for r in records.values()]
+    if not any(record.captions for record in found):
+        raise InputError(
+            f"{folder}: no captions; add metadata.jsonl with file_name and text, or x.txt to x.png"
+        )
+    if missing := _missing(root, found):
+        _log.warning(
+            "%s: %d of %d files missing, %r first", folder, len(missing), len(found), missing[0]
+        )
+    return found
+
+
+def read_labelled(folder: str | os.PathLike[str]) -> tuple[list[Record], RewardSpace]:
+    """Records and reward space as `ric label` left them; every record has every score."""
+    root = _existing(folder)
+    for name in (METADATA, REWARD_SPACE):
+        if not (root / name).is_file():
+            raise InputError(f"{folder}: {name} is missing; `ric label` makes such a folder")
+    space = RewardSpace.load(root / REWARD_SPACE)
+    records = [_only(space.names, r) for r in _from_metadata(root, [root / METADATA]).values()]
+    for record in records:
+        for name in space.names:
+            if not math.isfinite(record.scores.get(name, math.nan)):
+                raise InputError(f"{folder}: {record.file!r} has no {name}; run `ric label` again")
+    if missing := _missing(root, records):
+        gone = f"{len(missing)} of {len(records)} pictures are missing, {missing[0]!r} first"
+        raise InputError(f"{folder}: {gone}; run `ric label` again")
+    return records, space
+
+
+def write_metadata(folder: str | os.PathLike[str], records: Sequence[Record]) -> None:
+    """Write `metadata.parquet` into `folder`, in one move."""
+    write_bytes(Path(folder) / METADATA, metadata_bytes(records))
+
+
+def metadata_bytes(records: Sequence[Record]) -> bytes:
+    """What `write_metadata` writes: `datasets` loads it, and `read_folder` gives `records` back.
+
+    Columns: file_name, text (the canonical caption), captions (all of them), score_<reward> as
+    float64, then whatever the records carry in `extra`.
+    """
+    text = metadata.CAPTIONS[0]
+    types = {
+        metadata.FILE: pa.string(),
+        text: pa.string(),
+        metadata.ALTERNATIVES: pa.list_(pa.string()),
+        **{SCORE_PREFIX + name: pa.float64() for record in records for name in record.scores},
+    }
+    rows: list[dict[str, Any]] = []
+    for record in records:
+        if taken := types.keys() & record.extra.keys():
+            raise InputError(f"{record.file}: extra holds a column {min(taken)!r}; rename it")
+        row: dict[str, Any] = {
+            metadata.FILE: record.file,
+            text: next(iter(record.captions), None),
+            metadata.ALTERNATIVES: list(record.captions),
+        }
+        row |= {SCORE_PREFIX + name: score for name, score in record.scores.items()}
+        rows.append(row | dict(record.extra))
+    return metadata.to_parquet(rows, types)
+
+
+def _existing(folder: str | os.PathLike[str]) -> Path:
+    """The real path of a folder that exists."""
+    root = Path(os.path.realpath(folder))
+    if not root.exists():
+        raise InputError(f"{folder}: no such folder")
+    if not root.is_dir():
+        raise InputError(f"{folder}: a file; name the folder it is in")
+    return root
+
+
+def _walk(root: Path) -> tuple[list[str], list[Path]]:
+    """Pictures by relative path and metadata files under `root`, both sorted."""
+
+    def refuse(error: OSError) -> None:
+        raise InputError(f"{error.filename}: cannot be read ({error.strerror})")
+
+    pictures: list[str] = []
+    metadata_files: list[Path] = []
+    for place, folders, names in os.walk(root, onerror=refuse):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        here = Path(place)
+        for name in folders:
+            _check_inside(root, here / name, f"{root}: {name!r}")
+        for name in names:
+            path = here / name
+            if name in metadata.NAMES:
+                _check_inside(root, path, str(path))
+                metadata_files.append(path)
+            elif path.suffix.lower() in SUFFIXES and not name.startswith("."):
+                _check_inside(root, path, str(path))
+                pictures.append(path.relative_to(root).as_posix())
+    folders_seen = [path.parent for path in metadata_files]
+    if twice := [place for place in folders_seen if folders_seen.count(place) > 1]:
+        raise InputError(f"{twice[0]}: more than one of {', '.join(metadata.NAMES)}; keep one")
+    return sorted(pictures), sorted(metadata_files)
+
+
+def _check_inside(root: Path, path: Path, where: str) -> None:
+    if not Path(os.path.realpath(path)).is_relative_to(root):
+        raise InputError(f"{where}: leads out of {root}; copy the file into the folder")
+
+
+def _from_metadata(root: Path, paths: Iterable[Path]) -> dict[str, Record]:
+    """Records by file, in the order in which the metadata files first name them."""
+    records: dict[str, Record] = {}
+    for path in paths:
+        for where, cells in metadata.read_rows(path):
+            record = _from_row(root, path, where, cells)
+            if (first := records.get(record.file)) is not None:
+                captions = tuple(dict.fromkeys(first.captions + record.captions))
+                record = replace(first, captions=captions)
+            records[record.file] = record
+    return records
+
+
+def _from_row(root: Path, path: Path, where: str, cells: dict[str, Any]) -> Record:
+    """One row of the metadata file `path`, about a file relative to that one's folder."""
+    extra = dict(cells)
+    file = _relative(root, path.parent, where, extra.pop(metadata.FILE, None))
+    captions: list[Any] = []
+    if column := next((name for name in metadata.CAPTIONS if name in extra), None):
+        captions.append(extra.pop(column))
+    captions += _alternatives(where, extra.pop(metadata.ALTERNATIVES, ()))
+    scores = {}
+    for name in [name for name in extra if name.startswith(SCORE_PREFIX)]:
+        if (number := _number(extra[name], written=path.suffix == ".csv")) is not None:
+            scores[name.removeprefix(SCORE_PREFIX)] = number
+            del extra[name]
+    return Record(file=file, captions=_clean(where, captions), scores=scores, extra=extra)
+
+
+def _relative(root: Path, place: Path, where: str, file: Any) -> str:
+    """The path of a row's file relative to `root`, refused unless it stays inside `place`."""
+    if not isinstance(file, str) or not file or "\0" in file or file != metadata.to_utf8(file):
+        raise InputError(f"{where}: {metadata.FILE} is {file!r}; give the picture's path")
+    pure = PurePosixPath(file)
+    if pure.is_absolute() or PureWindowsPath(file).drive or ".." in pure.parts:
+        raise InputError(f"{where}: {metadata.FILE} {file!r} leads out of the folder; refused")
+    path = place / pure
+    _check_inside(root, path, f"{where}: {file!r}")
+    return path.relative_to(root).as_posix()
+
+
+def _alternatives(where: str, cell: Any) -> list[Any]:
+    """A list of captions; in CSV, which has no lists, a JSON list."""
+    if isinstance(cell, str) and cell.lstrip().startswith("["):
+        try:
+            cell = json.loads(cell)
+        except ValueError as error:
+            raise InputError(f"{where}: captions is not a JSON list ({error})") from error
+    if not isinstance(cell, str | list | tuple):
+        raise InputError(f"{where}: captions is {cell!r}; give a list of texts")
+    return [cell] if isinstance(cell, str) else list(cell)
+
+
+def _clean(where: str, captions: Iterable[Any]) -> tuple[str, ...]:
+    """Captions without blanks and repeats, as UTF-8 can hold them."""
+    found = []
+    for caption in captions:
+        if not isinstance(caption, str | None):
+            raise InputError(f"{where}: {caption!r} is no caption; captions are text")
+        found.append(metadata.to_utf8((caption or "").strip()))
+    return tuple(dict.fromkeys(caption for caption in found if caption))
+
+
+def _number(cell: Any, *, written: bool) -> float | None:
+    """A score: a number, or with `written` also its text, all that CSV has. None for the rest."""
+    kinds = (int, float, str) if written else (int, float)
+    if isinstance(cell, bool) or not isinstance(cell, kinds):
+        return None
+    try:
+        return float(cell)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _sidecar(root: Path, record: Record) -> tuple[str, ...]:
+    """The lines of the text file beside a picture."""
+    for suffix in _SIDECARS:
+        path = (root / record.file).with_suffix(suffix)
+        if not path.is_file():
+            continue
+        _check_inside(root, path, str(path))
+        try:
+            return _clean(str(path), path.read_text(encoding="utf-8-sig").splitlines())
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path}: not UTF-8 text; save it as UTF-8") from error
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    return ()
+
+
+def _only(names: Iterable[str], record: Record) -> Record:
+    """The record with the scores of `names`; others go back to where they came from."""
+    kept = {name: record.scores[name] for name in names if name in record.scores}
+    others = {SCORE_PREFIX + n: s for n, s in record.scores.items() if n not in kept}
+    return replace(record, scores=kept, extra={**record.extra, **others})
+
+
+def _missing(root: Path, records: Iterable[Record]) -> list[str]:
+    return [record.file for record in records if not os.path.isfile(root / record.file)]

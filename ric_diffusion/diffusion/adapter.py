@@ -1,0 +1,182 @@
+"""The adapter: what training produces, small and self-describing, in one folder.
+
+pytorch_lora_weights.safetensors   plain diffusers LoRA; ric_adapter.json again in its metadata
+ric_adapter.json                   base model, conditioning, reward space, mapping, training
+reward_encoder.safetensors         embedding mode only
+README.md                          model card with the slider ranges
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from ric_diffusion.conditioning.conditioner import (
+    Conditioner,
+    EmbeddingConditioner,
+    TextConditioner,
+)
+from ric_diffusion.conditioning.encoder import RewardEncoder
+from ric_diffusion.conditioning.grammar import Grammar
+from ric_diffusion.errors import InputError
+from ric_diffusion.files import replacing_folder, write_json
+from ric_diffusion.rewards import MAPPINGS, RewardSpace
+
+FORMAT_VERSION = 1
+LORA_FILE = "pytorch_lora_weights.safetensors"
+ABOUT_FILE = "ric_adapter.json"
+ENCODER_FILE = "reward_encoder.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adapter:
+    """All of an adapter but the LoRA weights, which live in the U-Net once loaded.
+
+    ``sampling`` holds the pipeline arguments the adapter was validated with (guidance_scale,
+    num_inference_steps): what command line and app use unless told otherwise.
+    """
+
+    base_model: str
+    space: RewardSpace
+    conditioner: Conditioner
+    mapping: str = "front"
+    sampling: Mapping[str, float] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.mapping not in MAPPINGS:
+            raise InputError(f"mapping {self.mapping!r}: choose one of {', '.join(MAPPINGS)}")
+        if tuple(self.conditioner.names) != self.space.names:
+            raise InputError(
+                f"adapter: conditioned on {self.conditioner.names}, but its reward space holds "
+                f"{self.space.names}; they must agree"
+            )
+
+    def about(self) -> dict[str, Any]:
+        """``ric_adapter.json``."""
+        conditioning: dict[str, Any] = {"mode": self.conditioner.mode}
+        if isinstance(self.conditioner, TextConditioner):
+            conditioning["grammar"] = self.conditioner.grammar.to_dict()
+        return {
+            "format_version": FORMAT_VERSION,
+            "base_model": self.base_model,
+            "conditioning": conditioning,
+            "reward_space": self.space.to_dict(),
+            "mapping": self.mapping,
+            "sampling": dict(self.sampling),
+            "training": dict(self.training),
+        }
+
+    def save(
+        self, folder: Path, lora: Mapping[str, torch.Tensor], lora_config: Mapping[str, Any]
+    ) -> None:
+        """Write the folder, in one move. ``lora`` by diffusers' U-Net keys without prefix;
+        ``lora_config`` is peft's, which diffusers needs to rebuild ranks and alphas."""
+        about = self.about()
+        tensors = {f"unet.{k}": v.detach().cpu().contiguous() for k, v in lora.items()}
+        metadata = {
+            "format": "pt",
+            "lora_adapter_metadata": json.dumps({f"unet.{k}": v for k, v in lora_config.items()}),
+            "ric_adapter": json.dumps(about),
+        }
+        with replacing_folder(folder) as temporary:
+            save_file(tensors, temporary / LORA_FILE, metadata=metadata)
+            write_json(temporary / ABOUT_FILE, about)
+            if isinstance(self.conditioner, EmbeddingConditioner):
+                self.conditioner.encoder.save(temporary / ENCODER_FILE)
+            (temporary / "README.md").write_text(card(self), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> Adapter:
+        """Read all but the LoRA weights. InputError if the folder is not an adapter of ours."""
+        path = folder / ABOUT_FILE
+        try:
+            about = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise InputError(f"{folder}: not an adapter folder, it has no {ABOUT_FILE}") from error
+        except ValueError as error:
+            raise InputError(f"{path}: not valid JSON ({error})") from error
+        if not isinstance(about, dict) or about.get("format_version") != FORMAT_VERSION:
+            raise InputError(f"{path}: this release reads format_version {FORMAT_VERSION}")
+        try:
+            space = RewardSpace.from_dict(about["reward_space"])
+            return cls(
+                base_model=about["base_model"],
+                space=space,
+                conditioner=_conditioner(about["conditioning"], folder),
+                mapping=about["mapping"],
+                sampling=about["sampling"],
+                training=about["training"],
+            )
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{path}: {error} is missing or malformed") from error
+
+
+def _conditioner(stored: Mapping[str, Any], folder: Path) -> Conditioner:
+    if stored["mode"] == "text":
+        return TextConditioner(Grammar.from_dict(stored["grammar"]))
+    if stored["mode"] == "embedding":
+        return EmbeddingConditioner(RewardEncoder.load(folder / ENCODER_FILE))
+    raise InputError(f"{folder}: conditioning mode {stored['mode']!r} is unknown")
+
+
+def resolve(path_or_id: str | Path) -> Path:
+    """A local adapter folder as it is; anything else is a hub id, fetched by huggingface_hub."""
+    if (local := Path(path_or_id)).is_dir():
+        return local
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(
+            snapshot_download(str(path_or_id), allow_patterns=[LORA_FILE, ABOUT_FILE, ENCODER_FILE])
+        )
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"{path_or_id}: no such folder, and the hub did not give it ({reason})"
+        ) from error
+
+
+def card(adapter: Adapter) -> str:
+    """The adapter's model card, slider ranges included."""
+    rows = [
+        f"| {reward.name} | {reward.unit} | {low:+.2f} … {high:+.2f} | {reward.mean:.2f} "
+        f"| {reward.std:.2f} |"
+        for reward in adapter.space.rewards
+        for low, high in [adapter.space.range(reward.name)]
+    ]
+    name = next(iter(adapter.space.names))
+    return "\n".join(
+        [
+            "---",
+            f"base_model: {adapter.base_model}",
+            "library_name: diffusers",
+            "tags: [ric-diffusion, lora, text-to-image]",
+            "---",
+            "",
+            "# Reward sliders",
+            "",
+            f"An adapter for `{adapter.base_model}` with {len(adapter.space.names)} reward "
+            f"sliders, in {adapter.conditioner.mode} mode, made with ric-diffusion.",
+            "",
+            "| reward | unit | range (z) | mean | one z |",
+            "| --- | --- | --- | --- | --- |",
+            *rows,
+            "",
+            "```python",
+            "from ric_diffusion import RiCStableDiffusionPipeline",
+            "",
+            f'pipe = RiCStableDiffusionPipeline.from_pretrained("{adapter.base_model}")',
+            'pipe.load_adapter("this/folder")',
+            f'pipe("a prompt", targets={{"{name}": 1.0}}).images[0]',
+            "```",
+            "",
+        ]
+    )

@@ -1,0 +1,234 @@
+"""The diffusion backend: LoRA in the U-Net and a conditioner, behind the backend protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from diffusers import UNet2DConditionModel
+from PIL import Image
+
+from ric_diffusion.backend import Batch
+from ric_diffusion.conditioning.conditioner import (
+    Conditioner,
+    EmbeddingConditioner,
+    TextConditioner,
+)
+from ric_diffusion.conditioning.dropout import Dropout
+from ric_diffusion.conditioning.encoder import RewardEncoder
+from ric_diffusion.conditioning.grammar import Grammar
+from ric_diffusion.data.records import Record
+from ric_diffusion.diffusion.adapter import Adapter
+from ric_diffusion.diffusion.latents import cached_latents
+from ric_diffusion.diffusion.objective import denoising_loss, plain_attention
+from ric_diffusion.diffusion.pipeline import LORA_NAME, RiCStableDiffusionPipeline, lora_state
+from ric_diffusion.errors import InputError
+from ric_diffusion.rewards import RewardSpace
+
+LORA_MODULES = {
+    "attention": ("to_q", "to_k", "to_v", "to_out.0"),
+    "feed_forward": ("ff.net.0.proj", "ff.net.2"),
+    "convolution": ("conv1", "conv2"),
+}
+STATES_KEPT = 2**30  # bytes of text states held in memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraConfig:
+    """Low-rank updates of the U-Net. ``targets`` names kinds of layers; a small U-Net needs all
+    three, since its attention alone is too few weights."""
+
+    rank: int = 16
+    alpha: float = 16
+    targets: tuple[Literal["attention", "feed_forward", "convolution"], ...] = ("attention",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffusionConfig:
+    """What the diffusion backend trains and how it conditions.
+
+    ``resolution`` in pixels, the model's own by default; ``mirror``: also train on the mirror
+    images; ``name_share``: how often a picture's first caption is used where it has more.
+    """
+
+    mode: Literal["embedding", "text"] = "embedding"
+    grammar: Literal["words", "upstream"] = "words"
+    dropout: Dropout = field(default_factory=Dropout)
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    min_snr_gamma: float | None = None
+    mapping: str = "front"
+    sampling: Mapping[str, float] = field(
+        default_factory=lambda: {"guidance_scale": 7.5, "num_inference_steps": 50}
+    )
+    resolution: int | None = None
+    mirror: bool = True
+    name_share: float = 0.6
+    gradient_checkpointing: bool = False
+
+
+class DiffusionBackend:
+    """A Stable Diffusion pipeline with an adapter in training."""
+
+    def __init__(
+        self, pipe: RiCStableDiffusionPipeline, config: DiffusionConfig | None = None
+    ) -> None:
+        """``pipe`` with its adapter in place; without ``config``, to sample from only."""
+        if pipe.adapter is None:
+            raise InputError("the pipeline has no adapter; call load_adapter first")
+        self.pipe = pipe
+        self.config = config or DiffusionConfig()
+        self.adapter = pipe.adapter
+        self.sampling: Mapping[str, Any] = self.adapter.sampling
+        self.records: Sequence[Record] = ()
+        self.moments = torch.empty(0)
+        self.z: list[dict[str, float]] = []
+        self.states: dict[str, torch.Tensor] = {}
+
+    @classmethod
+    def create(
+        cls,
+        model: str,
+        space: RewardSpace,
+        config: DiffusionConfig,
+        *,
+        seed: int = 0,
+        device: str | torch.device = "cpu",
+    ) -> DiffusionBackend:
+        """A fresh adapter on a base model; ``seed`` draws its first weights."""
+        pipe = RiCStableDiffusionPipeline.from_pretrained(model)
+        pipe.unload_adapter()
+        pipe.to(device)
+        pipe.set_progress_bar_config(disable=True)
+        for part in (pipe.unet, pipe.vae, pipe.text_encoder):
+            part.requires_grad_(False)
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            _add_lora(pipe.unet, config.lora)
+            conditioner = _conditioner(config, space, pipe.unet.config.cross_attention_dim)
+        pipe.adapter = Adapter(
+            base_model=str(model),
+            space=space,
+            conditioner=conditioner,
+            mapping=config.mapping,
+            sampling=config.sampling,
+        )
+        if torch.device(device).type == "cpu":
+            plain_attention(pipe.unet)
+        if config.gradient_checkpointing:
+            pipe.unet.enable_gradient_checkpointing()
+        return cls(pipe, config)
+
+    def prepare(self, records: Sequence[Record], folder: Path, cache: Path) -> None:
+        """Take the records to train on; their pictures are encoded once, into ``cache``."""
+        if not records:
+            raise InputError(f"{folder}: no records are left to train on; check `where`")
+        self.records = records
+        size = self.config.resolution or self.pipe.unet.config.sample_size * (
+            self.pipe.vae_scale_factor
+        )
+        self.moments = cached_latents(
+            self.pipe.vae,
+            [folder / record.file for record in records],
+            size,
+            cache,
+            mirrored=self.config.mirror,
+        )
+        names = self.adapter.space.names
+        z = self.adapter.space.normalize([[r.scores[name] for name in names] for r in records])
+        self.z = [dict(zip(names, row, strict=True)) for row in z.tolist()]
+
+    def parameters(self) -> Iterable[torch.nn.Parameter]:
+        lora = [p for p in self.pipe.unet.parameters() if p.requires_grad]
+        return [*lora, *self.adapter.conditioner.parameters()]
+
+    def loss(self, batch: Batch) -> torch.Tensor:
+        generator, rows = batch.generator, list(batch.indices)
+        draws = torch.rand(len(rows), 3, generator=generator).tolist()
+        captions = [self._caption(i, d[:2]) for i, d in zip(rows, draws, strict=True)]
+        prompts, targets = self.config.dropout(captions, [self.z[i] for i in rows], generator)
+        views = [int(d[2] * self.moments.shape[1]) for d in draws]
+        mean, std = self.moments[rows, views].unbind(1)
+        latents = mean + std * torch.randn(mean.shape, generator=generator)
+        unet = self.pipe.unet.train()
+        return denoising_loss(
+            unet,
+            self.pipe.scheduler,
+            latents.to(unet.device),
+            self.context(prompts, targets),
+            generator,
+            min_snr_gamma=self.config.min_snr_gamma,
+        )
+
+    def context(
+        self, prompts: Sequence[str], targets: Sequence[Mapping[str, float]]
+    ) -> torch.Tensor:
+        """(B, T, D) as in inference, with the frozen text encoder's states kept by text."""
+        conditioner = self.adapter.conditioner
+        texts = conditioner.texts(prompts, targets, self.pipe.tokenizer)
+        missing = sorted({text for text in texts if text not in self.states})
+        if missing:
+            with torch.no_grad():
+                new, _ = self.pipe.encode_prompt(missing, self.pipe.device, 1, False)
+            if (len(self.states) + len(new)) * new[0].nbytes > STATES_KEPT:
+                self.states = {text: self.states[text] for text in texts if text in self.states}
+            self.states |= dict(zip(missing, new.cpu(), strict=True))
+        states = torch.stack([self.states[text] for text in texts]).to(self.pipe.device)
+        return conditioner.context(states, targets)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        prompts: Sequence[str],
+        targets: Sequence[Mapping[str, float]],
+        seeds: Sequence[int],
+    ) -> list[Image.Image]:
+        """One picture per prompt, each from its own seed."""
+        self.pipe.unet.eval()
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        output = self.pipe(
+            list(prompts), targets=list(targets), generator=generators, **self.sampling
+        )
+        return list(output.images)
+
+    def save(self, folder: Path) -> None:
+        tensors, config = lora_state(self.pipe.unet)
+        self.adapter.save(folder, tensors, config)
+
+    def load(self, folder: Path) -> None:
+        self.pipe.load_adapter(folder)
+        if self.pipe.adapter is None:
+            raise InputError(f"{folder}: no adapter was loaded")
+        self.adapter = self.pipe.adapter
+        for name, parameter in self.pipe.unet.named_parameters():
+            parameter.requires_grad_(f".{LORA_NAME}." in name)
+
+    def _caption(self, index: int, draws: Sequence[float]) -> str:
+        captions = self.records[index].captions
+        if draws[0] < self.config.name_share:
+            return captions[0]
+        return captions[int(draws[1] * len(captions))]
+
+
+def _add_lora(unet: UNet2DConditionModel, config: LoraConfig) -> None:
+    import peft
+
+    modules = [name for kind in config.targets for name in LORA_MODULES[kind]]
+    unet.add_adapter(
+        peft.LoraConfig(
+            r=config.rank,
+            lora_alpha=config.alpha,
+            target_modules=modules,
+            init_lora_weights="gaussian",
+        ),
+        adapter_name=LORA_NAME,
+    )
+
+
+def _conditioner(config: DiffusionConfig, space: RewardSpace, width: int) -> Conditioner:
+    if config.mode == "embedding":
+        return EmbeddingConditioner(RewardEncoder(space.names, width))
+    make = Grammar.words if config.grammar == "words" else Grammar.upstream
+    return TextConditioner(make(space.names))

@@ -1,0 +1,298 @@
+"""Stable Diffusion pipelines that take rewards: stock pipelines in everything else."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
+from diffusers.pipelines.stable_diffusion import StableDiffusionPipelineOutput
+
+from ric_diffusion.diffusion.adapter import LORA_FILE, Adapter, resolve
+from ric_diffusion.errors import InputError
+from ric_diffusion.files import write_json
+from ric_diffusion.rewards import RewardSpace, to_targets
+
+ASSETS = Path(__file__).parent.parent / "assets"
+BUNDLED = {"emoji-64": ASSETS / "emoji-64"}
+ADAPTER_SUBFOLDER = "ric_adapter"
+LORA_NAME = "ric"
+
+_Stock: Any = StableDiffusionPipeline if TYPE_CHECKING else object
+
+Values = Mapping[str, float] | Sequence[Mapping[str, float]]
+
+
+@dataclass
+class RiCPipelineOutput(StableDiffusionPipelineOutput):
+    """A stock output, and ``targets``: the values in z that were used, one dict per image."""
+
+    targets: list[dict[str, float]] | None = None
+
+
+def model_path(name_or_path: str | Path) -> str:
+    """A bundled model's name -> its folder; any other name or path as it is."""
+    return str(BUNDLED.get(str(name_or_path), name_or_path))
+
+
+class RiCMixin(_Stock):
+    """Adds rewards to a Stable Diffusion pipeline; list it before the stock class.
+
+    The context (text states and reward tokens) is built here and handed to the stock ``__call__``
+    as ``prompt_embeds``, so schedulers, callbacks, offload and LoRA work as they always do.
+    """
+
+    adapter: Adapter | None = None
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Self:
+        """As in diffusers, for a hub id, a folder or the bundled ``"emoji-64"``; only safetensors.
+
+        A folder with a ``ric_adapter`` inside has it loaded.
+        """
+        path = model_path(pretrained_model_name_or_path)
+        kwargs.setdefault("use_safetensors", True)
+        pipe = super().from_pretrained(path, **kwargs)
+        if (Path(path) / ADAPTER_SUBFOLDER).is_dir():
+            pipe.load_adapter(Path(path) / ADAPTER_SUBFOLDER)
+        return pipe
+
+    @classmethod
+    def from_pipe(cls, pipeline: Any, **kwargs: Any) -> Self:
+        """As in diffusers; the adapter comes along with the U-Net that holds its LoRA."""
+        pipe = super().from_pipe(pipeline, **kwargs)
+        pipe.adapter = getattr(pipeline, "adapter", None)
+        return pipe
+
+    @property
+    def reward_space(self) -> RewardSpace | None:
+        """Names, units, statistics and reachable ranges; None without an adapter."""
+        return self.adapter.space if self.adapter else None
+
+    def load_adapter(self, path_or_id: str | Path) -> None:
+        """Load an adapter folder or hub id, in place of the one loaded before.
+
+        Raises InputError, and leaves the pipeline as it was, if it is not an adapter for this
+        model's architecture.
+        """
+        folder = resolve(path_or_id)
+        adapter = Adapter.load(folder)
+        adapter.conditioner.check_width(self.unet.config.cross_attention_dim)
+        if not (folder / LORA_FILE).is_file():
+            raise InputError(f"{folder}: incomplete, it has no {LORA_FILE}")
+        self.check_fit(folder / LORA_FILE)
+        self.unload_adapter()
+        self.unet.load_lora_adapter(
+            folder, prefix="unet", weight_name=LORA_FILE, adapter_name=LORA_NAME
+        )
+        self.adapter = adapter
+
+    def check_fit(self, lora: Path) -> None:
+        """InputError if a LoRA file has tensors this U-Net has no place of that shape for."""
+        from safetensors import safe_open
+
+        with safe_open(lora, framework="pt") as file:
+            for key in file.keys():  # noqa: SIM118 - not a mapping
+                if ".lora_A." not in key:
+                    continue
+                name = key.removeprefix("unet.").partition(".lora_A.")[0]
+                try:
+                    module = self.unet.get_submodule(name)
+                except AttributeError:
+                    raise InputError(f"{lora}: {name} is not in this U-Net") from None
+                weight = getattr(module, "base_layer", module).weight
+                if weight.shape[1:] != (shape := tuple(file.get_slice(key).get_shape()))[1:]:
+                    raise InputError(
+                        f"{lora}: {name} takes inputs of shape {tuple(weight.shape[1:])}, the "
+                        f"adapter's are {shape[1:]}; it was trained on another architecture"
+                    )
+
+    def unload_adapter(self) -> None:
+        """Take the adapter out again; other LoRA stay."""
+        if self.adapter is None:
+            return
+        self.delete_adapters(LORA_NAME)
+        if not getattr(self.unet, "peft_config", None):
+            # The last one out: peft would leave its empty wrappers around every layer.
+            self.unload_lora_weights()
+        self.adapter = None
+
+    def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
+        """Write a stock pipeline folder, which stock diffusers loads, with ``ric_adapter`` inside.
+
+        The LoRA is taken out while the U-Net is written and put back after.
+        """
+        folder = Path(save_directory)
+        adapter = self.adapter
+        if adapter is not None:
+            lora, config = lora_state(self.unet)
+            adapter.save(folder / ADAPTER_SUBFOLDER, lora, config)
+            self.unload_adapter()
+        try:
+            super().save_pretrained(save_directory, **kwargs)
+        finally:
+            if adapter is not None:
+                self.load_adapter(folder / ADAPTER_SUBFOLDER)
+        index = folder / "model_index.json"
+        stock = next(c for c in type(self).__mro__ if c.__module__.startswith("diffusers."))
+        write_json(index, json.loads(index.read_text()) | {"_class_name": stock.__name__})
+
+    def targets_for(
+        self,
+        count: int,
+        *,
+        preference: Values | None = None,
+        targets: Values | None = None,
+        mapping: str | None = None,
+    ) -> list[dict[str, float]]:
+        """Preference or targets, one for all or one each -> ``count`` checked targets in z."""
+        if preference is not None and targets is not None:
+            raise InputError("preference and targets: give one of them, not both")
+        if self.adapter is None:
+            if preference is None and targets is None:
+                return [{}] * count
+            raise InputError("preference, targets: no adapter is loaded; call load_adapter first")
+        given = preference if preference is not None else targets
+        each = [given or {}] * count if given is None or isinstance(given, Mapping) else list(given)
+        if len(each) != count:
+            raise InputError(f"{len(each)} targets for {count} prompts: give one, or one for each")
+        space = self.adapter.space
+        if preference is not None:
+            return [to_targets(p, space, mapping or self.adapter.mapping) for p in each]
+        return [space.check_targets(t) for t in each]
+
+    def encode_context(
+        self,
+        prompts: list[str],
+        targets: Sequence[Mapping[str, float]],
+        *,
+        lora_scale: float | None = None,
+        clip_skip: int | None = None,
+    ) -> torch.Tensor:
+        """Prompts and targets in z -> context (B, T, D), as the U-Net takes it."""
+        if self.adapter is None:
+            raise InputError("no adapter is loaded; call load_adapter first")
+        conditioner = self.adapter.conditioner
+        states, _ = self.encode_prompt(
+            conditioner.texts(prompts, targets, self.tokenizer),
+            self._execution_device,
+            1,
+            False,
+            lora_scale=lora_scale,
+            clip_skip=clip_skip,
+        )
+        return conditioner.context(states, targets)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompt: str | list[str] | None = None,
+        *args: Any,
+        preference: Values | None = None,
+        targets: Values | None = None,
+        negative_targets: Values | None = None,
+        mapping: str | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """The stock call, with rewards.
+
+        Args:
+            preference: weights by reward, as the sliders set them; mapped to targets.
+            targets: values in z by reward. A reward left out is auto.
+            negative_targets: values in z for the branch that guidance steers away from.
+            mapping: how a preference becomes targets; the adapter's own by default.
+            Each may be one for all prompts or a list with one for each prompt.
+
+        Returns RiCPipelineOutput, or the stock tuple with ``return_dict=False``.
+        """
+        given = inspect.signature(super().__call__).bind_partial(prompt, *args, **kwargs).arguments
+        arguments = {**given, **given.pop("kwargs", {})}
+        count = _prompt_count(arguments)
+        used = self.targets_for(count, preference=preference, targets=targets, mapping=mapping)
+        negative = self.targets_for(count, targets=negative_targets)
+        if self.adapter is not None:
+            used = [self.adapter.conditioner.used(t) for t in used]
+            self._put_context(arguments, used, negative, steered=negative_targets is not None)
+        output = super().__call__(**arguments)
+        if not isinstance(output, StableDiffusionPipelineOutput):
+            return output
+        per_prompt = arguments.get("num_images_per_prompt") or 1
+        return RiCPipelineOutput(
+            images=output.images,
+            nsfw_content_detected=output.nsfw_content_detected,
+            targets=[dict(t) for t in used for _ in range(per_prompt)],
+        )
+
+    def _put_context(
+        self,
+        arguments: dict[str, Any],
+        targets: list[dict[str, float]],
+        negative: list[dict[str, float]],
+        *,
+        steered: bool,
+    ) -> None:
+        """Replace prompts, or add to prompt_embeds, in the arguments of the stock call."""
+        assert self.adapter is not None
+        scale = arguments.get("guidance_scale", 7.5)
+        guided = scale > 1 and self.unet.config.time_cond_proj_dim is None
+        if steered and not guided:
+            raise InputError(f"negative_targets need guidance_scale above 1, not {scale}")
+        for key, values in (("", targets), ("negative_", negative)):
+            if key and not guided:
+                break
+            prompt = arguments.pop(f"{key}prompt", None)
+            embeds = arguments.get(f"{key}prompt_embeds")
+            if embeds is not None and prompt is None:
+                context = self.adapter.conditioner.context_of_states(embeds, values)
+            elif embeds is None:
+                prompts = _as_list(prompt if prompt is not None else "", len(values), key)
+                lora = arguments.get("cross_attention_kwargs") or {}
+                context = self.encode_context(
+                    prompts,
+                    values,
+                    lora_scale=lora.get("scale"),
+                    clip_skip=arguments.get("clip_skip"),
+                )
+            else:
+                raise InputError(f"{key}prompt and {key}prompt_embeds: give one of them, not both")
+            arguments[f"{key}prompt_embeds"] = context
+
+
+def _prompt_count(arguments: Mapping[str, Any]) -> int:
+    prompt, embeds = arguments.get("prompt"), arguments.get("prompt_embeds")
+    if isinstance(prompt, list | tuple):
+        return len(prompt)
+    if prompt is None and embeds is not None:
+        return len(embeds)
+    if not isinstance(prompt, str):
+        raise InputError(f"prompt {prompt!r}: give a text or a list of texts")
+    return 1
+
+
+def _as_list(prompt: str | Sequence[str], count: int, key: str) -> list[str]:
+    prompts = [prompt] * count if isinstance(prompt, str) else list(prompt)
+    if len(prompts) != count or not all(isinstance(p, str) for p in prompts):
+        raise InputError(f"{key}prompt: give one text, or one for each of the {count} prompts")
+    return prompts
+
+
+def lora_state(unet: Any) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """The adapter's LoRA inside a U-Net: tensors by module name, and peft's config."""
+    from peft.utils import get_peft_model_state_dict
+
+    config = unet.peft_config[LORA_NAME].to_dict()
+    plain = {k: sorted(v) if isinstance(v, set) else v for k, v in config.items()}
+    return get_peft_model_state_dict(unet, adapter_name=LORA_NAME), plain
+
+
+class RiCStableDiffusionPipeline(RiCMixin, StableDiffusionPipeline):
+    """Text to image, Stable Diffusion 1.x and 2.x."""
+
+
+class RiCStableDiffusionImg2ImgPipeline(RiCMixin, StableDiffusionImg2ImgPipeline):
+    """Image to image: move a given picture along the rewards."""

@@ -1,0 +1,26 @@
+"""The one error whose message is meant for the user, and the hint that ends such messages."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class InputError(ValueError):
+    """The user's input is wrong. One line: what is wrong, where, and how to mend it.
+
+    The command line prints it without a traceback and exits with 2.
+    """
+
+
+def suggest(word: str, options: Iterable[str]) -> str:
+    """The end of an error message about an unknown `word`, leading semicolon included.
+
+    "; did you mean 'x'?" when an option is close, else "; one of: a, b, c", else "".
+    """
+    names = [str(option) for option in options]
+    if not names:
+        return ""
+    lowered = {name.lower(): name for name in names}
+    close = difflib.get_close_matches(str(word).lower(), lowered, n=1)
+    if close:
+        return f"; did you mean {lowered[close[0]]!r}?"
+    return f"; one of: {', '.join(names)}"

@@ -1,0 +1,1 @@
+"""Sweeps, scores and pictures of them, through the backend protocol."""

@@ -1,0 +1,15 @@
+"""Reward space, preference → targets, the front. Pure numpy."""
+
+from ric_diffusion.rewards.front import directions, fit_front, nondominated
+from ric_diffusion.rewards.mappings import MAPPINGS, to_targets
+from ric_diffusion.rewards.space import Reward, RewardSpace
+
+__all__ = [
+    "MAPPINGS",
+    "Reward",
+    "RewardSpace",
+    "directions",
+    "fit_front",
+    "nondominated",
+    "to_targets",
+]

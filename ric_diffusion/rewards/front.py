@@ -1,0 +1,71 @@
+"""The front of a set of samples: what can be had of several rewards at once. Higher is better."""
+
+import itertools
+import math
+
+import moocore
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+TOP = 0.98  # the quantile that stands for "attainable": 2 % of the samples do better
+TRADE = 0.05  # a front point gives up at most about 1 / TRADE for what it gains, in ranges
+POINTS = 200  # directions tried for three rewards and more, about
+
+
+def nondominated(points: Array) -> NDArray[np.bool_]:
+    """Which points no other point beats: (F, n) → mask (F,). Of equal points the first counts."""
+    mask: NDArray[np.bool_] = moocore.is_nondominated(points, maximise=True)
+    return mask
+
+
+def fit_front(z: Array, lows: Array, highs: Array) -> Array:
+    """The front the samples reach together: z (N, n), reachable range lows and highs (n,) → (F, n).
+
+    Along each direction d from `lows` goes the point lows + t·d that a 2 % share of the samples
+    reach or surpass in every reward at once: t is a quantile over the samples of the weighted
+    Chebyshev value min_j (z_j - lows_j) / d_j, so that no single outlier decides. Kept are the
+    points worth their price: one that gives up more than 21 times what it gains, each counted in
+    ranges, falls to its neighbour (dominance after adding TRADE times the sum, as in the augmented
+    Chebyshev norm of Steuer & Choo 1983).
+    """
+    span = highs - lows
+    heights = (z - lows) / span
+    points = []
+    for direction in directions(z.shape[1]):
+        wanted = direction > 0
+        values = (heights[:, wanted] / direction[wanted]).min(axis=1)
+        points.append(np.clip(np.quantile(values, TOP) * direction, 0, 1))
+    front = np.array(points)
+    worth = nondominated(front + TRADE * front.sum(axis=1, keepdims=True))
+    front = np.clip(lows + front[worth] * span, lows, highs)
+    return front[nondominated(front)]  # rounding may have made equals
+
+
+def directions(n: int) -> Array:
+    """Weights spread over the simplex, the same every time: (D, n), D = 33 for two rewards.
+
+    For more, lattices (Das & Dennis 1998) in three layers and the centre. One lattice of so few
+    points has none with every weight above zero from six rewards on, and equal weights would then
+    find no front point to aim at.
+    """
+    if n <= 2:
+        return _lattice(n, 32)
+    steps = 1
+    while 3 * math.comb(steps + n, n - 1) < POINTS:
+        steps += 1
+    outer, centre = _lattice(n, steps), np.full((1, n), 1 / n)
+    return np.concatenate([outer, (2 * outer + centre) / 3, (outer + 2 * centre) / 3, centre])
+
+
+def _lattice(n: int, steps: int) -> Array:
+    """All weights that are multiples of 1 / steps and add up to 1: (C(steps + n - 1, n - 1), n).
+
+    Stars and bars: n - 1 bars among the stars cut them into n counts.
+    """
+    bars = list(itertools.combinations(range(steps + n - 1), n - 1))
+    cuts = np.array(bars, dtype=np.int64).reshape(len(bars), n - 1)
+    counts = np.diff(cuts, axis=1, prepend=-1, append=steps + n - 1) - 1
+    weights: Array = counts / steps
+    return weights

@@ -1,0 +1,305 @@
+"""The reward space: the ordered rewards of one model and what turns their scores into z."""
+
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ric_diffusion.errors import InputError
+from ric_diffusion.files import write_text
+from ric_diffusion.rewards import checks
+from ric_diffusion.rewards.front import fit_front, nondominated
+
+Array = NDArray[np.float64]
+
+FORMAT_VERSION = 1
+PERCENTILES = np.arange(101.0)
+LOW, HIGH = 1, 99  # percentiles that bound the reachable range
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reward:
+    """One reward and the statistics of its scores, in the scorer's own unit."""
+
+    name: str
+    unit: str
+    mean: float
+    std: float
+    quantiles: tuple[float, ...]  # the 101 empirical percentiles, 0 to 100
+    scorer: dict[str, Any] = field(default_factory=dict, hash=False)  # {"name": …, "options": …}
+    fingerprint: str = ""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not re.fullmatch("[a-z][a-z0-9_]*", self.name):
+            raise InputError(
+                f"reward name {self.name!r}: use small letters, digits and _, a letter first"
+            )
+        for key in ("unit", "fingerprint"):
+            if not isinstance(getattr(self, key), str):
+                raise InputError(f"{self.name}: {key} must be text, not {getattr(self, key)!r}")
+        mean = checks.number(self.mean, f"{self.name}: mean")
+        std = checks.number(self.std, f"{self.name}: std")
+        quantiles = checks.numbers(self.quantiles, f"{self.name}: quantiles")
+        if len(quantiles) != len(PERCENTILES) or any(np.diff(quantiles) < 0):
+            raise InputError(f"{self.name}: quantiles must be 101 numbers that never fall")
+        low, high = quantiles[LOW], quantiles[HIGH]
+        # In z too: beside a huge mean a small range can vanish.
+        if std <= 0 or not 0 < (high - mean) / std - (low - mean) / std < np.inf:
+            raise InputError(
+                f"{self.name}: nearly every sample scores {low}; a reward that does not vary "
+                "cannot be steered, leave it out"
+            )
+        try:  # a copy of our own, as it will come back from a file
+            scorer = json.loads(json.dumps(dict(self.scorer), allow_nan=False))
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{self.name}: scorer must be a plain JSON object ({error})") from None
+        for key, value in (
+            ("mean", mean),
+            ("std", std),
+            ("quantiles", quantiles),
+            ("scorer", scorer),
+        ):
+            object.__setattr__(self, key, value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RewardSpace:
+    """Rewards in order, the front of their training samples, and how many samples those were.
+
+    z is a score in standard units, (score - mean) / std. The reachable range of a reward goes from
+    the 1st to the 99th percentile of its training scores.
+    """
+
+    rewards: tuple[Reward, ...]
+    front: tuple[tuple[float, ...], ...]  # (F, n) non-dominated points in z
+    count: int
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rewards", tuple(self.rewards))
+        if not self.rewards:
+            raise InputError("a reward space needs at least one reward")
+        twice = {name for name in self.names if self.names.count(name) > 1}
+        if twice:
+            raise InputError(f"reward {min(twice)!r} is there twice; names must differ")
+        if not isinstance(self.count, int) or isinstance(self.count, bool) or self.count < 1:
+            raise InputError(f"count must be a whole number above 0, not {self.count!r}")
+        front = tuple(checks.numbers(point, "front") for point in checks.items(self.front, "front"))
+        if not front or any(len(point) != len(self.rewards) for point in front):
+            raise InputError(
+                f"reward space: front must hold points of {len(self.rewards)} numbers each"
+            )
+        if not nondominated(np.array(front)).all():
+            raise InputError(
+                "reward space: front must hold only points that do not dominate each other"
+            )
+        object.__setattr__(self, "front", front)
+
+    @classmethod
+    def fit(
+        cls,
+        scores: Mapping[str, ArrayLike],
+        *,
+        units: Mapping[str, str] | None = None,
+        scorers: Mapping[str, Mapping[str, Any]] | None = None,
+        fingerprints: Mapping[str, str] | None = None,
+    ) -> Self:
+        """Fit to raw scores by reward name, (N,) each; the order of `scores` is kept.
+
+        The other arguments give, for any of the names, what `Reward` keeps beside the statistics.
+        """
+        if not scores:
+            raise InputError("no scores given; give at least one reward")
+        columns = {name: checks.column(name, values) for name, values in scores.items()}
+        lengths = {name: len(values) for name, values in columns.items()}
+        if len(set(lengths.values())) > 1:
+            raise InputError(f"rewards differ in their number of scores: {lengths}")
+        units, scorers, fingerprints = units or {}, scorers or {}, fingerprints or {}
+        for name in (*units, *scorers, *fingerprints):
+            checks.known(name, scores, "reward space")
+        with np.errstate(over="ignore", invalid="ignore"):  # Reward refuses what comes of it
+            rewards = tuple(
+                Reward(
+                    name=name,
+                    unit=units.get(name, ""),
+                    mean=float(values.mean()),
+                    std=float(values.std()),
+                    # Interpolation may fall by a rounding error between equal scores.
+                    quantiles=tuple(
+                        np.maximum.accumulate(np.percentile(values, PERCENTILES)).tolist()
+                    ),
+                    scorer=dict(scorers.get(name, {})),
+                    fingerprint=fingerprints.get(name, ""),
+                )
+                for name, values in columns.items()
+            )
+        # The front needs the ranges, which belong to a space: begin with any point.
+        count = len(next(iter(columns.values())))
+        space = cls(rewards=rewards, front=((0.0,) * len(rewards),), count=count)
+        z = space.normalize(np.stack(list(columns.values()), axis=1))
+        return replace(space, front=_rows(fit_front(z, space.lows, space.highs)))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(reward.name for reward in self.rewards)
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        return tuple(reward.unit for reward in self.rewards)
+
+    @property
+    def means(self) -> Array:
+        """(n,) in score units."""
+        return np.array([reward.mean for reward in self.rewards])
+
+    @property
+    def stds(self) -> Array:
+        """(n,) in score units."""
+        return np.array([reward.std for reward in self.rewards])
+
+    @property
+    def quantiles(self) -> Array:
+        """The percentiles 0 to 100 of each reward, (n, 101), in z."""
+        scores = np.array([reward.quantiles for reward in self.rewards])
+        return self.normalize(scores.T).T
+
+    @property
+    def lows(self) -> Array:
+        """Lower ends of the reachable ranges, (n,), in z."""
+        return self.quantiles[:, LOW]
+
+    @property
+    def highs(self) -> Array:
+        """Upper ends of the reachable ranges, (n,), in z."""
+        return self.quantiles[:, HIGH]
+
+    def normalize(self, scores: ArrayLike) -> Array:
+        """Scores (N, n), columns in the order of `names` → z (N, n). NaN stays NaN."""
+        z: Array = (self._matrix(scores) - self.means) / self.stds
+        return z
+
+    def denormalize(self, z: ArrayLike) -> Array:
+        """z (N, n) → scores (N, n); undoes `normalize`."""
+        scores: Array = self._matrix(z) * self.stds + self.means
+        return scores
+
+    def range(self, name: str) -> tuple[float, float]:
+        """The reachable range of one reward, (low, high), in z."""
+        row = self.quantiles[self._index(name)]
+        return float(row[LOW]), float(row[HIGH])
+
+    def quantile(self, name: str, q: float) -> float:
+        """The empirical quantile at level q in [0, 1] of one reward, in z."""
+        if not 0 <= q <= 1:
+            raise InputError(f"{name}: quantile level must lie in [0, 1], not {q!r}")
+        return float(np.interp(100 * q, PERCENTILES, self.quantiles[self._index(name)]))
+
+    def subset(self, names: Iterable[str]) -> Self:
+        """The space of these rewards alone, in the order given."""
+        columns = [self._index(name) for name in names]
+        if not columns:
+            raise InputError("no rewards given; a reward space needs at least one")
+        front = np.array(self.front)[:, columns]
+        return type(self)(
+            rewards=tuple(self.rewards[column] for column in columns),
+            front=_rows(front[nondominated(front)]),
+            count=self.count,
+        )
+
+    def check_targets(self, targets: Mapping[str, float]) -> dict[str, float]:
+        """The targets (z by name) as floats in the order of `names`; InputError if one is wrong.
+
+        A reward may be left out (auto), and a target may lie outside the reachable range.
+        """
+        return self._values(targets, "targets")
+
+    def clamp(self, targets: Mapping[str, float]) -> dict[str, float]:
+        """The targets, each moved to the nearest value of its reward's reachable range."""
+        ranges = dict(zip(self.names, zip(self.lows, self.highs, strict=True), strict=True))
+        checked = self.check_targets(targets)
+        return {name: float(np.clip(value, *ranges[name])) for name, value in checked.items()}
+
+    def check_preference(self, preference: Mapping[str, float]) -> dict[str, float]:
+        """The weights as floats in the order of `names`; InputError if one is wrong.
+
+        A reward may be left out (weight 0), but some weight must be above 0.
+        """
+        weights = self._values(preference, "preference")
+        for name, weight in weights.items():
+            if weight < 0:
+                raise InputError(f"preference: {name} must be 0 or above, not {weight}")
+        if not any(weights.values()):
+            problem = "every weight is 0" if weights else "no weights given"
+            raise InputError(f"preference: {problem}; give one of {', '.join(self.names)} above 0")
+        return weights
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON data that `from_dict` turns back into an equal space."""
+        data = {"format_version": FORMAT_VERSION, **asdict(self)}
+        plain: dict[str, Any] = json.loads(json.dumps(data, allow_nan=False))  # tuples to lists
+        return plain
+
+    @classmethod
+    def from_dict(cls, data: Any) -> Self:
+        """Build from what `to_dict` gave; InputError if it is not that."""
+        given = dict(checks.mapping(data, "reward space"))
+        version = given.pop("format_version", None)
+        if version != FORMAT_VERSION:
+            raise InputError(
+                f"reward space: format_version {version!r} is unknown; this release reads "
+                f"{FORMAT_VERSION}"
+            )
+        given = checks.fields(given, (field.name for field in fields(cls)), "reward space")
+        names = [field.name for field in fields(Reward)]
+        rewards = checks.items(given["rewards"], "reward space: rewards")
+        given["rewards"] = tuple(
+            Reward(**checks.fields(reward, names, "reward")) for reward in rewards
+        )
+        return cls(**given)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write as JSON, in one move."""
+        write_text(path, json.dumps(self.to_dict(), allow_nan=False) + "\n")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Read what `save` wrote; InputError if the file is missing or is not that."""
+        try:
+            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from None
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{path}: not valid JSON ({error})") from None
+
+    def _index(self, name: str) -> int:
+        checks.known(name, self.names, "reward space")
+        return self.names.index(name)
+
+    def _matrix(self, values: ArrayLike) -> Array:
+        matrix = np.asarray(values, dtype=np.float64)
+        if matrix.ndim != 2 or matrix.shape[1] != len(self.rewards):
+            raise InputError(
+                f"an array of shape {matrix.shape} given; expected (N, {len(self.rewards)}), "
+                f"columns {', '.join(self.names)}"
+            )
+        return matrix
+
+    def _values(self, given: Mapping[str, float], what: str) -> dict[str, float]:
+        for name in checks.mapping(given, what):
+            checks.known(name, self.names, what)
+        return {
+            name: checks.number(given[name], f"{what}: {name}")
+            for name in self.names
+            if name in given
+        }
+
+
+def _rows(points: Array) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(row) for row in points.tolist())

@@ -1,0 +1,43 @@
+"""Scorers: image (and prompt) -> number, higher is better.
+
+    import scorers
+    scorer = scorers.load("compressibility:quality=90,resize=none")
+    scores = scorer(images, prompts)          # N PIL images -> float32 array (N,)
+    scorer.name, scorer.unit, scorer.options, scorer.fingerprint
+
+``scorers.available()`` lists the names: the built-in ones and those that installed packages add.
+
+Adding one from another package takes an entry point in the group ``ric.scorers`` whose name is the
+scorer's name, and whose value is a class or function that takes the options as keywords:
+
+    [project.entry-points."ric.scorers"]      # the other package's pyproject.toml
+    brightness = "my_package:Brightness"
+
+    class Brightness(scorers.BaseScorer):     # any object with the shape of scorers.Scorer will do
+        name = "brightness"                   # the entry point's name
+        unit = "grey level"
+
+        def __init__(self, *, gain: float = 1.0) -> None:
+            self.options = {"gain": gain}     # scorers.load(name, **options) builds it again
+            self.fingerprint = f"brightness gain={gain} {scorers.RGB_FINGERPRINT}"
+
+        def _score(self, images, prompts):    # never empty; prompts is None or as long as images
+            return [self.options["gain"] * np.mean(scorers.to_rgb(i)) for i in images]
+
+A built-in name cannot be taken over: the built-in scorer wins, with a warning that names the other
+package. Whatever is wrong with what was asked for is a ``scorers.ScorerError``, in one line.
+"""
+
+from scorers.base import BaseScorer, Scorer, ScorerError
+from scorers.loading import available, load
+from scorers.rgb import RGB_FINGERPRINT, to_rgb
+
+__all__ = [
+    "RGB_FINGERPRINT",
+    "BaseScorer",
+    "Scorer",
+    "ScorerError",
+    "available",
+    "load",
+    "to_rgb",
+]

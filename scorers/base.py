@@ -1,0 +1,139 @@
+"""What a scorer is: the shape every one has, and the checks the built-in ones share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import ArrayLike
+    from PIL.Image import Image
+
+
+class ScorerError(ValueError):
+    """What was asked for is wrong. One line: what was given, where, how to mend it."""
+
+
+class Scorer(Protocol):
+    """A callable that labels samples with a number, higher is better."""
+
+    @property
+    def name(self) -> str:
+        """The name that ``scorers.load`` knows it by."""
+
+    @property
+    def unit(self) -> str:
+        """The unit of its scores, for people to read."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """JSON-able; ``scorers.load(scorer.name, **scorer.options)`` builds the scorer again."""
+
+    @property
+    def fingerprint(self) -> str:
+        """One line naming all that the scores depend on. Equal fingerprints, equal scores."""
+
+    def __call__(self, images: Sequence[Image], prompts: Sequence[str] | None = None) -> np.ndarray:
+        """Score N images, with their N prompts where it reads prompts: float32, shape (N,)."""
+
+
+class BaseScorer(ABC):
+    """A scorer that gets its arguments checked; subclasses write ``_score``."""
+
+    name: str
+    unit: str
+    needs_prompts: bool = False
+    options: dict[str, Any]
+    fingerprint: str
+
+    def __call__(self, images: Sequence[Image], prompts: Sequence[str] | None = None) -> np.ndarray:
+        """Score N images: float32 of shape (N,), in ``unit``, higher is better.
+
+        ``images`` are PIL images of any mode and size, left as they are. ``prompts`` is None or
+        has the images' length; scorers with ``needs_prompts`` want it.
+        """
+        import numpy as np
+
+        checked_images = self._check_images(images)
+        checked_prompts = self._check_prompts(prompts, len(checked_images))
+        if not checked_images:
+            return np.zeros(0, dtype=np.float32)
+        scores = np.asarray(self._score(checked_images, checked_prompts), dtype=np.float32)
+        if scores.shape != (len(checked_images),):
+            raise ScorerError(
+                f"{self.name}: _score gave shape {scores.shape} for {len(checked_images)} images; "
+                f"it must give one number per image"
+            )
+        return scores
+
+    @abstractmethod
+    def _score(self, images: list[Image], prompts: list[str] | None) -> ArrayLike:
+        """Score N >= 1 checked images: N numbers."""
+
+    def _check_images(self, images: Sequence[Image]) -> list[Image]:
+        from PIL import Image
+
+        if isinstance(images, Image.Image):
+            raise ScorerError(f"{self.name}: images is one picture; pass a list of them: [image]")
+        checked = list(images)
+        for index, image in enumerate(checked):
+            if not isinstance(image, Image.Image):
+                kind = f"{type(image).__module__}.{type(image).__qualname__}"
+                raise ScorerError(
+                    f"{self.name}: images[{index}] is a {kind}; pass PIL images "
+                    f"(PIL.Image.open for a file, PIL.Image.fromarray for a uint8 array)"
+                )
+            if 0 in image.size:
+                width, height = image.size
+                raise ScorerError(
+                    f"{self.name}: images[{index}] is {width}x{height}, without a pixel; "
+                    f"leave it out"
+                )
+        return checked
+
+    def _check_prompts(self, prompts: Sequence[str] | None, count: int) -> list[str] | None:
+        if prompts is None:
+            if self.needs_prompts:
+                raise ScorerError(
+                    f"{self.name}: prompts is None, but this scorer reads prompts; "
+                    f"pass one prompt per image"
+                )
+            return None
+        if isinstance(prompts, str):
+            raise ScorerError(
+                f"{self.name}: prompts is one string; pass a list, one prompt per image"
+            )
+        checked = list(prompts)
+        if len(checked) != count:
+            raise ScorerError(
+                f"{self.name}: {len(checked)} prompts for {count} images; pass one prompt per image"
+            )
+        for index, prompt in enumerate(checked):
+            if self.needs_prompts and not isinstance(prompt, str):
+                raise ScorerError(
+                    f"{self.name}: prompts[{index}] is {prompt!r}; this scorer needs a string"
+                )
+        return checked
+
+
+def check_integer(
+    scorer: str, option: str, value: Any, low: int, high: int, *, otherwise: str = ""
+) -> int:
+    """The option's value if it is an int in [low, high], or a ScorerError.
+
+    ``otherwise`` tells in the message what else the option may be.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise ScorerError(
+            f"{scorer}: {option}={value!r} is not allowed; give an integer from {low} to {high}"
+            f"{otherwise}"
+        )
+    return value
+
+
+def first_line(error: BaseException) -> str:
+    """An exception as part of a one-line message: its type and its first line."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

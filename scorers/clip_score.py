@@ -1,0 +1,55 @@
+"""How well a picture fits its prompt: CLIPScore."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from scorers.base import BaseScorer, check_integer
+from scorers.clip import DEFAULT_CLIP, DEFAULT_WEIGHTS, load_clip
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL.Image import Image
+
+
+class ClipScore(BaseScorer):
+    """CLIPScore (Hessel et al. 2021, arXiv 2104.08718): 100 max(cos(image, prompt), 0).
+
+    The weight 100 is torchmetrics' and diffusers'; the paper's own is 2.5, on ViT-B/32 and with
+    "A photo depicts" before the prompt, which is not put there here. Prompts are cut at CLIP's 77
+    tokens.
+
+    Options: ``clip`` and ``clip_weights``, an open_clip model and its pretrained tag or the path of
+    a weights file; ``device``, None for cuda where there is one; ``batch_size``, images per pass.
+    The last two are not in the fingerprint: they move a score by rounding only.
+    """
+
+    name = "clip_score"
+    unit = "100*cos"
+    needs_prompts = True
+
+    def __init__(
+        self,
+        *,
+        clip: str = DEFAULT_CLIP,
+        clip_weights: str | os.PathLike[str] = DEFAULT_WEIGHTS,
+        device: str | None = None,
+        batch_size: int = 32,
+    ) -> None:
+        self._batch_size = check_integer(self.name, "batch_size", batch_size, 1, 65536)
+        self._clip = load_clip(self.name, clip, clip_weights, device)
+        self.options = {
+            "clip": clip,
+            "clip_weights": str(clip_weights),
+            "device": device,
+            "batch_size": batch_size,
+        }
+        self.fingerprint = f"{self.name} weight=100 {self._clip.fingerprint}"
+
+    def _score(self, images: list[Image], prompts: list[str] | None) -> np.ndarray:
+        assert prompts is not None  # needs_prompts
+        pictures = self._clip.encode_images(images, self._batch_size)  # (N, D)
+        texts = self._clip.encode_texts(prompts, self._batch_size)  # (N, D)
+        scores: np.ndarray = 100 * (pictures * texts).sum(dim=1).clamp(min=0).numpy()
+        return scores

@@ -1,0 +1,120 @@
+"""Scorers by name: the built-in ones and those of other packages."""
+
+from __future__ import annotations
+
+import inspect
+import pkgutil
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
+
+from scorers.base import Scorer, ScorerError, first_line
+from scorers.spec import parse_spec, suggest
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+ENTRY_POINT_GROUP = "ric.scorers"
+
+# As text, so that importing scorers imports neither numpy nor torch.
+_BUILTINS = {
+    "aesthetic": "scorers.aesthetic:Aesthetic",
+    "clip_score": "scorers.clip_score:ClipScore",
+    "colorfulness": "scorers.colorfulness:Colorfulness",
+    "compressibility": "scorers.compressibility:Compressibility",
+    "incompressibility": "scorers.compressibility:Incompressibility",
+}
+
+
+def available() -> list[str]:
+    """The names that ``load`` knows, sorted: built in, and from installed packages."""
+    return sorted({*_BUILTINS, *(entry.name for entry in _entry_points())})
+
+
+def load(spec: str, /, **options: Any) -> Scorer:
+    """Build a scorer from ``"name"`` or ``"name:key=value,key=value"`` and keyword options.
+
+    Raises ScorerError for an unknown name or option, a value that is not allowed, weights that
+    cannot be had, or another package's scorer that fails.
+    """
+    name, written = parse_spec(spec)
+    if twice := sorted(written.keys() & options.keys()):
+        raise ScorerError(
+            f"scorer {spec!r}: {twice[0]} is given in the name and as a keyword; keep one of them"
+        )
+    options = {**written, **options}
+    entries = [entry for entry in _entry_points() if entry.name == name]
+    if name in _BUILTINS:
+        for entry in entries:
+            warnings.warn(
+                f"package {_package(entry)} offers a scorer {name!r} too; the built-in one is used",
+                stacklevel=2,
+            )
+        factory = pkgutil.resolve_name(_BUILTINS[name])
+        _check_options(name, factory, options)
+        return cast(Scorer, factory(**options))
+    if not entries:
+        raise ScorerError(f"no scorer {name!r}; {suggest(name, available(), 'there are')}")
+    return _load_entry(entries, options)
+
+
+def _entry_points() -> list[EntryPoint]:
+    # imported here: importlib.metadata is slow to import and rarely needed
+    from importlib import metadata
+
+    return list(metadata.entry_points(group=ENTRY_POINT_GROUP))
+
+
+def _load_entry(entries: list[EntryPoint], options: dict[str, Any]) -> Scorer:
+    """A scorer from another package; whatever goes wrong there names the package."""
+    entry = entries[0]
+    if len({other.value for other in entries}) > 1:
+        packages = ", ".join(sorted(_package(other) for other in entries))
+        raise ScorerError(
+            f"scorer {entry.name!r} is offered by several packages ({packages}); "
+            f"uninstall all but one"
+        )
+    where = f"scorer {entry.name!r} of package {_package(entry)} ({entry.value})"
+    mend = "mend or uninstall that package"
+    try:
+        factory = entry.load()
+    except Exception as error:
+        raise ScorerError(f"{where} cannot be imported: {first_line(error)}; {mend}") from error
+    if not callable(factory):
+        raise ScorerError(f"{where} is a {type(factory).__name__}, not a class or function; {mend}")
+    try:
+        _check_options(entry.name, factory, options)
+        scorer = factory(**options)
+    except ScorerError:
+        raise
+    except Exception as error:
+        raise ScorerError(
+            f"{where} fails with options {options}: {first_line(error)}; "
+            f"change the options, or {mend}"
+        ) from error
+    for attribute in ("name", "unit", "options", "fingerprint"):
+        if not hasattr(scorer, attribute):
+            raise ScorerError(f"{where} gives an object without .{attribute}; {mend}")
+    if not callable(scorer):
+        raise ScorerError(f"{where} gives an object that cannot be called; {mend}")
+    if scorer.name != entry.name:
+        raise ScorerError(f"{where} gives a scorer that is called {scorer.name!r}; {mend}")
+    return cast(Scorer, scorer)
+
+
+def _check_options(name: str, factory: Callable[..., Any], options: dict[str, Any]) -> None:
+    """Refuse options that the factory does not name, unless it takes any."""
+    parameters = inspect.signature(factory).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return
+    by_name = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    known = [parameter.name for parameter in parameters if parameter.kind in by_name]
+    for option in options:
+        if option not in known:
+            raise ScorerError(
+                f"scorer {name!r} has no option {option!r}; {suggest(option, known, 'its options')}"
+            )
+
+
+def _package(entry: EntryPoint) -> str:
+    return entry.dist.name if entry.dist is not None else "(unknown)"

@@ -1,0 +1,66 @@
+"""Weights from files: read without running code that hides in them, and named by their digest."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from scorers.base import ScorerError, first_line
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SAFE = ".safetensors"
+LEGACY = (".pth", ".pt", ".bin")  # pickles, of which torch reads the tensors only
+
+
+def check_weights_path(path: str | os.PathLike[str], *, where: str) -> Path:
+    """The path of a weights file that is there and has a suffix we read. ``where`` for errors."""
+    checked = Path(path) if isinstance(path, (str, os.PathLike)) else None
+    if checked is None or not checked.is_file():
+        raise ScorerError(f"{where}={str(path)!r}: no such file; give the path of a weights file")
+    if checked.suffix not in (SAFE, *LEGACY):
+        raise ScorerError(
+            f"{where}={str(path)!r}: cannot read {checked.suffix or 'a file without suffix'}; "
+            f"give a {SAFE} file, or a legacy {', '.join(LEGACY)}"
+        )
+    return checked
+
+
+def read_state_dict(path: str | os.PathLike[str], *, where: str) -> dict[str, Tensor]:
+    """The tensors of a .safetensors file, or of a legacy pickle with ``weights_only=True``.
+
+    ``where`` (such as ``"aesthetic: head"``) opens the error message.
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    checked = check_weights_path(path, where=where)
+    try:
+        if checked.suffix == SAFE:
+            state = load_file(checked)
+        else:
+            state = torch.load(checked, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ScorerError(
+            f"{where}={str(path)!r}: refused or unreadable ({first_line(error)}); "
+            f"give a {SAFE} file of tensors"
+        ) from error
+    return state
+
+
+def digest(state: dict[str, Tensor], extra: str = "") -> str:
+    """12 hex digits of the sha256 over the tensors (name, shape, type, bytes) and ``extra``.
+
+    Over tensors rather than files: the same weights as .pth and as .safetensors score the same.
+    """
+    import torch
+
+    sha = hashlib.sha256(extra.encode())
+    for name, tensor in sorted(state.items()):
+        sha.update(f"\n{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        raw = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        sha.update(raw.numpy().data)
+    return sha.hexdigest()[:12]

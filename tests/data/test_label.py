@@ -1,0 +1,446 @@
+"""Labelling: what is kept, what is skipped, what is written, and what is never done twice."""
+
+import errno
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import scorers
+from ric_diffusion.data import label, publish
+from ric_diffusion.data.images import open_image, pixel_digest
+from ric_diffusion.data.label import label_folder
+from ric_diffusion.data.records import Record, read_folder, read_labelled, write_metadata
+from ric_diffusion.errors import InputError
+
+OUTPUT = {"images", "metadata.parquet", "reward_space.json", "skipped.json", "scores.jsonl"}
+
+
+def run(folder, out, *with_scorers, **options):
+    return label_folder(folder, out, with_scorers, progress=False, **options)
+
+
+def contents(out):
+    """Bytes by path of everything but the journal."""
+    files = (path for path in out.rglob("*") if path.is_file() and path.name != "scores.jsonl")
+    return {path.relative_to(out).as_posix(): path.read_bytes() for path in files}
+
+
+def test_labels(folder, tmp_path, make_scorer):
+    scorer = make_scorer(gain=2.0)
+    report = run(folder, tmp_path / "out", scorer, batch_size=4)
+    assert (report.kept, report.skipped, report.written) == (10, {}, True)
+    assert report.scored == {"brightness": 10}
+    assert scorer.seen == [f"picture {i}" for i in range(10)]
+    assert scorer.calls == 3
+    assert set(os.listdir(tmp_path / "out")) == OUTPUT
+    records, space = read_labelled(tmp_path / "out")
+    assert space == report.space
+    (reward,) = space.rewards
+    assert (reward.name, reward.unit) == ("brightness", "level")
+    assert reward.scorer == {"name": "brightness", "options": {"gain": 2.0}}
+    assert reward.fingerprint == "brightness-1"
+    assert space.count == 10
+    for record, original in zip(records, read_folder(folder), strict=True):
+        assert record.captions == original.captions
+        assert record.extra == {"original": original.file}
+        source, copy = folder / original.file, tmp_path / "out" / record.file
+        assert copy.read_bytes() == source.read_bytes()
+        assert copy.samefile(source)  # no second copy on the same disk
+        assert record.scores["brightness"] == np.float32(2 * np.mean(Image.open(source)))
+
+
+def test_built_in_scorers_by_spec(folder, tmp_path):
+    chosen = [scorers.load("compressibility:resize=none"), scorers.load("colorfulness")]
+    space = run(folder, tmp_path / "out", *chosen).space
+    assert space.names == ("compressibility", "colorfulness")
+    for reward, scorer in zip(space.rewards, chosen, strict=True):
+        assert reward.fingerprint == scorer.fingerprint
+        again = scorers.load(reward.scorer["name"], **reward.scorer["options"])
+        assert again.fingerprint == scorer.fingerprint
+
+
+def test_other_columns_and_earlier_scores_pass_through(folder, tmp_path, make_scorer):
+    extra = {"style": "line", "nested": {"a": [1, 2]}, "original": "mine"}
+    scores = {"old": 0.5, "brightness": -1.0}
+    records = [
+        Record(file=record.file, captions=record.captions, extra=extra, scores=scores)
+        for record in read_folder(folder)
+    ]
+    write_metadata(folder, records)
+    run(folder, tmp_path / "out", make_scorer())
+    labelled, _ = read_labelled(tmp_path / "out")
+    assert labelled[0].extra == {**extra, "score_old": 0.5}
+    assert labelled[0].scores["brightness"] > 0
+    assert labelled[0].captions == ("picture 0", "noise 0")
+
+
+def test_a_labelled_folder_can_be_labelled(folder, tmp_path, make_scorer):
+    run(folder, tmp_path / "one", make_scorer("first"))
+    run(tmp_path / "one", tmp_path / "two", make_scorer("second"))
+    records, space = read_labelled(tmp_path / "two")
+    assert space.names == ("second",)
+    assert records[3].extra["original"] == "3.png"
+    assert records[3].extra["score_first"] == records[3].scores["second"]
+
+
+def test_bad_pictures_are_skipped_with_a_reason(folder, tmp_path, picture, make_scorer):
+    def add(name, data=None, image=None, caption="a caption"):
+        path = folder / name
+        if image is not None:
+            image.save(path)
+        else:
+            path.write_bytes(data)
+        if caption is not None:
+            path.with_suffix(".txt").write_text(caption)
+
+    whole = (folder / "1.png").read_bytes()
+    add("a truncated.png", whole[: len(whole) // 2])
+    add("b.png", b"words, not pixels")
+    add("c.png", b"")
+    add("d.png", image=Image.new("RGB", (20, 20), "white"))
+    add("e.png", image=Image.new("RGB", (20, 20)))
+    add("f.png", data=whole, caption="another caption")
+    add("g.png", image=picture(77), caption=None)
+    add("ü h.png", image=picture(78).convert("P"))
+    deep = np.random.default_rng(79).integers(0, 2**16, (9, 9), dtype=np.uint16)
+    add("i.png", image=Image.fromarray(deep))
+    add("j.png", image=picture(80), caption="long " * 2000)
+    os.mkfifo(folder / "k.png")
+    add("k.txt", b"pipe", caption=None)
+    report = run(folder, tmp_path / "out", make_scorer(), batch_size=3)
+    assert report.kept == 13
+    reasons = json.loads((tmp_path / "out" / "skipped.json").read_text())
+    assert {entry["file"]: entry["reason"] for entry in reasons} == report.skipped
+    expected = {
+        "a truncated.png": "broken picture (",
+        "b.png": "not a picture of a known format",
+        "c.png": "empty file",
+        "d.png": "blank",
+        "e.png": "blank",
+        "f.png": "same picture as 1.png",
+        "g.png": "no caption",
+        "k.png": "not a file",
+    }
+    assert list(report.skipped) == list(expected)
+    for file, reason in expected.items():
+        assert report.skipped[file].startswith(reason)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are text there")
+def test_names_that_are_not_utf8_and_files_that_are_gone(folder, tmp_path, picture, make_scorer):
+    try:
+        shutil.copy(folder / "1.png", os.fsencode(folder) + b"/\xff.png")
+    except OSError:
+        pytest.skip("the file system wants UTF-8")
+    (folder / "metadata.jsonl").write_text('{"file_name": "gone.png", "text": "ghost"}\n')
+    skipped = run(folder, tmp_path / "out", make_scorer()).skipped
+    assert skipped == {"gone.png": "missing file", "\udcff.png": "its name is not UTF-8; rename it"}
+    json.loads((tmp_path / "out" / "skipped.json").read_text())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_scores_that_are_not_finite(folder, tmp_path, make_scorer, value):
+    class Sometimes(make_scorer):
+        def _score(self, images, prompts):
+            scores = np.array(super()._score(images, prompts))
+            return np.where([prompt == "picture 3" for prompt in prompts], value, scores)
+
+    report = run(folder, tmp_path / "out", make_scorer("fine"), Sometimes())
+    assert report.skipped == {"3.png": "brightness: score is not finite"}
+    again = Sometimes()
+    assert not run(folder, tmp_path / "out", make_scorer("fine"), again).written
+    assert again.calls == 0
+
+
+def test_a_picture_that_a_scorer_fails_on(folder, tmp_path, make_scorer):
+    class Picky(make_scorer):
+        def _score(self, images, prompts):
+            if "picture 4" in prompts:
+                raise OSError("encoder error -2\nwhen writing")
+            return super()._score(images, prompts)
+
+    report = run(folder, tmp_path / "out", Picky(), batch_size=4)
+    reason = "brightness fails on it (OSError: encoder error -2 when writing)"
+    assert report.skipped == {"4.png": reason}
+    assert report.kept == 9
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("bug"), MemoryError(), scorers.ScorerError("misuse"), OSError(28, "full")],
+)
+def test_a_broken_scorer_is_no_picture_s_fault(folder, tmp_path, make_scorer, error):
+    class Broken(make_scorer):
+        def _score(self, images, prompts):
+            raise error
+
+    with pytest.raises(type(error)):
+        run(folder, tmp_path / "out", Broken())
+    assert os.listdir(tmp_path / "out") == ["scores.jsonl"]
+
+
+def test_a_scorer_that_miscounts(folder, tmp_path, make_scorer):
+    class Miscounts(make_scorer):
+        def __call__(self, images, prompts=None):
+            return np.zeros(len(images) + 1)
+
+    with pytest.raises(scorers.ScorerError, match=r"gave shape \(11,\) for 10 pictures"):
+        run(folder, tmp_path / "out", Miscounts())
+
+
+# Nothing twice.
+
+
+def test_asked_again_nothing_happens(folder, tmp_path, make_scorer):
+    out = tmp_path / "out"
+    run(folder, out, make_scorer())
+    before = {path: path.stat().st_mtime_ns for path in [out, *out.rglob("*")]}
+    scorer = make_scorer()
+    report = run(folder, out, scorer, batch_size=3)
+    assert (report.written, report.scored, scorer.calls) == (False, {"brightness": 0}, 0)
+    assert {path: path.stat().st_mtime_ns for path in [out, *out.rglob("*")]} == before
+
+
+def test_another_scorer_another_fingerprint_another_picture(folder, tmp_path, picture, make_scorer):
+    out = tmp_path / "out"
+    run(folder, out, make_scorer())
+    report = run(folder, out, make_scorer(), make_scorer("second"))
+    assert report.scored == {"brightness": 0, "second": 10}
+    assert read_labelled(out)[1].names == ("brightness", "second")
+    report = run(folder, out, make_scorer(fingerprint="brightness-2", gain=3.0))
+    assert report.scored == {"brightness": 10}
+    assert read_labelled(out)[1].rewards[0].fingerprint == "brightness-2"
+    picture(50).save(folder / "50.png")
+    (folder / "50.txt").write_text("new")
+    (folder / "0.png").unlink()
+    assert run(folder, out, make_scorer()).scored == {"brightness": 1}
+    assert len(os.listdir(out / "images")) == 10
+    fresh = run(folder, tmp_path / "fresh", make_scorer())
+    assert contents(fresh.out) == contents(out)
+
+
+def test_a_changed_caption_is_rescored_if_it_is_read(folder, tmp_path, make_scorer):
+    class Reader(make_scorer):
+        needs_prompts = True
+
+    out = tmp_path / "out"
+    run(folder, out, make_scorer(), Reader("reader"))
+    (folder / "2.txt").write_text("changed")
+    report = run(folder, out, make_scorer(), Reader("reader"))
+    assert report.scored == {"brightness": 0, "reader": 1}
+    assert report.written
+    assert read_labelled(out)[0][2].captions == ("changed",)
+
+
+def test_a_damaged_output_is_mended(folder, tmp_path, make_scorer):
+    out = tmp_path / "out"
+    run(folder, out, make_scorer())
+    whole = contents(out)
+    name = next(name for name in whole if name.startswith("images/"))
+    (out / name).unlink()
+    (out / name).write_bytes(b"other")
+    (out / "images" / "stale.png").touch()
+    (out / "reward_space.json").unlink()
+    assert run(folder, out, make_scorer()).written
+    assert contents(out) == whole
+
+
+def test_a_torn_or_damaged_journal_costs_what_was_torn(folder, tmp_path, make_scorer):
+    out = tmp_path / "out"
+    run(folder, out, make_scorer(), batch_size=2)
+    whole, journal = contents(out), out / "scores.jsonl"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    assert len(lines) == 6
+    for damage, batches in [
+        (b"".join(lines)[:-9], 1),
+        (b"".join(lines) + b'{"scorer": "bri', 0),
+        (b"".join([lines[0], b"\0\xff\n", b"[]\n", b'{"scores": []}\n', *lines[3:]]), 2),
+        (lines[0], 5),
+        (lines[0][:10], 5),
+        (b"", 5),
+    ]:
+        journal.write_bytes(damage)
+        scorer = make_scorer()
+        report = run(folder, out, scorer, batch_size=2)
+        assert (scorer.calls, report.written) == (batches, False)
+        assert contents(out) == whole
+        assert run(folder, out, make_scorer(), batch_size=2).scored == {"brightness": 0}
+
+
+# All or nothing.
+
+
+def test_errors_leave_nothing_half_written(folder, tmp_path, picture, make_scorer, monkeypatch):
+    out = tmp_path / "out"
+
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(publish.os, "link", full)
+        patch.setattr(publish.shutil, "copyfile", full)
+        with pytest.raises(OSError, match="No space left"):
+            run(folder, out, make_scorer())
+        assert os.listdir(out) == ["scores.jsonl"]
+    run(folder, out, make_scorer())
+    whole = contents(out)
+    (folder / "1.png").unlink()
+    picture(50).save(folder / "50.png")
+    (folder / "50.txt").write_text("new")
+    with monkeypatch.context() as patch:
+        patch.setattr(publish.os, "link", full)
+        patch.setattr(publish.shutil, "copyfile", full)
+        with pytest.raises(OSError, match="No space left"):
+            run(folder, out, make_scorer())
+        assert contents(out) == whole
+    assert run(folder, out, make_scorer()).scored == {"brightness": 0}
+    assert contents(out) == contents(run(folder, tmp_path / "fresh", make_scorer()).out)
+
+
+@pytest.mark.parametrize("step", ["rename", "replace"])
+def test_stopped_between_two_renames(folder, tmp_path, make_scorer, monkeypatch, step):
+    out = tmp_path / "out"
+    if step == "replace":  # of pictures that got other bytes
+        run(folder, out, make_scorer())
+        for path in folder.rglob("*.png"):
+            image = Image.open(path)
+            image.load()
+            path.unlink()
+            image.save(path, compress_level=0)
+
+    usual = getattr(os, step)
+
+    def stop(source, target):
+        if ".tmp-images" in str(source):
+            raise KeyboardInterrupt
+        usual(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(publish.os, step, stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(folder, out, make_scorer())
+    assert not (out / "metadata.parquet").exists()
+    with pytest.raises(InputError, match=r"metadata\.parquet is missing"):
+        read_labelled(out)
+    assert run(folder, out, make_scorer()).scored == {"brightness": 0}
+    assert contents(out) == contents(run(folder, tmp_path / "fresh", make_scorer()).out)
+
+
+def test_leftovers_of_a_killed_run_are_cleared(folder, tmp_path, make_scorer):
+    out = tmp_path / "out"
+    (out / ".tmp-1-images").mkdir(parents=True)
+    (out / ".tmp-1-images" / "a.png").touch()
+    (out / ".tmp-2-metadata.parquet").touch()
+    (out / "scores.jsonl").touch()
+    run(folder, out, make_scorer())
+    assert set(os.listdir(out)) == OUTPUT
+
+
+def test_copies_where_links_fail(folder, tmp_path, make_scorer, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    run(folder, tmp_path / "linked", make_scorer())
+    monkeypatch.setattr(publish.os, "link", refuse)
+    run(folder, tmp_path / "copied", make_scorer())
+    assert contents(tmp_path / "copied") == contents(tmp_path / "linked")
+    assert not run(folder, tmp_path / "copied", make_scorer()).written
+
+
+def test_a_link_in_the_folder_becomes_a_file(folder, tmp_path, picture, make_scorer):
+    (folder / ".hidden").mkdir()
+    picture(60).save(folder / ".hidden" / "real.png")
+    (folder / "link.png").symlink_to(".hidden/real.png")
+    (folder / "link.txt").write_text("linked")
+    run(folder, tmp_path / "out", make_scorer())
+    assert not any(path.is_symlink() for path in (tmp_path / "out" / "images").iterdir())
+
+
+# What is refused.
+
+
+def refused(match, folder, out, *with_scorers, **options):
+    with pytest.raises(InputError, match=match) as caught:
+        run(folder, out, *with_scorers, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_arguments(folder, tmp_path, make_scorer):
+    out = tmp_path / "out"
+    refused("scorers: none given", folder, out)
+    refused("'brightness' is given twice", folder, out, make_scorer(), make_scorer())
+    refused("batch_size: must be 1 or more, not 0", folder, out, make_scorer(), batch_size=0)
+    refused("reward name 'Bad name'", folder, out, make_scorer("Bad name"))
+    refused("no such folder", tmp_path / "gone", out, make_scorer())
+    refused("lie in each other", folder, folder, make_scorer())
+    refused("lie in each other", folder, folder / "out", make_scorer())
+    refused("lie in each other", folder / "more", folder, make_scorer())
+    assert not out.exists()
+
+
+def test_an_out_that_is_not_ours(folder, tmp_path, make_scorer):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.tex").write_text("dear")
+    refused("already holds 'thesis.tex'", folder, out, make_scorer())
+    (out / "scores.jsonl").write_text('{"my": "scores"}\n')
+    refused("already holds", folder, out, make_scorer())
+    assert (out / "scores.jsonl").read_text() == '{"my": "scores"}\n'
+    refused("is a file", folder, out / "thesis.tex", make_scorer())
+    assert len(os.listdir(out)) == 2
+
+
+def test_too_few_pictures_or_nothing_to_steer(folder, tmp_path, make_scorer):
+    class Constant(make_scorer):
+        def _score(self, images, prompts):
+            return [1.0] * len(images)
+
+    refused("constant: .*every sample scores 1.0", folder, tmp_path / "a", Constant("constant"))
+    for path in folder.rglob("*.png"):
+        if path.name != "1.png":
+            path.write_bytes(b"")
+    fewer = "1 usable pictures, at least 2 are needed; 9 were skipped, '0.png' first: empty file"
+    refused(fewer, folder, tmp_path / "b", make_scorer())
+    for out in ("a", "b"):
+        assert os.listdir(tmp_path / out) == ["scores.jsonl"]
+
+
+def test_two_runs_at_once(folder, tmp_path, make_scorer):
+    pytest.importorskip("fcntl")
+
+    class Nested(make_scorer):
+        def _score(self, images, prompts):
+            refused("another run is labelling", folder, tmp_path / "out", make_scorer())
+            return super()._score(images, prompts)
+
+    run(folder, tmp_path / "out", Nested())
+
+
+def test_progress_goes_to_stderr(folder, tmp_path, make_scorer, capsys):
+    label_folder(folder, tmp_path / "out", [make_scorer()])
+    captured = capsys.readouterr()
+    assert captured.out == "" and "10/10" in captured.err
+    run(folder, tmp_path / "out", make_scorer())
+    assert capsys.readouterr() == ("", "")
+
+
+def test_large_pictures_make_smaller_batches(folder, tmp_path, make_scorer, monkeypatch):
+    from ric_diffusion.data import pictures
+
+    monkeypatch.setattr(pictures, "MAX_PIXELS", 3 * 16 * 12)
+    scorer = make_scorer()
+    run(folder, tmp_path / "out", scorer)
+    assert scorer.calls == 4
+
+
+def test_names_are_digests(folder, tmp_path, make_scorer):
+    (folder / "1.png").rename(folder / "train.PNG")
+    (folder / "1.txt").rename(folder / "train.txt")
+    run(folder, tmp_path / "out", make_scorer())
+    for path in (tmp_path / "out" / "images").iterdir():
+        assert path.name == pixel_digest(open_image(path))[:32] + ".png"
+    assert label.ORIGINAL == "original"

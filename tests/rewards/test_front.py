@@ -1,0 +1,85 @@
+import numpy as np
+import pytest
+
+from ric_diffusion.rewards.front import directions, fit_front, nondominated
+
+
+def normal(correlation, count=8000, seed=0):
+    """Two rewards in z, (N, 2), and their reachable range."""
+    cov = [[1, correlation], [correlation, 1]]
+    return with_range(np.random.default_rng(seed).multivariate_normal([0, 0], cov, count))
+
+
+def with_range(z):
+    return z, *np.percentile(z, [1, 99], axis=0)
+
+
+def test_nondominated_maximises_and_keeps_one_of_equals():
+    points = np.array([[1.0, 1], [0, 2], [1, 0], [0, 2], [2, 0], [-1, -1]])
+    assert nondominated(points).tolist() == [True, True, False, False, True, False]
+    assert nondominated(np.array([[1.0], [3], [2], [3]])).tolist() == [False, True, False, False]
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 6, 9])
+def test_directions_lie_on_the_simplex_and_reach_every_corner(n):
+    found = directions(n)
+    assert (found >= 0).all()
+    np.testing.assert_allclose(found.sum(axis=1), 1)
+    assert len(found) <= 200
+    for corner in np.eye(n):
+        assert (found == corner).all(axis=1).any()
+    assert (found.min(axis=1) > 0).any()  # with every reward wanted
+    for column in np.sort(found, axis=0).T:  # no reward is special
+        np.testing.assert_allclose(column, np.sort(found[:, 0]))
+
+
+def test_directions_for_two_rewards_are_33_evenly_spaced():
+    found = np.sort(directions(2)[:, 0])
+    np.testing.assert_array_equal(found, np.linspace(0, 1, 33))
+
+
+def test_one_reward_has_its_top_quantile_for_a_front():
+    z, lows, highs = with_range(np.random.default_rng(0).normal(size=(500, 1)))
+    np.testing.assert_allclose(fit_front(z, lows, highs), [[np.quantile(z, 0.98)]])
+
+
+@pytest.mark.parametrize("correlation", [-0.9, -0.2, 0, 0.5, 0.95])
+def test_every_front_point_is_reached_by_two_percent(correlation):
+    z, lows, highs = normal(correlation)
+    front = fit_front(z, lows, highs)
+    assert nondominated(front).all()
+    assert ((front >= lows) & (front <= highs)).all()
+    share = [(z >= point - 1e-9).all(axis=1).mean() for point in front]
+    np.testing.assert_allclose(share[1:-1], 0.02, atol=0.002)
+    assert min(share) > 0.01  # an end asks nothing of the other reward
+
+
+def test_front_bends_with_the_conflict_between_rewards():
+    middles = [fit_front(*normal(c)).min(axis=1).max() for c in (-0.9, -0.5, 0, 0.5, 0.9)]
+    assert middles == sorted(middles)
+    assert middles[0] < 0.5 < 1.5 < middles[-1]
+
+
+def test_rewards_that_agree_leave_no_tail():
+    """Highest in one is highest in the other: nothing low is worth asking for."""
+    assert fit_front(*normal(0.95)).min() > 1
+    z = np.random.default_rng(0).normal(size=(4000, 1)).repeat(2, axis=1)
+    assert len(fit_front(*with_range(z))) == 1
+
+
+def test_outliers_do_not_define_the_front():
+    z, lows, highs = normal(-0.5)
+    wild = np.concatenate([z, [[50, 50], [90, -90], [-90, 90], [8, 8]]])
+    moved = fit_front(wild, lows, highs).max(axis=0) - fit_front(z, lows, highs).max(axis=0)
+    assert (np.abs(moved) < 0.05).all()
+
+
+@pytest.mark.parametrize("n", [2, 3, 6])
+def test_the_order_of_the_rewards_does_not_matter(n):
+    rng = np.random.default_rng(n)
+    z, lows, highs = with_range(rng.normal(size=(1000, n)) @ rng.normal(size=(n, n)))
+    order = rng.permutation(n)
+    front = fit_front(z, lows, highs)[:, order]
+    again = fit_front(z[:, order], lows[order], highs[order])
+    assert len(front) == len(again)
+    assert all(np.isclose(front, point).all(axis=1).any() for point in again)

@@ -1,0 +1,264 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ric_diffusion.errors import InputError
+from ric_diffusion.rewards import Reward, RewardSpace
+
+RNG = np.random.default_rng(0)
+SCORES = {
+    "compressibility": -RNG.gamma(9, 0.3, 400).astype(np.float32),
+    "colorfulness": 60 + 20 * RNG.normal(size=400),
+    "aesthetic": RNG.uniform(3, 7, 400),
+}
+SPACE = RewardSpace.fit(
+    SCORES,
+    units={"compressibility": "kB"},
+    scorers={"compressibility": {"name": "compressibility", "options": {"quality": 95}}},
+    fingerprints={"compressibility": "pillow-12.3"},
+)
+MATRIX = np.stack(list(SCORES.values()), axis=1)
+QUANTILES = tuple(np.linspace(-1, 1, 101).tolist())
+
+
+def changed(**changes):
+    """SPACE as a file holds it, with some fields replaced."""
+    return {**SPACE.to_dict(), **changes}
+
+
+def test_fit_keeps_order_statistics_and_what_it_was_given():
+    assert SPACE.names == ("compressibility", "colorfulness", "aesthetic")
+    assert SPACE.units == ("kB", "", "")
+    assert SPACE.count == 400
+    first = SPACE.rewards[0]
+    assert first.scorer == {"name": "compressibility", "options": {"quality": 95}}
+    assert (first.fingerprint, SPACE.rewards[1].fingerprint) == ("pillow-12.3", "")
+    np.testing.assert_allclose(SPACE.means, MATRIX.mean(axis=0))
+    np.testing.assert_allclose(SPACE.stds, MATRIX.std(axis=0))
+    assert len(first.quantiles) == 101
+    assert first.quantiles[0] == MATRIX[:, 0].min()
+    assert first.quantiles[100] == MATRIX[:, 0].max()
+    assert hash(SPACE) == hash(RewardSpace.from_dict(SPACE.to_dict()))
+
+
+def test_normalize_gives_standard_units_and_back():
+    z = SPACE.normalize(MATRIX)
+    np.testing.assert_allclose(z.mean(axis=0), 0, atol=1e-12)
+    np.testing.assert_allclose(z.std(axis=0), 1)
+    np.testing.assert_allclose(SPACE.denormalize(z), MATRIX)
+    assert np.isnan(SPACE.normalize([[np.nan, 1, 1]])).tolist() == [[True, False, False]]
+    with pytest.raises(InputError, match=r"shape \(2,\) given; expected \(N, 3\)"):
+        SPACE.normalize([1.0, 2.0])
+
+
+def test_range_and_quantile_are_percentiles_in_z():
+    z = SPACE.normalize(MATRIX)
+    np.testing.assert_allclose([SPACE.lows, SPACE.highs], np.percentile(z, [1, 99], axis=0))
+    for i, name in enumerate(SPACE.names):
+        assert SPACE.range(name) == (SPACE.lows[i], SPACE.highs[i])
+        assert SPACE.range(name) == (SPACE.quantile(name, 0.01), SPACE.quantile(name, 0.99))
+        np.testing.assert_allclose(SPACE.quantile(name, 0.3), np.quantile(z[:, i], 0.3))
+    with pytest.raises(InputError, match=r"level must lie in \[0, 1\], not nan"):
+        SPACE.quantile("aesthetic", float("nan"))
+    with pytest.raises(InputError, match="unknown reward 'astetic'; did you mean 'aesthetic'"):
+        SPACE.range("astetic")
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        ({}, "no scores given"),
+        ({"a": []}, "a: no scores given"),
+        ({"a": [1.0, np.nan, np.inf]}, "a: 2 of 3 scores are not finite"),
+        ({"a": [1.0, 1, 1]}, "a: nearly every sample scores 1.0"),
+        ({"a": [0.1] * 7}, "a: nearly every sample scores 0.1"),
+        ({"a": [5.0]}, "a: nearly every sample scores 5.0"),
+        ({"a": [0.0] * 9999 + [1.0]}, "a: nearly every sample scores 0.0"),
+        ({"a": [-1e308, 1e308]}, "a: .* must be finite"),
+        ({"a": [1, 2], "b": [1, 2, 3]}, "differ in their number of scores: {'a': 2, 'b': 3}"),
+        ({"a": [[1, 2], [3, 4]]}, "a: scores must be one list of numbers"),
+        ({"a": [[1, 2], [3]]}, "a: scores must be one list of numbers"),
+        ({"a": ["1", "2"]}, "a: scores must be one list of numbers"),
+        ({"a": [1.0, None]}, "a: scores must be one list of numbers"),
+        ({"A": [1, 2]}, "reward name 'A'"),
+        ({"1a": [1, 2]}, "reward name '1a'"),
+        ({"a b": [1, 2]}, "reward name 'a b'"),
+        ({"a\n": [1, 2]}, "reward name"),
+        ({"": [1, 2]}, "reward name ''"),
+    ],
+)
+def test_fit_refuses(scores, message):
+    with pytest.raises(InputError, match=message) as error:
+        RewardSpace.fit(scores)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("key", ["units", "scorers", "fingerprints"])
+def test_fit_refuses_extras_for_unknown_rewards(key):
+    with pytest.raises(InputError, match="unknown reward 'b'"):
+        RewardSpace.fit({"a": [1, 2, 3]}, **{key: {"b": {}}})
+
+
+def test_rewards_must_differ_in_name_and_scorers_be_json():
+    reward = Reward(name="a", unit="", mean=0, std=1, quantiles=QUANTILES)
+    with pytest.raises(InputError, match="'a' is there twice"):
+        RewardSpace(rewards=(reward, reward), front=((0, 0),), count=3)
+    with pytest.raises(InputError, match="at least one reward"):
+        RewardSpace(rewards=(), front=(), count=3)
+    with pytest.raises(InputError, match="a: scorer must be a plain JSON object"):
+        Reward(name="a", unit="", mean=0, std=1, quantiles=QUANTILES, scorer={"name": print})
+    options = {"size": (4, 4)}
+    copied = Reward(name="a", unit="", mean=0, std=1, quantiles=QUANTILES, scorer=options)
+    options["size"] = None
+    assert copied.scorer == {"size": [4, 4]}
+
+
+NUMBERS = st.floats(-1e6, 1e6)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(NUMBERS, NUMBERS), min_size=3, max_size=30))
+def test_round_trip_is_exact_for_whatever_can_be_fitted(rows):
+    try:
+        space = RewardSpace.fit({"a": [a for a, _ in rows], "b": [b for _, b in rows]})
+    except InputError as error:
+        assert "nearly every sample" in str(error)
+        return
+    again = RewardSpace.from_dict(json.loads(json.dumps(space.to_dict())))
+    assert again == space
+    assert again.to_dict() == space.to_dict()
+
+
+def test_save_and_load(tmp_path):
+    path = tmp_path / "new" / "reward_space.json"
+    SPACE.save(path)
+    assert RewardSpace.load(path) == SPACE
+    assert [file.name for file in path.parent.iterdir()] == ["reward_space.json"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "not valid JSON"),
+        (b"\xff\xfe", "not valid JSON"),
+        (b"[" * 100_000, "not valid JSON"),
+        (b"[]", "reward space must map names to values"),
+        (b"{}", "format_version None is unknown; this release reads 1"),
+    ],
+)
+def test_load_refuses_files_of_another_kind(tmp_path, content, message):
+    path = tmp_path / "reward_space.json"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=message) as error:
+        RewardSpace.load(path)
+    assert str(path) in str(error.value)
+
+
+def test_load_refuses_a_missing_file(tmp_path):
+    with pytest.raises(InputError, match="cannot be read"):
+        RewardSpace.load(tmp_path / "none.json")
+
+
+REWARD = SPACE.to_dict()["rewards"][0]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (changed(format_version=2), "format_version 2 is unknown"),
+        (changed(fronts=[]), "unknown field 'fronts'; did you mean 'front'"),
+        ({"format_version": 1, "rewards": []}, "field front, count is missing"),
+        (changed(rewards={}), "rewards must be a list"),
+        (changed(rewards=[]), "at least one reward"),
+        (changed(rewards=[3]), "reward must map names to values"),
+        (changed(rewards=[{**REWARD, "std": 0.0}]), "compressibility: nearly every sample"),
+        (changed(rewards=[{**REWARD, "std": -1}]), "compressibility: nearly every sample"),
+        (changed(rewards=[{**REWARD, "mean": "0"}]), "compressibility: mean must be a number"),
+        (changed(rewards=[{**REWARD, "mean": float("nan")}]), "mean must be finite"),
+        (changed(rewards=[{**REWARD, "mean": 10**400}]), "mean must be a number"),
+        (changed(rewards=[{**REWARD, "unit": None}]), "unit must be text"),
+        (changed(rewards=[{**REWARD, "name": ["a"]}]), "reward name"),
+        (changed(rewards=[{**REWARD, "scorer": 3}]), "scorer must be a plain JSON object"),
+        (changed(rewards=[{**REWARD, "quantiles": [1, 2]}]), "101 numbers that never fall"),
+        (changed(rewards=[{**REWARD, "quantiles": QUANTILES[::-1]}]), "that never fall"),
+        (changed(count=True), "count must be a whole number above 0, not True"),
+        (changed(count=0), "count must be a whole number above 0, not 0"),
+        (changed(front=[]), "points of 3 numbers"),
+        (changed(front=[[1, 2]]), "points of 3 numbers"),
+        (changed(front=[[0, 0, 0], [1, 1, 1]]), "do not dominate each other"),
+        (changed(front=[[0, 0, None]]), "front must be a number"),
+    ],
+)
+def test_from_dict_refuses_what_to_dict_never_wrote(data, message):
+    with pytest.raises(InputError, match=message) as error:
+        RewardSpace.from_dict(data)
+    assert "\n" not in str(error.value)
+
+
+def test_subset_reorders_and_projects():
+    part = SPACE.subset(["aesthetic", "compressibility"])
+    assert part.names == ("aesthetic", "compressibility")
+    assert part.rewards == (SPACE.rewards[2], SPACE.rewards[0])
+    fitted = RewardSpace.fit({name: SCORES[name] for name in part.names})
+    np.testing.assert_allclose(np.max(part.front, axis=0), np.max(fitted.front, axis=0), atol=0.1)
+    for names, message in (([], "at least one"), (["b"], "unknown"), (["aesthetic"] * 2, "twice")):
+        with pytest.raises(InputError, match=message):
+            SPACE.subset(names)
+
+
+def test_check_targets_orders_and_clamp_clips():
+    given = {"aesthetic": np.float32(9), "compressibility": -9}
+    checked = SPACE.check_targets(given)
+    assert list(checked.items()) == [("compressibility", -9.0), ("aesthetic", 9.0)]
+    assert all(type(value) is float for value in checked.values())
+    low, high = SPACE.range("compressibility")[0], SPACE.range("aesthetic")[1]
+    assert SPACE.clamp(given) == {"compressibility": low, "aesthetic": high}
+    assert SPACE.clamp({"aesthetic": 0.25}) == {"aesthetic": 0.25}
+    assert SPACE.check_targets({}) == {}
+
+
+@pytest.mark.parametrize("method", ["check_targets", "check_preference"])
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"colourfulness": 1}, "unknown reward 'colourfulness'; did you mean 'colorfulness'"),
+        ({"aesthetic": float("nan")}, "aesthetic must be finite, not nan"),
+        ({"aesthetic": float("inf")}, "aesthetic must be finite, not inf"),
+        ({"aesthetic": "1"}, "aesthetic must be a number, not '1'"),
+        ({"aesthetic": True}, "aesthetic must be a number, not True"),
+        ({"aesthetic": None}, "aesthetic must be a number, not None"),
+        ({3: 1.0}, "unknown reward 3"),
+        ([("aesthetic", 1)], "must map names to values"),
+    ],
+)
+def test_checks_refuse(method, given, message):
+    with pytest.raises(InputError, match=message):
+        getattr(SPACE, method)(given)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, "no weights given"),
+        ({"aesthetic": 0, "colorfulness": 0.0}, "every weight is 0"),
+        ({"aesthetic": 1, "colorfulness": -0.1}, "colorfulness must be 0 or above, not -0.1"),
+    ],
+)
+def test_check_preference_refuses(given, message):
+    with pytest.raises(InputError, match=message):
+        SPACE.check_preference(given)
+
+
+def test_check_preference_gives_floats_in_order():
+    checked = SPACE.check_preference({"aesthetic": 2, "compressibility": 0})
+    assert list(checked.items()) == [("compressibility", 0.0), ("aesthetic", 2.0)]
+
+
+def test_the_room_imports_no_torch():
+    code = "import sys, ric_diffusion.rewards; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,213 @@
+import gc
+import json
+import weakref
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+import scorers
+from scorers.clip import DEFAULT_CLIP, DEFAULT_WEIGHTS, load_clip
+
+PROMPTS = [
+    "a red apple",
+    "",
+    "a photo of a very long prompt " * 9,
+    "Café, naïve!",
+    "cat",
+    "dog",
+    "a cat",
+]
+
+
+@pytest.fixture
+def options(tiny_clip):
+    return {"clip": tiny_clip.name, "clip_weights": str(tiny_clip.path), "device": "cpu"}
+
+
+def refused(name, **options):
+    with pytest.raises(scorers.ScorerError) as caught:
+        scorers.load(name, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_against_a_clip_written_here(options, reference, pictures):
+    scores = scorers.load("clip_score", **options)(pictures, PROMPTS)
+    cosines = (reference.images(pictures) * reference.texts(PROMPTS)).sum(1).numpy()
+    assert cosines.min() < -0.01 and cosines.max() > 0.01  # both sides of the clamp
+    np.testing.assert_allclose(scores, 100 * np.maximum(cosines, 0), atol=1e-3)
+    assert (scores.dtype, scores.shape) == (np.float32, (len(pictures),))
+
+
+def test_features_agree(options, reference, pictures):
+    encoder = load_clip("test", options["clip"], options["clip_weights"], "cpu")
+    pairs = [
+        (encoder.encode_images(pictures, 3), reference.images(pictures)),
+        (encoder.encode_texts(PROMPTS, 3), reference.texts(PROMPTS)),
+    ]
+    for ours, theirs in pairs:
+        assert (ours - theirs).abs().max() < 1e-5
+        assert theirs.std(dim=0).mean() > 1e-3  # the rows differ
+
+
+def test_batch_equals_one_by_one(options, pictures):
+    scorer = scorers.load("clip_score", batch_size=3, **options)
+    together = scorer(pictures, PROMPTS)
+    apart = [scorer([i], [p])[0] for i, p in zip(pictures, PROMPTS, strict=True)]
+    np.testing.assert_allclose(together, apart, atol=1e-3)
+    assert np.ptp(together) > 0.1
+
+
+def test_odd_modes_score_as_what_they_show(options, pictures):
+    scorer = scorers.load("clip_score", **options)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = pictures[3].transpose(Image.Transpose.ROTATE_90)
+    turned.info["exif"] = exif.tobytes()
+    clear = Image.new("RGBA", (30, 30), (9, 9, 200, 0))
+    white = Image.new("RGB", (30, 30), "white")
+    odd, plain = (
+        np.array([scorer([image] * len(PROMPTS), PROMPTS) for image in images])
+        for images in ([turned, clear], [pictures[3], white])
+    )
+    np.testing.assert_allclose(odd, plain, atol=1e-4)
+    assert np.abs(plain[0] - plain[1]).max() > 0.1
+
+
+def test_prompts_are_needed(options, pictures):
+    scorer = scorers.load("clip_score", **options)
+    for prompts in (None, ["a"], [None] * len(pictures)):
+        with pytest.raises(scorers.ScorerError, match=r"^clip_score: .*prompt"):
+            scorer(pictures, prompts)
+    assert scorer([], []).shape == (0,)
+
+
+def test_options_rebuild_the_scorer(options, pictures):
+    scorer = scorers.load("clip_score", batch_size=5, **options)
+    again = scorers.load(scorer.name, **json.loads(json.dumps(scorer.options)))
+    assert again.fingerprint == scorer.fingerprint
+    assert again.options == scorer.options
+    assert np.array_equal(again(pictures, PROMPTS), scorer(pictures, PROMPTS))
+
+
+def test_scorers_share_an_encoder_while_they_live(options):
+    first = scorers.load("clip_score", **options)
+    second = scorers.load("clip_score", batch_size=1, **options)
+    assert first._clip is second._clip
+    encoder = weakref.ref(first._clip)
+    del first
+    gc.collect()
+    assert encoder() is second._clip
+    del second
+    gc.collect()
+    assert encoder() is None
+
+
+def test_loading_and_scoring_leave_the_seed_alone(options, pictures):
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    scorers.load("clip_score", **options)(pictures, PROMPTS)
+    assert torch.equal(torch.rand(4), expected)
+
+
+def test_fingerprint(options, tiny_clip, tmp_path, monkeypatch):
+    def fingerprint(**changed):
+        return scorers.load("clip_score", **{**options, **changed}).fingerprint
+
+    default = fingerprint()
+    assert default == fingerprint(batch_size=1)
+    assert tiny_clip.name in default
+    assert f"open_clip-{open_clip.__version__}" in default
+
+    state = load_file(tiny_clip.path)
+    save_file(state, tmp_path / "same.safetensors")
+    torch.save(state, tmp_path / "same.pt")
+    assert default == fingerprint(clip_weights=str(tmp_path / "same.safetensors"))
+    assert default == fingerprint(clip_weights=str(tmp_path / "same.pt"))
+
+    state["visual.proj"][0, 0] += 1e-3
+    save_file(state, tmp_path / "other.safetensors")
+    others = [fingerprint(clip_weights=str(tmp_path / "other.safetensors"))]
+    gc.collect()
+    monkeypatch.setattr(open_clip, "__version__", "99.0")
+    others.append(fingerprint())
+    assert len({default, *others}) == 3
+
+
+@pytest.fixture
+def tag(tiny_clip, monkeypatch):
+    """A pretrained tag of the tiny model, whose config lies on this disk."""
+
+    def add(**config):
+        table = {"weights": {"file": str(tiny_clip.path), **config}}
+        monkeypatch.setitem(open_clip.pretrained._PRETRAINED, tiny_clip.name, table)
+        return {"clip": tiny_clip.name, "clip_weights": "weights", "device": "cpu"}
+
+    return add
+
+
+def test_a_pretrained_tag_brings_its_preprocessing(tag, options, pictures):
+    own = scorers.load("clip_score", **options)
+    plain = scorers.load("clip_score", **tag(quick_gelu=True))
+    assert np.array_equal(plain(pictures, PROMPTS), own(pictures, PROMPTS))
+    other = scorers.load("clip_score", **tag(quick_gelu=True, mean=(0.5,) * 3, std=(0.5,) * 3))
+    assert np.abs(other(pictures, PROMPTS) - own(pictures, PROMPTS)).max() > 0.1
+    assert other.fingerprint != plain.fingerprint
+
+
+def test_the_default_is_openais_vit_l_14_with_quickgelu():
+    tag = open_clip.get_pretrained_cfg(DEFAULT_CLIP, DEFAULT_WEIGHTS)
+    assert tag["quick_gelu"] and "vit_large_patch14_clip_224.openai" in tag["hf_hub"]
+    assert open_clip.get_model_config(DEFAULT_CLIP)["quick_gelu"]
+
+
+@pytest.mark.parametrize("name", ["clip_score", "aesthetic"])
+def test_offline_says_how_to_mend(name, monkeypatch, tmp_path):
+    huggingface_hub = pytest.importorskip("huggingface_hub")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    message = refused(name, device="cpu")
+    assert "cannot fetch" in message
+    assert "https://huggingface.co/" in message
+    assert ("clip_weights" if name == "clip_score" else "head=") in message
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"clip": "ViT-L-14-quickgel"}, "did you mean 'ViT-L-14-quickgelu'"),
+        ({"clip": "hf-hub:someone/something"}, "not a model of open_clip"),
+        ({"clip": 5}, "clip='5'"),
+        ({"clip": "ViT-L-14-quickgelu", "clip_weights": "opnai"}, "did you mean 'openai'"),
+        ({"clip_weights": None}, "'None'"),
+        ({"clip_weights": "nowhere/w.safetensors"}, "no such file"),
+        ({"device": "gpu"}, "device='gpu'"),
+        ({"batch_size": 0}, "batch_size=0"),
+    ],
+)
+def test_bad_options(options, changed, told):
+    message = refused("clip_score", **{**options, **changed})
+    assert told in message
+    assert message.startswith("clip_score: ")
+
+
+def test_weights_of_another_model_are_refused(options, tmp_path):
+    save_file({"visual.proj": torch.zeros(3, 3)}, tmp_path / "w.safetensors")
+    message = refused("clip_score", **{**options, "clip_weights": str(tmp_path / "w.safetensors")})
+    assert f"no set of weights for clip={options['clip']}" in message
+
+
+def test_malicious_clip_weights_are_refused(options, tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "trap"), "w"))
+
+    torch.save({"visual.proj": Evil()}, tmp_path / "evil.pt")
+    message = refused("clip_score", **{**options, "clip_weights": str(tmp_path / "evil.pt")})
+    assert "evil.pt" in message
+    assert not (tmp_path / "trap").exists()
