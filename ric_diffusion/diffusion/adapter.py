@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save_file
 
 from ric_diffusion.conditioning.conditioner import (
@@ -24,12 +23,12 @@ from ric_diffusion.conditioning.conditioner import (
 )
 from ric_diffusion.conditioning.encoder import RewardEncoder
 from ric_diffusion.conditioning.grammar import Grammar
+from ric_diffusion.diffusion.lora import CONFIG_KEY, LORA_FILE, Lora
 from ric_diffusion.errors import InputError
 from ric_diffusion.files import replacing_folder, write_json
 from ric_diffusion.rewards import MAPPINGS, RewardSpace
 
 FORMAT_VERSION = 1
-LORA_FILE = "pytorch_lora_weights.safetensors"
 ABOUT_FILE = "ric_adapter.json"
 ENCODER_FILE = "reward_encoder.safetensors"
 
@@ -73,16 +72,13 @@ class Adapter:
             "training": dict(self.training),
         }
 
-    def save(
-        self, folder: Path, lora: Mapping[str, torch.Tensor], lora_config: Mapping[str, Any]
-    ) -> None:
-        """Write the folder, in one move. ``lora`` by diffusers' U-Net keys without prefix;
-        ``lora_config`` is peft's, which diffusers needs to rebuild ranks and alphas."""
+    def save(self, folder: Path, lora: Lora) -> None:
+        """Write the folder, in one move."""
         about = self.about()
-        tensors = {f"unet.{k}": v.detach().cpu().contiguous() for k, v in lora.items()}
+        tensors = {f"unet.{k}": v.contiguous() for k, v in lora.tensors.items()}
         metadata = {
             "format": "pt",
-            "lora_adapter_metadata": json.dumps({f"unet.{k}": v for k, v in lora_config.items()}),
+            CONFIG_KEY: json.dumps({f"unet.{k}": v for k, v in lora.config.items()}),
             "ric_adapter": json.dumps(about),
         }
         with replacing_folder(folder) as temporary:

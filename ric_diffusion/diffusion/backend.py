@@ -21,10 +21,12 @@ from ric_diffusion.conditioning.dropout import Dropout
 from ric_diffusion.conditioning.encoder import RewardEncoder
 from ric_diffusion.conditioning.grammar import Grammar
 from ric_diffusion.data.records import Record
+from ric_diffusion.diffusion import lora
 from ric_diffusion.diffusion.adapter import Adapter
 from ric_diffusion.diffusion.latents import cached_latents
+from ric_diffusion.diffusion.lora import LORA_NAME
 from ric_diffusion.diffusion.objective import denoising_loss, plain_attention
-from ric_diffusion.diffusion.pipeline import LORA_NAME, RiCStableDiffusionPipeline, lora_state
+from ric_diffusion.diffusion.pipeline import RiCStableDiffusionPipeline
 from ric_diffusion.errors import InputError
 from ric_diffusion.rewards import RewardSpace
 
@@ -194,16 +196,19 @@ class DiffusionBackend:
         return list(output.images)
 
     def save(self, folder: Path) -> None:
-        tensors, config = lora_state(self.pipe.unet)
-        self.adapter.save(folder, tensors, config)
+        self.pipe.adapter = self.adapter
+        self.pipe.save_adapter(folder)
 
     def load(self, folder: Path) -> None:
-        self.pipe.load_adapter(folder)
-        if self.pipe.adapter is None:
-            raise InputError(f"{folder}: no adapter was loaded")
-        self.adapter = self.pipe.adapter
-        for name, parameter in self.pipe.unet.named_parameters():
-            parameter.requires_grad_(f".{LORA_NAME}." in name)
+        """Go on training an adapter that ``save`` wrote, of the same shape and rewards."""
+        from peft.utils import set_peft_model_state_dict
+
+        stored, weights = Adapter.load(folder), lora.read(folder / lora.LORA_FILE)
+        if set(weights.tensors) != set(lora.trained(self.pipe.unet).tensors):
+            raise InputError(f"{folder}: has LoRA for other layers than this run trains")
+        lora.check_fit(self.pipe.unet, weights)
+        set_peft_model_state_dict(self.pipe.unet, dict(weights.tensors), adapter_name=LORA_NAME)
+        self.adapter = self.pipe.adapter = stored
 
     def _caption(self, index: int, draws: Sequence[float]) -> str:
         captions = self.records[index].captions

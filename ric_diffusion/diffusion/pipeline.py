@@ -13,7 +13,8 @@ import torch
 from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
 from diffusers.pipelines.stable_diffusion import StableDiffusionPipelineOutput
 
-from ric_diffusion.diffusion.adapter import LORA_FILE, Adapter, resolve
+from ric_diffusion.diffusion import lora
+from ric_diffusion.diffusion.adapter import Adapter, resolve
 from ric_diffusion.errors import InputError
 from ric_diffusion.files import write_json
 from ric_diffusion.rewards import RewardSpace, to_targets
@@ -21,7 +22,6 @@ from ric_diffusion.rewards import RewardSpace, to_targets
 ASSETS = Path(__file__).parent.parent / "assets"
 BUNDLED = {"emoji-64": ASSETS / "emoji-64"}
 ADAPTER_SUBFOLDER = "ric_adapter"
-LORA_NAME = "ric"
 
 _Stock: Any = StableDiffusionPipeline if TYPE_CHECKING else object
 
@@ -33,6 +33,14 @@ class RiCPipelineOutput(StableDiffusionPipelineOutput):
     """A stock output, and ``targets``: the values in z that were used, one dict per image."""
 
     targets: list[dict[str, float]] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Merged:
+    """A LoRA inside a U-Net, and the weights it has changed as they were before."""
+
+    lora: lora.Lora
+    originals: Mapping[str, torch.Tensor]
 
 
 def model_path(name_or_path: str | Path) -> str:
@@ -48,6 +56,7 @@ class RiCMixin(_Stock):
     """
 
     adapter: Adapter | None = None
+    _merged: Merged | None = None
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Self:
@@ -67,6 +76,7 @@ class RiCMixin(_Stock):
         """As in diffusers; the adapter comes along with the U-Net that holds its LoRA."""
         pipe = super().from_pipe(pipeline, **kwargs)
         pipe.adapter = getattr(pipeline, "adapter", None)
+        pipe._merged = getattr(pipeline, "_merged", None)
         return pipe
 
     @property
@@ -77,67 +87,47 @@ class RiCMixin(_Stock):
     def load_adapter(self, path_or_id: str | Path) -> None:
         """Load an adapter folder or hub id, in place of the one loaded before.
 
-        Raises InputError, and leaves the pipeline as it was, if it is not an adapter for this
-        model's architecture.
+        Its LoRA is merged into the U-Net, so it costs no time in a call. Raises InputError, and
+        leaves the pipeline as it was, if it was made for another architecture. With sequential
+        offload, load the adapter first.
         """
         folder = resolve(path_or_id)
-        adapter = Adapter.load(folder)
+        adapter, weights = Adapter.load(folder), lora.read(folder / lora.LORA_FILE)
         adapter.conditioner.check_width(self.unet.config.cross_attention_dim)
-        if not (folder / LORA_FILE).is_file():
-            raise InputError(f"{folder}: incomplete, it has no {LORA_FILE}")
-        self.check_fit(folder / LORA_FILE)
+        lora.check_fit(self.unet, weights)
         self.unload_adapter()
-        self.unet.load_lora_adapter(
-            folder, prefix="unet", weight_name=LORA_FILE, adapter_name=LORA_NAME
-        )
+        self._merged = Merged(lora=weights, originals=lora.merge(self.unet, weights))
         self.adapter = adapter
 
-    def check_fit(self, lora: Path) -> None:
-        """InputError if a LoRA file has tensors this U-Net has no place of that shape for."""
-        from safetensors import safe_open
-
-        with safe_open(lora, framework="pt") as file:
-            for key in file.keys():  # noqa: SIM118 - not a mapping
-                if ".lora_A." not in key:
-                    continue
-                name = key.removeprefix("unet.").partition(".lora_A.")[0]
-                try:
-                    module = self.unet.get_submodule(name)
-                except AttributeError:
-                    raise InputError(f"{lora}: {name} is not in this U-Net") from None
-                weight = getattr(module, "base_layer", module).weight
-                if weight.shape[1:] != (shape := tuple(file.get_slice(key).get_shape()))[1:]:
-                    raise InputError(
-                        f"{lora}: {name} takes inputs of shape {tuple(weight.shape[1:])}, the "
-                        f"adapter's are {shape[1:]}; it was trained on another architecture"
-                    )
-
     def unload_adapter(self) -> None:
-        """Take the adapter out again; other LoRA stay."""
+        """Take the adapter out again, bit for bit; other LoRA stay."""
+        if self._merged is not None:
+            lora.restore(self.unet, self._merged.originals)
+        self.adapter = self._merged = None
+
+    def save_adapter(self, folder: str | Path) -> None:
+        """Write the loaded adapter, or the one in training, as a folder of its own."""
         if self.adapter is None:
-            return
-        self.delete_adapters(LORA_NAME)
-        if not getattr(self.unet, "peft_config", None):
-            # The last one out: peft would leave its empty wrappers around every layer.
-            self.unload_lora_weights()
-        self.adapter = None
+            raise InputError("no adapter is loaded; there is nothing to save")
+        weights = self._merged.lora if self._merged else lora.trained(self.unet)
+        self.adapter.save(Path(folder), weights)
 
     def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
         """Write a stock pipeline folder, which stock diffusers loads, with ``ric_adapter`` inside.
 
-        The LoRA is taken out while the U-Net is written and put back after.
+        The U-Net is written without the adapter; the pipeline is unchanged afterwards.
         """
         folder = Path(save_directory)
-        adapter = self.adapter
-        if adapter is not None:
-            lora, config = lora_state(self.unet)
-            adapter.save(folder / ADAPTER_SUBFOLDER, lora, config)
-            self.unload_adapter()
+        merged = self._merged
+        if self.adapter is not None:
+            self.save_adapter(folder / ADAPTER_SUBFOLDER)
+        if merged is not None:
+            lora.restore(self.unet, merged.originals)
         try:
             super().save_pretrained(save_directory, **kwargs)
         finally:
-            if adapter is not None:
-                self.load_adapter(folder / ADAPTER_SUBFOLDER)
+            if merged is not None:
+                lora.merge(self.unet, merged.lora)
         index = folder / "model_index.json"
         stock = next(c for c in type(self).__mro__ if c.__module__.startswith("diffusers."))
         write_json(index, json.loads(index.read_text()) | {"_class_name": stock.__name__})
@@ -251,11 +241,11 @@ class RiCMixin(_Stock):
                 context = self.adapter.conditioner.context_of_states(embeds, values)
             elif embeds is None:
                 prompts = _as_list(prompt if prompt is not None else "", len(values), key)
-                lora = arguments.get("cross_attention_kwargs") or {}
+                scales = arguments.get("cross_attention_kwargs") or {}
                 context = self.encode_context(
                     prompts,
                     values,
-                    lora_scale=lora.get("scale"),
+                    lora_scale=scales.get("scale"),
                     clip_skip=arguments.get("clip_skip"),
                 )
             else:
@@ -279,15 +269,6 @@ def _as_list(prompt: str | Sequence[str], count: int, key: str) -> list[str]:
     if len(prompts) != count or not all(isinstance(p, str) for p in prompts):
         raise InputError(f"{key}prompt: give one text, or one for each of the {count} prompts")
     return prompts
-
-
-def lora_state(unet: Any) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """The adapter's LoRA inside a U-Net: tensors by module name, and peft's config."""
-    from peft.utils import get_peft_model_state_dict
-
-    config = unet.peft_config[LORA_NAME].to_dict()
-    plain = {k: sorted(v) if isinstance(v, set) else v for k, v in config.items()}
-    return get_peft_model_state_dict(unet, adapter_name=LORA_NAME), plain
 
 
 class RiCStableDiffusionPipeline(RiCMixin, StableDiffusionPipeline):
