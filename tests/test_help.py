@@ -1,9 +1,9 @@
 """`ric --help` is quick, because nothing heavy is imported for it."""
 
+import resource
 import statistics
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -25,7 +25,7 @@ sys.exit(code)
 
 
 def python(*args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, *args], capture_output=True, text=True, timeout=60)
+    return subprocess.run([sys.executable, *args], capture_output=True, text=True, timeout=120)
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -44,12 +44,13 @@ def test_module_is_the_command() -> None:
 
 
 def test_help_answers_in_half_a_second() -> None:
+    # Processor seconds: the wall clock's on an idle machine, and on a busy one still its own.
     seconds = []
-    for _ in range(7):
-        start = time.perf_counter()
-        done = python("-m", "ric_diffusion", "--help")
-        seconds.append(time.perf_counter() - start)
-        assert done.returncode == 0, done.stderr
+    for _ in range(5):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert python("-m", "ric_diffusion", "--help").returncode == 0
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert statistics.median(seconds) < 0.5, seconds
 
 

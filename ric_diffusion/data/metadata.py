@@ -5,11 +5,10 @@ the business of `records.py`.
 """
 
 import csv
-import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -65,8 +64,8 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
     yield from ((f"{path}, row {i}", row) for i, row in enumerate(cells, 1))
 
 
-def _table(source: Path | IO[bytes]) -> pa.Table:
-    # Without threads: now and then pyarrow 26's abort the process as it ends ("terminate called").
+def _table(source: Path | pa.NativeFile) -> pa.Table:
+    # Arrow's threads can abort or hang the process as it ends (apache/arrow#33975, #50482).
     return pq.ParquetFile(source, pre_buffer=False).read(use_threads=False)
 
 
@@ -124,9 +123,9 @@ def to_parquet(rows: Sequence[dict[str, Any]], types: dict[str, pa.DataType]) ->
 
 
 def _written(table: pa.Table) -> bytes:
-    sink = io.BytesIO()
+    sink = pa.BufferOutputStream()
     pq.write_table(table, sink)
-    return sink.getvalue()
+    return bytes(sink.getvalue())
 
 
 def _column(values: list[Any], kind: pa.DataType | None) -> pa.Array:
@@ -137,7 +136,7 @@ def _column(values: list[Any], kind: pa.DataType | None) -> pa.Array:
         kind = pa.float64()
     try:
         column = pa.array(values, kind)
-        back = _table(io.BytesIO(_written(pa.table({"": column})))).column(0)
+        back = _table(pa.BufferReader(_written(pa.table({"": column})))).column(0)
         if _same(back.to_pylist(), values):
             return column
     except (pa.ArrowException, ValueError, TypeError, OverflowError):
