@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ric_diffusion import __version__
 from ric_diffusion.errors import InputError
@@ -60,6 +61,15 @@ def seed(text: str) -> int:
     raise argparse.ArgumentTypeError(f"{text!r}: give a whole number from 0 to 2^63 - 1")
 
 
+def scale(text: str) -> float:
+    try:
+        if math.isfinite(number := float(text)):
+            return number
+    except ValueError:
+        pass  # said below, as for nan
+    raise argparse.ArgumentTypeError(f"{text!r}: give a number")
+
+
 def build_parser() -> Parser:
     parser = Parser(prog="ric", description="Reward sliders for diffusion models.")
     parser.add_argument("--version", action="version", version=f"ric {__version__}")
@@ -77,9 +87,10 @@ def build_parser() -> Parser:
     generate = verb("generate", "make pictures of a prompt, steered by rewards")
     _model(generate)
     wish = generate.add_mutually_exclusive_group()
-    wish.add_argument("--preference", nargs="+", type=pairs, metavar="REWARD=WEIGHT")
-    wish.add_argument("--targets", nargs="+", type=pairs, metavar="REWARD=Z")
-    generate.add_argument("--negative-targets", nargs="+", type=pairs, metavar="REWARD=Z")
+    many: Any = {"nargs": "+", "type": pairs, "action": "extend"}
+    wish.add_argument("--preference", **many, metavar="REWARD=WEIGHT")
+    wish.add_argument("--targets", **many, metavar="REWARD=Z")
+    generate.add_argument("--negative-targets", **many, metavar="REWARD=Z")
     generate.add_argument("--negative-prompt", metavar="TEXT")
     generate.add_argument("--count", type=positive, default=1, help="pictures, from as many seeds")
     generate.add_argument("--out", type=Path, default=Path("out"), metavar="FOLDER")
@@ -120,7 +131,7 @@ def _model(parser: Parser) -> None:
     parser.add_argument("--prompt", required=True, metavar="TEXT")
     parser.add_argument("--seed", type=seed, default=0)
     parser.add_argument("--steps", type=positive, help="denoising steps; the adapter's own default")
-    parser.add_argument("--guidance-scale", type=float, help="likewise")
+    parser.add_argument("--guidance-scale", type=scale, help="likewise")
     parser.add_argument("--mapping", help="how a preference becomes targets")
 
 
@@ -134,8 +145,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (InputError, ScorerError) as error:
         print(f"ric {options.verb}: {error}", file=sys.stderr)
         return 2
+    except (OSError, FloatingPointError) as error:  # a full disk, a diverged run: no bug of ours
+        print(f"ric {options.verb}: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
-        print(f"ric {options.verb}: interrupted", file=sys.stderr)
+        more = "; --resume goes on where it stopped" if hasattr(options, "resume") else ""
+        print(f"ric {options.verb}: interrupted{more}", file=sys.stderr)
         return 1
     return 0
 

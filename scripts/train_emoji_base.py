@@ -1,4 +1,4 @@
-"""Train emoji-64 from scratch: autoencoder first, then text encoder and U-Net on its latents.
+"""Train emoji-64 from scratch: autoencoder, then text encoder and U-Net, then U-Net alone.
 
     python scripts/build_emoji_dataset.py --out data/emoji
     python scripts/train_emoji_base.py --data data/emoji --out runs/base
@@ -30,7 +30,8 @@ class BaseConfig:
     text_encoder: dict[str, Any]
     unet: dict[str, Any]
     scheduler: dict[str, Any]
-    loop: LoopConfig
+    text_loop: LoopConfig
+    unet_loop: LoopConfig
     labels: tuple[str, ...]
 
 
@@ -64,7 +65,9 @@ def main() -> None:
         text_encoder=settings.text_encoder, unet=settings.unet, scheduler=settings.scheduler,
     )  # fmt: skip
     digest = config.digest([config.to_dict(settings), weights_digest(vae)])
-    fit(model, len(images), settings.loop, options.out / "unet", digest=digest, resume=True)
+    fit(model, len(images), settings.text_loop, options.out / "text", digest=digest, resume=True)
+    model.freeze_text()
+    fit(model, len(images), settings.unet_loop, options.out / "unet", digest=digest, resume=True)
     model.save(options.out / "pipeline")
     print(f"{options.out / 'pipeline'}: {base.megabytes(options.out / 'pipeline'):.1f} MB")
 

@@ -12,7 +12,14 @@ import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from ric_diffusion.commands.model import load_pipeline, sampling_of
+from ric_diffusion.commands.model import (
+    check_mapping,
+    load_pipeline,
+    require_adapter,
+    sampling_of,
+)
+from ric_diffusion.commands.paths import check_out_folder
+from ric_diffusion.errors import InputError
 from ric_diffusion.evaluation.scoring import load_scorers, scores_of
 from ric_diffusion.files import replacing
 
@@ -26,13 +33,28 @@ def save_png(path: Path, image: Image.Image, story: Mapping[str, Any]) -> None:
         image.save(temporary, format="PNG", pnginfo=chunks)
 
 
+def wishes_of(options: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """The pipeline's arguments about rewards. InputError for a name given twice."""
+    wishes = {}
+    for argument in ("preference", "targets", "negative_targets"):
+        given = getattr(options, argument)
+        if not given:
+            continue
+        names = [name for name, _ in given]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            field = argument.replace("_", "-")
+            raise InputError(f"--{field}: {twice[0]} is given twice; keep one of them")
+        wishes[argument] = dict(given)
+    return wishes
+
+
 def run(options: argparse.Namespace) -> None:
+    wishes = wishes_of(options)
+    check_mapping(options.mapping)
+    check_out_folder(options.out)
     pipe = load_pipeline(options.model, options.adapter)
-    wishes = {
-        name: dict(given)
-        for name in ("preference", "targets", "negative_targets")
-        if (given := getattr(options, name))
-    }
+    if wishes:
+        require_adapter(pipe, options.model)
     seeds = range(options.seed, options.seed + options.count)
     # Checked before the first step of a long run, not after it.
     pipe.targets_for(

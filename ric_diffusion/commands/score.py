@@ -21,7 +21,7 @@ def files_of(paths: list[Path]) -> list[Path]:
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            found += sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+            found += sorted(p for p in path.rglob("*") if is_picture(p.relative_to(path)))
         elif path.exists():
             found.append(path)
         else:
@@ -31,9 +31,16 @@ def files_of(paths: list[Path]) -> list[Path]:
     return found
 
 
+def is_picture(path: Path) -> bool:
+    """By its suffix; hidden names are none, among them what a killed process left half written."""
+    return path.suffix.lower() in SUFFIXES and not any(n.startswith(".") for n in path.parts)
+
+
 def run(options: argparse.Namespace) -> None:
     using = [scorers.load(spec) for spec in options.scorers]
     names = [scorer.name for scorer in using]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise InputError(f"--scorers: {twice[0]} is given twice; score them one after the other")
     files = files_of(options.paths)
     if not options.json:
         print("\t".join(["file", *(f"{s.name} ({s.unit})" for s in using)]))

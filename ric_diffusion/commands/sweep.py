@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ric_diffusion.commands.model import load_backend, sampling_of
+from ric_diffusion.commands.model import check_mapping, load_backend, sampling_of
+from ric_diffusion.commands.paths import check_out_folder
 from ric_diffusion.evaluation.scoring import load_scorers
 from ric_diffusion.evaluation.sheet import draw_sheet
 from ric_diffusion.evaluation.sweep import Sweep, preference_line, run_sweep, target_line
@@ -14,6 +15,8 @@ from ric_diffusion.rewards import RewardSpace, to_targets
 
 
 def run(options: argparse.Namespace) -> None:
+    check_mapping(options.mapping)
+    check_out_folder(options.out)
     backend = load_backend(options.model, options.adapter)
     backend.sampling = sampling_of(backend.pipe, options)
     adapter = backend.adapter
@@ -28,7 +31,7 @@ def run(options: argparse.Namespace) -> None:
     sweep = run_sweep(
         backend, space, targets, [options.prompt], [options.seed], load_scorers(space)
     )
-    about = f"{options.prompt}   seed {options.seed}"
+    about = f"{options.prompt} · seed {options.seed}"
     sheet = draw_sheet(
         [[plane[0][0] for plane in sweep.samples]], title=about, captions=captions(sweep, space)
     )
@@ -46,7 +49,8 @@ def captions(sweep: Sweep, space: RewardSpace) -> list[list[str]]:
             for i, name in enumerate(space.names)
             for line in (
                 name,
-                f"{_asked(targets, name)} → {sweep.z[p, 0, 0, i]:+.1f}",
+                # Pillow's font has no arrow.
+                f"{_asked(targets, name)} » {sweep.z[p, 0, 0, i]:+.1f}",
             )
         ]
         for p, targets in enumerate(sweep.targets)

@@ -8,9 +8,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import PartialState
 
 from ric_diffusion import config
+from ric_diffusion.commands.model import loading
+from ric_diffusion.commands.paths import check_out_folder
 from ric_diffusion.data.records import Record, read_labelled
 from ric_diffusion.diffusion.backend import DiffusionBackend, DiffusionConfig
 from ric_diffusion.diffusion.latents import weights_digest
@@ -18,6 +21,7 @@ from ric_diffusion.errors import InputError
 from ric_diffusion.evaluation.sheet import draw_sheet
 from ric_diffusion.evaluation.sweep import target_line
 from ric_diffusion.files import replacing, write_json
+from ric_diffusion.training import checkpoint
 from ric_diffusion.training.loop import LoopConfig, fit
 
 
@@ -49,17 +53,20 @@ def run(options: argparse.Namespace) -> None:
     out = options.out or settings.out
     if out is None:
         raise InputError(f"{options.config}: out is missing; add it, or give --out")
+    check_out_folder(out)
     if (out / "checkpoints").exists() and not options.resume:
         raise InputError(f"{out}: holds a run already; add --resume, or choose another --out")
     records, space = read_labelled(settings.data)
     records = kept(records, settings.where)
-    backend = DiffusionBackend.create(
-        settings.model,
-        space,
-        settings.diffusion,
-        seed=settings.loop.seed,
-        device=PartialState().device,
-    )
+    process = PartialState(cpu=not torch.cuda.is_available())  # as in fit
+    with loading(settings.model, f"{options.config}: model"):
+        backend = DiffusionBackend.create(
+            settings.model,
+            space,
+            settings.diffusion,
+            seed=settings.loop.seed,
+            device=process.device,
+        )
     backend.prepare(records, settings.data, out / "cache")
     digest = config.digest(
         [
@@ -69,7 +76,10 @@ def run(options: argparse.Namespace) -> None:
             weights_digest(backend.pipe.vae),
         ]
     )
-    write_json(out / "config.json", config.to_dict(settings))
+    if last := checkpoint.newest(out / "checkpoints"):
+        checkpoint.check(last, digest=digest)
+    if process.is_main_process:
+        write_json(out / "config.json", config.to_dict(settings))
 
     def validate(step: int) -> None:
         for name in space.names:
@@ -89,8 +99,9 @@ def run(options: argparse.Namespace) -> None:
         backend.adapter,
         training={"digest": digest, "records": len(records), "steps": settings.loop.steps},
     )
-    backend.save(out / "adapter")
-    print(out / "adapter")
+    if process.is_main_process:
+        backend.save(out / "adapter")
+        print(out / "adapter")
 
 
 def sheet(backend: DiffusionBackend, name: str, prompts: tuple[str, ...]) -> Any:

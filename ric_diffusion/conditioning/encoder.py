@@ -37,7 +37,7 @@ def fourier_features(values: torch.Tensor) -> torch.Tensor:
     values = values.clamp(-LIMIT, LIMIT)
     periods = 4 * LIMIT / 2.0 ** torch.arange(OCTAVES, device=values.device)
     angles = 2 * math.pi * values[..., None] / periods
-    return torch.cat([values[..., None] / LIMIT, angles.sin(), angles.cos()], dim=-1)
+    return torch.cat([values[..., None], angles.sin(), angles.cos()], dim=-1)
 
 
 class RewardEncoder(torch.nn.Module):
@@ -48,9 +48,11 @@ class RewardEncoder(torch.nn.Module):
         self.names = tuple(names)
         self.width = width
         self.hidden = hidden
-        count = len(self.names)
-        self.value = torch.nn.Linear(1 + 2 * OCTAVES, hidden)
-        self.identity = torch.nn.Parameter(torch.randn(count, hidden))
+        count, features = len(self.names), 1 + 2 * OCTAVES
+        # Every reward reads its values with weights of its own. The identity starts at nothing, so
+        # that from the first step on it is the value that makes the difference between tokens.
+        self.value = torch.nn.Parameter(torch.randn(count, features, hidden) / features**0.5)
+        self.identity = torch.nn.Parameter(torch.zeros(count, hidden))
         self.auto = torch.nn.Parameter(torch.randn(count, hidden))
         self.mix = torch.nn.Sequential(
             torch.nn.SiLU(), torch.nn.Linear(hidden, hidden), torch.nn.SiLU()
@@ -62,7 +64,8 @@ class RewardEncoder(torch.nn.Module):
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         """(B, n) z with NaN for auto -> (B, n, width)."""
         auto = values.isnan()
-        states = self.value(fourier_features(values.nan_to_num(0.0)).to(self.identity.dtype))
+        features = fourier_features(values.nan_to_num(0.0)).to(self.identity.dtype)
+        states = torch.einsum("bnf,nfh->bnh", features, self.value)
         states = torch.where(auto[..., None], self.auto.expand_as(states), states)
         return self.norm(self.out(self.mix(states + self.identity)))
 
@@ -81,7 +84,7 @@ class RewardEncoder(torch.nn.Module):
                 about: dict[str, Any] = json.loads((file.metadata() or {})["reward_encoder"])
             encoder = cls(about["names"], about["width"], about["hidden"])
             encoder.load_state_dict(load_file(path))
-        except (OSError, KeyError, ValueError, RuntimeError) as error:
-            reason = str(error).splitlines()[0]
+        except Exception as error:  # safetensors raises types of its own
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise InputError(f"{path}: not a reward encoder of this version ({reason})") from error
         return encoder.eval()

@@ -35,6 +35,8 @@ class Grammar:
     def __post_init__(self) -> None:
         if len(self.names) != len(self.labels) or len(set(self.labels)) != len(self.labels):
             raise InputError(f"labels {self.labels}: one distinct label is needed for each reward")
+        if not all(isinstance(text, str) for text in (*self.labels, self.separator)):
+            raise InputError(f"labels {self.labels}, separator {self.separator!r}: must be texts")
 
     @classmethod
     def words(cls, names: tuple[str, ...]) -> Grammar:
@@ -77,14 +79,16 @@ class Grammar:
         """The inverse of ``format``: prompt and rounded targets. InputError if it is not one."""
         first = re.search(rf"{re.escape(self.separator)}<(?:{self._label})>", text)
         prompt, words = (text[: first.start()], text[first.start() :]) if first else (text, "")
-        word = rf"{re.escape(self.separator)}<({self._label})> ({_VALUE})"
-        if not re.fullmatch(rf"(?:{word})*", words):
-            raise InputError(
-                f"{text!r}: reward words are malformed; write '<label> 1.5' at the end"
-            )
         by_label = dict(zip(self.labels, self.names, strict=True))
-        targets = {by_label[label]: float(value) for label, value in re.findall(word, words)}
-        return self.unescape(prompt), targets
+        found = re.findall(rf"<({self._label})> ({_VALUE})", words)
+        targets = {by_label[label]: float(value) for label, value in found}
+        prompt = self.unescape(prompt)
+        if self.format(prompt, targets) != text:
+            raise InputError(
+                f"{text!r}: reward words are malformed; write '<label> 1.5' at the end, each "
+                "reward once and in order"
+            )
+        return prompt, targets
 
     def to_dict(self) -> dict[str, Any]:
         return {

@@ -26,7 +26,7 @@ from ric_diffusion.conditioning.grammar import Grammar
 from ric_diffusion.diffusion.lora import CONFIG_KEY, LORA_FILE, Lora
 from ric_diffusion.errors import InputError
 from ric_diffusion.files import replacing_folder, write_json
-from ric_diffusion.rewards import MAPPINGS, RewardSpace
+from ric_diffusion.rewards import MAPPINGS, RewardSpace, checks
 
 FORMAT_VERSION = 1
 ABOUT_FILE = "ric_adapter.json"
@@ -49,6 +49,8 @@ class Adapter:
     training: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.base_model, str):
+            raise InputError(f"base_model must be a hub id or a folder, not {self.base_model!r}")
         if self.mapping not in MAPPINGS:
             raise InputError(f"mapping {self.mapping!r}: choose one of {', '.join(MAPPINGS)}")
         if tuple(self.conditioner.names) != self.space.names:
@@ -101,14 +103,13 @@ class Adapter:
         if not isinstance(about, dict) or about.get("format_version") != FORMAT_VERSION:
             raise InputError(f"{path}: this release reads format_version {FORMAT_VERSION}")
         try:
-            space = RewardSpace.from_dict(about["reward_space"])
             return cls(
                 base_model=about["base_model"],
-                space=space,
+                space=RewardSpace.from_dict(about["reward_space"]),
                 conditioner=_conditioner(about["conditioning"], folder),
                 mapping=about["mapping"],
-                sampling=about["sampling"],
-                training=about["training"],
+                sampling=checks.mapping(about["sampling"], f"{path}: sampling"),
+                training=checks.mapping(about["training"], f"{path}: training"),
             )
         except (KeyError, TypeError) as error:
             raise InputError(f"{path}: {error} is missing or malformed") from error

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from diffusers import UNet2DConditionModel
 from PIL import Image
@@ -62,7 +63,7 @@ class DiffusionConfig:
     lora: LoraConfig = field(default_factory=LoraConfig)
     min_snr_gamma: float | None = None
     mapping: str = "front"
-    sampling: Mapping[str, float] = field(
+    sampling: Mapping[str, int | float] = field(  # a whole number of steps stays one
         default_factory=lambda: {"guidance_scale": 7.5, "num_inference_steps": 50}
     )
     resolution: int | None = None
@@ -110,6 +111,7 @@ class DiffusionBackend:
             torch.manual_seed(seed)
             _add_lora(pipe.unet, config.lora)
             conditioner = _conditioner(config, space, pipe.unet.config.cross_attention_dim)
+        _to(conditioner, device)
         pipe.adapter = Adapter(
             base_model=str(model),
             space=space,
@@ -138,9 +140,14 @@ class DiffusionBackend:
             cache,
             mirrored=self.config.mirror,
         )
+        self.z = self._normalized()
+
+    def _normalized(self) -> list[dict[str, float]]:
+        """The scores of every record in z."""
         names = self.adapter.space.names
-        z = self.adapter.space.normalize([[r.scores[name] for name in names] for r in records])
-        self.z = [dict(zip(names, row, strict=True)) for row in z.tolist()]
+        scores = [[record.scores[name] for name in names] for record in self.records]
+        z = self.adapter.space.normalize(np.reshape(scores, (-1, len(names))))
+        return [dict(zip(names, row, strict=True)) for row in z.tolist()]
 
     def parameters(self) -> Iterable[torch.nn.Parameter]:
         lora = [p for p in self.pipe.unet.parameters() if p.requires_grad]
@@ -200,18 +207,33 @@ class DiffusionBackend:
         self.pipe.save_adapter(folder)
 
     def load(self, folder: Path) -> None:
-        """Go on training an adapter that ``save`` wrote, of the same shape and rewards."""
+        """Go on training an adapter that ``save`` wrote, of the same shape and rewards.
+
+        Its statistics come along: they say what its reward values mean.
+        """
         from peft.utils import set_peft_model_state_dict
 
         stored, weights = Adapter.load(folder), lora.read(folder / lora.LORA_FILE)
-        if set(weights.tensors) != set(lora.trained(self.pipe.unet).tensors):
+        ours = lora.trained(self.pipe.unet)
+        for what, theirs, wanted in (
+            ("mode", stored.conditioner.mode, self.adapter.conditioner.mode),
+            ("rewards", stored.space.names, self.adapter.space.names),
+            ("LoRA rank", weights.config["r"], ours.config["r"]),
+            ("LoRA alpha", weights.config["lora_alpha"], ours.config["lora_alpha"]),
+        ):
+            if theirs != wanted:
+                raise InputError(f"{folder}: its {what} is {theirs}, this run's {wanted}")
+        if set(weights.tensors) != set(ours.tensors):
             raise InputError(f"{folder}: has LoRA for other layers than this run trains")
+        stored.conditioner.check_width(self.pipe.unet.config.cross_attention_dim)
         lora.check_fit(self.pipe.unet, weights)
         set_peft_model_state_dict(self.pipe.unet, dict(weights.tensors), adapter_name=LORA_NAME)
+        _to(stored.conditioner, self.pipe.device)
         self.adapter = self.pipe.adapter = stored
+        self.z = self._normalized()
 
     def _caption(self, index: int, draws: Sequence[float]) -> str:
-        captions = self.records[index].captions
+        captions = self.records[index].captions or ("",)
         if draws[0] < self.config.name_share:
             return captions[0]
         return captions[int(draws[1] * len(captions))]
@@ -230,6 +252,12 @@ def _add_lora(unet: UNet2DConditionModel, config: LoraConfig) -> None:
         ),
         adapter_name=LORA_NAME,
     )
+
+
+def _to(conditioner: Conditioner, device: str | torch.device) -> None:
+    """The optimizer and the average are made of the parameters, before the first context."""
+    if isinstance(conditioner, EmbeddingConditioner):
+        conditioner.encoder.to(device)
 
 
 def _conditioner(config: DiffusionConfig, space: RewardSpace, width: int) -> Conditioner:

@@ -30,7 +30,7 @@ def weights_digest(module: torch.nn.Module) -> str:
     sha = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         sha.update(name.encode())
-        sha.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        sha.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
     return sha.hexdigest()
 
 
@@ -57,7 +57,8 @@ def cached_latents(
     Read from ``cache`` if the same pictures were encoded there by the same autoencoder. It holds
     one file a run can lose without harm, written whole or not at all.
     """
-    sha = hashlib.sha256(f"{weights_digest(vae)} {size} {mirrored}".encode())
+    scale = vae.config.scaling_factor
+    sha = hashlib.sha256(f"{weights_digest(vae)} {scale} {size} {mirrored}".encode())
     for path in paths:
         sha.update(hashlib.sha256(path.read_bytes()).digest())
     file = cache / f"latents-{sha.hexdigest()[:16]}.safetensors"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,19 +47,35 @@ def read(path: Path) -> Lora:
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
-            metadata = file.metadata() or {}
-        config = json.loads(metadata[CONFIG_KEY])
+            config = json.loads((file.metadata() or {})[CONFIG_KEY])
+        lora = Lora(
+            tensors={k.removeprefix("unet."): v for k, v in tensors.items()},
+            config={k.removeprefix("unet."): v for k, v in config.items()},
+        )
+        problem = _problem(lora)
     except Exception as error:  # safetensors raises types of its own
-        reason = str(error).splitlines()[0]
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(f"{path}: not a LoRA file of an adapter ({reason})") from error
-    lora = Lora(
-        tensors={k.removeprefix("unet."): v for k, v in tensors.items()},
-        config={k.removeprefix("unet."): v for k, v in config.items()},
-    )
-    expected = {f"{m}.lora_{half}.weight" for m in lora.modules for half in "AB"}
-    if not lora.modules or expected != set(lora.tensors) or lora.config.get("rank_pattern"):
-        raise InputError(f"{path}: not a LoRA file of an adapter (unexpected tensors)")
+    if problem:
+        raise InputError(f"{path}: not a LoRA file of an adapter ({problem})")
     return lora
+
+
+def _problem(lora: Lora) -> str | None:
+    """Why a LoRA is none that ``delta`` can read, or None."""
+    expected = {f"{m}.lora_{half}.weight" for m in lora.modules for half in "AB"}
+    if not lora.modules or expected != set(lora.tensors):
+        return "unexpected tensors"
+    if any(lora.config.get(k) for k in ("rank_pattern", "alpha_pattern", "use_rslora", "use_dora")):
+        return "only plain LoRA with one rank and one alpha is read"
+    if not math.isfinite(lora.scale):
+        return f"alpha is {lora.config['lora_alpha']}"
+    rank = lora.config["r"]
+    for name in lora.modules:
+        a, b = (lora.tensors[f"{name}.lora_{half}.weight"] for half in "AB")
+        if a.ndim < 2 or a.shape[0] != rank or b.shape[1:] != (rank, *[1] * (a.ndim - 2)):
+            return f"{name} has not the rank {rank} of the settings"
+    return None
 
 
 def trained(unet: Any) -> Lora:
@@ -71,24 +88,33 @@ def trained(unet: Any) -> Lora:
     return Lora(tensors={k: v.detach().cpu() for k, v in tensors.items()}, config=plain)
 
 
-def _layer(unet: torch.nn.Module, name: str) -> torch.nn.Module:
-    """The layer itself, also where another LoRA is wrapped around it."""
+def _weight(unet: torch.nn.Module, name: str) -> torch.Tensor:
+    """A layer's own weight, also where another LoRA is wrapped around the layer."""
     module = unet.get_submodule(name)
-    base = getattr(module, "base_layer", module)
-    assert isinstance(base, torch.nn.Module)
-    return base
+    weight = getattr(module, "base_layer", module).weight
+    assert isinstance(weight, torch.Tensor)
+    return weight
+
+
+def _weight_in_memory(unet: torch.nn.Module, name: str) -> torch.Tensor:
+    weight = _weight(unet, name)
+    if weight.is_meta:  # writing to it would do nothing
+        raise InputError(
+            "the U-Net's weights are offloaded; load or unload an adapter before "
+            "enable_sequential_cpu_offload, or after remove_all_hooks"
+        )
+    return weight
 
 
 def check_fit(unet: torch.nn.Module, lora: Lora) -> None:
     """InputError if the U-Net has no layer of the right shape for one of the tensors."""
     for name in lora.modules:
         try:
-            weight = _layer(unet, name).weight
+            weight = _weight(unet, name)
         except AttributeError:
             raise InputError(f"the adapter changes {name}, which this U-Net lacks") from None
         a = lora.tensors[f"{name}.lora_A.weight"]
         b = lora.tensors[f"{name}.lora_B.weight"]
-        assert isinstance(weight, torch.Tensor)
         if (b.shape[0], *a.shape[1:]) != tuple(weight.shape):
             raise InputError(
                 f"{name} is {tuple(weight.shape)} here and {(b.shape[0], *a.shape[1:])} in the "
@@ -104,8 +130,7 @@ def merge(unet: torch.nn.Module, lora: Lora) -> dict[str, torch.Tensor]:
     """
     originals = {}
     for name in lora.modules:
-        weight = _layer(unet, name).weight
-        assert isinstance(weight, torch.Tensor)
+        weight = _weight_in_memory(unet, name)
         originals[name] = weight.detach().to("cpu", copy=True)
         weight.copy_(weight.float() + lora.delta(name).to(weight.device))
     return originals
@@ -115,6 +140,5 @@ def merge(unet: torch.nn.Module, lora: Lora) -> dict[str, torch.Tensor]:
 def restore(unet: torch.nn.Module, originals: Mapping[str, torch.Tensor]) -> None:
     """Undo ``merge``, bit for bit."""
     for name, original in originals.items():
-        weight = _layer(unet, name).weight
-        assert isinstance(weight, torch.Tensor)
+        weight = _weight_in_memory(unet, name)
         weight.copy_(original)

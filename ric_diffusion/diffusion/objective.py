@@ -39,8 +39,9 @@ def snr_weights(
     if gamma is None:
         return torch.ones_like(alphas_cumprod)
     snr = alphas_cumprod / (1.0 - alphas_cumprod)
-    clipped = snr.clamp_max(gamma)
-    return clipped / (snr + 1.0) if prediction_type == "v_prediction" else clipped / snr
+    if prediction_type == "v_prediction":
+        return snr.clamp_max(gamma) / (snr + 1.0)
+    return gamma / snr.clamp_min(gamma)  # min(snr, gamma) / snr, a number at snr = 0 too
 
 
 def denoising_loss(
@@ -61,11 +62,14 @@ def denoising_loss(
     noise = torch.randn(latents.shape, generator=generator).to(latents)
     steps = scheduler.config.num_train_timesteps
     t = stratified_timesteps(len(latents), steps, generator).to(latents.device)
-    noisy = scheduler.add_noise(latents, noise, t)
+    # Not the scheduler's add_noise: those made for sampling scale it otherwise (Euler) or know only
+    # the timesteps they were last set to (DPM-Solver), and a model's folder names any of them.
+    alpha = scheduler.alphas_cumprod.to(latents)[t].view(-1, 1, 1, 1)
+    noisy = alpha**0.5 * latents + (1 - alpha) ** 0.5 * noise
     kind = scheduler.config.prediction_type
     if kind not in ("epsilon", "v_prediction"):
         raise ValueError(f"prediction_type {kind!r}: only 'epsilon' and 'v_prediction' are trained")
-    aim = noise if kind == "epsilon" else scheduler.get_velocity(latents, noise, t)
+    aim = noise if kind == "epsilon" else alpha**0.5 * noise - (1 - alpha) ** 0.5 * latents
     predicted = unet(noisy, t, encoder_hidden_states=context).sample.float()
     weights = snr_weights(scheduler.alphas_cumprod, kind, min_snr_gamma).to(latents.device)[t]
     return (weights * F.mse_loss(predicted, aim.float(), reduction="none").mean((1, 2, 3))).mean()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,8 +56,22 @@ class RiCMixin(_Stock):
     as ``prompt_embeds``, so schedulers, callbacks, offload and LoRA work as they always do.
     """
 
-    adapter: Adapter | None = None
-    _merged: Merged | None = None
+    # Both live on the U-Net, so that pipelines that share one (from_pipe) agree about it.
+    @property
+    def adapter(self) -> Adapter | None:
+        return getattr(self.unet, "_ric_adapter", None)
+
+    @adapter.setter
+    def adapter(self, adapter: Adapter | None) -> None:
+        self.unet._ric_adapter = adapter
+
+    @property
+    def _merged(self) -> Merged | None:
+        return getattr(self.unet, "_ric_merged", None)
+
+    @_merged.setter
+    def _merged(self, merged: Merged | None) -> None:
+        self.unet._ric_merged = merged
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Self:
@@ -69,14 +84,6 @@ class RiCMixin(_Stock):
         pipe = super().from_pretrained(path, **kwargs)
         if (Path(path) / ADAPTER_SUBFOLDER).is_dir():
             pipe.load_adapter(Path(path) / ADAPTER_SUBFOLDER)
-        return pipe
-
-    @classmethod
-    def from_pipe(cls, pipeline: Any, **kwargs: Any) -> Self:
-        """As in diffusers; the adapter comes along with the U-Net that holds its LoRA."""
-        pipe = super().from_pipe(pipeline, **kwargs)
-        pipe.adapter = getattr(pipeline, "adapter", None)
-        pipe._merged = getattr(pipeline, "_merged", None)
         return pipe
 
     @property
@@ -121,6 +128,8 @@ class RiCMixin(_Stock):
         merged = self._merged
         if self.adapter is not None:
             self.save_adapter(folder / ADAPTER_SUBFOLDER)
+        else:  # from_pretrained would load one left by an earlier save
+            shutil.rmtree(folder / ADAPTER_SUBFOLDER, ignore_errors=True)
         if merged is not None:
             lora.restore(self.unet, merged.originals)
         try:
@@ -148,7 +157,11 @@ class RiCMixin(_Stock):
                 return [{}] * count
             raise InputError("preference, targets: no adapter is loaded; call load_adapter first")
         given = preference if preference is not None else targets
-        each = [given or {}] * count if given is None or isinstance(given, Mapping) else list(given)
+        if given is not None and not isinstance(given, Mapping | list | tuple):
+            raise InputError(
+                f"targets {given!r}: map rewards to values, or list one for each prompt"
+            )
+        each = list(given) if isinstance(given, list | tuple) else [given or {}] * count
         if len(each) != count:
             raise InputError(f"{len(each)} targets for {count} prompts: give one, or one for each")
         space = self.adapter.space
@@ -201,7 +214,8 @@ class RiCMixin(_Stock):
         Returns RiCPipelineOutput, or the stock tuple with ``return_dict=False``.
         """
         given = inspect.signature(super().__call__).bind_partial(prompt, *args, **kwargs).arguments
-        arguments = {**given, **given.pop("kwargs", {})}
+        more = given.pop("kwargs", {})
+        arguments = {**given, **more}
         count = _prompt_count(arguments)
         used = self.targets_for(count, preference=preference, targets=targets, mapping=mapping)
         negative = self.targets_for(count, targets=negative_targets)

@@ -64,7 +64,10 @@ def tradeoff_of(sweep: Sweep, weights: np.ndarray) -> Tradeoff:
     means = sweep.z.mean(axis=(1, 2))  # (P, n)
     falls, spans = [], []
     for column in range(means.shape[1]):
-        rising = means[np.argsort(weights[:, column], kind="stable"), column]
+        # Points that weigh a reward alike, as most do where there are more than two rewards, count
+        # as one: nothing rose between them.
+        levels, level = np.unique(weights[:, column].round(9), return_inverse=True)
+        rising = np.array([means[level == i, column].mean() for i in range(len(levels))])
         falls.append(float((np.maximum.accumulate(rising) - rising).max()))
         spans.append(float(rising[-1] - rising[0]))
     return Tradeoff(means=means.tolist(), deepest_fall=falls, span=spans)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
 TILE = 112  # smallest side of a picture on a sheet, pixels
 MARGIN = 12
-LINE = 16
+GAP = 8
+LINE, TITLE_LINE = 16, 22
+ROW_TITLE = 160  # width at which a row's title is wrapped
 INK, GREY, PAPER = (28, 32, 38), (110, 118, 128), (255, 255, 255)
 
 
@@ -18,6 +21,18 @@ def tile_size(images: Sequence[Sequence[Image.Image]]) -> int:
     return min(side * -(-TILE // side), 256)
 
 
+def wrapped(text: str, font: Any, width: int) -> list[str]:
+    """The words of ``text`` in lines of at most ``width`` pixels; a longer word has its own."""
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and font.getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
+
+
 def draw_sheet(
     images: Sequence[Sequence[Image.Image]],
     *,
@@ -25,27 +40,40 @@ def draw_sheet(
     captions: Sequence[Sequence[str]] = (),
     row_titles: Sequence[str] = (),
 ) -> Image.Image:
-    """Rows of pictures under ``title``; ``captions`` holds the lines under each column."""
+    """Rows of pictures under ``title``; ``captions`` holds the lines under each column.
+
+    Titles are wrapped, and columns are as wide as their widest caption, so that nothing overlaps.
+    """
     side = tile_size(images)
     font, bold = ImageFont.load_default(12), ImageFont.load_default(16)
-    left = MARGIN + (max(int(font.getlength(t)) for t in row_titles) + 12 if row_titles else 0)
-    top = MARGIN + (30 if title else 0)
-    lines = max((len(c) for c in captions), default=0)
-    step = side + 8
-    width = left + step * len(images[0]) + MARGIN - 8
-    height = top + step * len(images) + lines * LINE + MARGIN
-    sheet = Image.new("RGB", (max(width, int(bold.getlength(title)) + 2 * MARGIN), height), PAPER)
+    most = side // LINE  # lines beside a picture
+    beside = [wrapped(text, font, ROW_TITLE)[:most] for text in row_titles]
+    widest = max((int(font.getlength(t)) + 1 for c in captions for t in c), default=0)
+    step = max(side, widest) + GAP
+    left = MARGIN
+    if row_titles:
+        left += max((int(font.getlength(t)) + 1 for lines in beside for t in lines), default=0) + 12
+    width = left + step * len(images[0]) - GAP + MARGIN
+    above = wrapped(title, bold, width - 2 * MARGIN)
+    width = max([width, *(int(bold.getlength(t)) + 1 + 2 * MARGIN for t in above)])
+    top = MARGIN + (TITLE_LINE * len(above) + GAP if above else 0)
+    below = max((len(c) for c in captions), default=0)
+    height = top + (side + GAP) * len(images) + below * LINE + MARGIN
+    sheet = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(sheet)
-    draw.text((MARGIN, MARGIN), title, INK, font=bold)
+    for i, text in enumerate(above):
+        draw.text((MARGIN, MARGIN + i * TITLE_LINE), text, INK, font=bold)
     for r, row in enumerate(images):
-        if row_titles:
-            draw.text((MARGIN, top + r * step + side // 2 - 6), row_titles[r], GREY, font=font)
+        y = top + r * (side + GAP)
+        for i, text in enumerate(beside[r] if row_titles else ()):
+            start = y + (side - LINE * len(beside[r])) // 2
+            draw.text((MARGIN, start + i * LINE), text, GREY, font=font)
         for c, image in enumerate(row):
             shown = image.convert("RGB").resize((side, side), Image.Resampling.BICUBIC)
-            sheet.paste(shown, (left + c * step, top + r * step))
+            sheet.paste(shown, (left + c * step + (step - GAP - side) // 2, y))
     for c, texts in enumerate(captions):
         for i, text in enumerate(texts):
-            x = left + c * step + side / 2 - font.getlength(text) / 2
-            ink = INK if i == 0 else GREY
-            draw.text((x, top + step * len(images) + i * LINE), text, ink, font=font)
+            x = left + c * step + (step - GAP - font.getlength(text)) / 2
+            y = top + (side + GAP) * len(images) + i * LINE
+            draw.text((x, y), text, INK if i == 0 else GREY, font=font)
     return sheet

@@ -11,8 +11,9 @@ import json
 import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -31,6 +32,7 @@ class State:
     average: list[torch.Tensor]
     optimizer: torch.optim.Optimizer
     step: int = 0
+    losses: list[float] = field(default_factory=list)  # of the steps since the last log line
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Flat names -> detached tensors, as stored in the checkpoint."""
@@ -70,19 +72,26 @@ def save(folder: Path, state: State, *, digest: str) -> None:
     """Write ``folder/step-N`` and drop the older ones. ``digest`` names the run."""
     with replacing_folder(folder / f"step-{state.step}") as temporary:
         save_file(state.tensors(), temporary / "state.safetensors")
-        write_json(temporary / "state.json", {"step": state.step, "digest": digest})
+        about = {"step": state.step, "losses": state.losses, "digest": digest}
+        write_json(temporary / "state.json", about)
     for other in folder.glob("step-*"):
         if _STEP.fullmatch(other.name) and other.name != f"step-{state.step}":
             shutil.rmtree(other)
 
 
-def load(folder: Path, state: State, *, digest: str) -> None:
-    """Read one checkpoint into ``state``; InputError if another run wrote it."""
-    about = json.loads((folder / "state.json").read_text())
+def check(folder: Path, *, digest: str) -> dict[str, Any]:
+    """``state.json`` of one checkpoint; InputError if another run wrote it."""
+    about: dict[str, Any] = json.loads((folder / "state.json").read_text())
     if about["digest"] != digest:
         raise InputError(
             f"{folder}: written by a run with other settings or data; "
             "restore those, or choose another --out"
         )
+    return about
+
+
+def load(folder: Path, state: State, *, digest: str) -> None:
+    """Read one checkpoint into ``state``; InputError if another run wrote it."""
+    about = check(folder, digest=digest)
     state.restore(load_file(folder / "state.safetensors"))
-    state.step = about["step"]
+    state.step, state.losses = about["step"], about.get("losses", [])

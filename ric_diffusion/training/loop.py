@@ -17,6 +17,7 @@ from accelerate import Accelerator
 from tqdm.auto import tqdm
 
 from ric_diffusion.backend import Batch, Trainable
+from ric_diffusion.files import write_text
 from ric_diffusion.training import checkpoint
 
 
@@ -39,6 +40,20 @@ class LoopConfig:
     checkpoint_minutes: float = 5.0
     log_every: int = 50
     validate_every: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "accumulate", "log_every"):
+            if (value := getattr(self, name)) < 1:
+                raise ValueError(f"{name} is {value}; give 1 or more")
+        for name in ("warmup", "weight_decay", "checkpoint_minutes", "validate_every", "seed"):
+            if (value := getattr(self, name)) < 0:
+                raise ValueError(f"{name} is {value}; give 0 or more")
+        for name in ("learning_rate", "max_grad_norm"):
+            if (value := getattr(self, name)) <= 0:
+                raise ValueError(f"{name} is {value}; give a number above 0")
+        for name, values in (("ema", (self.ema,)), ("betas", self.betas)):
+            if not all(0 <= value < 1 for value in values):
+                raise ValueError(f"{name} is {getattr(self, name)}; give 0 or more, below 1")
 
 
 def learning_rate(config: LoopConfig, step: int) -> float:
@@ -86,7 +101,7 @@ class Log:
         out.mkdir(parents=True, exist_ok=True)
         path = out / "log.jsonl"
         kept = [line for line in _lines(path) if json.loads(line)["step"] <= step]
-        path.write_text("".join(kept))
+        write_text(path, "".join(kept))
         self.file: IO[str] = path.open("a", buffering=1)
         self.writer = SummaryWriter(str(out / "tensorboard"), purge_step=step + 1)
 
@@ -158,27 +173,26 @@ def _run(
     validate: Callable[[int], Any] | None,
 ) -> None:
     saved = time.monotonic()
-    losses: list[float] = []
-    bar = tqdm(
+    with tqdm(
         total=config.steps, initial=state.step, desc="train", unit="step", disable=log is None
-    )
-    while state.step < config.steps:
-        losses.append(update(backend, count, config, state, accelerator))
-        state.step += 1
-        last = state.step == config.steps
-        bar.update()
-        if log and (state.step % config.log_every == 0 or last):
-            rate = state.optimizer.param_groups[0]["lr"]
-            log(state.step, loss=sum(losses) / len(losses), learning_rate=rate)
-            bar.set_postfix(loss=f"{sum(losses) / len(losses):.4f}")
-            losses.clear()
-        if log and (last or time.monotonic() - saved > 60 * config.checkpoint_minutes):
-            checkpoint.save(checkpoints, state, digest=digest)
-            saved = time.monotonic()
-        if log and validate and config.validate_every and state.step % config.validate_every == 0:
-            with averaged(state):
-                validate(state.step)
-    bar.close()
+    ) as bar:
+        while state.step < config.steps:
+            state.losses.append(update(backend, count, config, state, accelerator))
+            state.step += 1
+            last = state.step == config.steps
+            bar.update()
+            if log and (state.step % config.log_every == 0 or last):
+                loss = sum(state.losses) / len(state.losses)
+                log(state.step, loss=loss, learning_rate=state.optimizer.param_groups[0]["lr"])
+                bar.set_postfix(loss=f"{loss:.4f}")
+                state.losses.clear()
+            if log and (last or time.monotonic() - saved > 60 * config.checkpoint_minutes):
+                checkpoint.save(checkpoints, state, digest=digest)
+                saved = time.monotonic()
+            due = config.validate_every and state.step % config.validate_every == 0
+            if log and validate and due:
+                with averaged(state):
+                    validate(state.step)
 
 
 def update(
@@ -211,7 +225,11 @@ def update(
     if accelerator.num_processes > 1:
         for grad in grads:
             grad.copy_(accelerator.reduce(grad, reduction="mean"))
-    torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
+    norm = torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm).item()
+    if not math.isfinite(norm):  # the next loss would say so, but a checkpoint may come before it
+        raise FloatingPointError(
+            f"gradient is {norm} at step {state.step}: lower the learning rate or use fp32"
+        )
     for group in state.optimizer.param_groups:
         group["lr"] = learning_rate(config, state.step)
     state.optimizer.step()

@@ -69,8 +69,9 @@ def tiny_clip(tmp_path_factory):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(7)
         state = open_clip.create_model(name).state_dict()
-        # biases and scales that start at 0 and 1 would hide a layer left out
-        state = {key: value + 0.1 * torch.randn_like(value) for key, value in state.items()}
+        # far from the usual init, whose zeros, ones and small weights would hide a layer left out
+        # and tell no QuickGELU from GELU
+        state = {key: value + 0.3 * torch.randn_like(value) for key, value in state.items()}
     save_file(state, folder / "weights.safetensors")
     return TinyClip(name, folder / "weights.safetensors", 28, 14, heads=2, text_heads=2)
 

@@ -56,15 +56,6 @@ def test_threads_keep_the_order(pictures):
     assert np.array_equal(scorer([many[index] for index in order]), one_by_one)
 
 
-def test_one_unread_file_many_times(pictures, tmp_path):
-    pictures[0].resize((400, 400)).save(tmp_path / "a.png")
-    scorer = scorers.load("compressibility:resize=none")
-    with Image.open(tmp_path / "a.png") as image:
-        scores = scorer([image] * 50)
-    with Image.open(tmp_path / "a.png") as image:
-        assert set(scores.tolist()) == set(scorer([image]).tolist())
-
-
 def test_turned_by_exif_scores_as_upright(pictures):
     exif = Image.Exif()
     exif[0x0112] = 6

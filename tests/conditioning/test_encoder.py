@@ -1,0 +1,184 @@
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from ric_diffusion.conditioning.encoder import RewardEncoder, as_values, fourier_features
+from ric_diffusion.errors import InputError
+
+REPOSITORY = Path(__file__).parents[2]
+NAMES = ("colorfulness", "compressibility", "aesthetic")
+NAN = math.nan
+
+
+@pytest.fixture
+def encoder():
+    torch.manual_seed(0)
+    return RewardEncoder(NAMES, 48, hidden=32).eval()
+
+
+def test_targets_by_name_become_rows_in_order_with_nan_for_auto():
+    values = as_values([{"aesthetic": 2.0, "colorfulness": -1.5}, {}], NAMES)
+    assert values.dtype == torch.float32
+    assert torch.equal(values[0].nan_to_num(9.0), torch.tensor([-1.5, 9.0, 2.0]))
+    assert values[1].isnan().all() and values.shape == (2, 3)
+
+
+def test_one_token_for_each_reward(encoder):
+    assert encoder(torch.zeros(5, 3)).shape == (5, 3, 48)
+    tokens = encoder(torch.tensor([[NAN, 1.0, -2.0], [NAN, NAN, NAN]]))
+    assert tokens.isfinite().all()
+
+
+def test_a_token_depends_on_its_own_reward_alone(encoder):
+    one = encoder(torch.tensor([[NAN, 1.0, -2.0]]))[0]
+    other = encoder(torch.tensor([[NAN, 1.0, 3.0]]))[0]
+    assert torch.equal(one[:2], other[:2])
+    assert not torch.allclose(one[2], other[2], atol=1e-2)
+
+
+def test_auto_is_a_token_of_its_own(encoder):
+    auto = encoder(torch.full((1, 3), NAN))[0]
+    values = torch.linspace(-6, 6, 121)[:, None].expand(-1, 3)
+    distance = (encoder(values) - auto).square().mean(-1).sqrt()  # (121, 3)
+    assert distance.min() > 0.1
+
+
+def test_the_same_value_of_two_rewards_is_not_the_same_token(encoder):
+    values = torch.linspace(-6, 6, 121)[:, None].expand(-1, 3)
+    first, second, third = encoder(values).unbind(1)
+    for a, b in ((first, second), (second, third), (first, third)):
+        assert (a - b).square().mean(-1).sqrt().min() > 0.1
+
+
+def test_a_tenth_of_a_z_makes_another_token(encoder):
+    """On the whole range at once: no two values share a token, though 12 z lie between them."""
+    values = torch.linspace(-6, 6, 121)
+    tokens = encoder(values[:, None].expand(-1, 3))
+    for reward in range(3):
+        distance = torch.cdist(tokens[:, reward], tokens[:, reward]) / math.sqrt(48)
+        assert (distance + torch.eye(121)).min() > 5e-3
+
+
+def test_the_slider_has_no_steps(encoder):
+    values = torch.linspace(-6, 6, 1201)[:, None].expand(-1, 3)
+    steps = encoder(values).diff(dim=0).square().mean(-1).sqrt()
+    assert steps.min() > 0 and steps.max() < 0.1
+
+
+def test_values_beyond_the_limit_read_as_the_limit(encoder):
+    far = encoder(torch.tensor([[6.0, -6.0, 6.0], [60.0, -1e9, math.inf]]))
+    assert torch.equal(far[0], far[1])
+    assert not torch.allclose(encoder(torch.full((1, 3), 5.9)), far[:1], atol=1e-3)
+
+
+def test_fourier_features_by_hand():
+    """The value itself, then periods 24, 12, ..., 0.75: at 6 the first sine is 1, the second 0."""
+    features = fourier_features(torch.tensor([6.0, 0.0]))
+    assert features.shape == (2, 13)
+    assert torch.allclose(features[0, :4], torch.tensor([6.0, 1.0, 0.0, 0.0]), atol=1e-6)
+    assert torch.allclose(features[1], torch.tensor([0.0] * 7 + [1.0] * 6))
+
+
+def test_gradients_stay_finite_beside_auto(encoder):
+    encoder(torch.tensor([[NAN, 1.0, NAN]])).square().sum().backward()
+    grads = {name: p.grad for name, p in encoder.named_parameters()}
+    assert all(grad is not None and grad.isfinite().all() for grad in grads.values())
+    assert (grads["auto"].abs().sum(-1) > 0).tolist() == [True, False, True]
+
+
+def test_tokens_have_the_scale_of_a_text_encoders_states(encoder):
+    tokens = encoder(torch.randn(50, 3))
+    assert tokens.mean(-1).abs().max() < 1e-5
+    assert torch.allclose(tokens.std(-1, unbiased=False), torch.ones(50, 3), atol=1e-2)
+
+
+SCRIPT = """
+import sys, torch
+from pathlib import Path
+from safetensors.torch import save_file
+from ric_diffusion.conditioning.encoder import RewardEncoder
+torch.set_num_threads(1)
+encoder = RewardEncoder.load(Path(sys.argv[1]))
+assert not encoder.training
+values = torch.linspace(-6, 6, 30).reshape(10, 3)
+values[0, 1] = torch.nan
+save_file({"tokens": encoder(values).detach(), **encoder.state_dict()}, sys.argv[2])
+print(*encoder.names, encoder.width, encoder.hidden)
+"""
+
+
+def test_saved_and_loaded_in_another_process_it_gives_the_same_tokens(encoder, tmp_path):
+    encoder.save(tmp_path / "encoder.safetensors")
+    files = [str(tmp_path / name) for name in ("encoder.safetensors", "out.safetensors")]
+    command = [sys.executable, "-c", SCRIPT, *files]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [*NAMES, "48", "32"]
+    found = load_file(tmp_path / "out.safetensors")
+    values = torch.linspace(-6, 6, 30).reshape(10, 3)
+    values[0, 1] = torch.nan
+    assert torch.equal(found.pop("tokens"), encoder(values))
+    assert found.keys() == encoder.state_dict().keys()
+    assert all(torch.equal(found[name], value) for name, value in encoder.state_dict().items())
+
+
+ABOUT = '{"names": ["a", "b", "c"], "width": 48, "hidden": 32}'
+
+
+def with_about(about):
+    return lambda path, tensors: save_file(tensors, path, metadata={"reward_encoder": about})
+
+
+def cut(path, tensors):
+    with_about(ABOUT)(path, tensors)
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def without_auto(path, tensors):
+    del tensors["auto"]
+    with_about(ABOUT)(path, tensors)
+
+
+BROKEN = {
+    "missing": lambda path, tensors: None,
+    "empty": lambda path, tensors: path.write_bytes(b""),
+    "text": lambda path, tensors: path.write_text("this is no safetensors file at all"),
+    "cut": cut,
+    "stranger": lambda path, tensors: save_file(tensors, path),
+    "not json": with_about("{"),
+    "null": with_about("null"),
+    "no width": with_about('{"names": ["a", "b", "c"]}'),
+    "text for width": with_about(ABOUT.replace("48", '"48"')),
+    "another width": with_about(ABOUT.replace("48", "64")),
+    "another count": with_about(ABOUT.replace(', "c"', "")),
+    "tensor missing": without_auto,
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_file_that_is_no_reward_encoder_is_refused(encoder, tmp_path, kind):
+    path = tmp_path / "encoder.safetensors"
+    BROKEN[kind](path, dict(encoder.state_dict()))
+    with pytest.raises(InputError, match=r"encoder\.safetensors: not a reward encoder") as error:
+        RewardEncoder.load(path)
+    assert "\n" not in str(error.value)
+
+
+def test_the_unbroken_file_is_read(encoder, tmp_path):
+    path = tmp_path / "encoder.safetensors"
+    with_about(ABOUT)(path, dict(encoder.state_dict()))
+    assert RewardEncoder.load(path).names == ("a", "b", "c")
+
+
+def test_saving_replaces_the_file_whole(encoder, tmp_path):
+    path = tmp_path / "encoder.safetensors"
+    encoder.save(path)
+    torch.nn.init.ones_(encoder.auto)
+    encoder.save(path)
+    assert torch.equal(RewardEncoder.load(path).auto, torch.ones(3, 32))
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]

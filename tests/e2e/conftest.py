@@ -1,0 +1,109 @@
+"""The tiny model and its folders, and the command line in this process or another one."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+import torch
+from safetensors import safe_open
+
+import ric_diffusion
+from ric_diffusion.cli import main
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch):
+    """One thread, and no hub to wait for."""
+    torch.set_num_threads(1)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """The module tiny.py, which cannot be imported by name from here."""
+    spec = importlib.util.spec_from_file_location("ric_tests_tiny", HERE / "tiny.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def root(tiny, tmp_path_factory):
+    """model/, pictures/, labelled/, embedding/ and text/; tests/faults finds them there too."""
+    return tiny.make(tmp_path_factory.getbasetemp() / "tiny")
+
+
+@dataclass
+class Done:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def ric(capsys):
+    """ric("score", path, …) is the command line in this process."""
+
+    def run(*args):
+        capsys.readouterr()
+        try:
+            code = main([str(arg) for arg in args])
+        except SystemExit as stop:  # argparse
+            code = stop.code
+        captured = capsys.readouterr()
+        return Done(code, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def ric_process():
+    """The same in a process of its own."""
+
+    def run(*args):
+        done = subprocess.run(
+            [sys.executable, "-m", "ric_diffusion", *map(str, args)],
+            env={
+                **os.environ,
+                "PYTHONPATH": str(Path(ric_diffusion.__file__).parents[1]),
+                "OMP_NUM_THREADS": "1",
+                "HF_HUB_OFFLINE": "1",
+            },
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture
+def model(root):
+    """Arguments: the tiny model with its adapter of embedding mode."""
+    return ["--model", root / "model", "--adapter", root / "embedding" / "adapter"]
+
+
+@pytest.fixture
+def files():
+    """files(folder): what is in it, byte for byte; safetensors writes its metadata in any order."""
+
+    def read(folder):
+        return {p.relative_to(folder): content(p) for p in folder.rglob("*") if p.is_file()}
+
+    return read
+
+
+def content(path):
+    if path.suffix != ".safetensors":
+        return path.read_bytes()
+    with safe_open(path, framework="np") as file:
+        names = sorted(file.keys())
+        return file.metadata(), [(name, file.get_tensor(name).tobytes()) for name in names]

@@ -1,0 +1,60 @@
+"""emoji-64 as it is bundled: within its size, stock, credited, and with sliders of its own."""
+
+import json
+from pathlib import Path
+
+import pytest
+from diffusers import StableDiffusionPipeline
+from PIL import Image
+
+import ric_diffusion
+
+FOLDER = Path(ric_diffusion.__file__).parent / "assets" / "emoji-64"
+
+pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="the bundled model is not there yet")
+with_adapter = pytest.mark.skipif(
+    not (FOLDER / "ric_adapter").is_dir(), reason="its adapter is not there yet"
+)
+
+
+def test_size_and_format():
+    files = [path for path in FOLDER.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 64e6
+    assert {path.suffix for path in files} <= {".safetensors", ".json", ".md", ".txt"}
+
+
+def test_stock_diffusers_runs_it():
+    for path in FOLDER.rglob("*.json"):
+        if path.parent.name != "ric_adapter":
+            assert "ric_diffusion" not in path.read_text()
+    pipe = StableDiffusionPipeline.from_pretrained(FOLDER, use_safetensors=True)
+    pipe.set_progress_bar_config(disable=True)
+    image = pipe("red apple", num_inference_steps=2).images[0]
+    assert image.size == (64, 64)
+    assert image.getextrema() != ((0, 0),) * 3  # black is what NaN becomes
+
+
+def test_card_credits_every_source():
+    card = (FOLDER / "README.md").read_text()
+    for word in ("Twemoji", "CC-BY-4.0", "Noto", "Apache-2.0", "Fluent", "MIT"):
+        assert word in card
+
+
+@with_adapter
+def test_generate(ric, tmp_path):
+    args = ["--prompt", "red apple", "--targets", "colorfulness=1.5", "--steps", 4]
+    done = ric("generate", "--model", "emoji-64", *args, "--out", tmp_path)
+    assert (done.code, done.err) == (0, "")
+    with Image.open(tmp_path / "0.png") as image:
+        assert image.size == (64, 64)
+        assert image.text["model"] == "emoji-64"
+        assert json.loads(image.text["targets"]) == {"colorfulness": 1.5}
+        assert json.loads(image.text["obtained"]).keys() == {"colorfulness", "compressibility"}
+
+
+@with_adapter
+def test_sweep_is_the_default_models(ric, tmp_path):
+    args = ["--prompt", "red apple", "--points", 3, "--steps", 2, "--out", tmp_path]
+    assert ric("sweep", *args).code == 0
+    story = json.loads((tmp_path / "sweep.json").read_text())
+    assert story["model"] == "emoji-64" and len(story["points"]) == 3

@@ -1,0 +1,36 @@
+"""ric export."""
+
+import json
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+
+@pytest.mark.parametrize("mode", ["embedding", "text"])
+def test_kohya(ric, root, tmp_path, mode):
+    adapter, out = root / mode / "adapter", tmp_path / "new" / "mine.safetensors"
+    done = ric("export", "--adapter", adapter, "--format", "kohya", "--out", out)
+    assert (done.code, done.out, done.err) == (0, f"{out}\n", "")
+    assert [path.name for path in out.parent.iterdir()] == ["mine.safetensors"]
+    ours, theirs = load_file(adapter / "pytorch_lora_weights.safetensors"), load_file(out)
+    assert len(theirs) == len(ours) // 2 * 3  # down, up and alpha of each layer
+    assert all(name.startswith("lora_unet_") for name in theirs)
+    halves = {"lora_A": "lora_down", "lora_B": "lora_up"}
+    for name, tensor in ours.items():
+        module, half, _ = name.removeprefix("unet.").rsplit(".", 2)
+        key = f"lora_unet_{module.replace('.', '_')}"
+        assert torch.equal(theirs[f"{key}.{halves[half]}.weight"], tensor)
+        assert theirs[f"{key}.alpha"] == 4.0
+    with safe_open(out, framework="pt") as file:
+        about = json.loads(file.metadata()["ric_adapter"])
+    assert about == json.loads((adapter / "ric_adapter.json").read_text())
+
+
+def test_file_is_replaced(ric, root, tmp_path):
+    out = tmp_path / "mine.safetensors"
+    out.write_bytes(b"old")
+    args = ["--adapter", root / "text" / "adapter", "--format", "kohya", "--out", out]
+    assert ric("export", *args).code == 0
+    assert load_file(out)

@@ -1,0 +1,185 @@
+"""ric label and ric train, as the fixture ran them, and what happens the second time."""
+
+import json
+import math
+import signal
+
+import pytest
+import yaml
+from PIL import Image
+from safetensors.torch import load_file
+
+from ric_diffusion.data.records import read_labelled
+from ric_diffusion.diffusion.backend import DiffusionBackend
+
+
+@pytest.fixture
+def copy(root, tiny, tmp_path):
+    """copy(mode, **changes): a config like the fixture's, in a place of its own."""
+
+    def write(mode="embedding", **changes):
+        return tiny.write_config(tmp_path / "config.yaml", tiny.config(root, mode, **changes))
+
+    return write
+
+
+def test_labelled(root, tiny):
+    records, space = read_labelled(root / "labelled")
+    assert len(records) == tiny.COUNT
+    assert space.names == tuple(tiny.REWARDS) and space.units == ("kB", "M3")
+    assert {record.extra["style"] for record in records} == {"flat", "noisy"}
+    assert space.rewards[0].scorer["options"] == {"quality": 95, "resize": None}
+
+
+def test_labelling_again_changes_nothing(ric, root, tiny, files):
+    before = files(root / "labelled")
+    done = ric("label", root / "pictures", "--out", root / "labelled", "--scorers", *tiny.SCORERS)
+    assert done.code == 0
+    assert done.out == f"{root / 'labelled'}: 14 pictures labelled, 0 skipped\n"
+    assert files(root / "labelled") == before
+
+
+def test_label_says_what_it_skipped(ric, tiny, tmp_path):
+    tiny.write_pictures(tmp_path / "in")
+    (tmp_path / "in" / "1.png").write_bytes(b"")
+    (tmp_path / "in" / "2.png").write_bytes(b"")
+    done = ric("label", tmp_path / "in", "--out", tmp_path / "out", "--scorers", *tiny.SCORERS)
+    assert done.code == 0
+    assert done.out.splitlines() == [
+        f"{tmp_path / 'out'}: 12 pictures labelled, 2 skipped",
+        "  2 empty file",
+    ]
+
+
+@pytest.mark.parametrize("mode", ["embedding", "text"])
+def test_adapter_folder(root, tiny, mode):
+    adapter = root / mode / "adapter"
+    names = {path.name for path in adapter.iterdir()}
+    expected = {"pytorch_lora_weights.safetensors", "ric_adapter.json", "README.md"}
+    assert names == expected | ({"reward_encoder.safetensors"} if mode == "embedding" else set())
+    about = json.loads((adapter / "ric_adapter.json").read_text())
+    assert about["base_model"] == str(root / "model")
+    assert about["conditioning"]["mode"] == mode
+    assert [r["name"] for r in about["reward_space"]["rewards"]] == tiny.REWARDS
+    assert about["sampling"] == {"guidance_scale": 3.0, "num_inference_steps": 3}
+    assert about["training"].keys() == {"digest", "records", "steps"}
+    assert (about["training"]["records"], about["training"]["steps"]) == (14, 6)
+    for name in tiny.REWARDS:
+        assert name in (adapter / "README.md").read_text()
+
+
+@pytest.mark.parametrize("mode", ["embedding", "text"])
+def test_run_folder(root, tiny, mode):
+    run = root / mode
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in log] == list(range(1, 7))
+    assert all(math.isfinite(line["loss"]) for line in log)
+    sheets = {path.name for path in (run / "sheets").iterdir()}
+    assert sheets == {f"{name}-{step}.png" for name in tiny.REWARDS for step in (3, 6)}
+    for path in (run / "sheets").iterdir():
+        with Image.open(path) as sheet:
+            sheet.load()
+            assert sheet.width > 5 * 128 and sheet.height > 2 * 128
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["step-6"]
+    assert any((run / "tensorboard").iterdir())
+    assert json.loads((run / "config.json").read_text())["diffusion"]["mode"] == mode
+    assert not list(run.rglob(".tmp-*"))
+
+
+@pytest.mark.parametrize("mode", ["embedding", "text"])
+def test_training_moved_every_part(root, mode):
+    lora = load_file(root / mode / "adapter" / "pytorch_lora_weights.safetensors")
+    seconds = [tensor for name, tensor in lora.items() if "lora_B" in name]
+    assert seconds and all(tensor.abs().max() > 0 for tensor in seconds)  # they start at 0
+
+
+def test_existing_run_is_refused(ric, root, files):
+    before = files(root / "embedding")
+    done = ric("train", root / "embedding.yaml", "--out", root / "embedding")
+    assert done.code == 2 and done.out == ""
+    assert done.err == (
+        f"ric train: {root / 'embedding'}: holds a run already; add --resume, or choose another "
+        "--out\n"
+    )
+    assert files(root / "embedding") == before
+
+
+def test_finished_run_resumed_is_the_same(ric, root, files):
+    before = files(root / "text")
+    done = ric("train", root / "text.yaml", "--out", root / "text", "--resume")
+    assert (done.code, done.out) == (0, f"{root / 'text' / 'adapter'}\n")
+    after = files(root / "text")
+    same = [path for path in before if "tensorboard" not in path.parts]
+    assert all(after[path] == before[path] for path in same)
+
+
+def test_resume_with_other_settings_is_refused(ric, root, files, tmp_path, tiny):
+    data = tiny.config(root, "embedding")
+    data["loop"]["learning_rate"] = 0.02
+    path = tiny.write_config(tmp_path / "other.yaml", data)
+    before = files(root / "embedding")
+    done = ric("train", path, "--out", root / "embedding", "--resume")
+    assert done.code == 2 and "other settings or data" in done.err
+    assert files(root / "embedding") == before  # its config.json above all
+
+
+def test_same_config_same_adapter(ric, root, files, copy, tmp_path):
+    # Another folder, the one from the config: everything but the paths is as it was.
+    data = yaml.safe_load(copy().read_text()) | {"out": str(tmp_path / "run")}
+    path = tmp_path / "again.yaml"
+    path.write_text(yaml.safe_dump(data))
+    done = ric("train", path)
+    assert (done.code, done.out) == (0, f"{tmp_path / 'run' / 'adapter'}\n")
+    assert files(tmp_path / "run" / "adapter") == files(root / "embedding" / "adapter")
+    log = "log.jsonl"
+    assert (tmp_path / "run" / log).read_bytes() == (root / "embedding" / log).read_bytes()
+
+
+def test_where_keeps_some_records(ric, copy, tmp_path):
+    loop = {"steps": 1, "batch_size": 2}
+    path = copy(where={"style": ["flat"]}, prompts=[], loop=loop)
+    assert ric("train", path, "--out", tmp_path / "run").code == 0
+    about = json.loads((tmp_path / "run" / "adapter" / "ric_adapter.json").read_text())
+    assert about["training"]["records"] == 5
+    assert not (tmp_path / "run" / "sheets").exists()
+
+
+def test_interrupted_and_resumed(ric, root, files, copy, tmp_path, monkeypatch):
+    loss, calls = DiffusionBackend.loss, []
+
+    def interrupted(self, batch):
+        calls.append(batch)
+        if len(calls) == 4:
+            signal.raise_signal(signal.SIGINT)  # what Ctrl-C does
+        return loss(self, batch)
+
+    # A checkpoint after every step, without a word in the config: the runs are to be compared.
+    monkeypatch.setattr("ric_diffusion.training.loop.time.monotonic", lambda: 1e6 * len(calls))
+    monkeypatch.setattr(DiffusionBackend, "loss", interrupted)
+    path = copy()
+    done = ric("train", path, "--out", tmp_path / "run")
+    assert (done.code, done.out) == (1, "")
+    assert done.err.splitlines()[-1] == (
+        "ric train: interrupted; --resume goes on where it stopped"
+    )
+    assert "Traceback" not in done.err
+    assert not (tmp_path / "run" / "adapter").exists()
+    assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-3"]
+
+    monkeypatch.setattr(DiffusionBackend, "loss", loss)
+    assert ric("train", path, "--out", tmp_path / "run", "--resume").code == 0
+    assert files(tmp_path / "run" / "adapter") == files(root / "embedding" / "adapter")
+    log = "log.jsonl"
+    assert (tmp_path / "run" / log).read_bytes() == (root / "embedding" / log).read_bytes()
+
+
+def test_diverged_run(ric, copy, tmp_path, monkeypatch):
+    loss = DiffusionBackend.loss
+    monkeypatch.setattr(DiffusionBackend, "loss", lambda *args: loss(*args) * float("nan"))
+    done = ric("train", copy(prompts=[]), "--out", tmp_path / "run")
+    assert (done.code, done.out) == (1, "")
+    assert done.err.splitlines()[-1] == (
+        "ric train: loss is nan at step 0: lower the learning rate or use fp32"
+    )
+    assert not (tmp_path / "run" / "adapter").exists()
+    assert not (tmp_path / "run" / "checkpoints").exists()

@@ -1,0 +1,107 @@
+"""A real `ric train` that is interrupted, then killed, ends as if it never had been."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import ric_diffusion
+from ric_diffusion.training import checkpoint
+
+# The command line, with a delay in each step so that there is time to stop it.
+PROGRAM = """
+import sys, time
+import torch
+from ric_diffusion.cli import main
+from ric_diffusion.diffusion.backend import DiffusionBackend
+
+torch.set_num_threads(1)
+loss = DiffusionBackend.loss
+
+def slow(self, batch):
+    time.sleep(0.15)
+    return loss(self, batch)
+
+DiffusionBackend.loss = slow
+sys.exit(main(sys.argv[1:]))
+"""
+STEPS = 24
+
+
+@pytest.fixture
+def start():
+    env = {
+        **os.environ,
+        "PYTHONPATH": str(Path(ric_diffusion.__file__).parents[1]),
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+    }
+    started = []
+
+    def run(*args):
+        process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, *map(str, args)],
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def wait_for(process, out, steps):
+    deadline = time.monotonic() + 300
+    while process.poll() is None and steps_done(out) < steps:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def steps_done(out):
+    last = checkpoint.newest(out / "checkpoints")
+    return int(last.name.removeprefix("step-")) if last else 0
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
+def test_interrupted_killed_and_resumed(start, ric, root, tiny, files, tmp_path):
+    data = tiny.config(root, "embedding", prompts=[])
+    data["loop"] |= {"steps": STEPS, "checkpoint_minutes": 0, "log_every": 5}
+    path = tiny.write_config(tmp_path / "config.yaml", data)
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    assert ric("train", path, "--out", whole).code == 0
+
+    process = start("train", path, "--out", out)
+    wait_for(process, out, 3)
+    process.send_signal(signal.SIGINT)
+    printed, err = process.communicate()
+    assert (process.returncode, printed) == (1, ""), err
+    assert "Traceback" not in err
+    assert err.splitlines()[-1] == "ric train: interrupted; --resume goes on where it stopped"
+    interrupted_at = steps_done(out)
+    assert 3 <= interrupted_at < STEPS
+
+    process = start("train", path, "--out", out, "--resume")
+    wait_for(process, out, interrupted_at + 4)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, process.communicate()
+    assert interrupted_at + 4 <= steps_done(out) < STEPS
+    assert not (out / "adapter").exists()
+
+    assert ric("train", path, "--out", out, "--resume").code == 0
+    assert files(out / "adapter") == files(whole / "adapter")
+    # Parameters, their average and the optimizer's moments, to the last bit.
+    last = Path("checkpoints") / f"step-{STEPS}"
+    assert files(out / last) == files(whole / last)
+    assert (out / "log.jsonl").read_bytes() == (whole / "log.jsonl").read_bytes()
+    steps = [json.loads(line)["step"] for line in (out / "log.jsonl").read_text().splitlines()]
+    assert steps == [5, 10, 15, 20, 24]

@@ -1,0 +1,155 @@
+"""Writes that fail, as on a full disk: the old file or none is left, never half a new one."""
+
+import errno
+import json
+import os
+from contextlib import contextmanager
+
+import pytest
+import torch
+from PIL import Image
+
+from ric_diffusion import files as files_module
+from ric_diffusion.commands.generate import save_png
+from ric_diffusion.training import checkpoint
+from ric_diffusion.training.loop import LoopConfig, fit
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """full_disk(part): what has ``part`` in its path cannot be brought to the disk any more."""
+    sync = files_module._sync
+
+    def fill(part=""):
+        def fail(path):
+            if part in str(path):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            sync(path)
+
+        monkeypatch.setattr(files_module, "_sync", fail)
+
+    yield fill
+    monkeypatch.undo()
+
+
+@contextmanager
+def files_of_at_most(count):
+    """No file may grow beyond ``count`` bytes: the system itself refuses."""
+    resource = pytest.importorskip("resource")
+    import signal
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (count, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def said(done, verb):
+    """The last line, of a run that failed for no fault of the user's."""
+    assert (done.code, done.out) == (1, "")
+    line = done.err.splitlines()[-1]
+    assert line.startswith(f"ric {verb}: ") and "No space left on device" in line
+    assert "Traceback" not in done.err
+
+
+def test_generate(ric, model, tmp_path, files, full_disk):
+    (tmp_path / "0.png").write_bytes(b"old")
+    full_disk()
+    said(ric("generate", *model, "--prompt", "x", "--count", 2, "--out", tmp_path), "generate")
+    assert files(tmp_path) == {(tmp_path / "0.png").relative_to(tmp_path): b"old"}
+
+
+@pytest.mark.parametrize("part", ["grid.png", "sweep.json"])
+def test_sweep(ric, model, tmp_path, full_disk, part):
+    full_disk(part)
+    said(ric("sweep", *model, "--prompt", "x", "--points", 2, "--out", tmp_path), "sweep")
+    assert not (tmp_path / part).exists()
+    for path in tmp_path.iterdir():  # what is there is whole, and under its own name
+        assert path.name == "grid.png"
+        Image.open(path).load()
+
+
+def test_export(ric, root, tmp_path, files, full_disk):
+    out = tmp_path / "x.safetensors"
+    args = ["--adapter", root / "text" / "adapter", "--format", "kohya", "--out", out]
+    assert ric("export", *args).code == 0
+    before = files(tmp_path)
+    full_disk()
+    said(ric("export", *args), "export")
+    assert files(tmp_path) == before
+
+
+def test_label(ric, root, tiny, tmp_path, full_disk):
+    args = ["label", root / "pictures", "--out", tmp_path / "out", "--scorers", *tiny.SCORERS]
+    full_disk("reward_space.json")
+    said(ric(*args), "label")
+    assert os.listdir(tmp_path / "out") == ["scores.jsonl"]
+
+
+@pytest.mark.parametrize("part", ["latents-", "config.json", "-adapter", "sheets"])
+def test_train_and_again(ric, root, tiny, tmp_path, files, full_disk, monkeypatch, part):
+    path = tiny.write_config(tmp_path / "config.yaml", tiny.config(root, "embedding"))
+    run = tmp_path / "run"
+    full_disk(part)
+    said(ric("train", path, "--out", run), "train")
+    assert not (run / "adapter").exists()
+    assert not list(run.rglob(".tmp-*"))
+    monkeypatch.undo()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert ric("train", path, "--out", run, "--resume").code == 0
+    assert files(run / "adapter") == files(root / "embedding" / "adapter")
+
+
+def test_checkpoint(toy, tmp_path, full_disk, monkeypatch):
+    config = LoopConfig(steps=9, batch_size=4, learning_rate=0.1, checkpoint_minutes=0.0)
+    whole = toy.Toy(noise=0.3)
+    fit(whole, toy.COUNT, config, tmp_path / "whole", digest="d")
+
+    full_disk("step-5")
+    with pytest.raises(OSError, match="No space left"):
+        fit(toy.Toy(noise=0.3), toy.COUNT, config, tmp_path / "out", digest="d")
+    assert os.listdir(tmp_path / "out" / "checkpoints") == ["step-4"]
+    monkeypatch.undo()
+    again = toy.Toy(noise=0.3)
+    fit(again, toy.COUNT, config, tmp_path / "out", digest="d", resume=True)
+    assert torch.equal(again.values(), whole.values())
+    logs = [(tmp_path / name / "log.jsonl").read_bytes() for name in ("whole", "out")]
+    assert logs[0] == logs[1]
+
+
+def test_checkpoint_too_large_for_the_system(tmp_path):
+    parameters = [torch.nn.Parameter(torch.ones(1000))]
+    optimizer = torch.optim.AdamW(parameters)
+    state = checkpoint.State(parameters, [torch.ones(1000)], optimizer, step=1)
+    checkpoint.save(tmp_path, state, digest="d")
+    state.step = 2
+    with files_of_at_most(4000), pytest.raises(Exception, match=r"[Ff]ile too large"):
+        checkpoint.save(tmp_path, state, digest="d")
+    assert os.listdir(tmp_path) == ["step-1"]
+    found = checkpoint.State(parameters, [torch.zeros(1000)], optimizer)
+    checkpoint.load(checkpoint.newest(tmp_path), found, digest="d")
+    assert found.step == 1 and found.average[0].sum() == 1000
+
+
+def test_picture_too_large_for_the_system(tmp_path):
+    image = Image.effect_noise((64, 64), 100)
+    path = tmp_path / "a.png"
+    save_png(path, image, {"prompt": "old"})
+    before = path.read_bytes()
+    with files_of_at_most(1000), pytest.raises(OSError, match="File too large"):
+        save_png(path, image, {"prompt": "new"})
+    assert os.listdir(tmp_path) == ["a.png"]
+    assert path.read_bytes() == before
+
+
+def test_story_that_is_no_json_leaves_nothing(tmp_path):
+    with pytest.raises(TypeError):
+        save_png(tmp_path / "a.png", Image.new("L", (8, 8)), {"targets": {1, 2}})
+    assert os.listdir(tmp_path) == []
+    save_png(tmp_path / "a.png", Image.new("L", (8, 8)), {"targets": {"a": 1.0}})
+    with Image.open(tmp_path / "a.png") as image:
+        assert json.loads(image.text["targets"]) == {"a": 1.0}

@@ -1,0 +1,239 @@
+"""A run that was stopped, anywhere and however, ends as if it never had been."""
+
+import dataclasses
+import json
+import os
+import signal
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ric_diffusion.errors import InputError
+from ric_diffusion.training import checkpoint
+from ric_diffusion.training.loop import LoopConfig, fit
+
+CONFIG = LoopConfig(
+    steps=40,
+    batch_size=4,
+    accumulate=2,
+    learning_rate=0.05,
+    warmup=5,
+    ema=0.95,
+    log_every=7,
+    checkpoint_minutes=0.0,  # after every step
+)
+
+
+@dataclasses.dataclass
+class Ran:
+    """What a run leaves behind."""
+
+    values: torch.Tensor
+    state: dict[str, torch.Tensor]
+    log: bytes
+
+    def __eq__(self, other):
+        return (
+            torch.equal(self.values, other.values)
+            and self.state.keys() == other.state.keys()
+            and all(torch.equal(t, other.state[name]) for name, t in self.state.items())
+            and self.log == other.log
+        )
+
+
+def run(toy, out, config=CONFIG, *, resume=False, digest="toy", **backend):
+    model = toy.Toy(**{"noise": 0.3, **backend})
+    fit(model, toy.COUNT, config, out, digest=digest, resume=resume)
+    state = load_file(checkpoint.newest(out / "checkpoints") / "state.safetensors")
+    return Ran(model.values(), state, (out / "log.jsonl").read_bytes())
+
+
+@pytest.fixture(scope="module")
+def whole(toy, tmp_path_factory):
+    """The run that nobody stopped."""
+    return run(toy, tmp_path_factory.mktemp("whole"))
+
+
+def stop_at(call, error=KeyboardInterrupt):
+    def on_loss(calls):
+        if calls == call:
+            raise error
+
+    return on_loss
+
+
+def test_whole_run_stores_all_it_carries(whole):
+    kinds = {name.split(".")[0] for name in whole.state}
+    assert kinds == {"parameter", "average", "optimizer"}
+    assert torch.equal(whole.values[:-1], whole.state["average.0"])
+    assert not torch.equal(whole.state["parameter.0"], whole.state["average.0"])
+
+
+@pytest.mark.parametrize("call", [2, 15, 16, 29, 79])  # at times between two micro-batches
+def test_stopped_and_resumed(toy, tmp_path, whole, call):
+    with pytest.raises(KeyboardInterrupt):
+        run(toy, tmp_path / "out", on_loss=stop_at(call))
+    assert run(toy, tmp_path / "out", resume=True) == whole
+
+
+def test_stopped_time_and_again(toy, tmp_path, whole):
+    for call in (3, 8, 1, 30, 12):  # of the process, not of the run
+        with pytest.raises(KeyboardInterrupt):
+            run(toy, tmp_path / "out", resume=True, on_loss=stop_at(call))
+    assert run(toy, tmp_path / "out", resume=True) == whole
+
+
+def test_log_ahead_of_the_checkpoint(toy, tmp_path, whole, monkeypatch):
+    # Checkpoints come by the clock: what was logged since the last one is done again.
+    save = checkpoint.save
+
+    def seldom(folder, state, *, digest):
+        if state.step in (10, 40):
+            save(folder, state, digest=digest)
+
+    monkeypatch.setattr(checkpoint, "save", seldom)
+    with pytest.raises(KeyboardInterrupt):
+        run(toy, tmp_path / "out", on_loss=stop_at(60))
+    logged = (tmp_path / "out" / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in logged] == [7, 14, 21, 28]
+    assert run(toy, tmp_path / "out", resume=True) == whole
+
+
+def test_stopped_after_the_last_step(toy, tmp_path, whole):
+    run(toy, tmp_path / "out")
+    again = run(toy, tmp_path / "out", resume=True, on_loss=stop_at(1))  # nothing is left to do
+    assert again == whole
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL here")
+def test_killed_and_resumed(toy, start, tmp_path, whole):
+    out = tmp_path / "out"
+    given = {"config": dataclasses.asdict(CONFIG), "noise": 0.3, "delay": 0.02}
+    process = start(out, given)
+    deadline = time.monotonic() + 120
+    while process.poll() is None and steps_done(out) < 12:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, process.stdout.read()
+    assert 12 <= steps_done(out) < 40
+    assert run(toy, out, resume=True) == whole
+
+
+def steps_done(out):
+    last = checkpoint.newest(out / "checkpoints")
+    return int(last.name.removeprefix("step-")) if last else 0
+
+
+def test_another_runs_checkpoint_is_refused(toy, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run(toy, tmp_path, on_loss=stop_at(20))
+    before = contents(tmp_path)
+    with pytest.raises(InputError, match="other settings or data") as caught:
+        run(toy, tmp_path, resume=True, digest="another")
+    assert "\n" not in str(caught.value)
+    assert contents(tmp_path) == before
+
+
+def contents(folder):
+    return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_without_resume_a_run_starts_over(toy, tmp_path, whole):
+    with pytest.raises(KeyboardInterrupt):
+        run(toy, tmp_path / "out", on_loss=stop_at(20))
+    assert run(toy, tmp_path / "out") == whole
+
+
+def test_torn_checkpoint_is_ignored(toy, tmp_path, whole):
+    # What a killed process leaves: its temporary folder, under the hidden name it had.
+    with pytest.raises(KeyboardInterrupt):
+        run(toy, tmp_path / "out", on_loss=stop_at(20))
+    torn = tmp_path / "out" / "checkpoints" / ".tmp-1-00000000-step-39"
+    torn.mkdir()
+    (torn / "state.safetensors").write_bytes(b"\x40\x00")
+    (tmp_path / "out" / "checkpoints" / "step-39.old").mkdir()
+    assert checkpoint.newest(tmp_path / "out" / "checkpoints").name == "step-9"
+    assert run(toy, tmp_path / "out", resume=True) == whole
+
+
+def test_only_the_newest_is_kept(toy, tmp_path):
+    seen = set()
+
+    def look(calls):
+        folder = tmp_path / "checkpoints"
+        if folder.exists():
+            seen.add(tuple(os.listdir(folder)))
+
+    run(toy, tmp_path, on_loss=look)
+    assert seen == {(f"step-{step}",) for step in range(1, 40)}
+    assert os.listdir(tmp_path / "checkpoints") == ["step-40"]
+
+
+def test_newest_counts_steps_rather_than_letters(tmp_path):
+    assert checkpoint.newest(tmp_path) is None
+    for name in ("step-9", "step-10", "step-100x", "other", "step-"):
+        (tmp_path / name).mkdir()
+    assert checkpoint.newest(tmp_path) == tmp_path / "step-10"
+
+
+def test_torn_log_line_is_dropped(toy, tmp_path, whole):
+    with pytest.raises(KeyboardInterrupt):
+        run(toy, tmp_path / "out", on_loss=stop_at(60))
+    with (tmp_path / "out" / "log.jsonl").open("a") as file:
+        file.write('{"step": 29, "lo')
+    assert run(toy, tmp_path / "out", resume=True) == whole
+
+
+def test_log_is_never_half_rewritten(toy, tmp_path, monkeypatch):
+    # A kill while a resumed run shortens the log must not cost the lines before.
+    with pytest.raises(KeyboardInterrupt):
+        run(toy, tmp_path, on_loss=stop_at(60))
+    before = (tmp_path / "log.jsonl").read_bytes()
+
+    def fail(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr("ric_diffusion.files.os.replace", fail)
+    with pytest.raises(OSError, match="no space left"):
+        run(toy, tmp_path, resume=True)
+    assert (tmp_path / "log.jsonl").read_bytes() == before
+
+
+def test_nan_loss_stops_the_run_and_spares_the_checkpoint(toy, tmp_path, whole):
+    def poison(calls):
+        return torch.tensor(float("nan")) if calls == 25 else None
+
+    with pytest.raises(FloatingPointError) as caught:
+        run(toy, tmp_path / "out", on_loss=poison)
+    assert str(caught.value) == "loss is nan at step 12: lower the learning rate or use fp32"
+    assert steps_done(tmp_path / "out") == 12
+    assert run(toy, tmp_path / "out", resume=True) == whole
+
+
+def test_nan_gradient_of_a_finite_loss_likewise(toy, tmp_path, whole):
+    # Without a look at the gradient, step 12 would put NaN into parameters, average and checkpoint.
+    class Breaks(toy.Toy):
+        def loss(self, batch):
+            found = super().loss(batch)
+            return Spoil.apply(found) if self.calls == 25 else found
+
+    model = Breaks(noise=0.3)
+    with pytest.raises(FloatingPointError, match=r"^gradient is nan at step 12: "):
+        fit(model, toy.COUNT, CONFIG, tmp_path / "out", digest="toy")
+    assert steps_done(tmp_path / "out") == 12
+    assert run(toy, tmp_path / "out", resume=True) == whole
+
+
+class Spoil(torch.autograd.Function):
+    """The identity, with NaN for a gradient."""
+
+    @staticmethod
+    def forward(ctx, value):
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad * float("nan")

@@ -1,0 +1,129 @@
+"""What a step depends on: its records, its noise, its learning rate, the decay of the average."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ric_diffusion.config import from_dict
+from ric_diffusion.errors import InputError
+from ric_diffusion.training.loop import (
+    LoopConfig,
+    batch_generator,
+    batch_indices,
+    ema_decay,
+    learning_rate,
+)
+
+
+def config(**values) -> LoopConfig:
+    return LoopConfig(**{"steps": 100, "batch_size": 4, **values})
+
+
+@given(st.integers(1, 40), st.integers(1, 50), st.integers(0, 3))
+@settings(max_examples=60, deadline=None)
+def test_every_epoch_is_a_permutation_across_its_borders(count, batch_size, seed):
+    one = config(batch_size=batch_size, seed=seed)
+    epochs = 4
+    micros = -(-epochs * count // batch_size)
+    stream = [i for micro in range(micros) for i in batch_indices(one, count, micro)]
+    assert len(stream) == micros * batch_size
+    for epoch in range(epochs):
+        assert sorted(stream[epoch * count : (epoch + 1) * count]) == list(range(count))
+
+
+def test_no_micro_batch_needs_the_ones_before_it():
+    one = config(batch_size=7)
+    forwards = [batch_indices(one, 23, micro) for micro in range(40)]
+    backwards = [batch_indices(one, 23, micro) for micro in reversed(range(40))]
+    assert forwards == backwards[::-1]
+    np.random.seed(1)  # global randomness has no say
+    torch.manual_seed(1)
+    assert batch_indices(one, 23, 39) == forwards[39]
+
+
+def test_epochs_and_seeds_differ():
+    stream = [batch_indices(config(batch_size=50, seed=s), 50, e) for s in (0, 1) for e in (0, 1)]
+    assert len(set(stream)) == 4
+
+
+def test_processes_share_out_the_records():
+    # One step of 3 processes with 2 micro-batches each is one step of a single process with 6.
+    one = config(batch_size=4)
+    alone = [batch_indices(one, 24, micro) for micro in range(6)]
+    shared = [
+        [batch_indices(one, 24, (0 * 2 + i) * 3 + rank) for i in range(2)] for rank in range(3)
+    ]
+    seen = [set().union(*map(set, batches)) for batches in shared]
+    assert not seen[0] & seen[1] and not seen[0] & seen[2] and not seen[1] & seen[2]
+    assert set().union(*seen) == set(range(24))
+    assert sorted(b for batches in shared for b in batches) == sorted(alone)
+
+
+def test_generator_is_named_by_seed_and_micro_batch():
+    def draw(seed, micro):
+        return tuple(torch.rand(3, generator=batch_generator(config(seed=seed), micro)).tolist())
+
+    assert draw(0, 5) == draw(0, 5)
+    assert len({draw(seed, micro) for seed in (0, 1, 2) for micro in range(20)}) == 60
+
+
+def test_warm_up_then_cosine_to_nothing():
+    one = config(steps=110, warmup=10, learning_rate=2.0)
+    assert [learning_rate(one, step) for step in (0, 4, 9)] == pytest.approx([0.2, 1.0, 2.0])
+    assert learning_rate(one, 10) == pytest.approx(2.0)
+    assert learning_rate(one, 35) == pytest.approx(2.0 * (1 + math.sqrt(0.5)) / 2)  # a quarter
+    assert learning_rate(one, 60) == pytest.approx(1.0)
+    assert learning_rate(one, 110) == pytest.approx(0.0, abs=1e-12)
+    rates = [learning_rate(one, step) for step in range(111)]
+    assert rates[:10] == sorted(rates[:10])
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+
+
+def test_constant_after_warm_up():
+    one = config(warmup=2, learning_rate=3.0, schedule="constant")
+    assert [learning_rate(one, step) for step in (0, 1, 2, 50, 99)] == [1.5, 3.0, 3.0, 3.0, 3.0]
+
+
+def test_no_warm_up_starts_at_full_rate():
+    assert learning_rate(config(learning_rate=1.0), 0) == 1.0
+
+
+def test_warm_up_longer_than_the_run():
+    one = config(steps=5, warmup=10, learning_rate=1.0)
+    assert [learning_rate(one, step) for step in range(5)] == pytest.approx(
+        [0.1, 0.2, 0.3, 0.4, 0.5]
+    )
+
+
+def test_average_forgets_faster_at_the_start():
+    one = config(ema=0.99)
+    assert ema_decay(one, 0) == pytest.approx(1 / 10)
+    assert ema_decay(one, 1) == pytest.approx(2 / 11)
+    assert ema_decay(one, 90) == pytest.approx(91 / 100)
+    assert ema_decay(one, 10_000) == 0.99
+    assert ema_decay(config(ema=0.0), 50) == 0.0
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("steps", 0),
+        ("batch_size", 0),
+        ("accumulate", 0),
+        ("log_every", 0),
+        ("warmup", -1),
+        ("seed", -1),
+        ("learning_rate", 0.0),
+        ("max_grad_norm", 0.0),
+        ("checkpoint_minutes", -1.0),
+        ("ema", 1.0),
+        ("betas", [0.9, 1.0]),
+    ],
+)
+def test_settings_that_train_nothing_are_refused(field, value):
+    with pytest.raises(InputError, match=rf"c\.yaml: .*{field}"):
+        from_dict({"steps": 1, "batch_size": 1, field: value}, LoopConfig, "c.yaml")
