@@ -71,7 +71,9 @@ def test_pictures_are_those_of_generate(sweep, ric, model, tmp_path):
     args = ["--prompt", "red apple", "--seed", 2, "--targets", *targets]
     assert ric("generate", *model, *args, "--out", tmp_path).code == 0
     with Image.open(tmp_path / "2.png") as image:
-        assert json.loads(image.text["scores"]) == pytest.approx(story["points"][1]["scores"])
+        # Another batch size rounds differently: a pixel by one, a JPEG by a few bytes.
+        scores = pytest.approx(story["points"][1]["scores"], abs=0.01)
+        assert json.loads(image.text["scores"]) == scores
         tile = image.resize((128, 128), Image.Resampling.BICUBIC)
     left, top = 12 + 136, 12 + 22 + 8
     shown = sheet.crop((left, top, left + 128, top + 128))

@@ -2,7 +2,6 @@
 
 import json
 import math
-import signal
 
 import pytest
 import yaml
@@ -150,7 +149,7 @@ def test_interrupted_and_resumed(ric, root, files, copy, tmp_path, monkeypatch):
     def interrupted(self, batch):
         calls.append(batch)
         if len(calls) == 4:
-            signal.raise_signal(signal.SIGINT)  # what Ctrl-C does
+            raise KeyboardInterrupt  # what Ctrl-C does
         return loss(self, batch)
 
     # A checkpoint after every step, without a word in the config: the runs are to be compared.

@@ -15,12 +15,14 @@ from ric_diffusion.training import checkpoint
 
 # The command line, with a delay in each step so that there is time to stop it.
 PROGRAM = """
-import sys, time
+import signal, sys, time
 import torch
 from ric_diffusion.cli import main
 from ric_diffusion.diffusion.backend import DiffusionBackend
 
 torch.set_num_threads(1)
+# Whoever runs the tests in the background has Ctrl-C ignored, and children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 loss = DiffusionBackend.loss
 
 def slow(self, batch):

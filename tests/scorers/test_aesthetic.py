@@ -154,6 +154,14 @@ def test_options_rebuild_the_scorer(options, pictures):
     np.testing.assert_allclose(again(pictures), scorer(pictures), rtol=0, atol=1e-5)
 
 
+def test_loading_the_head_leaves_the_seed_alone(head):
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    aesthetic.load_head(head)
+    assert torch.equal(torch.rand(4), expected)
+
+
 def test_fingerprint_depends_on_the_head(options, head_state, tmp_path):
     changed = {**head_state, "layers.7.bias": head_state["layers.7.bias"] + 1}
     save_file(changed, tmp_path / "changed.safetensors")
