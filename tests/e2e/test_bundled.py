@@ -3,18 +3,12 @@
 import json
 from pathlib import Path
 
-import pytest
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 import ric_diffusion
 
 FOLDER = Path(ric_diffusion.__file__).parent / "assets" / "emoji-64"
-
-pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="the bundled model is not there yet")
-with_adapter = pytest.mark.skipif(
-    not (FOLDER / "ric_adapter").is_dir(), reason="its adapter is not there yet"
-)
 
 
 def test_size_and_format():
@@ -40,7 +34,6 @@ def test_card_credits_every_source():
         assert word in card
 
 
-@with_adapter
 def test_generate(ric, tmp_path):
     args = ["--prompt", "red apple", "--targets", "colorfulness=1.5", "--steps", 4]
     done = ric("generate", "--model", "emoji-64", *args, "--out", tmp_path)
@@ -52,7 +45,6 @@ def test_generate(ric, tmp_path):
         assert json.loads(image.text["obtained"]).keys() == {"colorfulness", "compressibility"}
 
 
-@with_adapter
 def test_sweep_is_the_default_models(ric, tmp_path):
     args = ["--prompt", "red apple", "--points", 3, "--steps", 2, "--out", tmp_path]
     assert ric("sweep", *args).code == 0
