@@ -38,8 +38,8 @@ class Trainable(Protocol):
         """Read back what ``save`` wrote."""
 
 
-class Backend(Trainable, Protocol):
-    """A model that can be trained and asked for samples."""
+class Sampler(Protocol):
+    """The half of a backend that evaluation uses."""
 
     def sample(
         self,
@@ -48,3 +48,7 @@ class Backend(Trainable, Protocol):
         seeds: Sequence[int],
     ) -> list[Any]:
         """One sample per prompt; ``targets`` in z, a reward left out is auto."""
+
+
+class Backend(Trainable, Sampler, Protocol):
+    """A model that can be trained and asked for samples."""

@@ -4,26 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from tqdm.auto import tqdm
 
+from ric_diffusion.backend import Sampler
 from ric_diffusion.errors import InputError
 from ric_diffusion.evaluation.scoring import scores_of
 from ric_diffusion.rewards import RewardSpace
-
-
-class Sampler(Protocol):
-    """The half of a backend that evaluation uses."""
-
-    def sample(
-        self,
-        prompts: Sequence[str],
-        targets: Sequence[Mapping[str, float]],
-        seeds: Sequence[int],
-    ) -> list[Any]:
-        """One sample per prompt."""
 
 
 @dataclass(frozen=True, kw_only=True)
