@@ -35,18 +35,22 @@ LORA_MODULES = {
     "attention": ("to_q", "to_k", "to_v", "to_out.0"),
     "feed_forward": ("ff.net.0.proj", "ff.net.2"),
     "convolution": ("conv1", "conv2"),
+    # Where time, and in some U-Nets the pooled context, scale and shift the residual blocks.
+    "modulation": ("time_emb_proj", "pool.q_proj", "pool.k_proj", "pool.v_proj"),
 }
 STATES_KEPT = 2**30  # bytes of text states held in memory
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoraConfig:
-    """Low-rank updates of the U-Net. ``targets`` names kinds of layers; a small U-Net needs all
-    three, since its attention alone is too few weights."""
+    """Low-rank updates of the U-Net. ``targets`` names kinds of layers; a small U-Net needs
+    more than attention, which alone is too few weights there."""
 
     rank: int = 16
     alpha: float = 16
-    targets: tuple[Literal["attention", "feed_forward", "convolution"], ...] = ("attention",)
+    targets: tuple[Literal["attention", "feed_forward", "convolution", "modulation"], ...] = (
+        "attention",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
