@@ -91,20 +91,11 @@ def prompt_kept(backend: DiffusionBackend, base: Any, data: Path, out: Path) -> 
         to_targets(dict(zip(space.names, w, strict=True)), space, backend.adapter.mapping)
         for w in weights.tolist()
     ]
-    images = {
-        "base": [
-            image
-            for i in range(0, len(prompts), BATCH)
-            for image in stock_samples(base, prompts[i : i + BATCH], seeds[i : i + BATCH], backend)
-        ],
-        "sliders": [
-            image
-            for i in range(0, len(prompts), BATCH)
-            for image in backend.sample(
-                prompts[i : i + BATCH], targets[i : i + BATCH], seeds[i : i + BATCH]
-            )
-        ],
-    }
+    images: dict[str, list[Image.Image]] = {"base": [], "sliders": []}
+    for i in range(0, len(prompts), BATCH):
+        some = slice(i, i + BATCH)
+        images["base"] += stock_samples(base, prompts[some], seeds[some], backend)
+        images["sliders"] += backend.sample(prompts[some], targets[some], seeds[some])
     rates = {}
     for label, pictures in images.items():
         rates[label] = retrieval_rate(efficientnet_features(pictures), prompts, real, names)
