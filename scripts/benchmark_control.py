@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from tqdm.auto import tqdm
 
 from ric_diffusion.commands.model import load_backend, load_pipeline
-from ric_diffusion.data.images import open_image
+from ric_diffusion.data.images import open_image, save_png
 from ric_diffusion.data.records import read_folder
 from ric_diffusion.diffusion.backend import DiffusionBackend
 from ric_diffusion.evaluation.control import control_of, tradeoff_of
@@ -29,7 +30,7 @@ from ric_diffusion.evaluation.retrieval import efficientnet_features, retrieval_
 from ric_diffusion.evaluation.scoring import load_scorers
 from ric_diffusion.evaluation.sheet import draw_sheet
 from ric_diffusion.evaluation.sweep import preference_line, run_sweep, target_line
-from ric_diffusion.files import replacing, write_json
+from ric_diffusion.files import write_json
 from ric_diffusion.rewards import to_targets
 
 PROMPTS = [
@@ -72,8 +73,7 @@ def _sheet(samples: list[list[list[Any]]], asked: list[str], title: str, path: P
     """The first seed of every prompt, one row each."""
     rows = [[plane[q][0] for plane in samples] for q in range(len(PROMPTS))]
     sheet = draw_sheet(rows, title=title, captions=[[a] for a in asked], row_titles=PROMPTS)
-    with replacing(path) as temporary:
-        sheet.save(temporary, format="PNG")
+    save_png(path, sheet)
 
 
 def prompt_kept(backend: DiffusionBackend, base: Any, data: Path, out: Path) -> dict[str, float]:
@@ -92,7 +92,7 @@ def prompt_kept(backend: DiffusionBackend, base: Any, data: Path, out: Path) -> 
         for w in weights.tolist()
     ]
     images: dict[str, list[Image.Image]] = {"base": [], "sliders": []}
-    for i in range(0, len(prompts), BATCH):
+    for i in tqdm(range(0, len(prompts), BATCH), desc="retrieval", unit="batch"):
         some = slice(i, i + BATCH)
         images["base"] += stock_samples(base, prompts[some], seeds[some], backend)
         images["sliders"] += backend.sample(prompts[some], targets[some], seeds[some])
@@ -100,8 +100,7 @@ def prompt_kept(backend: DiffusionBackend, base: Any, data: Path, out: Path) -> 
     for label, pictures in images.items():
         rates[label] = retrieval_rate(efficientnet_features(pictures), prompts, real, names)
         rows = [pictures[i : i + 16] for i in range(0, 96, 16)]
-        with replacing(out / f"retrieval-{label}.png") as temporary:
-            draw_sheet(rows, title=f"retrieval: {label}").save(temporary, format="PNG")
+        save_png(out / f"retrieval-{label}.png", draw_sheet(rows, title=f"retrieval: {label}"))
     return rates
 
 

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 from ric_diffusion.commands.model import (
     check_mapping,
@@ -19,18 +14,9 @@ from ric_diffusion.commands.model import (
     sampling_of,
 )
 from ric_diffusion.commands.paths import check_out_folder
+from ric_diffusion.data.images import save_png
 from ric_diffusion.errors import InputError
 from ric_diffusion.evaluation.scoring import load_scorers, scores_of
-from ric_diffusion.files import replacing
-
-
-def save_png(path: Path, image: Image.Image, story: Mapping[str, Any]) -> None:
-    """Write a PNG, in one move, with one text chunk for each entry of ``story``."""
-    chunks = PngInfo()
-    for key, value in story.items():
-        chunks.add_itxt(key, value if isinstance(value, str) else json.dumps(value))
-    with replacing(path) as temporary:
-        image.save(temporary, format="PNG", pnginfo=chunks)
 
 
 def wishes_of(options: argparse.Namespace) -> dict[str, dict[str, float]]:
@@ -61,7 +47,7 @@ def run(options: argparse.Namespace) -> None:
         1, preference=wishes.get("preference"), targets=wishes.get("targets"),
         mapping=options.mapping,
     )  # fmt: skip
-    pipe.targets_for(1, targets=wishes.get("negative_targets"))
+    pipe.targets_for(1, targets=wishes.get("negative_targets"), name="negative_targets")
     space = pipe.reward_space
     using = load_scorers(space) if space else []
     for seed in seeds:

@@ -7,10 +7,11 @@ from typing import Any
 
 from ric_diffusion.commands.model import check_mapping, load_backend, sampling_of
 from ric_diffusion.commands.paths import check_out_folder
+from ric_diffusion.data.images import save_png
 from ric_diffusion.evaluation.scoring import load_scorers
 from ric_diffusion.evaluation.sheet import draw_sheet
 from ric_diffusion.evaluation.sweep import Sweep, preference_line, run_sweep, target_line
-from ric_diffusion.files import replacing, write_json
+from ric_diffusion.files import write_json
 from ric_diffusion.rewards import RewardSpace, to_targets
 
 
@@ -35,8 +36,7 @@ def run(options: argparse.Namespace) -> None:
     sheet = draw_sheet(
         [[plane[0][0] for plane in sweep.samples]], title=about, captions=captions(sweep, space)
     )
-    with replacing(options.out / "grid.png") as temporary:
-        sheet.save(temporary, format="PNG")
+    save_png(options.out / "grid.png", sheet)
     write_json(options.out / "sweep.json", story(options, sweep, space, preferences))
     print(options.out / "grid.png")
 

@@ -14,13 +14,14 @@ from accelerate import PartialState
 from ric_diffusion import config
 from ric_diffusion.commands.model import loading
 from ric_diffusion.commands.paths import check_out_folder
+from ric_diffusion.data.images import save_png
 from ric_diffusion.data.records import Record, read_labelled
 from ric_diffusion.diffusion.backend import DiffusionBackend, DiffusionConfig
 from ric_diffusion.diffusion.latents import weights_digest
 from ric_diffusion.errors import InputError
 from ric_diffusion.evaluation.sheet import draw_sheet
 from ric_diffusion.evaluation.sweep import target_line
-from ric_diffusion.files import replacing, write_json
+from ric_diffusion.files import write_json
 from ric_diffusion.training import checkpoint
 from ric_diffusion.training.loop import LoopConfig, fit
 
@@ -68,12 +69,13 @@ def run(options: argparse.Namespace) -> None:
             device=process.device,
         )
     backend.prepare(records, settings.data, out / "cache")
+    pipe = backend.pipe
     digest = config.digest(
         [
             config.to_dict(replace(settings, out=None)),
             space.to_dict(),
             [[r.file, *r.captions] for r in records],
-            weights_digest(backend.pipe.vae),
+            *(weights_digest(p) for p in (pipe.vae, pipe.text_encoder, pipe.unet)),
         ]
     )
     if last := checkpoint.newest(out / "checkpoints"):
@@ -83,8 +85,7 @@ def run(options: argparse.Namespace) -> None:
 
     def validate(step: int) -> None:
         for name in space.names:
-            with replacing(out / "sheets" / f"{name}-{step}.png") as temporary:
-                sheet(backend, name, settings.prompts).save(temporary, format="PNG")
+            save_png(out / "sheets" / f"{name}-{step}.png", sheet(backend, name, settings.prompts))
 
     fit(
         backend,

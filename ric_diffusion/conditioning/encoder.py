@@ -84,6 +84,8 @@ class RewardEncoder(torch.nn.Module):
                 about: dict[str, Any] = json.loads((file.metadata() or {})["reward_encoder"])
             encoder = cls(about["names"], about["width"], about["hidden"])
             encoder.load_state_dict(load_file(path))
+            if not all(p.isfinite().all() for p in encoder.parameters()):
+                raise ValueError("it holds numbers that are not finite")
         except Exception as error:  # safetensors raises types of its own
             reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise InputError(f"{path}: not a reward encoder of this version ({reason})") from error

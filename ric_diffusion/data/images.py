@@ -1,12 +1,18 @@
-"""Decoding pictures nobody vouches for: within bounds, to RGB, or not at all."""
+"""Picture files: decoding what nobody vouches for, to RGB or not at all; writing our own."""
 
 import errno
 import hashlib
+import json
 import os
 import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 from PIL import Image, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
 
+from ric_diffusion.files import replacing
 from scorers import to_rgb
 
 MAX_PIXELS = 64 * 2**20  # 192 MiB of RGB; beyond twice Pillow's own limit Pillow refuses anyway
@@ -43,6 +49,15 @@ def open_image(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Im
         if isinstance(error, OSError) and error.errno in _OUR_TROUBLE:
             raise
         raise UnreadableImage(_reason(error)) from error
+
+
+def save_png(path: Path, image: Image.Image, story: Mapping[str, Any] | None = None) -> None:
+    """Write a PNG, in one move, with one text chunk for each entry of ``story``."""
+    chunks = PngInfo()
+    for key, value in (story or {}).items():
+        chunks.add_itxt(key, value if isinstance(value, str) else json.dumps(value))
+    with replacing(path) as temporary:
+        image.save(temporary, format="PNG", pnginfo=chunks)
 
 
 def is_blank(image: Image.Image) -> bool:

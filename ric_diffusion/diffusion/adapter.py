@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from safetensors.torch import save_file
@@ -108,9 +108,12 @@ class Adapter:
                 space=RewardSpace.from_dict(about["reward_space"]),
                 conditioner=_conditioner(about["conditioning"], folder),
                 mapping=about["mapping"],
-                sampling=checks.mapping(about["sampling"], f"{path}: sampling"),
-                training=checks.mapping(about["training"], f"{path}: training"),
+                sampling=checks.mapping(about["sampling"], "sampling"),
+                training=checks.mapping(about["training"], "training"),
             )
+        except InputError as error:
+            named = str(error).startswith(str(folder))
+            raise InputError(str(error) if named else f"{path}: {error}") from error
         except (KeyError, TypeError) as error:
             raise InputError(f"{path}: {error} is missing or malformed") from error
 
@@ -123,17 +126,20 @@ def _conditioner(stored: Mapping[str, Any], folder: Path) -> Conditioner:
     raise InputError(f"{folder}: conditioning mode {stored['mode']!r} is unknown")
 
 
-def resolve(path_or_id: str | Path) -> Path:
-    """A local adapter folder as it is; anything else is a hub id, fetched by huggingface_hub."""
+def resolve(path_or_id: str | Path, subfolder: str = "", **hub: Any) -> Path:
+    """A local folder as it is; anything else is a hub id, of which an adapter's files are fetched.
+
+    ``hub``: revision, token, cache_dir and so on, as huggingface_hub's snapshot_download has them.
+    The ``subfolder`` of either may turn out not to be there.
+    """
     if (local := Path(path_or_id)).is_dir():
-        return local
+        return local / subfolder
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+    wanted = [str(PurePosixPath(subfolder, f)) for f in (LORA_FILE, ABOUT_FILE, ENCODER_FILE)]
     try:
-        return Path(
-            snapshot_download(str(path_or_id), allow_patterns=[LORA_FILE, ABOUT_FILE, ENCODER_FILE])
-        )
+        return Path(snapshot_download(str(path_or_id), allow_patterns=wanted, **hub), subfolder)
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(

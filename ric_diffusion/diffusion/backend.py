@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from PIL import Image
 
 from ric_diffusion.backend import Batch
@@ -28,7 +29,7 @@ from ric_diffusion.diffusion.latents import cached_latents
 from ric_diffusion.diffusion.lora import LORA_NAME
 from ric_diffusion.diffusion.objective import denoising_loss, plain_attention
 from ric_diffusion.diffusion.pipeline import RiCStableDiffusionPipeline
-from ric_diffusion.errors import InputError
+from ric_diffusion.errors import InputError, suggest
 from ric_diffusion.rewards import RewardSpace
 
 LORA_MODULES = {
@@ -74,6 +75,12 @@ class DiffusionConfig:
     mirror: bool = True
     name_share: float = 0.6
     gradient_checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        _, *accepted = inspect.signature(StableDiffusionPipeline.__call__).parameters
+        for key in self.sampling:
+            if key not in accepted:
+                raise ValueError(f"sampling: unknown field {key!r}{suggest(key, accepted)}")
 
 
 class DiffusionBackend:

@@ -75,6 +75,8 @@ def _problem(lora: Lora) -> str | None:
         a, b = (lora.tensors[f"{name}.lora_{half}.weight"] for half in "AB")
         if a.ndim < 2 or a.shape[0] != rank or b.shape[1:] != (rank, *[1] * (a.ndim - 2)):
             return f"{name} has not the rank {rank} of the settings"
+        if not (a.isfinite().all() and b.isfinite().all()):
+            return f"{name} holds numbers that are not finite"
     return None
 
 
@@ -137,8 +139,17 @@ def merge(unet: torch.nn.Module, lora: Lora) -> dict[str, torch.Tensor]:
 
 
 @torch.no_grad()
-def restore(unet: torch.nn.Module, originals: Mapping[str, torch.Tensor]) -> None:
-    """Undo ``merge``, bit for bit."""
+def restore(unet: torch.nn.Module, lora: Lora, originals: Mapping[str, torch.Tensor]) -> None:
+    """Undo ``merge``, bit for bit. InputError, and nothing undone, if others changed the weights
+    since: what they did would be lost."""
     for name, original in originals.items():
+        merged = (original.float() + lora.delta(name)).to(original.dtype)
         weight = _weight_in_memory(unet, name)
-        weight.copy_(original)
+        # A cast to half and back is no change; a LoRA that somebody fused is.
+        if not torch.allclose(weight.cpu().float(), merged.float(), rtol=2e-3, atol=1e-4):
+            raise InputError(
+                f"{name} was changed after the adapter was loaded (fuse_lora?); undo that first "
+                "(unfuse_lora), then unload, save or replace the adapter"
+            )
+    for name, original in originals.items():
+        _weight_in_memory(unet, name).copy_(original)

@@ -23,6 +23,7 @@ from ric_diffusion.rewards import RewardSpace, to_targets
 ASSETS = Path(__file__).parent.parent / "assets"
 BUNDLED = {"emoji-64": ASSETS / "emoji-64"}
 ADAPTER_SUBFOLDER = "ric_adapter"
+HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "token")
 
 _Stock: Any = StableDiffusionPipeline if TYPE_CHECKING else object
 
@@ -77,13 +78,14 @@ class RiCMixin(_Stock):
     def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Self:
         """As in diffusers, for a hub id, a folder or the bundled ``"emoji-64"``; only safetensors.
 
-        A folder with a ``ric_adapter`` inside has it loaded.
+        Where a ``ric_adapter`` lies beside the model's parts, it is loaded.
         """
         path = model_path(pretrained_model_name_or_path)
         kwargs.setdefault("use_safetensors", True)
         pipe = super().from_pretrained(path, **kwargs)
-        if (Path(path) / ADAPTER_SUBFOLDER).is_dir():
-            pipe.load_adapter(Path(path) / ADAPTER_SUBFOLDER)
+        hub = {key: kwargs[key] for key in HUB_OPTIONS if key in kwargs}
+        if (folder := resolve(path, ADAPTER_SUBFOLDER, **hub)).is_dir():
+            pipe.load_adapter(folder)
         return pipe
 
     @property
@@ -109,7 +111,7 @@ class RiCMixin(_Stock):
     def unload_adapter(self) -> None:
         """Take the adapter out again, bit for bit; other LoRA stay."""
         if self._merged is not None:
-            lora.restore(self.unet, self._merged.originals)
+            lora.restore(self.unet, self._merged.lora, self._merged.originals)
         self.adapter = self._merged = None
 
     def save_adapter(self, folder: str | Path) -> None:
@@ -131,7 +133,7 @@ class RiCMixin(_Stock):
         else:  # from_pretrained would load one left by an earlier save
             shutil.rmtree(folder / ADAPTER_SUBFOLDER, ignore_errors=True)
         if merged is not None:
-            lora.restore(self.unet, merged.originals)
+            lora.restore(self.unet, merged.lora, merged.originals)
         try:
             super().save_pretrained(save_directory, **kwargs)
         finally:
@@ -148,26 +150,31 @@ class RiCMixin(_Stock):
         preference: Values | None = None,
         targets: Values | None = None,
         mapping: str | None = None,
+        name: str = "targets",
     ) -> list[dict[str, float]]:
-        """Preference or targets, one for all or one each -> ``count`` checked targets in z."""
+        """Preference or targets, one for all or one each -> ``count`` checked targets in z.
+
+        ``name`` is what errors call the targets.
+        """
         if preference is not None and targets is not None:
             raise InputError("preference and targets: give one of them, not both")
         if self.adapter is None:
             if preference is None and targets is None:
                 return [{}] * count
-            raise InputError("preference, targets: no adapter is loaded; call load_adapter first")
-        given = preference if preference is not None else targets
+            name = name if preference is None else "preference"
+            raise InputError(f"{name}: no adapter is loaded; call load_adapter first")
+        name, given = (name, targets) if preference is None else ("preference", preference)
         if given is not None and not isinstance(given, Mapping | list | tuple):
             raise InputError(
-                f"targets {given!r}: map rewards to values, or list one for each prompt"
+                f"{name} {given!r}: map rewards to values, or list one for each prompt"
             )
         each = list(given) if isinstance(given, list | tuple) else [given or {}] * count
         if len(each) != count:
-            raise InputError(f"{len(each)} targets for {count} prompts: give one, or one for each")
+            raise InputError(f"{name}: {len(each)} for {count} prompts; give one, or one for each")
         space = self.adapter.space
         if preference is not None:
             return [to_targets(p, space, mapping or self.adapter.mapping) for p in each]
-        return [space.check_targets(t) for t in each]
+        return [space.check_targets(t, name) for t in each]
 
     def encode_context(
         self,
@@ -218,7 +225,7 @@ class RiCMixin(_Stock):
         arguments = {**given, **more}
         count = _prompt_count(arguments)
         used = self.targets_for(count, preference=preference, targets=targets, mapping=mapping)
-        negative = self.targets_for(count, targets=negative_targets)
+        negative = self.targets_for(count, targets=negative_targets, name="negative_targets")
         if self.adapter is not None:
             used = [self.adapter.conditioner.used(t) for t in used]
             self._put_context(arguments, used, negative, steered=negative_targets is not None)

@@ -211,12 +211,14 @@ class RewardSpace:
             count=self.count,
         )
 
-    def check_targets(self, targets: Mapping[str, float]) -> dict[str, float]:
+    def check_targets(
+        self, targets: Mapping[str, float], where: str = "targets"
+    ) -> dict[str, float]:
         """The targets (z by name) as floats in the order of `names`; InputError if one is wrong.
 
         A reward may be left out (auto), and a target may lie outside the reachable range.
         """
-        return self._values(targets, "targets")
+        return self._values(targets, where)
 
     def clamp(self, targets: Mapping[str, float]) -> dict[str, float]:
         """The targets, each moved to the nearest value of its reward's reachable range."""

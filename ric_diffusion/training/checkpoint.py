@@ -70,6 +70,8 @@ def newest(folder: Path) -> Path | None:
 
 def save(folder: Path, state: State, *, digest: str) -> None:
     """Write ``folder/step-N`` and drop the older ones. ``digest`` names the run."""
+    for torn in folder.glob(".tmp-*"):  # of a process that was killed while it wrote
+        shutil.rmtree(torn)
     with replacing_folder(folder / f"step-{state.step}") as temporary:
         save_file(state.tensors(), temporary / "state.safetensors")
         about = {"step": state.step, "losses": state.losses, "digest": digest}

@@ -1,6 +1,6 @@
-"""A Stable Diffusion small enough for a test, and an adapter for it in each mode.
+"""The small Stable Diffusion of support/model.py, and an adapter for it in each mode.
 
-All parts are the real classes with random weights: 64 px, 32 tokens, v-prediction.
+All parts are the real classes with random weights.
 """
 
 from collections.abc import Callable
@@ -10,12 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import (
-    AutoencoderKL,
-    DDIMScheduler,
-    StableDiffusionPipeline,
-    UNet2DConditionModel,
-)
+from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from PIL import Image
 
 from ric_diffusion.data.records import Record
@@ -23,6 +18,7 @@ from ric_diffusion.diffusion.backend import DiffusionBackend, DiffusionConfig, L
 from ric_diffusion.diffusion.base import pruned_tokenizer, small_text_encoder
 from ric_diffusion.diffusion.pipeline import RiCStableDiffusionPipeline
 from ric_diffusion.rewards import RewardSpace
+from support import model as model_settings
 
 NAMES = ("colorfulness", "compressibility")
 KINDS = ("attention", "feed_forward", "convolution")
@@ -34,53 +30,17 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def parts(*, width: int = 32, channels: tuple[int, int] = (32, 64)) -> dict[str, Any]:
+def parts(*, width: int = 32, **unet: Any) -> dict[str, Any]:
+    """The pipeline's parts; ``unet`` settings replace those of the small model."""
     tokenizer = pruned_tokenizer(["red apple blue car", *NAMES, "0 1 2 3 4 5 6 7 8 9"], 32)
-    text_encoder = small_text_encoder(
-        tokenizer,
-        {
-            "hidden_size": width,
-            "intermediate_size": 64,
-            "projection_dim": 32,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 2,
-            "max_position_embeddings": 32,
-        },
-    )
-    unet = UNet2DConditionModel(
-        sample_size=8,
-        in_channels=4,
-        out_channels=4,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        block_out_channels=channels,
-        layers_per_block=1,
-        cross_attention_dim=width,
-        attention_head_dim=8,
-    )
-    vae = AutoencoderKL(
-        block_out_channels=(8, 8, 8, 16),
-        layers_per_block=1,
-        latent_channels=4,
-        norm_num_groups=4,
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        sample_size=64,
-    )
-    scheduler = DDIMScheduler(
-        prediction_type="v_prediction",
-        rescale_betas_zero_snr=True,
-        timestep_spacing="trailing",
-        clip_sample=False,
-        beta_schedule="scaled_linear",
-        beta_start=0.00085,
-        beta_end=0.012,
-        steps_offset=1,
-    )
+    text_encoder = small_text_encoder(tokenizer, model_settings.TEXT | {"hidden_size": width})
+    made = UNet2DConditionModel(**model_settings.UNET | {"cross_attention_dim": width} | unet)
+    vae = model_settings.autoencoder()
+    scheduler = DDIMScheduler(**model_settings.SCHEDULER)
     return {
         "tokenizer": tokenizer,
         "text_encoder": text_encoder.eval(),
-        "unet": unet.eval(),
+        "unet": made.eval(),
         "vae": vae.eval(),
         "scheduler": scheduler,
         "safety_checker": None,
@@ -116,14 +76,16 @@ def space() -> RewardSpace:
 
 @pytest.fixture(scope="session")
 def make_backend(model: Path, space: RewardSpace) -> Callable[..., DiffusionBackend]:
-    def make(mode: str = "embedding", *, seed: int = 0, **changes: Any) -> DiffusionBackend:
+    def make(
+        mode: str = "embedding", *, seed: int = 0, folder: Path = model, **changes: Any
+    ) -> DiffusionBackend:
         settings = {
             "lora": LoraConfig(rank=4, alpha=8, targets=KINDS),
             "sampling": SAMPLING,
             **changes,
         }
         config = DiffusionConfig(mode=mode, **settings)
-        return DiffusionBackend.create(str(model), space, config, seed=seed)
+        return DiffusionBackend.create(str(folder), space, config, seed=seed)
 
     return make
 

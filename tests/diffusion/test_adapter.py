@@ -15,12 +15,14 @@ from safetensors.torch import load_file
 
 from ric_diffusion.diffusion import adapter as adapter_module
 from ric_diffusion.diffusion.adapter import Adapter
+from ric_diffusion.diffusion.backend import LORA_MODULES, LoraConfig
 from ric_diffusion.diffusion.pipeline import (
     RiCStableDiffusionImg2ImgPipeline,
     RiCStableDiffusionPipeline,
 )
 from ric_diffusion.errors import InputError
 from ric_diffusion.rewards import RewardSpace
+from support.model import POOLED
 
 REPOSITORY = Path(__file__).parents[2]
 MODES = ("embedding", "text")
@@ -109,6 +111,27 @@ def test_what_was_trained_is_what_is_loaded(make_backend, stir, pipe, tmp_path):
         ).images
         for a, b in zip(wanted, found, strict=True):
             assert np.abs(np.asarray(a, int) - np.asarray(b, int)).max() <= 1
+
+
+def test_a_unet_that_pools_its_context_takes_every_kind_of_lora(
+    make_backend, make_parts, stir, draw, watch, tmp_path
+):
+    """As emoji-64 does: reward tokens then reach every residual block through the pool."""
+    torch.manual_seed(0)
+    StableDiffusionPipeline(**make_parts(**POOLED)).save_pretrained(tmp_path / "model")
+    settings = LoraConfig(rank=4, alpha=8, targets=tuple(LORA_MODULES))
+    backend = stir(make_backend(folder=tmp_path / "model", lora=settings))
+    backend.save(tmp_path / "adapter")
+    backend.pipe.unet.eval()
+    pipe = RiCStableDiffusionPipeline.from_pretrained(tmp_path / "model")
+    pipe.set_progress_bar_config(disable=True)
+    unchanged = watch(pipe.unet)
+    plain = draw(pipe)
+    pipe.load_adapter(tmp_path / "adapter")
+    assert torch.allclose(draw(pipe, **ASKED), draw(backend.pipe, **ASKED), atol=1e-4)
+    assert "add_embedding.pool.q_proj" in pipe._merged.lora.modules
+    pipe.unload_adapter()
+    assert unchanged() and torch.equal(draw(pipe), plain)
 
 
 def test_unloaded_it_leaves_no_trace(folder, pipe, stock, draw, watch):
@@ -226,6 +249,24 @@ def test_a_hub_id_fetches_only_what_is_needed(adapters, pipe, monkeypatch):
     pipe.load_adapter("someone/sliders")
     assert asked == [("someone/sliders", sorted([LORA, ABOUT, ENCODER]))]
     assert pipe.adapter is not None
+
+
+def test_a_hub_repository_brings_its_adapter_along(model, adapters, draw, tmp_path):
+    """A download cache as huggingface_hub keeps it, of a repository with a ric_adapter inside."""
+    commit = "0" * 40
+    kept = tmp_path / "models--someone--sliders"
+    shutil.copytree(model, kept / "snapshots" / commit)
+    shutil.copytree(adapters["embedding"], kept / "snapshots" / commit / "ric_adapter")
+    (kept / "refs").mkdir()
+    (kept / "refs" / "main").write_text(commit)
+    pipe = RiCStableDiffusionPipeline.from_pretrained(
+        "someone/sliders", cache_dir=tmp_path, local_files_only=True
+    )
+    pipe.set_progress_bar_config(disable=True)
+    local = RiCStableDiffusionPipeline.from_pretrained(model)
+    local.load_adapter(adapters["embedding"])
+    local.set_progress_bar_config(disable=True)
+    assert torch.equal(draw(pipe, **ASKED), draw(local, **ASKED))
 
 
 def test_the_mapping_must_exist(adapters, space):

@@ -77,6 +77,12 @@ def another_encoder(names, width):
     return lambda folder: RewardEncoder(names, width, hidden=16).save(folder / ENCODER)
 
 
+def encoder_of_nan(folder):
+    encoder = RewardEncoder.load(folder / ENCODER)
+    torch.nn.init.constant_(encoder.identity, float("nan"))
+    encoder.save(folder / ENCODER)
+
+
 TWO = ("colorfulness", "compressibility")
 BROKEN = {
     "no description": lambda f: (f / ABOUT).unlink(),
@@ -115,6 +121,7 @@ BROKEN = {
     "no encoder": lambda f: (f / ENCODER).unlink(),
     "encoder broken": lambda f: (f / ENCODER).write_bytes(b"x" * 200),
     "encoder of other rewards": another_encoder(("a", "b"), 32),
+    "encoder of NaN": encoder_of_nan,
     "encoder of another width": another_encoder(TWO, 48),
     "no lora": lambda f: (f / LORA).unlink(),
     "lora empty": lambda f: (f / LORA).write_bytes(b""),
@@ -130,6 +137,7 @@ BROKEN = {
     "weights decomposed": set_lora(use_dora=True),
     "half a pair missing": set_lora(lambda tensors: tensors.pop(first(tensors, "A"))),
     "other half missing": set_lora(lambda tensors: tensors.pop(first(tensors, "B"))),
+    "a tensor of NaN": set_lora(lambda tensors: tensors[first(tensors, "B")].fill_(float("nan"))),
     "no tensors": set_lora(lambda tensors: tensors.clear()),
     "scalar tensors": set_lora(resize("A")),
     "another width": set_lora(resize("A", 4, 99, 3, 3)),
@@ -155,7 +163,7 @@ def test_a_broken_adapter_is_refused_and_nothing_changes(name, adapters, pipe, t
 
 
 @pytest.mark.parametrize(
-    ("mode", "changes"), [("embedding", {"width": 48}), ("text", {"channels": (32, 32)})]
+    ("mode", "changes"), [("embedding", {"width": 48}), ("text", {"block_out_channels": (32, 32)})]
 )
 def test_an_adapter_for_another_architecture_is_refused(
     adapters, make_parts, draw, mode, changes, watch

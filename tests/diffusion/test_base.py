@@ -7,7 +7,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -17,6 +17,7 @@ from ric_diffusion.conditioning.grammar import Grammar
 from ric_diffusion.diffusion import base
 from ric_diffusion.diffusion.base import NumberReader, TextToImageTrainer
 from ric_diffusion.training.loop import LoopConfig, fit
+from support.model import SCHEDULER, TEXT, UNET, autoencoder
 
 LABELS = ("colorfulness", "compressibility", "aesthetic")
 CAPTIONS = [
@@ -162,35 +163,7 @@ def test_a_few_steps_teach_the_encoder_to_read(reader, pruned):
         assert loss(test) < 0.7 * before
 
 
-TEXT = {
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "projection_dim": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "max_position_embeddings": 32,
-}
-UNET = {
-    "sample_size": 4,
-    "in_channels": 4,
-    "out_channels": 4,
-    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
-    "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
-    "block_out_channels": (32, 32),
-    "layers_per_block": 1,
-    "cross_attention_dim": 32,
-    "attention_head_dim": 8,
-}
-SCHEDULER = {
-    "prediction_type": "v_prediction",
-    "rescale_betas_zero_snr": True,
-    "timestep_spacing": "trailing",
-    "clip_sample": False,
-    "beta_schedule": "scaled_linear",
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "steps_offset": 1,
-}
+UNET = UNET | {"sample_size": 4, "block_out_channels": (32, 32)}
 
 
 def images(count=4):
@@ -200,15 +173,7 @@ def images(count=4):
 @pytest.fixture
 def trainer():
     torch.manual_seed(0)
-    vae = AutoencoderKL(
-        block_out_channels=(4, 4, 4, 8),
-        layers_per_block=1,
-        latent_channels=4,
-        norm_num_groups=4,
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        sample_size=32,
-    ).eval()
+    vae = autoencoder(block_out_channels=(4, 4, 4, 8), sample_size=32).eval()
     return TextToImageTrainer(
         vae, images(), CAPTIONS, LABELS, text_encoder=TEXT, unet=UNET, scheduler=SCHEDULER
     )

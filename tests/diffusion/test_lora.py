@@ -142,6 +142,26 @@ def test_a_users_lora_loaded_after(model, user_lora, adapters, pipe, stock, draw
     assert torch.equal(draw(pipe), draw(stock))
 
 
+def test_a_fused_lora_is_not_lost_in_silence(user_lora, adapters, pipe, draw, watch, tmp_path):
+    unchanged = watch(pipe.unet)
+    pipe.load_adapter(adapters["embedding"])
+    pipe.load_lora_weights(user_lora, adapter_name="style")
+    pipe.fuse_lora()
+    both = draw(pipe, **ONE)
+    for change in (
+        pipe.unload_adapter,
+        lambda: pipe.load_adapter(adapters["text"]),
+        lambda: pipe.save_pretrained(tmp_path / "saved"),
+    ):
+        with pytest.raises(InputError, match="unfuse_lora"):
+            change()
+    assert torch.equal(draw(pipe, **ONE), both)
+    pipe.unfuse_lora()
+    pipe.unload_lora_weights()
+    pipe.unload_adapter()
+    assert unchanged()
+
+
 def test_both_sums_are_in_a_layer(user_lora, adapters, pipe):
     pipe.load_adapter(adapters["text"])
     pipe.load_lora_weights(user_lora, adapter_name="style")

@@ -1,21 +1,18 @@
 """The tiny model and its folders, and the command line in this process or another one."""
 
-import importlib.util
 import os
 import subprocess
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import huggingface_hub
 import pytest
 import torch
 from safetensors import safe_open
 
-import ric_diffusion
 from ric_diffusion.cli import main
-
-HERE = Path(__file__).parent
+from support import tiny as tiny_model
+from support.processes import ENVIRONMENT
 
 
 @pytest.fixture(autouse=True)
@@ -27,11 +24,7 @@ def alone(monkeypatch):
 
 @pytest.fixture(scope="session")
 def tiny():
-    """The module tiny.py, which cannot be imported by name from here."""
-    spec = importlib.util.spec_from_file_location("ric_tests_tiny", HERE / "tiny.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return tiny_model
 
 
 @pytest.fixture(scope="session")
@@ -70,12 +63,7 @@ def ric_process():
     def run(*args):
         done = subprocess.run(
             [sys.executable, "-m", "ric_diffusion", *map(str, args)],
-            env={
-                **os.environ,
-                "PYTHONPATH": str(Path(ric_diffusion.__file__).parents[1]),
-                "OMP_NUM_THREADS": "1",
-                "HF_HUB_OFFLINE": "1",
-            },
+            env={**os.environ, **ENVIRONMENT},
             capture_output=True,
             text=True,
             timeout=600,

@@ -229,6 +229,8 @@ def changed(data, path, value):
         ("diffusion.mode: 'words' is not one of", "diffusion.mode", "words"),
         ("diffusion.lora.targets[0]", "diffusion.lora.targets", ["everything"]),
         ("mapping 'nope'", "diffusion.mapping", "nope"),
+        ("sampling: unknown field 'guidance'; did you mean 'guidance_scale'?",
+         "diffusion.sampling", {"guidance": 3.0}),
         ("prompts: 'red apple' is not a list", "prompts", "red apple"),
         ("model emoji_64: no such folder or bundled model", "model", "emoji_64"),
         ("model ./gone: cannot be loaded", "model", "./gone"),

@@ -2,11 +2,12 @@
 
 import json
 import math
+import shutil
 
 import pytest
 import yaml
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from ric_diffusion.data.records import read_labelled
 from ric_diffusion.diffusion.backend import DiffusionBackend
@@ -120,6 +121,20 @@ def test_resume_with_other_settings_is_refused(ric, root, files, tmp_path, tiny)
     done = ric("train", path, "--out", root / "embedding", "--resume")
     assert done.code == 2 and "other settings or data" in done.err
     assert files(root / "embedding") == before  # its config.json above all
+
+
+def test_resume_on_another_base_model_is_refused(ric, copy, root, tiny, tmp_path):
+    copied = tmp_path / "base"
+    shutil.copytree(root / "model", copied)
+    data = tiny.config(root, "embedding") | {"model": str(copied)}
+    path = tiny.write_config(tmp_path / "config.yaml", data)
+    assert ric("train", path, "--out", tmp_path / "run").code == 0
+    weights = copied / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(weights)
+    tensors["conv_in.bias"] += 1
+    save_file(tensors, weights)
+    done = ric("train", path, "--out", tmp_path / "run", "--resume")
+    assert done.code == 2 and "other settings or data" in done.err
 
 
 def test_same_config_same_adapter(ric, root, files, copy, tmp_path):

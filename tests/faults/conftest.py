@@ -1,21 +1,16 @@
-"""The tiny model of tests/e2e and the toy backend of tests/training, by path: nothing here can be
-imported by name."""
+"""The tiny model and the command line as in tests/e2e, the toy backend as in tests/training."""
 
 import importlib.util
 from pathlib import Path
 
 import pytest
 
+from support import toy as toy_backend
 
-def load(path):
-    spec = importlib.util.spec_from_file_location(f"ric_tests_{path.stem}", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-TESTS = Path(__file__).parents[1]
-_e2e = load(TESTS / "e2e" / "conftest.py")
+_path = Path(__file__).parents[1] / "e2e" / "conftest.py"
+_spec = importlib.util.spec_from_file_location("ric_tests_e2e", _path)
+_e2e = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_e2e)
 alone, tiny, root, ric, model, files = (
     getattr(_e2e, name) for name in ("alone", "tiny", "root", "ric", "model", "files")
 )
@@ -23,4 +18,4 @@ alone, tiny, root, ric, model, files = (
 
 @pytest.fixture(scope="session")
 def toy():
-    return load(TESTS / "training" / "toy.py")
+    return toy_backend

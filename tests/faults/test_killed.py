@@ -1,17 +1,14 @@
 """A real `ric train` that is interrupted, then killed, ends as if it never had been."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-import ric_diffusion
 from ric_diffusion.training import checkpoint
+from support.processes import starter
 
 # The command line, with a delay in each step so that there is time to stop it.
 PROGRAM = """
@@ -37,29 +34,8 @@ STEPS = 24
 
 @pytest.fixture
 def start():
-    env = {
-        **os.environ,
-        "PYTHONPATH": str(Path(ric_diffusion.__file__).parents[1]),
-        "OMP_NUM_THREADS": "1",
-        "HF_HUB_OFFLINE": "1",
-    }
-    started = []
-
-    def run(*args):
-        process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, *map(str, args)],
-            env=env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        started.append(process)
-        return process
-
-    yield run
-    for process in started:
-        process.kill()
-        process.communicate()
+    with starter() as start_python:
+        yield lambda *args: start_python("-c", PROGRAM, *args)
 
 
 def wait_for(process, out, steps):

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from ric_diffusion import files as files_module
-from ric_diffusion.commands.generate import save_png
+from ric_diffusion.data.images import save_png
 from ric_diffusion.training import checkpoint
 from ric_diffusion.training.loop import LoopConfig, fit
 

@@ -1,18 +1,13 @@
 """The toy backend, as a module and as a process."""
 
-import importlib.util
 import json
-import os
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 
-import ric_diffusion
-
-TOY = Path(__file__).with_name("toy.py")
+from support import toy as toy_backend
+from support.processes import starter
 
 
 @pytest.fixture(autouse=True)
@@ -22,31 +17,16 @@ def one_thread():
 
 @pytest.fixture(scope="session")
 def toy():
-    """The module toy.py, which cannot be imported by name from here."""
-    spec = importlib.util.spec_from_file_location("ric_tests_toy", TOY)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return toy_backend
 
 
 @pytest.fixture
 def start():
     """start(out, {"config": …}, *launcher) runs toy.py in a process of its own."""
-    home = str(Path(ric_diffusion.__file__).parents[1])
-    started = []
+    with starter() as start_python:
 
-    def run(out, given, *launcher):
-        process = subprocess.Popen(
-            [sys.executable, *launcher, str(TOY), str(out), json.dumps(given)],
-            env={**os.environ, "PYTHONPATH": home, "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        started.append(process)
-        return process
+        def run(out, given, *launcher):
+            program = [*launcher, toy_backend.__file__, out, json.dumps(given)]
+            return start_python(*program, stderr=subprocess.STDOUT)
 
-    yield run
-    for process in started:
-        process.kill()
-        process.communicate()
+        yield run

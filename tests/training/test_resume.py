@@ -157,6 +157,7 @@ def test_torn_checkpoint_is_ignored(toy, tmp_path, whole):
     (tmp_path / "out" / "checkpoints" / "step-39.old").mkdir()
     assert checkpoint.newest(tmp_path / "out" / "checkpoints").name == "step-9"
     assert run(toy, tmp_path / "out", resume=True) == whole
+    assert not torn.exists()
 
 
 def test_only_the_newest_is_kept(toy, tmp_path):

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import torch
 import yaml
-from diffusers import AutoencoderKL
 from PIL import Image
 
 from ric_diffusion.cli import main
 from ric_diffusion.diffusion.base import TextToImageTrainer
+from support.model import SCHEDULER, TEXT, UNET, autoencoder
 
 REWARDS = ["compressibility", "colorfulness"]
 SCORERS = ["compressibility:resize=none", "colorfulness"]
@@ -45,52 +45,17 @@ def write_pictures(folder: Path):
 def write_model(folder: Path):
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        vae = AutoencoderKL(
-            block_out_channels=(8, 8, 8, 16),
-            layers_per_block=1,
-            latent_channels=4,
-            norm_num_groups=4,
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            sample_size=64,
-        )
         images = torch.stack(
             [torch.from_numpy(np.array(picture)).permute(2, 0, 1) for picture in pictures()]
         )
         model = TextToImageTrainer(
-            vae,
+            autoencoder(),
             images,
             [[NAMES[i % len(NAMES)]] for i in range(COUNT)],
             REWARDS,
-            text_encoder={
-                "hidden_size": 32,
-                "intermediate_size": 64,
-                "projection_dim": 32,
-                "num_hidden_layers": 2,
-                "num_attention_heads": 2,
-                "max_position_embeddings": 64,
-            },
-            unet={
-                "sample_size": 8,
-                "in_channels": 4,
-                "out_channels": 4,
-                "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
-                "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
-                "block_out_channels": (32, 64),
-                "layers_per_block": 1,
-                "cross_attention_dim": 32,
-                "attention_head_dim": 8,
-            },
-            scheduler={
-                "prediction_type": "v_prediction",
-                "rescale_betas_zero_snr": True,
-                "timestep_spacing": "trailing",
-                "clip_sample": False,
-                "beta_schedule": "scaled_linear",
-                "beta_start": 0.00085,
-                "beta_end": 0.012,
-                "steps_offset": 1,
-            },
+            text_encoder=TEXT | {"max_position_embeddings": 64},
+            unet=UNET,
+            scheduler=SCHEDULER,
         )
         model.save(folder)
 

@@ -1,0 +1,1 @@
+"""What tests of several rooms share; pytest's ``pythonpath`` makes it importable by name."""
