@@ -104,6 +104,12 @@ def prompt_kept(backend: DiffusionBackend, base: Any, data: Path, out: Path) -> 
     return rates
 
 
+def samples(backend: DiffusionBackend, base: Any, out: Path) -> None:
+    """What the base model makes of the prompts: a row for each seed, the prompts below."""
+    rows = [stock_samples(base, PROMPTS, [seed] * len(PROMPTS), backend) for seed in SEEDS]
+    save_png(out / "samples.png", draw_sheet(rows, captions=[[prompt] for prompt in PROMPTS]))
+
+
 def stock_samples(
     base: Any, prompts: list[str], seeds: list[int], backend: DiffusionBackend
 ) -> list[Image.Image]:
@@ -179,6 +185,7 @@ def main() -> None:
     base = load_pipeline(options.model, None)
     base.unload_adapter()
     base.set_progress_bar_config(disable=True)
+    samples(backend, base, options.out)
     figures = {
         "adapter": backend.adapter.about()["conditioning"]["mode"],
         "control": control(backend, options.out),

@@ -1,4 +1,4 @@
-"""Train emoji-64 from scratch: autoencoder, then text encoder and U-Net, then U-Net alone.
+"""Train emoji-64 from scratch: autoencoder, then text encoder and U-Net, then U-Net alone, twice.
 
     python scripts/build_emoji_dataset.py --out data/emoji
     python scripts/train_emoji_base.py --data data/emoji --out runs/base
@@ -32,6 +32,7 @@ class BaseConfig:
     scheduler: dict[str, Any]
     text_loop: LoopConfig
     unet_loop: LoopConfig
+    refine_loop: LoopConfig
     labels: tuple[str, ...]
 
 
@@ -64,10 +65,15 @@ def main() -> None:
         vae, images, [record.captions for record in records], settings.labels,
         text_encoder=settings.text_encoder, unet=settings.unet, scheduler=settings.scheduler,
     )  # fmt: skip
-    digest = config.digest([config.to_dict(settings), weights_digest(vae)])
-    fit(model, len(images), settings.text_loop, options.out / "text", digest=digest, resume=True)
-    model.freeze_text()
-    fit(model, len(images), settings.unet_loop, options.out / "unet", digest=digest, resume=True)
+    trail: list[Any] = [settings.seed, settings.text_encoder, settings.unet, settings.scheduler]
+    trail += [settings.labels, weights_digest(vae)]
+    for name in ("text", "unet", "refine"):
+        if name == "unet":
+            model.freeze_text()
+        loop = getattr(settings, f"{name}_loop")
+        trail.append(loop)  # a phase depends on those before it, not on those to come
+        digest = config.digest(trail)
+        fit(model, len(images), loop, options.out / name, digest=digest, resume=True)
     model.save(options.out / "pipeline")
     print(f"{options.out / 'pipeline'}: {base.megabytes(options.out / 'pipeline'):.1f} MB")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gzip
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -221,6 +222,11 @@ class TextToImageTrainer:
         )
         with replacing_folder(folder) as temporary:
             pipe.save_pretrained(temporary, safe_serialization=True)
+            # tokenizers indents every merge, which more than doubles the file.
+            file = temporary / "tokenizer" / "tokenizer.json"
+            plain = json.loads(file.read_text(encoding="utf-8"))
+            text = json.dumps(plain, ensure_ascii=False, separators=(",", ":"))
+            file.write_text(text, encoding="utf-8")
 
     def load(self, folder: Path) -> None:
         """Read the weights that ``save`` wrote; the number reader is not among them."""
