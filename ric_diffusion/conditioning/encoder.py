@@ -41,13 +41,19 @@ def fourier_features(values: torch.Tensor) -> torch.Tensor:
 
 
 class RewardEncoder(torch.nn.Module):
-    """z values -> tokens of the text encoder's width, ready to follow its hidden states."""
+    """z values -> tokens of the text encoder's width, ready to follow its hidden states.
 
-    def __init__(self, names: Sequence[str], width: int, hidden: int = 256) -> None:
+    ``time_width``: of the time embedding that the tokens also shift, where the model has one.
+    """
+
+    def __init__(
+        self, names: Sequence[str], width: int, hidden: int = 256, time_width: int = 0
+    ) -> None:
         super().__init__()
         self.names = tuple(names)
         self.width = width
         self.hidden = hidden
+        self.time_width = time_width
         count, features = len(self.names), 1 + 2 * OCTAVES
         # Every reward reads its values with weights of its own. The identity starts at nothing, so
         # that from the first step on it is the value that makes the difference between tokens.
@@ -60,6 +66,10 @@ class RewardEncoder(torch.nn.Module):
         self.out = torch.nn.Linear(hidden, width)
         # Text encoders end in a LayerNorm: tokens of another scale would drown theirs or vanish.
         self.norm = torch.nn.LayerNorm(width)
+        if time_width:
+            self.to_time = torch.nn.Linear(count * width, time_width)
+            torch.nn.init.zeros_(self.to_time.weight)  # at first the model is as it was
+            torch.nn.init.zeros_(self.to_time.bias)
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         """(B, n) z with NaN for auto -> (B, n, width)."""
@@ -69,9 +79,20 @@ class RewardEncoder(torch.nn.Module):
         states = torch.where(auto[..., None], self.auto.expand_as(states), states)
         return self.norm(self.out(self.mix(states + self.identity)))
 
+    def time_shift(self, context: torch.Tensor) -> torch.Tensor:
+        """A context (B, T, width) that ends in reward tokens -> what they add to the time
+        embedding, (B, time_width)."""
+        tokens = context[:, -len(self.names) :].flatten(1)
+        return self.to_time(tokens.to(self.to_time.weight.dtype))
+
     def save(self, path: Path) -> None:
         """Write weights and shape to one safetensors file, in one move."""
-        about = {"names": self.names, "width": self.width, "hidden": self.hidden}
+        about = {
+            "names": self.names,
+            "width": self.width,
+            "hidden": self.hidden,
+            "time_width": self.time_width,
+        }
         with replacing(path) as temporary:
             tensors = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
             save_file(tensors, temporary, metadata={"reward_encoder": json.dumps(about)})
@@ -82,7 +103,7 @@ class RewardEncoder(torch.nn.Module):
         try:
             with safe_open(path, framework="pt") as file:
                 about: dict[str, Any] = json.loads((file.metadata() or {})["reward_encoder"])
-            encoder = cls(about["names"], about["width"], about["hidden"])
+            encoder = cls(about["names"], about["width"], about["hidden"], about["time_width"])
             encoder.load_state_dict(load_file(path))
             if not all(p.isfinite().all() for p in encoder.parameters()):
                 raise ValueError("it holds numbers that are not finite")

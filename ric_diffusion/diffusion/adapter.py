@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from diffusers import UNet2DConditionModel
 from safetensors.torch import save_file
 
 from ric_diffusion.conditioning.conditioner import (
@@ -23,6 +24,7 @@ from ric_diffusion.conditioning.conditioner import (
 )
 from ric_diffusion.conditioning.encoder import RewardEncoder
 from ric_diffusion.conditioning.grammar import Grammar
+from ric_diffusion.diffusion import modulation
 from ric_diffusion.diffusion.lora import CONFIG_KEY, LORA_FILE, Lora
 from ric_diffusion.errors import InputError
 from ric_diffusion.files import replacing_folder, write_json
@@ -59,6 +61,19 @@ class Adapter:
                 f"{self.space.names}; they must agree"
             )
 
+    @property
+    def encoder(self) -> RewardEncoder | None:
+        """What makes the reward tokens; None in text mode."""
+        if isinstance(self.conditioner, EmbeddingConditioner):
+            return self.conditioner.encoder
+        return None
+
+    def check_fit(self, unet: UNet2DConditionModel) -> None:
+        """InputError if this U-Net cannot hear what the adapter says."""
+        self.conditioner.check_width(unet.config.cross_attention_dim)
+        if self.encoder is not None:
+            modulation.check_fit(unet, self.encoder)
+
     def about(self) -> dict[str, Any]:
         """``ric_adapter.json``."""
         conditioning: dict[str, Any] = {"mode": self.conditioner.mode}
@@ -86,8 +101,8 @@ class Adapter:
         with replacing_folder(folder) as temporary:
             save_file(tensors, temporary / LORA_FILE, metadata=metadata)
             write_json(temporary / ABOUT_FILE, about)
-            if isinstance(self.conditioner, EmbeddingConditioner):
-                self.conditioner.encoder.save(temporary / ENCODER_FILE)
+            if self.encoder is not None:
+                self.encoder.save(temporary / ENCODER_FILE)
             (temporary / "README.md").write_text(card(self), encoding="utf-8")
 
     @classmethod

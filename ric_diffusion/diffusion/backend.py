@@ -27,6 +27,7 @@ from ric_diffusion.diffusion import lora
 from ric_diffusion.diffusion.adapter import Adapter
 from ric_diffusion.diffusion.latents import cached_latents
 from ric_diffusion.diffusion.lora import LORA_NAME
+from ric_diffusion.diffusion.modulation import time_width
 from ric_diffusion.diffusion.objective import denoising_loss, plain_attention
 from ric_diffusion.diffusion.pipeline import RiCStableDiffusionPipeline
 from ric_diffusion.errors import InputError, suggest
@@ -60,9 +61,12 @@ class DiffusionConfig:
 
     ``resolution`` in pixels, the model's own by default; ``mirror``: also train on the mirror
     images; ``name_share``: how often a picture's first caption is used where it has more.
+    ``modulation``: reward tokens also shift the time embedding. Without it they are learned far
+    more slowly, but work wherever a context can be extended.
     """
 
     mode: Literal["embedding", "text"] = "embedding"
+    modulation: bool = True
     grammar: Literal["words", "upstream"] = "words"
     dropout: Dropout = field(default_factory=Dropout)
     lora: LoraConfig = field(default_factory=LoraConfig)
@@ -121,7 +125,7 @@ class DiffusionBackend:
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             _add_lora(pipe.unet, config.lora)
-            conditioner = _conditioner(config, space, pipe.unet.config.cross_attention_dim)
+            conditioner = _conditioner(config, space, pipe.unet)
         _to(conditioner, device)
         pipe.adapter = Adapter(
             base_model=str(model),
@@ -236,7 +240,7 @@ class DiffusionBackend:
                 raise InputError(f"{folder}: its {what} is {theirs}, this run's {wanted}")
         if set(weights.tensors) != set(ours.tensors):
             raise InputError(f"{folder}: has LoRA for other layers than this run trains")
-        stored.conditioner.check_width(self.pipe.unet.config.cross_attention_dim)
+        stored.check_fit(self.pipe.unet)
         lora.check_fit(self.pipe.unet, weights)
         set_peft_model_state_dict(self.pipe.unet, dict(weights.tensors), adapter_name=LORA_NAME)
         _to(stored.conditioner, self.pipe.device)
@@ -271,8 +275,11 @@ def _to(conditioner: Conditioner, device: str | torch.device) -> None:
         conditioner.encoder.to(device)
 
 
-def _conditioner(config: DiffusionConfig, space: RewardSpace, width: int) -> Conditioner:
+def _conditioner(
+    config: DiffusionConfig, space: RewardSpace, unet: UNet2DConditionModel
+) -> Conditioner:
     if config.mode == "embedding":
-        return EmbeddingConditioner(RewardEncoder(space.names, width))
+        width, shifted = unet.config.cross_attention_dim, time_width(unet) * config.modulation
+        return EmbeddingConditioner(RewardEncoder(space.names, width, time_width=shifted))
     make = Grammar.words if config.grammar == "words" else Grammar.upstream
     return TextConditioner(make(space.names))

@@ -16,6 +16,7 @@ from diffusers.pipelines.stable_diffusion import StableDiffusionPipelineOutput
 
 from ric_diffusion.diffusion import lora
 from ric_diffusion.diffusion.adapter import Adapter, resolve
+from ric_diffusion.diffusion.modulation import Modulation
 from ric_diffusion.errors import InputError
 from ric_diffusion.files import write_json
 from ric_diffusion.rewards import RewardSpace, to_targets
@@ -57,14 +58,20 @@ class RiCMixin(_Stock):
     as ``prompt_embeds``, so schedulers, callbacks, offload and LoRA work as they always do.
     """
 
-    # Both live on the U-Net, so that pipelines that share one (from_pipe) agree about it.
+    # They live on the U-Net, so that pipelines that share one (from_pipe) agree about it.
     @property
     def adapter(self) -> Adapter | None:
         return getattr(self.unet, "_ric_adapter", None)
 
     @adapter.setter
     def adapter(self, adapter: Adapter | None) -> None:
+        if (attached := getattr(self.unet, "_ric_modulation", None)) is not None:
+            attached.detach()
         self.unet._ric_adapter = adapter
+        attached, encoder = None, adapter.encoder if adapter else None
+        if encoder is not None and encoder.time_width:
+            attached = Modulation(self.unet, encoder)
+        self.unet._ric_modulation = attached
 
     @property
     def _merged(self) -> Merged | None:
@@ -98,11 +105,12 @@ class RiCMixin(_Stock):
 
         Its LoRA is merged into the U-Net, so it costs no time in a call. Raises InputError, and
         leaves the pipeline as it was, if it was made for another architecture. With sequential
-        offload, load the adapter first.
+        offload, load the adapter first. Stock pipelines that share the U-Net do not know about
+        reward tokens: unload the adapter before using those.
         """
         folder = resolve(path_or_id)
         adapter, weights = Adapter.load(folder), lora.read(folder / lora.LORA_FILE)
-        adapter.conditioner.check_width(self.unet.config.cross_attention_dim)
+        adapter.check_fit(self.unet)
         lora.check_fit(self.unet, weights)
         self.unload_adapter()
         self._merged = Merged(lora=weights, originals=lora.merge(self.unet, weights))

@@ -97,6 +97,20 @@ def test_tokens_have_the_scale_of_a_text_encoders_states(encoder):
     assert torch.allclose(tokens.std(-1, unbiased=False), torch.ones(50, 3), atol=1e-2)
 
 
+def test_the_shift_reads_the_last_tokens_and_starts_at_nothing():
+    torch.manual_seed(0)
+    encoder = RewardEncoder(NAMES, 48, hidden=32, time_width=20)
+    context = torch.randn(5, 11, 48)
+    assert torch.equal(encoder.time_shift(context), torch.zeros(5, 20))
+    torch.nn.init.normal_(encoder.to_time.weight)
+    shift = encoder.time_shift(context)
+    assert torch.equal(shift, encoder.time_shift(context[:, 8:]))
+    for token in (8, 9, 10):
+        other = context.index_fill(1, torch.tensor(token), 0.0)
+        assert not torch.allclose(encoder.time_shift(other), shift, atol=0.1)
+    assert encoder.time_shift(context.half()).dtype == torch.float32
+
+
 SCRIPT = """
 import sys, torch
 from pathlib import Path
@@ -127,7 +141,7 @@ def test_saved_and_loaded_in_another_process_it_gives_the_same_tokens(encoder, t
     assert all(torch.equal(found[name], value) for name, value in encoder.state_dict().items())
 
 
-ABOUT = '{"names": ["a", "b", "c"], "width": 48, "hidden": 32}'
+ABOUT = '{"names": ["a", "b", "c"], "width": 48, "hidden": 32, "time_width": 0}'
 
 
 def with_about(about):
@@ -154,6 +168,7 @@ BROKEN = {
     "null": with_about("null"),
     "no width": with_about('{"names": ["a", "b", "c"]}'),
     "text for width": with_about(ABOUT.replace("48", '"48"')),
+    "a time embedding it lacks": with_about(ABOUT.replace(": 0", ": 64")),
     "another width": with_about(ABOUT.replace("48", "64")),
     "another count": with_about(ABOUT.replace(', "c"', "")),
     "tensor missing": without_auto,

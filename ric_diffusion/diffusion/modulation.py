@@ -1,0 +1,60 @@
+"""The second way in for reward tokens: they also shift the U-Net's time embedding.
+
+Attention that was trained without the tokens gives them next to none of its weight, and in a small
+U-Net it is missing at the finest level; the time embedding scales and shifts every residual block.
+SDXL's size conditioning enters there too (Podell et al. 2023, section 2.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+
+from ric_diffusion.conditioning.encoder import RewardEncoder
+from ric_diffusion.errors import InputError
+
+
+def time_width(unet: UNet2DConditionModel) -> int:
+    """Width of a U-Net's time embedding."""
+    return int(unet.time_embedding.linear_2.out_features)
+
+
+def check_fit(unet: UNet2DConditionModel, encoder: RewardEncoder) -> None:
+    """InputError if the encoder shifts a time embedding of another width."""
+    if encoder.time_width not in (0, time_width(unet)):
+        raise InputError(
+            f"the reward encoder shifts a time embedding {encoder.time_width} wide, this U-Net's "
+            f"is {time_width(unet)}: the adapter was trained on another architecture"
+        )
+
+
+class Modulation:
+    """Hooks on a U-Net that add the encoder's ``time_shift`` of its context to its time embedding.
+
+    While they are attached, every context must end in reward tokens. Reading them from the context
+    leaves it the only thing that pipelines, batching and guidance have to carry.
+    """
+
+    def __init__(self, unet: UNet2DConditionModel, encoder: RewardEncoder) -> None:
+        self.encoder = encoder
+        self.shift: torch.Tensor | None = None
+        self.hooks = (
+            unet.register_forward_pre_hook(self._read, with_kwargs=True),
+            unet.time_embedding.register_forward_hook(self._add),
+        )
+
+    def _read(self, _unet: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        context = kwargs["encoder_hidden_states"] if len(args) < 3 else args[2]
+        self.shift = self.encoder.to(context.device).time_shift(context)
+
+    def _add(self, _layer: Any, _inputs: Any, embedding: torch.Tensor) -> torch.Tensor:
+        assert self.shift is not None
+        shift, self.shift = self.shift, None  # it holds a graph in training
+        return embedding + shift.to(embedding.dtype)
+
+    def detach(self) -> None:
+        for hook in self.hooks:
+            hook.remove()
