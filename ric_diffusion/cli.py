@@ -132,6 +132,11 @@ def _model(parser: Parser) -> None:
     parser.add_argument("--seed", type=seed, default=0)
     parser.add_argument("--steps", type=positive, help="denoising steps; the adapter's own default")
     parser.add_argument("--guidance-scale", type=scale, help="likewise")
+    parser.add_argument(
+        "--contrast",
+        type=scale,
+        help="likewise: guidance steers away from so many times the opposite of the targets",
+    )
     parser.add_argument("--mapping", help="how a preference becomes targets")
 
 

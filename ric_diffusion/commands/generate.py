@@ -19,7 +19,7 @@ from ric_diffusion.errors import InputError
 from ric_diffusion.evaluation.scoring import load_scorers, scores_of
 
 
-def wishes_of(options: argparse.Namespace) -> dict[str, dict[str, float]]:
+def wishes_of(options: argparse.Namespace) -> dict[str, Any]:
     """The pipeline's arguments about rewards. InputError for a name given twice."""
     wishes = {}
     for argument in ("preference", "targets", "negative_targets"):

@@ -73,4 +73,6 @@ def sampling_of(pipe: RiCStableDiffusionPipeline, options: argparse.Namespace) -
         sampling["num_inference_steps"] = options.steps
     if options.guidance_scale is not None:
         sampling["guidance_scale"] = options.guidance_scale
+    if options.contrast is not None:
+        sampling["contrast"] = options.contrast
     return sampling

@@ -17,14 +17,18 @@ def plain_attention(unet: UNet2DConditionModel) -> UNet2DConditionModel:
     return unet
 
 
-def stratified_timesteps(count: int, steps: int, generator: torch.Generator) -> torch.Tensor:
+def stratified_timesteps(
+    count: int, steps: int, generator: torch.Generator, *, shift: float = 1.0
+) -> torch.Tensor:
     """(count,) int64 in [0, steps): one draw in each of ``count`` equal strata, shuffled.
 
     Each timestep is uniform as usual, but a batch covers the schedule evenly, which takes much of
-    the noise out of the loss of a small batch (Kingma et al. 2021, VDM, appendix I.1).
+    the noise out of the loss of a small batch (Kingma et al. 2021, VDM, appendix I.1). A ``shift``
+    above 1 moves them towards the noise (Esser et al. 2024, SD3, eq. 23).
     """
     strata = torch.randperm(count, generator=generator)
     u = (strata + torch.rand(count, generator=generator)) / count
+    u = shift * u / (1 + (shift - 1) * u)
     return (u * steps).long().clamp_max(steps - 1)
 
 
@@ -52,6 +56,7 @@ def denoising_loss(
     generator: torch.Generator,
     *,
     min_snr_gamma: float | None = None,
+    timestep_shift: float = 1.0,
 ) -> torch.Tensor:
     """Mean weighted squared error of the U-Net's prediction: a scalar.
 
@@ -61,7 +66,8 @@ def denoising_loss(
     """
     noise = torch.randn(latents.shape, generator=generator).to(latents)
     steps = scheduler.config.num_train_timesteps
-    t = stratified_timesteps(len(latents), steps, generator).to(latents.device)
+    t = stratified_timesteps(len(latents), steps, generator, shift=timestep_shift)
+    t = t.to(latents.device)
     # Not the scheduler's add_noise: those made for sampling scale it otherwise (Euler) or know only
     # the timesteps they were last set to (DPM-Solver), and a model's folder names any of them.
     alpha = scheduler.alphas_cumprod.to(latents)[t].view(-1, 1, 1, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -215,6 +216,7 @@ class RiCMixin(_Stock):
         targets: Values | None = None,
         negative_targets: Values | None = None,
         mapping: str | None = None,
+        contrast: float = 0.0,
         **kwargs: Any,
     ) -> Any:
         """The stock call, with rewards.
@@ -224,6 +226,8 @@ class RiCMixin(_Stock):
             targets: values in z by reward. A reward left out is auto.
             negative_targets: values in z for the branch that guidance steers away from.
             mapping: how a preference becomes targets; the adapter's own by default.
+            contrast: without negative_targets, the branch that guidance steers away from is asked
+                for so many times the opposite of the targets: rewards speak up, at no extra cost.
             Each may be one for all prompts or a list with one for each prompt.
 
         Returns RiCPipelineOutput, or the stock tuple with ``return_dict=False``.
@@ -233,7 +237,12 @@ class RiCMixin(_Stock):
         arguments = {**given, **more}
         count = _prompt_count(arguments)
         used = self.targets_for(count, preference=preference, targets=targets, mapping=mapping)
-        negative = self.targets_for(count, targets=negative_targets, name="negative_targets")
+        if not (isinstance(contrast, int | float) and 0 <= contrast < math.inf):
+            raise InputError(f"contrast {contrast!r}: give a number from 0 up")
+        if negative_targets is None:
+            negative = [{name: -contrast * z for name, z in t.items() if contrast} for t in used]
+        else:
+            negative = self.targets_for(count, targets=negative_targets, name="negative_targets")
         if self.adapter is not None:
             used = [self.adapter.conditioner.used(t) for t in used]
             self._put_context(arguments, used, negative, steered=negative_targets is not None)

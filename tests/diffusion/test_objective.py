@@ -167,6 +167,22 @@ def test_a_batch_covers_the_schedule_evenly(count, steps):
             assert i * steps / count - 1 < value < (i + 1) * steps / count
 
 
+def test_a_shift_moves_the_timesteps_towards_the_noise():
+    """By hand: u in the middle of [0, 1] becomes 4/5 under a shift of 4, and the ends stay."""
+    t = stratified_timesteps(4000, 1000, seeded(), shift=4.0).sort().values
+    assert abs(t[2000].item() - 800) <= 2 and t[0] <= 4 and t[-1] == 999
+    assert torch.equal(
+        stratified_timesteps(64, 1000, seeded(), shift=1.0),
+        stratified_timesteps(64, 1000, seeded()),
+    )
+
+
+def test_a_shifted_loss_is_one_at_other_timesteps():
+    predictor = Predictor("epsilon", error=0.1)
+    loss(predictor, timestep_shift=8.0)
+    assert predictor.seen[0].float().mean() > 700
+
+
 def test_every_timestep_is_as_likely_at_every_place_in_the_batch():
     generator = seeded()
     draws = torch.stack([stratified_timesteps(4, 10, generator) for _ in range(8000)])

@@ -150,6 +150,21 @@ def test_negative_targets_steer_without_another_pass(ready, stock, draw):
     assert [len(context) for _, context in ours] == [4, 4]
 
 
+def test_contrast_asks_the_other_branch_for_the_opposite(ready, draw):
+    both = {"colorfulness": 1.5, "compressibility": -1.0}
+    opposite = {"colorfulness": -3.0, "compressibility": 2.0}
+    contrasted = draw(ready, targets=both, contrast=2)
+    assert torch.equal(contrasted, draw(ready, targets=both, negative_targets=opposite))
+    assert far(contrasted, draw(ready, targets=both))
+    given = {"targets": ONE, "negative_targets": OTHER}
+    assert torch.equal(draw(ready, **given, contrast=2.0), draw(ready, **given))
+    assert torch.equal(draw(ready, contrast=2.0), draw(ready))
+    unguided = {"targets": ONE, "guidance_scale": 1.0}
+    assert torch.equal(draw(ready, **unguided, contrast=2.0), draw(ready, **unguided))
+    preference = {"colorfulness": 1.0}
+    assert far(draw(ready, preference=preference, contrast=1.0), draw(ready, preference=preference))
+
+
 def test_without_guidance_there_is_no_negative_branch(ready, draw):
     for scale in (1.0, 0.0):
         with pytest.raises(InputError, match=f"guidance_scale above 1, not {scale}"):
@@ -176,6 +191,9 @@ BAD = [
     ({"targets": []}, "^targets: 0 for 2 prompts"),
     ({"targets": ["colorfulness", "compressibility"]}, "must map names to values"),
     ({"targets": 1.5}, "targets"),
+    ({"targets": ONE, "contrast": -1.0}, r"^contrast -1\.0: give a number from 0"),
+    ({"targets": ONE, "contrast": float("nan")}, "^contrast nan: give a number"),
+    ({"targets": ONE, "contrast": "strong"}, "^contrast 'strong': give a number"),
     ({"preference": {"colorfulness": -1.0}}, "0 or above"),
     ({"preference": {}}, "no weights given"),
     ({"preference": {"colorfulness": 0}}, "every weight is 0"),

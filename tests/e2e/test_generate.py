@@ -123,6 +123,7 @@ def test_steps_and_scale_are_the_adapters_unless_given(generate):
     assert np.array_equal(plain, same)
     assert not np.array_equal(plain, generate(*TARGETS, "--steps", 4)[0])
     assert not np.array_equal(plain, generate(*TARGETS, "--guidance-scale", 5)[0])
+    assert not np.array_equal(plain, generate(*TARGETS, "--contrast", 1)[0])
 
 
 def test_without_adapter_it_is_the_stock_pipeline(generate, root):
