@@ -11,6 +11,7 @@ Array = NDArray[np.float64]
 
 TOP = 0.98  # the quantile that stands for "attainable": 2 % of the samples do better
 TRADE = 0.05  # a front point gives up at most about 1 / TRADE for what it gains, in ranges
+FLOOR = -1.0  # z; no reward is given up further for another: below lie a few odd samples
 POINTS = 200  # directions tried for three rewards and more, about
 
 
@@ -23,6 +24,7 @@ def nondominated(points: Array) -> NDArray[np.bool_]:
 def fit_front(z: Array, lows: Array, highs: Array) -> Array:
     """The front the samples reach together: z (N, n), reachable range lows and highs (n,) → (F, n).
 
+    Where `lows` is below FLOOR, it starts there, and samples below it in any reward don't count.
     Along each direction d from `lows` goes the point lows + t·d that a 2 % share of the samples
     reach or surpass in every reward at once: t is a quantile over the samples of the weighted
     Chebyshev value min_j (z_j - lows_j) / d_j, so that no single outlier decides. Kept are the
@@ -30,12 +32,14 @@ def fit_front(z: Array, lows: Array, highs: Array) -> Array:
     ranges, falls to its neighbour (dominance after adding TRADE times the sum, as in the augmented
     Chebyshev norm of Steuer & Choo 1983).
     """
+    lows = np.maximum(lows, FLOOR)  # still below highs: z has mean 0 and deviation 1
     span = highs - lows
     heights = (z - lows) / span
     points = []
     for direction in directions(z.shape[1]):
         wanted = direction > 0
         values = (heights[:, wanted] / direction[wanted]).min(axis=1)
+        values[(heights < 0).any(axis=1)] = 0.0  # what lies below in another reward is no example
         points.append(np.clip(np.quantile(values, TOP) * direction, 0, 1))
     front = np.array(points)
     worth = nondominated(front + TRADE * front.sum(axis=1, keepdims=True))

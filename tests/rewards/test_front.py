@@ -54,6 +54,19 @@ def test_every_front_point_is_reached_by_two_percent(correlation):
     assert min(share) > 0.01  # an end asks nothing of the other reward
 
 
+def test_no_reward_is_given_up_below_the_floor():
+    """A fifth of the samples lies at -3 in the second reward and is best in the first: drawings
+    in black and white, say, that nobody asked for by not asking for colour."""
+    rng = np.random.default_rng(0)
+    plain = rng.normal(0.75, 0.6, (8000, 2))
+    odd = np.stack([rng.normal(2.5, 0.3, 2000), np.full(2000, -3.0)], axis=1)
+    z, lows, highs = with_range(np.concatenate([plain, odd]))
+    front = fit_front(z, lows, highs)
+    assert front[:, 1].min() >= -1
+    assert front[:, 0].max() < 2.2
+    assert ((z >= front[0] - 1e-9).all(axis=1) & (z[:, 1] > -1)).mean() > 0.01
+
+
 def test_front_bends_with_the_conflict_between_rewards():
     middles = [fit_front(*normal(c)).min(axis=1).max() for c in (-0.9, -0.5, 0, 0.5, 0.9)]
     assert middles == sorted(middles)
