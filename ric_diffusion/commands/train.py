@@ -103,6 +103,7 @@ def run(options: argparse.Namespace) -> None:
     if process.is_main_process:
         backend.save(out / "adapter")
         print(out / "adapter")
+    process.destroy_process_group()  # one that dies before the other aborts it at its exit
 
 
 def sheet(backend: DiffusionBackend, name: str, prompts: tuple[str, ...]) -> Any:

@@ -66,9 +66,10 @@ def main():
     toy = Toy(noise=given.get("noise", 0.0), delay=given.get("delay", 0.0))
     config = LoopConfig(**given["config"])
     fit(toy, COUNT, config, out, digest="toy", resume=given.get("resume", False))
-    rank = PartialState().process_index
+    process = PartialState()
     story = {"values": toy.values().tolist(), "batches": toy.batches}
-    (out / f"rank-{rank}.json").write_text(json.dumps(story))
+    (out / f"rank-{process.process_index}.json").write_text(json.dumps(story))
+    process.destroy_process_group()
 
 
 if __name__ == "__main__":
