@@ -6,12 +6,11 @@ import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
-from PIL import Image
 
 from ric_diffusion.backend import Batch
 from ric_diffusion.conditioning.conditioner import (
@@ -30,6 +29,7 @@ from ric_diffusion.diffusion.lora import LORA_NAME
 from ric_diffusion.diffusion.modulation import time_width
 from ric_diffusion.diffusion.objective import denoising_loss, plain_attention
 from ric_diffusion.diffusion.pipeline import RiCStableDiffusionPipeline
+from ric_diffusion.diffusion.sampler import DiffusionSampler
 from ric_diffusion.errors import InputError, suggest
 from ric_diffusion.rewards import RewardSpace
 
@@ -87,7 +87,7 @@ class DiffusionConfig:
                 raise ValueError(f"sampling: unknown field {key!r}{suggest(key, accepted)}")
 
 
-class DiffusionBackend:
+class DiffusionBackend(DiffusionSampler):
     """A Stable Diffusion pipeline with an adapter in training."""
 
     def __init__(
@@ -96,10 +96,9 @@ class DiffusionBackend:
         """``pipe`` with its adapter in place; without ``config``, to sample from only."""
         if pipe.adapter is None:
             raise InputError("the pipeline has no adapter; call load_adapter first")
-        self.pipe = pipe
+        super().__init__(pipe)
         self.config = config or DiffusionConfig()
         self.adapter = pipe.adapter
-        self.sampling: Mapping[str, Any] = self.adapter.sampling
         self.records: Sequence[Record] = ()
         self.moments = torch.empty(0)
         self.z: list[dict[str, float]] = []
@@ -201,21 +200,6 @@ class DiffusionBackend:
             self.states |= dict(zip(missing, new.cpu(), strict=True))
         states = torch.stack([self.states[text] for text in texts]).to(self.pipe.device)
         return conditioner.context(states, targets)
-
-    @torch.no_grad()
-    def sample(
-        self,
-        prompts: Sequence[str],
-        targets: Sequence[Mapping[str, float]],
-        seeds: Sequence[int],
-    ) -> list[Image.Image]:
-        """One picture per prompt, each from its own seed."""
-        self.pipe.unet.eval()
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        output = self.pipe(
-            list(prompts), targets=list(targets), generator=generators, **self.sampling
-        )
-        return list(output.images)
 
     def save(self, folder: Path) -> None:
         self.pipe.adapter = self.adapter
