@@ -130,15 +130,17 @@ class RiCMixin(_Stock):
     @contextmanager
     def without_adapter(self) -> Iterator[None]:
         """The U-Net as the base model has it inside the block, also with an adapter in training."""
-        merged = self._merged
+        merged, adapter = self._merged, self.adapter
         training = merged is None and lora.LORA_NAME in getattr(self.unet, "peft_config", {})
         if merged is not None:
             lora.restore(self.unet, merged.lora, merged.originals)
         elif training:
             self.unet.disable_adapters()
+        self.adapter = None  # and with it what reward tokens do to the time embedding
         try:
             yield
         finally:
+            self.adapter = adapter
             if merged is not None:
                 lora.merge(self.unet, merged.lora)
             elif training:
