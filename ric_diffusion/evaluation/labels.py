@@ -51,12 +51,14 @@ def place(axes: Axes, labels: Sequence[Label], drawn: Array, *, paper: str) -> N
             x = anchor[0] + dx * (size.width / 2 + gap)
             y = anchor[1] + dy * (size.height / 2 + gap)
             box = Bbox.from_bounds(x - size.width / 2, y - size.height / 2, *size.size)
-            cost = _hidden(box, points) + 50 * sum(box.overlaps(other) for other in taken)
-            cost += 200 * _outside(box, axes.bbox) + 0.01 * number
+            overlaps = sum(box.overlaps(other) for other in taken)
+            bad = _hidden(box, points) + 50 * overlaps + 200 * _outside(box, axes.bbox)
+            cost = bad + 0.01 * number  # of equals, the first
             if cost < least:
                 best, least = (x, y, box), cost
         assert best is not None
-        text.set_position(axes.transData.inverted().transform(best[:2]))
+        x, y = axes.transData.inverted().transform(best[:2])
+        text.set_position((x, y))
         taken.append(best[2])
 
 
@@ -66,7 +68,7 @@ def _hidden(box: Bbox, points: Array) -> int:
 
 
 def _outside(box: Bbox, frame: Bbox) -> bool:
-    return bool((box.min < frame.min).any() or (box.max > frame.max).any())
+    return bool(np.any(box.min < frame.min) or np.any(box.max > frame.max))
 
 
 def along(points: Array, steps: int = 12) -> Array:

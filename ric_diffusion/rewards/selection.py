@@ -13,8 +13,7 @@ Order = NDArray[np.intp]
 def any_above(z: Array, reference: Array, quantile: float) -> NDArray[np.bool_]:
     """Rejection sampling as in RiC's online stage: keep a sample if any one of its rewards reaches
     that reward's ``quantile`` over the ``reference`` samples. (N, n) and (M, n) → mask (N,)."""
-    mask: NDArray[np.bool_] = (z >= np.quantile(reference, quantile, axis=0)).any(axis=1)
-    return mask
+    return np.asarray((z >= np.quantile(reference, quantile, axis=0)).any(axis=1))
 
 
 def crowding(z: Array) -> Array:
