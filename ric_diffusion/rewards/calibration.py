@@ -36,11 +36,12 @@ class Curve:
     def fit(cls, requested: ArrayLike, obtained: ArrayLike) -> Self | None:
         """The curve through a sweep's means, both (P,); None if nothing rises in it.
 
-        Means that fall are pooled first (isotonic regression, Barlow et al. 1972), since a slider
-        that turns back cannot be turned around.
+        Means that are not known (NaN) are left out. Those that fall are pooled first (isotonic
+        regression, Barlow et al. 1972), since a slider that turns back cannot be turned around.
         """
         x, y = np.asarray(requested, float), np.asarray(obtained, float)
         order = np.argsort(x, kind="stable")
+        order = order[np.isfinite(y[order])]
         x, y = _pooled(x[order], y[order])
         if len(x) < 2:
             return None
@@ -86,5 +87,5 @@ def _pooled(x: Array, y: Array) -> tuple[Array, Array]:
             m = n + block[2]
             block = ((a * n + block[0] * block[2]) / m, (b * n + block[1] * block[2]) / m, m)
         blocks.append(block)
-    pooled = np.array(blocks)
+    pooled = np.array(blocks).reshape(-1, 3)
     return pooled[:, 0], pooled[:, 1]

@@ -54,6 +54,14 @@ def test_a_slider_that_does_nothing_has_no_curve():
     assert Curve.fit([0, 1, 2], [0.5, 0.3, 0.1]) is None
 
 
+def test_points_that_are_not_known_are_left_out():
+    nan = float("nan")
+    curve = Curve.fit([0, 1, 2, 3], [0.0, nan, 0.5, 2.0])
+    assert curve.requested == (0, 2, 3) and curve.obtained == (0.0, 0.5, 2.0)
+    assert Curve.fit([0, 1, 2], [nan, 0.5, nan]) is None
+    assert Curve.fit([0, 1], [nan, nan]) is None
+
+
 def test_stored_and_read():
     curve = Curve.fit([0, 1, 2], [0.0, 0.1, 0.9])
     stored = json.loads(json.dumps({"x": curve.to_dict()}))
