@@ -184,13 +184,24 @@ def resolve(path_or_id: str | Path, subfolder: str = "", **hub: Any) -> Path:
 
 
 def card(adapter: Adapter) -> str:
-    """The adapter's model card, slider ranges included."""
+    """The adapter's model card, with the ranges of the sliders, and how much of them calibrated
+    ones reach."""
+    header = ["reward", "unit", "range (z)", "mean", "one z"]
     rows = [
-        f"| {reward.name} | {reward.unit} | {low:+.2f} … {high:+.2f} | {reward.mean:.2f} "
-        f"| {reward.std:.2f} |"
+        [reward.name, reward.unit, _ends(*adapter.space.range(reward.name)), f"{reward.mean:.2f}",
+         f"{reward.std:.2f}"]
         for reward in adapter.space.rewards
-        for low, high in [adapter.space.range(reward.name)]
-    ]
+    ]  # fmt: skip
+    said = []
+    if curves := adapter.calibration:
+        header.append("reachable (z)")
+        for row in rows:
+            row.append(_ends(*curves[row[0]].reach) if row[0] in curves else "not calibrated")
+        said = [
+            "",
+            "A calibrated slider gives on average what it is asked, as far as that was measured to "
+            "be reachable; beyond, it gives the nearest that is.",
+        ]
     name = next(iter(adapter.space.names))
     return "\n".join(
         [
@@ -205,9 +216,8 @@ def card(adapter: Adapter) -> str:
             f"An adapter for `{adapter.base_model}` with {len(adapter.space.names)} reward "
             f"sliders, in {adapter.conditioner.mode} mode, made with ric-diffusion.",
             "",
-            "| reward | unit | range (z) | mean | one z |",
-            "| --- | --- | --- | --- | --- |",
-            *rows,
+            *("| " + " | ".join(row) + " |" for row in [header, ["---"] * len(header), *rows]),
+            *said,
             "",
             "```python",
             "from ric_diffusion import RiCStableDiffusionPipeline",
@@ -219,3 +229,7 @@ def card(adapter: Adapter) -> str:
             "",
         ]
     )
+
+
+def _ends(low: float, high: float) -> str:
+    return f"{low:+.2f} … {high:+.2f}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -208,7 +208,8 @@ class DiffusionBackend(DiffusionSampler):
     def load(self, folder: Path) -> None:
         """Go on training an adapter that ``save`` wrote, of the same shape and rewards.
 
-        Its statistics come along: they say what its reward values mean.
+        Its statistics come along: they say what its reward values mean. Its calibration does not:
+        it says what the weights gave that are about to change.
         """
         from peft.utils import set_peft_model_state_dict
 
@@ -228,7 +229,7 @@ class DiffusionBackend(DiffusionSampler):
         lora.check_fit(self.pipe.unet, weights)
         set_peft_model_state_dict(self.pipe.unet, dict(weights.tensors), adapter_name=LORA_NAME)
         _to(stored.conditioner, self.pipe.device)
-        self.adapter = self.pipe.adapter = stored
+        self.adapter = self.pipe.adapter = replace(stored, calibration={})
         self.z = self._normalized()
 
     def _caption(self, index: int, draws: Sequence[float]) -> str:

@@ -74,3 +74,26 @@ def test_a_malformed_one_is_refused(adapters, tmp_path, stored):
     path.write_text(json.dumps(json.loads(path.read_text()) | {"calibration": stored}))
     with pytest.raises(InputError, match=r"ric_adapter\.json: calibration"):
         Adapter.load(tmp_path / "a")
+
+
+def test_training_goes_on_without_it(adapters, make_backend, pipe, tmp_path):
+    """The curves are those of the weights that training changes."""
+    pipe.load_adapter(adapters["embedding"])
+    calibrate(pipe)
+    pipe.save_adapter(tmp_path / "a")
+    backend = make_backend()
+    backend.load(tmp_path / "a")
+    assert backend.adapter.calibration == backend.pipe.adapter.calibration == {}
+
+
+def test_the_card_tells_what_can_be_reached(both, tmp_path):
+    both.save_adapter(tmp_path / "plain")
+    calibrate(both)
+    both.save_adapter(tmp_path / "calibrated")
+    plain, card = ((tmp_path / name / "README.md").read_text() for name in ("plain", "calibrated"))
+    rows = {line.split(" | ")[0]: line for line in card.splitlines() if line.startswith("| ")}
+    assert rows["| reward"].endswith("| reachable (z) |")
+    assert rows["| colorfulness"].endswith("| -1.00 … +0.60 |")
+    assert rows["| compressibility"].endswith("| not calibrated |")
+    assert len({row.count("|") for row in rows.values()}) == 1
+    assert "reachable" not in plain and "calibrated" not in plain
