@@ -40,7 +40,7 @@ def findings(metrics: Metrics) -> list[str]:
     """The sentences, most telling first; of many models, the tables say more than these do."""
     models = metrics["models"]
     told = models if len(models) <= TOLD else models[:1]
-    found = [_volume(metrics, model) for model in models]
+    found = [*_calibration(metrics), *(_volume(metrics, model) for model in models)]
     found += [_near(model) for model in told if model["near_front"]["of"] > 1]
     found += [_control(model, sweep) for model in told for sweep in model["control"]]
     found += [
@@ -49,6 +49,35 @@ def findings(metrics: Metrics) -> list[str]:
         for model in told
     ]
     return [*found, *_faults(models)]
+
+
+def _calibration(metrics: Metrics) -> Iterator[str]:
+    """Whether calibrated sliders do what they say better than without: what it was done for."""
+    if metrics["calibration"] is None:
+        return
+    for found in metrics["calibration"]["rewards"]:
+        name, ratio = found["reward"], found["error_ratio"]
+        reach = " to ".join(number(end, sign=True) for end in found["reach"])
+        without, calibrated = (
+            sweep["error"]
+            for model in metrics["models"][:2]
+            for sweep in model["control"]
+            if sweep["reward"] == name
+        )
+        if without["value"] is None or calibrated["value"] is None:
+            yield f"Calibrated, {name} reaches {reach} z; no request of the report lies in there."
+            continue
+        verdict = "the two cannot be told apart"
+        if ratio["low"] is not None and ratio["low"] > 1:
+            verdict = "it does harm"
+        elif ratio["high"] is not None and ratio["high"] < 1:
+            verdict = "it helps"
+        yield (
+            f"Calibration brings the error of {name} from {with_interval(without)} to "
+            f"{with_interval(calibrated)} z inside what can be reached, {reach} z: {verdict}."
+        )
+    for name in metrics["calibration"]["uncalibrated"]:
+        yield f"{name} is not calibrated, since what is obtained does not rise with its slider."
 
 
 def _volume(metrics: Metrics, model: Mapping[str, Any]) -> str:
@@ -88,7 +117,8 @@ def _control(model: Mapping[str, Any], sweep: Mapping[str, Any]) -> str:
         f"{model['name']}, asked for {sweep['reward']} from {asked[0]} to {asked[1]} z, gives "
         f"{low} to {high} z on average"
     )
-    if sweep["error"]["value"] is not None:
+    # With a calibration, errors count over another range, and are told about above.
+    if sweep["error"]["value"] is not None and sweep["reach"] is None:
         sentence += f", and misses by {with_interval(sweep['error'])} z inside that range"
     return f"{sentence}; {percent(sweep['saturation']['value'])} of the slider lies outside it."
 

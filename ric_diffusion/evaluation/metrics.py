@@ -16,6 +16,7 @@ from ric_diffusion.rewards import hypervolume, nondominated
 
 Array = NDArray[np.float64]
 Statistic = Callable[[Array], ArrayLike]
+Ends = tuple[float, float]  # of a range, in z
 
 REFERENCE = -2.0  # z, of every reward: the mean of the training data minus two deviations
 NEAR = 0.02  # of a reward's range over the sweep: so little behind still counts as on the front
@@ -43,7 +44,7 @@ def volume_of(z: Array) -> float:
 
 def front_mask(means: Array) -> NDArray[np.bool_]:
     """Which of the means (P, n) lie on their front, (P,)."""
-    mask = np.isfinite(means).all(axis=1)
+    mask = np.asarray(np.isfinite(means).all(axis=1))
     if mask.any():
         mask[mask] = nondominated(means[mask])
     return mask
@@ -52,7 +53,7 @@ def front_mask(means: Array) -> NDArray[np.bool_]:
 def near_front(means: Array, tolerance: float = NEAR) -> NDArray[np.bool_]:
     """Which of the means (P, n) no other exceeds, in every reward at once, by more than
     ``tolerance`` of that reward's range over the sweep: (P,)."""
-    mask = np.isfinite(means).all(axis=1)
+    mask = np.asarray(np.isfinite(means).all(axis=1))
     if mask.any():
         known = means[mask]
         margin = tolerance * np.ptp(known, axis=0)
@@ -117,24 +118,26 @@ def _interval(value: ArrayLike, found: Sequence[ArrayLike]) -> Interval:
     return Interval(value=value, low=low, high=high)
 
 
-def reached_range(means: Array) -> tuple[float, float]:
+def reached_range(means: Array) -> Ends:
     """Lowest and highest mean (P,) that a one-reward sweep obtained."""
     known = means[np.isfinite(means)]
     return (float(known.min()), float(known.max())) if len(known) else (np.nan, np.nan)
 
 
-def control_error(requested: Array, means: Array) -> float:
-    """Mean of |mean obtained - requested| over the requests (P,) inside the reached range, in z;
-    NaN if none lies there."""
-    low, high = reached_range(means)
+def control_error(requested: Array, means: Array, reach: Ends | None = None) -> float:
+    """Mean of |mean obtained - requested| over the requests (P,) inside ``reach``, by default the
+    reached range, in z; NaN if none lies there.
+
+    Models are compared by one ``reach``: one that obtains little is else judged by few requests.
+    """
+    low, high = reach or reached_range(means)
     inside = (requested >= low) & (requested <= high) & np.isfinite(means)
     return float(np.abs(means - requested)[inside].mean()) if inside.any() else np.nan
 
 
-def sample_error(requested: Array, z: Array) -> float:
+def sample_error(requested: Array, z: Array, reach: Ends | None = None) -> float:
     """The same of single samples, z (P, Q, S), whose scatter no calibration takes away."""
-    means = means_of(z[..., None])[:, 0]
-    low, high = reached_range(means)
+    low, high = reach or reached_range(means_of(z[..., None])[:, 0])
     inside = (requested >= low) & (requested <= high)
     distances = np.abs(z - requested[:, None, None])[inside]
     known = distances[np.isfinite(distances)]

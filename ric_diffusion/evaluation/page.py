@@ -101,7 +101,7 @@ def _models_table(models: Sequence[Metrics]) -> str:
             percent_with_interval(model["prompt_kept"]),
             with_interval(model["diversity"], 3),
             f"{sum(model['faults'].values())} of {model['samples']}",
-            f"{model['cost']['forwards']:,}".replace(",", "\N{NARROW NO-BREAK SPACE}"),
+            _thousands(model["cost"]["forwards"]),
             number(model["cost"]["forwards"] / model["samples"], 1),
         ]
         for model in models
@@ -167,6 +167,7 @@ def _method(metrics: Metrics) -> list[str]:
                                  "than 2 % of that reward's range over the sweep"),
         ("Error", "mean of |mean obtained − requested| over the requests inside the reached range; "
                   "of a sample: the same for single samples"),
+        *_calibration(metrics),
         ("Saturation", "share of the requested range outside the reached one"),
         ("Prompt kept", "how often the model without adapter explains a sample better by its own "
                         "prompt than by another"),
@@ -187,10 +188,30 @@ def _method(metrics: Metrics) -> list[str]:
     ]
 
 
+def _calibration(metrics: Metrics) -> list[tuple[str, str]]:
+    """What the sliders' curves were fitted on, and where they end."""
+    calibration = metrics["calibration"]
+    if calibration is None:
+        return []
+    seeds = ", ".join(map(str, calibration["seeds"]))
+    reached = [f"{one['reward']} {_range(one['reach'])} z" for one in calibration["rewards"]]
+    return [
+        ("Calibration", "isotonic regression through the means of each reward moved alone, on "
+                        f"seeds that the report does not use ({seeds}), for "
+                        f"{_thousands(calibration['cost']['forwards'])} forward passes"),
+        ("Error, calibrated", "for both models over the same requests, those inside what can be "
+                              f"reached: {'; '.join(reached) or 'nothing'}"),
+    ]  # fmt: skip
+
+
 def _about(model: Metrics) -> str:
     said = [f"{key}: {value if isinstance(value, str) else json.dumps(value)}"
             for key, value in model["about"].items()]  # fmt: skip
     return "; ".join([*said, f"{number(model['cost']['seconds'], 0)} s of drawing"])
+
+
+def _thousands(count: int) -> str:
+    return f"{count:,}".replace(",", "\N{NARROW NO-BREAK SPACE}")
 
 
 def _range(ends: Sequence[float | None]) -> str:

@@ -14,8 +14,9 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from ric_diffusion.evaluation import metrics
+from ric_diffusion.evaluation.calibration import Calibration
 from ric_diffusion.evaluation.metrics import Array, Interval, interval, means_of, ratio_interval
-from ric_diffusion.evaluation.subject import Outcome, Point, Setup, folder_of
+from ric_diffusion.evaluation.subject import Outcome, Setup, folder_of
 from ric_diffusion.rewards import RewardSpace
 
 
@@ -26,16 +27,21 @@ def summarise(
     *,
     model: str,
     versions: Mapping[str, str],
+    calibration: Calibration | None = None,
 ) -> dict[str, Any]:
     """``metrics.json`` of a report in ``out`` on adapters or methods for ``model``.
 
-    Ratios are to the first outcome. ``versions``: of the software, by name. Numbers are finite or
-    None.
+    Ratios are to the first outcome. ``versions``: of the software, by name. With a calibration,
+    the first outcome is of the adapter without it, the second of that with it. Numbers are finite
+    or None.
     """
     space = setup.space
+    curves = calibration.curves if calibration else {}
+    reach = {name: curve.reach for name, curve in curves.items()}
     models = []
     for outcome in tqdm(outcomes, desc="intervals", unit="model"):
-        models.append(_model(outcome, outcomes[0], setup, folder_of(out, outcome.name), out))
+        folder = folder_of(out, outcome.name)
+        models.append(_model(outcome, outcomes[0], setup, reach, folder, out))
     return {
         "model": model,
         "versions": dict(versions),
@@ -60,7 +66,40 @@ def summarise(
         "reference": metrics.reference_point(len(space.names)).tolist(),
         "bootstrap": {"draws": metrics.DRAWS, "level": metrics.LEVEL, "seed": 0},
         "models": models,
+        "calibration": calibration and _calibration(calibration, outcomes, space),
     }
+
+
+def _calibration(
+    calibration: Calibration, outcomes: Sequence[Outcome], space: RewardSpace
+) -> dict[str, Any]:
+    """What was calibrated, and how the error with it compares to that without."""
+    return {
+        "seeds": list(calibration.seeds),
+        "cost": calibration.cost.to_dict(),
+        "rewards": [
+            {
+                "reward": name,
+                "reach": list(curve.reach),
+                "curve": curve.to_dict(),
+                "error_ratio": _figures(_error_ratio(outcomes, name, curve.reach, space)),
+            }
+            for name, curve in calibration.curves.items()
+        ],
+        "uncalibrated": [name for name in space.names if name not in calibration.curves],
+    }
+
+
+def _error_ratio(
+    outcomes: Sequence[Outcome], name: str, reach: metrics.Ends, space: RewardSpace
+) -> Interval:
+    """Control error of the second outcome over that of the first, by the same requests."""
+    (requested, without), (_, calibrated) = (alone(one, name, space) for one in outcomes[:2])
+
+    def error(some: Array) -> float:
+        return metrics.control_error(requested, means_of(some)[:, 0], reach)
+
+    return ratio_interval(calibrated[..., None], without[..., None], error)
 
 
 def z_of(outcome: Outcome, space: RewardSpace) -> Array:
@@ -80,8 +119,22 @@ def in_space(value: float, name: str, own: RewardSpace, space: RewardSpace) -> f
     return (value * theirs.std + theirs.mean - ours.mean) / ours.std
 
 
+def alone(outcome: Outcome, name: str, space: RewardSpace) -> tuple[Array, Array]:
+    """One reward moved alone: requested (P,) and obtained (P, Q, S), both in z of ``space``; P is 0
+    for a model without its slider."""
+    rows = [p for p, point in enumerate(outcome.points) if point.along == name]
+    own = outcome.space or space
+    asked = [in_space(outcome.points[p].targets[name], name, own, space) for p in rows]
+    return np.array(asked), z_of(outcome, space)[rows, ..., space.names.index(name)]
+
+
 def _model(
-    outcome: Outcome, first: Outcome, setup: Setup, folder: Path, out: Path
+    outcome: Outcome,
+    first: Outcome,
+    setup: Setup,
+    reach: Mapping[str, metrics.Ends],
+    folder: Path,
+    out: Path,
 ) -> dict[str, Any]:
     space = setup.space
     z = preference_z(outcome, space)
@@ -99,7 +152,9 @@ def _model(
         "near_front": {"count": int(near.sum()), "of": len(near)},
         "points": _points(outcome, z, setup, folder.relative_to(out)),
         "control": [
-            _control(outcome, setup, name) for name in space.names if _along(outcome, name)
+            _control(*alone(outcome, name, space), name, reach.get(name))
+            for name in space.names
+            if any(point.along == name for point in outcome.points)
         ],
         "diversity": _figures(interval(outcome.diversity[..., None, None], _overall)),
         "prompt_kept": _figures(interval(outcome.kept[..., None], _overall)),
@@ -142,26 +197,18 @@ def _points(outcome: Outcome, z: Array, setup: Setup, folder: Path) -> list[dict
     ]
 
 
-def _along(outcome: Outcome, name: str) -> list[tuple[int, Point]]:
-    """The points at which this reward was moved alone, with their numbers."""
-    return [(p, point) for p, point in enumerate(outcome.points) if point.along == name]
+def _control(requested: Array, z: Array, name: str, reach: metrics.Ends | None) -> dict[str, Any]:
+    """One reward moved alone: requested (P,) against obtained (P, Q, S).
 
-
-def _control(outcome: Outcome, setup: Setup, name: str) -> dict[str, Any]:
-    """One reward moved alone: requested against obtained."""
-    numbers, points = zip(*_along(outcome, name), strict=True)
-    own = outcome.space or setup.space
-    asked = [point.targets[name] for point in points]
-    requested = np.array([in_space(value, name, own, setup.space) for value in asked])
-    column = setup.space.names.index(name)
-    z = z_of(outcome, setup.space)[list(numbers), ..., column]  # (P, Q, S)
+    ``reach``: where calibration found that requests can be had; they are what errors count over.
+    """
     grid = z[..., None]
 
     def error(some: Array) -> float:
-        return metrics.control_error(requested, means_of(some)[:, 0])
+        return metrics.control_error(requested, means_of(some)[:, 0], reach)
 
     def sample_error(some: Array) -> float:
-        return metrics.sample_error(requested, some[..., 0])
+        return metrics.sample_error(requested, some[..., 0], reach)
 
     def saturation(some: Array) -> float:
         return metrics.saturation(requested, means_of(some)[:, 0])
@@ -173,6 +220,7 @@ def _control(outcome: Outcome, setup: Setup, name: str) -> dict[str, Any]:
         "requested": requested.tolist(),
         "obtained": [_figures(obtained, p, 0) for p in range(len(requested))],
         "reached": [_finite(end) for end in metrics.reached_range(means_of(grid)[:, 0])],
+        "reach": None if reach is None else list(reach),
         "error": _figures(interval(grid, error)),
         "sample_error": _figures(interval(grid, sample_error)),
         "saturation": _figures(interval(grid, saturation)),

@@ -131,6 +131,18 @@ def test_control_error_and_saturation_by_hand():
     assert metrics.saturation(REQUESTED, obtained) == pytest.approx(0.5)
 
 
+def test_errors_within_a_reach_that_is_given():
+    """A model is judged by the requests in there, wherever what it obtains ends."""
+    obtained = np.array([-1.0, -1.5, 0.5, 0.0, 9.0])
+    assert metrics.control_error(REQUESTED, obtained, (-1.0, 1.5)) == pytest.approx(2 / 3)
+    assert metrics.control_error(REQUESTED, obtained, (-0.5, 0.5)) == pytest.approx(0.5)
+    assert np.isnan(metrics.control_error(REQUESTED, obtained, (0.2, 0.4)))
+    assert np.isnan(metrics.control_error(REQUESTED, np.full(5, np.nan), (-1.0, 1.5)))
+    z = obtained[:, None, None] + np.array([[-0.75, 0.75]])
+    assert metrics.sample_error(REQUESTED, z, (-0.5, 0.5)) == pytest.approx(0.75)
+    assert np.isnan(metrics.sample_error(REQUESTED, z, (0.2, 0.4)))
+
+
 def test_a_model_that_reaches_further_than_asked_does_not_saturate():
     assert metrics.saturation(REQUESTED, 3 * REQUESTED) == 0
     assert metrics.control_error(REQUESTED, 3 * REQUESTED) == pytest.approx(12 / 5)
