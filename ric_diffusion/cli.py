@@ -145,6 +145,12 @@ def build_parser() -> Parser:
         metavar="NAME[:option=value,…]",
         help="more scorers, ones that the model was not trained on",
     )
+    evaluate.add_argument(
+        "--calibrate",
+        action="store_true",
+        help="measure what the sliders of one adapter give, write an adapter that turns it around "
+        "to OUT/adapter, and compare the two",
+    )
     _sampling(evaluate)
     evaluate.add_argument("--out", type=Path, default=Path("report"), metavar="FOLDER")
 

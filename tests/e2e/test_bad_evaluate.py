@@ -15,6 +15,7 @@ ALL = [*MODEL, *ADAPTER, *PROMPTS]
 def prompts(place):
     (place / "prompts.txt").write_text("red apple\n")
     (place / "blank.txt").write_text("\n  \n# only a remark\n")
+    (place / "trained" / "adapter").mkdir(parents=True)
     (place / "binary.txt").write_bytes(bytes(range(256)))
 
 
@@ -44,6 +45,14 @@ def prompts(place):
         ("--scorers: incompressibility is given twice",
          [*ALL, "--scorers", "incompressibility", "incompressibility:resize=none"]),
         ("--scorers: colorfulness is a reward of the adapter", [*ALL, "--scorers", "colorfulness"]),
+        ("--calibrate: one adapter is calibrated at a time; give it alone with --adapter, not ",
+         [*MODEL, *ADAPTER, "{root}/text/adapter", *PROMPTS, "--calibrate"]),
+        ("alone with --adapter, not none", [*MODEL, *PROMPTS, "--adapter", "none", "--calibrate"]),
+        ("/adapter, none", [*MODEL, *ADAPTER, "none", *PROMPTS, "--calibrate"]),
+        ("has no adapter of its own; give one", [*MODEL, *PROMPTS, "--calibrate"]),
+        ("points 1: a sweep needs at least 2", [*ALL, "--points", "1", "--calibrate"]),
+        ("--out trained: holds an adapter already, which --calibrate would write over",
+         [*ALL, "--out", "trained", "--calibrate"]),
     ],
 )  # fmt: skip
 def test_evaluate(refused, said, args):
