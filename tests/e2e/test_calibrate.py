@@ -17,6 +17,7 @@ from ric_diffusion.diffusion.pipeline import RiCStableDiffusionPipeline
 from ric_diffusion.diffusion.sampler import DiffusionSampler
 from ric_diffusion.evaluation.metrics import control_error
 from ric_diffusion.rewards import Curve
+from support.processes import starter
 
 REPORT = {"metrics.json", "front.png", "control.png", "grid.png", "index.html", "models"}
 POINTS, SEEDS = 7, 2
@@ -144,7 +145,7 @@ def test_control_with_and_without(painted):
     assert obtained == pytest.approx(GAIN * requested + SHIFT, abs=0.1)
     obtained = np.array([one["value"] for one in calibrated["obtained"]])
     assert obtained == pytest.approx(requested.clip(*reach), abs=0.1)
-    assert calibrated["error"]["value"] < 0.1 < 0.2 < without["error"]["value"]
+    assert 3 * calibrated["error"]["value"] < without["error"]["value"]
     page = (out / "index.html").read_text()
     assert "Calibration brings the error of colorfulness from" in page and "it helps." in page
     assert "compressibility is not calibrated" in page
@@ -266,6 +267,28 @@ def test_generate_with_it(painted, ric, root, tmp_path, caplog):
                "--out", tmp_path)  # fmt: skip
     assert done.code == 0, done.err
     assert "colorfulness: 9.00 z is beyond the reachable range" in caplog.text
+
+
+def test_two_processes_are_one(arguments, ric, tmp_path):
+    """They agree on the curves, and one of them writes the adapter."""
+    few = ["--calibrate", "--steps", "1"]
+    assert ric(*arguments(tmp_path / "one", *few)).code == 0
+    launch = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--local_addr", "localhost",
+              "--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0"]  # fmt: skip
+    with starter() as start:
+        process = start(*launch, "-m", "ric_diffusion", *arguments(tmp_path / "two", *few))
+        out, err = process.communicate(timeout=600)
+    assert process.returncode == 0, err
+    assert out.splitlines()[-1] == str(tmp_path / "two" / "index.html")
+    alone, shared = (
+        json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "two")
+    )
+    for metrics in (alone, shared):
+        for one in (*metrics["models"], metrics["calibration"]):
+            one["cost"].pop("seconds")
+    assert shared == alone
+    journals = (tmp_path / "two" / "calibration").glob("drawn-*.jsonl")
+    assert sorted(path.name for path in journals) == ["drawn-0.jsonl", "drawn-1.jsonl"]
 
 
 @pytest.mark.parametrize("mode", ["embedding", "text"])
