@@ -98,7 +98,7 @@ def spread(axes: Axes, texts: Sequence[Text]) -> None:
     order = sorted(texts, key=lambda text: text.get_position()[1])
     boxes = [text.get_window_extent() for text in order]
     wanted = np.array([box.y0 + box.height / 2 for box in boxes])
-    heights = np.array([box.height for box in boxes])
+    heights = np.array([box.height for box in boxes]) + 1  # a pixel of air, and no rounding
     below = np.concatenate([[0.0], np.cumsum((heights[:-1] + heights[1:]) / 2)])
     # Bottom up, each clear of the one below; then all of them back by what that moved the mean.
     found = np.maximum.accumulate(wanted - below) + below

@@ -178,8 +178,13 @@ def test_label_goes_where_nothing_is(axes):
 
 
 def test_labels_stay_clear_of_each_other(axes):
+    """Five lines that lie nearly on each other."""
     labels = [
-        Label(text=f"label {i}", colour="k", anchors=np.array([[0.5, 0.5 + 0.01 * i]]))
+        Label(
+            text=f"label {i}",
+            colour="k",
+            anchors=np.array([[x, 0.5 + 0.01 * i] for x in (0.1, 0.3, 0.5, 0.7)]),
+        )
         for i in range(5)
     ]
     place(axes, labels, np.zeros((0, 2)), paper="w")

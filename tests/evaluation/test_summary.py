@@ -100,7 +100,7 @@ def test_everything_is_in_z_of_the_report(setup):
 
 
 def test_ratio_to_the_first(setup):
-    models = [outcome_of(setup, "first", gain=0.4), outcome_of(setup, "second", gain=0.9, seed=1)]
+    models = [outcome_of(setup, "first", gain=0.2), outcome_of(setup, "second", gain=0.6, seed=1)]
     first, second = summary_of(models, setup)["models"]
     ratio = second["hypervolume_ratio"]
     values = [model["hypervolume"]["value"] for model in (first, second)]
