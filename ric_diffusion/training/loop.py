@@ -192,14 +192,15 @@ def _run(
                 log(state.step, loss=loss, learning_rate=state.optimizer.param_groups[0]["lr"])
                 bar.set_postfix(loss=f"{loss:.4f}")
                 state.losses.clear()
-            if log and (last or time.monotonic() - saved > 60 * config.checkpoint_minutes):
-                cost = meter.read() if meter else None
-                checkpoint.save(checkpoints, state, digest=digest, cost=cost)
-                saved = time.monotonic()
             due = config.validate_every and state.step % config.validate_every == 0
             if log and validate and due:
                 with averaged(state):
                     validate(state.step)
+            # After validation, which is part of the cost that a resumed run begins with.
+            if log and (last or time.monotonic() - saved > 60 * config.checkpoint_minutes):
+                cost = meter.read() if meter else None
+                checkpoint.save(checkpoints, state, digest=digest, cost=cost)
+                saved = time.monotonic()
 
 
 def update(
