@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 
 
@@ -41,6 +42,8 @@ class Trainable(Protocol):
 class Sampler(Protocol):
     """The half of a backend that evaluation uses."""
 
+    suffix: str  # of the files that ``write`` writes, ".png"
+
     def sample(
         self,
         prompts: Sequence[str],
@@ -49,6 +52,32 @@ class Sampler(Protocol):
     ) -> list[Any]:
         """One sample per prompt; ``targets`` in z, a reward left out is auto."""
 
+    def write(self, sample: Any, path: Path) -> None:
+        """Write one sample to a file of its own, in one move and without loss."""
+
+    def read(self, path: Path) -> Any:
+        """The sample that ``write`` wrote."""
+
+    def fault(self, sample: Any) -> str | None:
+        """Why a sample must never be labelled or selected, in a word ("blank"), or None."""
+
+    def digest(self, sample: Any) -> str:
+        """Equal for equal samples."""
+
+    def features(self, samples: Sequence[Any]) -> np.ndarray:
+        """(N, D) float32, L2-normalised: what diversity is measured on."""
+
+    def prompt_kept(self, prompts: Sequence[str], samples: Sequence[Any]) -> np.ndarray:
+        """(N,) in [0, 1]: how often the model under the adapter explains a sample better by its
+        own prompt than by another of the prompts."""
+
+    def watched(self) -> torch.nn.Module:
+        """The network whose forward passes are counted as cost."""
+
 
 class Backend(Trainable, Sampler, Protocol):
     """A model that can be trained and asked for samples."""
+
+    def prepare(self, records: Sequence[Any], folder: Path, cache: Path) -> None:
+        """Take the records (data.records.Record) to train on; what is computed once per record goes
+        to ``cache``. A record's file may be absolute, else it lies in ``folder``."""

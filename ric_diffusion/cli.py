@@ -23,6 +23,8 @@ EXAMPLES = {
     "score": "ric score photos/ --scorers compressibility colorfulness",
     "label": "ric label photos/ --scorers compressibility colorfulness --out labelled/",
     "train": "ric train scripts/configs/emoji-embedding.yaml --out runs/mine",
+    "online": "ric online scripts/configs/emoji-online.yaml --out runs/online",
+    "evaluate": "ric evaluate --adapter runs/mine/adapter none --prompts prompts.txt --out report/",
     "export": "ric export --adapter runs/mine/adapter --format kohya --out mine.safetensors",
 }
 
@@ -118,6 +120,40 @@ def build_parser() -> Parser:
     train.add_argument("--out", type=Path, metavar="FOLDER", help="instead of the config's")
     train.add_argument("--resume", action="store_true", help="go on after an interruption")
 
+    online = verb("online", "improve an adapter on its own samples, in rounds")
+    online.add_argument("config", type=Path, metavar="CONFIG.yaml")
+    online.add_argument("--out", type=Path, metavar="FOLDER")
+    online.add_argument("--resume", action="store_true", help="go on where it was interrupted")
+
+    evaluate = verb("evaluate", "measure a model, compare adapters; resumable: run it again")
+    evaluate.add_argument("--model", default="emoji-64", help="bundled name, folder or hub id")
+    evaluate.add_argument(
+        "--adapter",
+        nargs="+",
+        default=[],
+        help="folders or hub ids, several to compare them; none is the model alone",
+    )
+    evaluate.add_argument(
+        "--prompts", type=Path, required=True, metavar="FILE", help="one prompt to a line"
+    )
+    evaluate.add_argument("--points", type=positive, default=11)
+    evaluate.add_argument("--seeds", type=positive, default=4, help="how many for each prompt")
+    evaluate.add_argument(
+        "--scorers",
+        nargs="+",
+        default=[],
+        metavar="NAME[:option=value,…]",
+        help="more scorers, ones that the model was not trained on",
+    )
+    evaluate.add_argument(
+        "--calibrate",
+        action="store_true",
+        help="measure what the sliders of one adapter give, write an adapter that turns it around "
+        "to OUT/adapter, and compare the two",
+    )
+    _sampling(evaluate)
+    evaluate.add_argument("--out", type=Path, default=Path("report"), metavar="FOLDER")
+
     export = verb("export", "write an adapter's LoRA for other programs")
     export.add_argument("--adapter", required=True, metavar="FOLDER")
     export.add_argument("--format", required=True, choices=["kohya"])
@@ -130,6 +166,10 @@ def _model(parser: Parser) -> None:
     parser.add_argument("--adapter", help="folder or hub id; a bundled model has its own")
     parser.add_argument("--prompt", required=True, metavar="TEXT")
     parser.add_argument("--seed", type=seed, default=0)
+    _sampling(parser)
+
+
+def _sampling(parser: Parser) -> None:
     parser.add_argument("--steps", type=positive, help="denoising steps; the adapter's own default")
     parser.add_argument("--guidance-scale", type=scale, help="likewise")
     parser.add_argument(
@@ -155,6 +195,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         more = "; --resume goes on where it stopped" if hasattr(options, "resume") else ""
+        if options.verb in ("label", "evaluate"):
+            more = "; run it again to go on where it stopped"
         print(f"ric {options.verb}: interrupted{more}", file=sys.stderr)
         return 1
     return 0

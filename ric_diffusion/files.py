@@ -34,6 +34,26 @@ def write_json(path: str | os.PathLike[str], obj: Any) -> None:
     write_text(path, json.dumps(obj, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def append_json(path: str | os.PathLike[str], obj: Any) -> None:
+    """Append one line of JSON to `path`; when this returns, it is on the disk."""
+    with open(path, "ab") as file:
+        file.write(json.dumps(obj, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_json_lines(path: str | os.PathLike[str]) -> list[Any]:
+    """What `append_json` wrote. A line that a crash cut short is taken out of the file as well, so
+    that the next one does not grow onto it."""
+    if not os.path.exists(path):
+        return []
+    data = Path(path).read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    if len(whole) < len(data):
+        os.truncate(path, len(whole))
+    return [json.loads(line) for line in whole.splitlines()]
+
+
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path for any library to write a file to; it then replaces `path`.

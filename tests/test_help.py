@@ -8,7 +8,7 @@ import sys
 import pytest
 
 HEAVY = ["torch", "diffusers", "transformers", "peft", "accelerate", "open_clip", "pandas", "PIL"]
-COMMANDS = ["generate", "sweep", "score", "label", "train", "export"]
+COMMANDS = ["generate", "sweep", "score", "label", "train", "evaluate", "export"]
 
 CALL = f"""
 import sys

@@ -26,7 +26,7 @@ ABOVE: dict[str, set[str]] = {
     | {"evaluation", "diffusion", "llm"},
     "assets": set(),
 }
-EVERYWHERE = {"errors", "files", "config", "backend", "__version__"}
+EVERYWHERE = {"errors", "files", "config", "backend", "cost", "__version__"}
 KNOWS_ALL = {"__init__", "__main__", "cli", "commands", "app"}
 
 # Which third parties a room may name, where the table restricts them.

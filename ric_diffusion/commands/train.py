@@ -14,10 +14,12 @@ from accelerate import PartialState
 from ric_diffusion import config
 from ric_diffusion.commands.model import loading
 from ric_diffusion.commands.paths import check_out_folder
+from ric_diffusion.cost import Meter
 from ric_diffusion.data.images import save_png
 from ric_diffusion.data.records import Record, read_labelled
 from ric_diffusion.diffusion.backend import DiffusionBackend, DiffusionConfig
 from ric_diffusion.diffusion.latents import weights_digest
+from ric_diffusion.diffusion.pipeline import RiCStableDiffusionPipeline
 from ric_diffusion.errors import InputError
 from ric_diffusion.evaluation.sheet import draw_sheet
 from ric_diffusion.evaluation.sweep import target_line
@@ -49,6 +51,11 @@ def kept(records: list[Record], where: Mapping[str, tuple[str, ...]]) -> list[Re
     return [r for r in records if all(r.extra.get(k) in values for k, values in where.items())]
 
 
+def base_digests(pipe: RiCStableDiffusionPipeline) -> list[str]:
+    """One digest for each part of the base model that has weights."""
+    return [weights_digest(part) for part in (pipe.vae, pipe.text_encoder, pipe.unet)]
+
+
 def run(options: argparse.Namespace) -> None:
     settings = config.load_yaml(options.config, TrainConfig)
     out = options.out or settings.out
@@ -69,13 +76,12 @@ def run(options: argparse.Namespace) -> None:
             device=process.device,
         )
     backend.prepare(records, settings.data, out / "cache")
-    pipe = backend.pipe
     digest = config.digest(
         [
             config.to_dict(replace(settings, out=None)),
             space.to_dict(),
             [[r.file, *r.captions] for r in records],
-            *(weights_digest(p) for p in (pipe.vae, pipe.text_encoder, pipe.unet)),
+            *base_digests(backend.pipe),
         ]
     )
     if last := checkpoint.newest(out / "checkpoints"):
@@ -87,21 +93,25 @@ def run(options: argparse.Namespace) -> None:
         for name in space.names:
             save_png(out / "sheets" / f"{name}-{step}.png", sheet(backend, name, settings.prompts))
 
-    fit(
-        backend,
-        len(records),
-        settings.loop,
-        out,
-        digest=digest,
-        resume=options.resume,
-        validate=validate if settings.prompts else None,
-    )
+    meter = Meter()
+    with meter.running(backend.watched()):
+        fit(
+            backend,
+            len(records),
+            settings.loop,
+            out,
+            digest=digest,
+            resume=options.resume,
+            validate=validate if settings.prompts else None,
+            meter=meter,
+        )
     backend.adapter = replace(
         backend.adapter,
         training={"digest": digest, "records": len(records), "steps": settings.loop.steps},
     )
     if process.is_main_process:
         backend.save(out / "adapter")
+        write_json(out / "cost.json", meter.read().to_dict())
         print(out / "adapter")
     process.destroy_process_group()  # one that dies before the other aborts it at its exit
 

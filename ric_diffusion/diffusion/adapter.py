@@ -28,7 +28,7 @@ from ric_diffusion.diffusion import modulation
 from ric_diffusion.diffusion.lora import CONFIG_KEY, LORA_FILE, Lora
 from ric_diffusion.errors import InputError
 from ric_diffusion.files import replacing_folder, write_json
-from ric_diffusion.rewards import MAPPINGS, RewardSpace, checks
+from ric_diffusion.rewards import MAPPINGS, Curve, RewardSpace, calibration, checks
 
 FORMAT_VERSION = 1
 ABOUT_FILE = "ric_adapter.json"
@@ -40,7 +40,8 @@ class Adapter:
     """All of an adapter but the LoRA weights, which live in the U-Net once loaded.
 
     ``sampling`` holds the pipeline arguments the adapter was validated with (guidance_scale,
-    num_inference_steps): what command line and app use unless told otherwise.
+    num_inference_steps): what command line and app use unless told otherwise. ``calibration`` holds
+    a curve for each reward whose slider was measured.
     """
 
     base_model: str
@@ -49,6 +50,7 @@ class Adapter:
     mapping: str = "front"
     sampling: Mapping[str, float] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
+    calibration: Mapping[str, Curve] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not isinstance(self.base_model, str):
@@ -60,6 +62,23 @@ class Adapter:
                 f"adapter: conditioned on {self.conditioner.names}, but its reward space holds "
                 f"{self.space.names}; they must agree"
             )
+        for name in self.calibration:
+            checks.known(name, self.space.names, "calibration")
+
+    def reachable(self, targets: Mapping[str, float]) -> dict[str, float]:
+        """Targets in z, each moved to the nearest value its calibration says can be had."""
+        return {
+            name: self.calibration[name].clamp(z) if name in self.calibration else z
+            for name, z in targets.items()
+        }
+
+    def requests(self, targets: Mapping[str, float]) -> dict[str, float]:
+        """What the model has to read so that it gives these targets, in z."""
+        asked = {
+            name: self.calibration[name].request(z) if name in self.calibration else z
+            for name, z in targets.items()
+        }
+        return self.conditioner.used(asked)
 
     @property
     def encoder(self) -> RewardEncoder | None:
@@ -87,6 +106,7 @@ class Adapter:
             "mapping": self.mapping,
             "sampling": dict(self.sampling),
             "training": dict(self.training),
+            "calibration": {name: curve.to_dict() for name, curve in self.calibration.items()},
         }
 
     def save(self, folder: Path, lora: Lora) -> None:
@@ -125,6 +145,7 @@ class Adapter:
                 mapping=about["mapping"],
                 sampling=checks.mapping(about["sampling"], "sampling"),
                 training=checks.mapping(about["training"], "training"),
+                calibration=calibration.curves(about["calibration"]),
             )
         except InputError as error:
             named = str(error).startswith(str(folder))
@@ -163,13 +184,24 @@ def resolve(path_or_id: str | Path, subfolder: str = "", **hub: Any) -> Path:
 
 
 def card(adapter: Adapter) -> str:
-    """The adapter's model card, slider ranges included."""
+    """The adapter's model card, with the ranges of the sliders, and how much of them calibrated
+    ones reach."""
+    header = ["reward", "unit", "range (z)", "mean", "one z"]
     rows = [
-        f"| {reward.name} | {reward.unit} | {low:+.2f} … {high:+.2f} | {reward.mean:.2f} "
-        f"| {reward.std:.2f} |"
+        [reward.name, reward.unit, _ends(*adapter.space.range(reward.name)), f"{reward.mean:.2f}",
+         f"{reward.std:.2f}"]
         for reward in adapter.space.rewards
-        for low, high in [adapter.space.range(reward.name)]
-    ]
+    ]  # fmt: skip
+    said = []
+    if curves := adapter.calibration:
+        header.append("reachable (z)")
+        for row in rows:
+            row.append(_ends(*curves[row[0]].reach) if row[0] in curves else "not calibrated")
+        said = [
+            "",
+            "A calibrated slider gives on average what it is asked, as far as that was measured to "
+            "be reachable; beyond, it gives the nearest that is.",
+        ]
     name = next(iter(adapter.space.names))
     return "\n".join(
         [
@@ -184,9 +216,8 @@ def card(adapter: Adapter) -> str:
             f"An adapter for `{adapter.base_model}` with {len(adapter.space.names)} reward "
             f"sliders, in {adapter.conditioner.mode} mode, made with ric-diffusion.",
             "",
-            "| reward | unit | range (z) | mean | one z |",
-            "| --- | --- | --- | --- | --- |",
-            *rows,
+            *("| " + " | ".join(row) + " |" for row in [header, ["---"] * len(header), *rows]),
+            *said,
             "",
             "```python",
             "from ric_diffusion import RiCStableDiffusionPipeline",
@@ -198,3 +229,7 @@ def card(adapter: Adapter) -> str:
             "",
         ]
     )
+
+
+def _ends(low: float, high: float) -> str:
+    return f"{low:+.2f} … {high:+.2f}"

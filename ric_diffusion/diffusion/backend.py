@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
-from PIL import Image
 
 from ric_diffusion.backend import Batch
 from ric_diffusion.conditioning.conditioner import (
@@ -30,6 +29,7 @@ from ric_diffusion.diffusion.lora import LORA_NAME
 from ric_diffusion.diffusion.modulation import time_width
 from ric_diffusion.diffusion.objective import denoising_loss, plain_attention
 from ric_diffusion.diffusion.pipeline import RiCStableDiffusionPipeline
+from ric_diffusion.diffusion.sampler import DiffusionSampler
 from ric_diffusion.errors import InputError, suggest
 from ric_diffusion.rewards import RewardSpace
 
@@ -93,7 +93,7 @@ class DiffusionConfig:
                 raise ValueError(f"sampling: unknown field {key!r}{suggest(key, accepted)}")
 
 
-class DiffusionBackend:
+class DiffusionBackend(DiffusionSampler):
     """A Stable Diffusion pipeline with an adapter in training."""
 
     def __init__(
@@ -102,10 +102,9 @@ class DiffusionBackend:
         """``pipe`` with its adapter in place; without ``config``, to sample from only."""
         if pipe.adapter is None:
             raise InputError("the pipeline has no adapter; call load_adapter first")
-        self.pipe = pipe
+        super().__init__(pipe)
         self.config = config or DiffusionConfig()
         self.adapter = pipe.adapter
-        self.sampling: Mapping[str, Any] = self.adapter.sampling
         self.records: Sequence[Record] = ()
         self.moments = torch.empty(0)
         self.z: list[dict[str, float]] = []
@@ -209,21 +208,6 @@ class DiffusionBackend:
         states = torch.stack([self.states[text] for text in texts]).to(self.pipe.device)
         return conditioner.context(states, targets)
 
-    @torch.no_grad()
-    def sample(
-        self,
-        prompts: Sequence[str],
-        targets: Sequence[Mapping[str, float]],
-        seeds: Sequence[int],
-    ) -> list[Image.Image]:
-        """One picture per prompt, each from its own seed."""
-        self.pipe.unet.eval()
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        output = self.pipe(
-            list(prompts), targets=list(targets), generator=generators, **self.sampling
-        )
-        return list(output.images)
-
     def save(self, folder: Path) -> None:
         self.pipe.adapter = self.adapter
         self.pipe.save_adapter(folder)
@@ -231,7 +215,8 @@ class DiffusionBackend:
     def load(self, folder: Path) -> None:
         """Go on training an adapter that ``save`` wrote, of the same shape and rewards.
 
-        Its statistics come along: they say what its reward values mean.
+        Its statistics come along: they say what its reward values mean. Its calibration does not:
+        it says what the weights gave that are about to change.
         """
         from peft.utils import set_peft_model_state_dict
 
@@ -251,7 +236,7 @@ class DiffusionBackend:
         lora.check_fit(self.pipe.unet, weights)
         set_peft_model_state_dict(self.pipe.unet, dict(weights.tensors), adapter_name=LORA_NAME)
         _to(stored.conditioner, self.pipe.device)
-        self.adapter = self.pipe.adapter = stored
+        self.adapter = self.pipe.adapter = replace(stored, calibration={})
         self.z = self._normalized()
 
     def _caption(self, index: int, draws: Sequence[float]) -> str:

@@ -68,6 +68,23 @@ def denoising_loss(
     steps = scheduler.config.num_train_timesteps
     t = stratified_timesteps(len(latents), steps, generator, shift=timestep_shift)
     t = t.to(latents.device)
+    kind = scheduler.config.prediction_type
+    weights = snr_weights(scheduler.alphas_cumprod, kind, min_snr_gamma).to(latents.device)[t]
+    return (weights * squared_errors(unet, scheduler, latents, context, noise, t)).mean()
+
+
+def squared_errors(
+    unet: torch.nn.Module,
+    scheduler: Any,
+    latents: torch.Tensor,
+    context: torch.Tensor,
+    noise: torch.Tensor,
+    t: torch.Tensor,
+) -> torch.Tensor:
+    """Mean squared error of the U-Net's prediction for each of the latents: (B,).
+
+    ``noise`` (B, C, H, W) is mixed in to the level of the timesteps ``t`` (B,).
+    """
     # Not the scheduler's add_noise: those made for sampling scale it otherwise (Euler) or know only
     # the timesteps they were last set to (DPM-Solver), and a model's folder names any of them.
     alpha = scheduler.alphas_cumprod.to(latents)[t].view(-1, 1, 1, 1)
@@ -77,5 +94,4 @@ def denoising_loss(
         raise ValueError(f"prediction_type {kind!r}: only 'epsilon' and 'v_prediction' are trained")
     aim = noise if kind == "epsilon" else alpha**0.5 * noise - (1 - alpha) ** 0.5 * latents
     predicted = unet(noisy, t, encoder_hidden_states=context).sample.float()
-    weights = snr_weights(scheduler.alphas_cumprod, kind, min_snr_gamma).to(latents.device)[t]
-    return (weights * F.mse_loss(predicted, aim.float(), reduction="none").mean((1, 2, 3))).mean()
+    return F.mse_loss(predicted, aim.float(), reduction="none").mean((1, 2, 3))

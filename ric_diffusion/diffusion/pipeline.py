@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import inspect
 import json
+import logging
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -27,6 +29,9 @@ BUNDLED = {"emoji-64": ASSETS / "emoji-64"}
 ADAPTER_SUBFOLDER = "ric_adapter"
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "token")
 
+TOLD = 0.05  # z; a target moved by less is not worth a line
+
+_log = logging.getLogger(__name__)
 _Stock: Any = StableDiffusionPipeline if TYPE_CHECKING else object
 
 Values = Mapping[str, float] | Sequence[Mapping[str, float]]
@@ -123,6 +128,25 @@ class RiCMixin(_Stock):
             lora.restore(self.unet, self._merged.lora, self._merged.originals)
         self.adapter = self._merged = None
 
+    @contextmanager
+    def without_adapter(self) -> Iterator[None]:
+        """The U-Net as the base model has it inside the block, also with an adapter in training."""
+        merged, adapter = self._merged, self.adapter
+        training = merged is None and lora.LORA_NAME in getattr(self.unet, "peft_config", {})
+        if merged is not None:
+            lora.restore(self.unet, merged.lora, merged.originals)
+        elif training:
+            self.unet.disable_adapters()
+        self.adapter = None  # and with it what reward tokens do to the time embedding
+        try:
+            yield
+        finally:
+            self.adapter = adapter
+            if merged is not None:
+                lora.merge(self.unet, merged.lora)
+            elif training:
+                self.unet.enable_adapters()
+
     def save_adapter(self, folder: str | Path) -> None:
         """Write the loaded adapter, or the one in training, as a folder of its own."""
         if self.adapter is None:
@@ -136,18 +160,12 @@ class RiCMixin(_Stock):
         The U-Net is written without the adapter; the pipeline is unchanged afterwards.
         """
         folder = Path(save_directory)
-        merged = self._merged
         if self.adapter is not None:
             self.save_adapter(folder / ADAPTER_SUBFOLDER)
         else:  # from_pretrained would load one left by an earlier save
             shutil.rmtree(folder / ADAPTER_SUBFOLDER, ignore_errors=True)
-        if merged is not None:
-            lora.restore(self.unet, merged.lora, merged.originals)
-        try:
+        with self.without_adapter():
             super().save_pretrained(save_directory, **kwargs)
-        finally:
-            if merged is not None:
-                lora.merge(self.unet, merged.lora)
         index = folder / "model_index.json"
         stock = next(c for c in type(self).__mro__ if c.__module__.startswith("diffusers."))
         write_json(index, json.loads(index.read_text()) | {"_class_name": stock.__name__})
@@ -237,15 +255,17 @@ class RiCMixin(_Stock):
         arguments = {**given, **more}
         count = _prompt_count(arguments)
         used = self.targets_for(count, preference=preference, targets=targets, mapping=mapping)
+        negative = self.targets_for(count, targets=negative_targets, name="negative_targets")
         if not (isinstance(contrast, int | float) and 0 <= contrast < math.inf):
             raise InputError(f"contrast {contrast!r}: give a number from 0 up")
-        if negative_targets is None:
-            negative = [{name: -contrast * z for name, z in t.items() if contrast} for t in used]
-        else:
-            negative = self.targets_for(count, targets=negative_targets, name="negative_targets")
         if self.adapter is not None:
-            used = [self.adapter.conditioner.used(t) for t in used]
-            self._put_context(arguments, used, negative, steered=negative_targets is not None)
+            used = self._reachable(used, warn=targets is not None)
+            negative = self._reachable(negative, warn=True)
+            requests = [self.adapter.requests(t) for t in used]
+            against = [self.adapter.requests(t) for t in negative]
+            if negative_targets is None and contrast:  # the opposite of what the model reads
+                against = [{name: -contrast * z for name, z in t.items()} for t in requests]
+            self._put_context(arguments, requests, against, steered=negative_targets is not None)
         output = super().__call__(**arguments)
         if not isinstance(output, StableDiffusionPipelineOutput):
             return output
@@ -255,6 +275,22 @@ class RiCMixin(_Stock):
             nsfw_content_detected=output.nsfw_content_detected,
             targets=[dict(t) for t in used for _ in range(per_prompt)],
         )
+
+    def _reachable(self, targets: list[dict[str, float]], *, warn: bool) -> list[dict[str, float]]:
+        """Targets moved into the reachable range where that was measured, and said so; else what
+        the conditioning can say (text rounds)."""
+        assert self.adapter is not None
+        moved: dict[str, tuple[float, float]] = {}
+        found = []
+        for each in targets:
+            reached = self.adapter.reachable(each)
+            moved |= {k: (each[k], z) for k, z in reached.items() if abs(z - each[k]) > TOLD}
+            plain = self.adapter.conditioner.used(each)
+            calibrated = self.adapter.calibration
+            found.append({k: z if k in calibrated else plain[k] for k, z in reached.items()})
+        for name, (asked, z) in moved.items() if warn else ():
+            _log.warning("%s: %.2f z is beyond the reachable range; %.2f is used", name, asked, z)
+        return found
 
     def _put_context(
         self,

@@ -1,15 +1,18 @@
 """Reward space, preference → targets, the front. Pure numpy."""
 
-from ric_diffusion.rewards.front import directions, fit_front, nondominated
+from ric_diffusion.rewards.calibration import Curve
+from ric_diffusion.rewards.front import directions, fit_front, hypervolume, nondominated
 from ric_diffusion.rewards.mappings import MAPPINGS, to_targets
 from ric_diffusion.rewards.space import Reward, RewardSpace
 
 __all__ = [
     "MAPPINGS",
+    "Curve",
     "Reward",
     "RewardSpace",
     "directions",
     "fit_front",
+    "hypervolume",
     "nondominated",
     "to_targets",
 ]

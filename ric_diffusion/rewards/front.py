@@ -21,6 +21,16 @@ def nondominated(points: Array) -> NDArray[np.bool_]:
     return mask
 
 
+def hypervolume(points: Array, reference: Array) -> float:
+    """Volume that points (F, n) dominate above the reference point (n,), as in Zitzler & Thiele
+    1999: each reward's unit, multiplied.
+
+    A point that is not above the reference in every reward adds nothing.
+    """
+    above = points[(points > reference).all(axis=1)]
+    return float(moocore.hypervolume(above, ref=reference, maximise=True)) if len(above) else 0.0
+
+
 def fit_front(z: Array, lows: Array, highs: Array) -> Array:
     """The front the samples reach together: z (N, n), reachable range lows and highs (n,) → (F, n).
 

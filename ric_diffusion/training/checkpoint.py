@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from ric_diffusion.cost import Cost
 from ric_diffusion.errors import InputError
 from ric_diffusion.files import replacing_folder, write_json
 
@@ -68,13 +69,15 @@ def newest(folder: Path) -> Path | None:
     return found[max(found)] if found else None
 
 
-def save(folder: Path, state: State, *, digest: str) -> None:
-    """Write ``folder/step-N`` and drop the older ones. ``digest`` names the run."""
+def save(folder: Path, state: State, *, digest: str, cost: Cost | None = None) -> None:
+    """Write ``folder/step-N`` and drop the older ones. ``digest`` names the run, ``cost`` is what
+    it has spent."""
     for torn in folder.glob(".tmp-*"):  # of a process that was killed while it wrote
         shutil.rmtree(torn)
     with replacing_folder(folder / f"step-{state.step}") as temporary:
         save_file(state.tensors(), temporary / "state.safetensors")
         about = {"step": state.step, "losses": state.losses, "digest": digest}
+        about["cost"] = (cost or Cost()).to_dict()
         write_json(temporary / "state.json", about)
     for other in folder.glob("step-*"):
         if _STEP.fullmatch(other.name) and other.name != f"step-{state.step}":
@@ -92,8 +95,10 @@ def check(folder: Path, *, digest: str) -> dict[str, Any]:
     return about
 
 
-def load(folder: Path, state: State, *, digest: str) -> None:
-    """Read one checkpoint into ``state``; InputError if another run wrote it."""
+def load(folder: Path, state: State, *, digest: str) -> Cost:
+    """Read one checkpoint into ``state`` and return what the run had spent; InputError if another
+    run wrote it."""
     about = check(folder, digest=digest)
     state.restore(load_file(folder / "state.safetensors"))
     state.step, state.losses = about["step"], about.get("losses", [])
+    return Cost.from_dict(about["cost"])

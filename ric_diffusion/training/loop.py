@@ -17,6 +17,7 @@ from accelerate import Accelerator
 from tqdm.auto import tqdm
 
 from ric_diffusion.backend import Batch, Trainable
+from ric_diffusion.cost import Meter
 from ric_diffusion.files import write_text
 from ric_diffusion.training import checkpoint
 
@@ -130,11 +131,13 @@ def fit(
     digest: str,
     resume: bool = False,
     validate: Callable[[int], Any] | None = None,
+    meter: Meter | None = None,
 ) -> None:
     """Train ``backend`` on ``count`` prepared records; leaves the averaged weights in it.
 
     ``digest`` names settings and data together: a checkpoint with another digest is refused.
-    ``validate(step)`` is called with the averaged weights in place. Interrupt it anywhere: with
+    ``validate(step)`` is called with the averaged weights in place. A running ``meter`` is
+    kept with the checkpoints, so that it goes on counting where it was. Interrupt it anywhere: with
     ``resume`` the run continues bit for bit as if it had not been stopped.
     """
     # Precision is the config's, not the process's: accelerate fixes its own once for all runs.
@@ -151,10 +154,12 @@ def fit(
     state = checkpoint.State(parameters, average, optimizer)
     checkpoints = out / "checkpoints"
     if resume and (last := checkpoint.newest(checkpoints)):
-        checkpoint.load(last, state, digest=digest)
+        spent = checkpoint.load(last, state, digest=digest)
+        if meter:
+            meter.add(spent)
     log = Log(out, state.step) if accelerator.is_main_process else None
     try:
-        _run(backend, count, config, checkpoints, digest, state, accelerator, log, validate)
+        _run(backend, count, config, checkpoints, digest, state, accelerator, log, validate, meter)
     finally:
         if log:
             log.close()
@@ -171,6 +176,7 @@ def _run(
     accelerator: Accelerator,
     log: Log | None,
     validate: Callable[[int], Any] | None,
+    meter: Meter | None,
 ) -> None:
     saved = time.monotonic()
     with tqdm(
@@ -186,13 +192,15 @@ def _run(
                 log(state.step, loss=loss, learning_rate=state.optimizer.param_groups[0]["lr"])
                 bar.set_postfix(loss=f"{loss:.4f}")
                 state.losses.clear()
-            if log and (last or time.monotonic() - saved > 60 * config.checkpoint_minutes):
-                checkpoint.save(checkpoints, state, digest=digest)
-                saved = time.monotonic()
             due = config.validate_every and state.step % config.validate_every == 0
             if log and validate and due:
                 with averaged(state):
                     validate(state.step)
+            # After validation, which is part of the cost that a resumed run begins with.
+            if log and (last or time.monotonic() - saved > 60 * config.checkpoint_minutes):
+                cost = meter.read() if meter else None
+                checkpoint.save(checkpoints, state, digest=digest, cost=cost)
+                saved = time.monotonic()
 
 
 def update(

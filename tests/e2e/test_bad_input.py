@@ -6,46 +6,6 @@ import shutil
 import pytest
 import yaml
 
-
-@pytest.fixture
-def place(root, tiny, tmp_path, monkeypatch):
-    """The working folder, with a few things in it that are no models and no folders to write to."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "a_file").write_text("x")
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "bogus").mkdir()
-    (tmp_path / "bogus" / "model_index.json").write_text('{"_class_name": "SomePipeline"}')
-    (tmp_path / "torn").mkdir()
-    (tmp_path / "torn" / "ric_adapter.json").write_text('{"format_ver')
-    (tmp_path / "future").mkdir()
-    (tmp_path / "future" / "ric_adapter.json").write_text('{"format_version": 99}')
-    return tmp_path
-
-
-@pytest.fixture
-def refused(ric, root, place):
-    """refused(said, *args): checks all that is said above; "{root}" is the tiny model's folder."""
-
-    def run(said, *args):
-        before = listing(place), listing(root)
-        done = ric(*[str(arg).format(root=root) for arg in args])
-        assert done.code == 2, done
-        assert done.out == ""
-        assert len(done.err.splitlines()) == 1, done.err
-        assert done.err.startswith(f"ric {args[0]}: ")
-        assert said in done.err
-        assert (listing(place), listing(root)) == before
-
-    return run
-
-
-def listing(folder):
-    return {
-        str(path): path.stat().st_mtime_ns if path.is_file() else None
-        for path in sorted(folder.rglob("*"))
-    }
-
-
 MODEL = ["--model", "{root}/model"]
 ADAPTER = ["--adapter", "{root}/embedding/adapter"]
 BOTH = [*MODEL, *ADAPTER]

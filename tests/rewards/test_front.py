@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from ric_diffusion.rewards.front import directions, fit_front, nondominated
+from ric_diffusion.rewards.front import directions, fit_front, hypervolume, nondominated
 
 
 def normal(correlation, count=8000, seed=0):
@@ -96,3 +98,27 @@ def test_the_order_of_the_rewards_does_not_matter(n):
     again = fit_front(z[:, order], lows[order], highs[order])
     assert len(front) == len(again)
     assert all(np.isclose(front, point).all(axis=1).any() for point in again)
+
+
+def test_hypervolume_by_hand():
+    points = np.array([[1.0, 2], [2, 1], [0.5, 0.5]])  # the last is dominated
+    assert hypervolume(points, np.zeros(2)) == pytest.approx(3)
+    assert hypervolume(points, np.array([-1.0, 0])) == pytest.approx(5)
+    assert hypervolume(np.array([[2.0, 3, 4]]), np.array([1.0, 1, 1])) == pytest.approx(6)
+    assert hypervolume(np.array([[2.0], [5]]), np.array([-2.0])) == pytest.approx(7)
+
+
+def test_hypervolume_of_points_not_above_the_reference():
+    reference = np.array([-2.0, -2])
+    assert hypervolume(np.array([[-2.0, 5], [9, -3], [np.nan, 1]]), reference) == 0
+    assert hypervolume(np.zeros((0, 2)), reference) == 0
+    assert hypervolume(np.array([[-1.0, -1], [9, -3]]), reference) == pytest.approx(1)
+
+
+@given(st.data(), st.integers(1, 3))
+def test_hypervolume_counts_the_unit_cells_below(data, n):
+    corners = st.lists(st.integers(-1, 4), min_size=n, max_size=n)
+    points = np.array(data.draw(st.lists(corners, min_size=1, max_size=6)), float)
+    cells = np.array(np.meshgrid(*[np.arange(4) + 0.5] * n)).reshape(n, -1).T
+    inside = (cells[:, None, :] < points[None]).all(axis=2).any(axis=1)
+    assert hypervolume(points, np.zeros(n)) == pytest.approx(inside.sum())

@@ -89,9 +89,9 @@ def test_log_ahead_of_the_checkpoint(toy, tmp_path, whole, monkeypatch):
     # Checkpoints come by the clock: what was logged since the last one is done again.
     save = checkpoint.save
 
-    def seldom(folder, state, *, digest):
+    def seldom(folder, state, *, digest, cost):
         if state.step in (10, 40):
-            save(folder, state, digest=digest)
+            save(folder, state, digest=digest, cost=cost)
 
     monkeypatch.setattr(checkpoint, "save", seldom)
     with pytest.raises(KeyboardInterrupt):

@@ -1,0 +1,1 @@
+"""What rewards in context is measured against: small, real, and on the same model and rewards."""

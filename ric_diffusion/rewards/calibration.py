@@ -1,0 +1,91 @@
+"""Calibration: what a model gives for what it is asked, turned around. Pure numpy."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ric_diffusion.errors import InputError
+from ric_diffusion.rewards import checks
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """One reward, swept alone: at ``requested`` z the model gives ``obtained`` z on average.
+
+    Both rise strictly. The reachable range is that of ``obtained``.
+    """
+
+    requested: tuple[float, ...]
+    obtained: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        for key in ("requested", "obtained"):
+            values = checks.numbers(getattr(self, key), f"calibration: {key}")
+            if len(values) < 2 or any(np.diff(values) <= 0):
+                raise InputError(f"calibration: {key} must be two or more numbers that rise")
+            object.__setattr__(self, key, values)
+        if len(self.requested) != len(self.obtained):
+            raise InputError("calibration: requested and obtained must be as long as each other")
+
+    @classmethod
+    def fit(cls, requested: ArrayLike, obtained: ArrayLike) -> Self | None:
+        """The curve through a sweep's means, both (P,); None if nothing rises in it.
+
+        Means that are not known (NaN) are left out. Those that fall are pooled first (isotonic
+        regression, Barlow et al. 1972), since a slider that turns back cannot be turned around.
+        """
+        x, y = np.asarray(requested, float), np.asarray(obtained, float)
+        order = np.argsort(x, kind="stable")
+        order = order[np.isfinite(y[order])]
+        x, y = _pooled(x[order], y[order])
+        if len(x) < 2:
+            return None
+        return cls(requested=tuple(x.tolist()), obtained=tuple(y.tolist()))
+
+    @property
+    def reach(self) -> tuple[float, float]:
+        """The lowest and the highest z that can be had."""
+        return self.obtained[0], self.obtained[-1]
+
+    def request(self, z: float) -> float:
+        """What to ask the model for so that it gives ``z``, or the nearest it can give."""
+        return float(np.interp(z, self.obtained, self.requested))
+
+    def clamp(self, z: float) -> float:
+        """``z``, or the nearest value that can be had."""
+        return float(np.clip(z, *self.reach))
+
+    def to_dict(self) -> dict[str, list[float]]:
+        return {"requested": list(self.requested), "obtained": list(self.obtained)}
+
+    @classmethod
+    def from_dict(cls, stored: Any) -> Self:
+        given = checks.fields(stored, ("requested", "obtained"), "calibration")
+        return cls(**given)
+
+
+def curves(stored: Mapping[str, Any]) -> dict[str, Curve]:
+    """Curves by reward, from the JSON of `Curve.to_dict`."""
+    return {
+        name: Curve.from_dict(value)
+        for name, value in checks.mapping(stored, "calibration").items()
+    }
+
+
+def _pooled(x: Array, y: Array) -> tuple[Array, Array]:
+    """Neighbouring points whose y does not rise become one point, their mean in both."""
+    blocks: list[tuple[float, float, int]] = []
+    for point in zip(x.tolist(), y.tolist(), strict=True):
+        block = (*point, 1)
+        while blocks and blocks[-1][1] >= block[1]:
+            a, b, n = blocks.pop()
+            m = n + block[2]
+            block = ((a * n + block[0] * block[2]) / m, (b * n + block[1] * block[2]) / m, m)
+        blocks.append(block)
+    pooled = np.array(blocks).reshape(-1, 3)
+    return pooled[:, 0], pooled[:, 1]

@@ -1,0 +1,197 @@
+"""ric evaluate: the report, its samples, and that nothing is done twice."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ric_diffusion import RewardSpace
+from ric_diffusion.diffusion.sampler import DiffusionSampler
+from ric_diffusion.evaluation.scoring import load_scorers, scores_of
+from ric_diffusion.evaluation.sweep import target_line
+from ric_diffusion.rewards import to_targets
+from support.processes import starter
+
+REWARDS = ["compressibility", "colorfulness"]
+REPORT = {"metrics.json", "front.png", "control.png", "grid.png", "index.html", "models"}
+POINTS, SEEDS = 3, 2
+OTHERS = [
+    ("other model;", "--steps", 2),
+    ("other model, points;", "--steps", 1, "--mapping", "linf"),
+    ("other seeds;", "--steps", 1, "--seeds", 3),
+]
+# torchrun: on a CPU `accelerate launch` starts several processes only through MPI.
+LAUNCH = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--local_addr", "localhost"]
+LAUNCH += ["--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0"]
+
+
+@pytest.fixture
+def space(root):
+    about = json.loads((root / "embedding" / "adapter" / "ric_adapter.json").read_text())
+    return RewardSpace.from_dict(about["reward_space"])
+
+
+@pytest.fixture
+def arguments(root, tmp_path):
+    """arguments(*more): the tiny model on two prompts, into tmp_path/report."""
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("# what the tiny model was trained on\nred apple\n\ncat face\n")
+
+    def listed(*more, out=tmp_path / "report", adapters=("embedding",)):
+        given = [root / name / "adapter" if name != "none" else name for name in adapters]
+        adapter = ["--adapter", *given] if given else []
+        return ["evaluate", "--model", root / "model", *adapter, "--prompts", prompts, "--points",
+                POINTS, "--seeds", SEEDS, "--out", out, *more]  # fmt: skip
+
+    return listed
+
+
+@pytest.fixture
+def report(ric, arguments, tmp_path):
+    """report(*more): metrics.json of a run that went well."""
+
+    def run(*more, out=tmp_path / "report", **options):
+        done = ric(*arguments(*more, out=out, **options))
+        assert done.code == 0, done.err
+        assert done.out == f"{out / 'index.html'}\n"
+        return json.loads((out / "metrics.json").read_text())
+
+    return run
+
+
+@pytest.fixture
+def no_drawing(monkeypatch):
+    def refuse(*args):
+        raise AssertionError("a sample is drawn")
+
+    return lambda: monkeypatch.setattr(DiffusionSampler, "sample", refuse)
+
+
+def test_one_adapter(report, space, tmp_path, no_drawing):
+    metrics = report("--steps", 2, "--scorers", "incompressibility:resize=none")
+    out = tmp_path / "report"
+    assert {path.name for path in out.iterdir()} == REPORT
+    assert metrics["prompts"] == ["red apple", "cat face"] and metrics["seeds"] == [1001, 1002]
+    assert [reward["name"] for reward in metrics["rewards"]] == REWARDS
+    (model,) = metrics["models"]
+    assert model["name"] == "embedding"
+    assert model["about"]["sampling"] == {"guidance_scale": 3.0, "num_inference_steps": 2}
+    assert model["samples"] == 3 * POINTS * 2 * SEEDS
+    # two steps, and guidance passes every sample twice
+    assert model["cost"]["forwards"] == 2 * 2 * model["samples"]
+    assert [sweep["reward"] for sweep in model["control"]] == REWARDS
+    for sweep in model["control"]:
+        line = target_line(space, sweep["reward"], POINTS)
+        assert sweep["requested"] == pytest.approx([t[sweep["reward"]] for t in line])
+    for point in model["points"]:
+        assert point["targets"] == pytest.approx(to_targets(point["preference"], space, "front"))
+        # The files are the samples: scored again, they give what the report says.
+        files = [file for row in point["files"] for file in row]
+        images = [Image.open(out / file) for file in files]
+        assert len(images) == 2 * SEEDS
+        scores = scores_of(images, [""] * len(images), load_scorers(space))
+        assert list(point["scores"].values()) == pytest.approx(scores.mean(axis=0).tolist())
+        z = space.normalize(scores).mean(axis=0)
+        obtained = [point["obtained"][name]["value"] for name in REWARDS]
+        assert obtained == pytest.approx(z.tolist())
+        held_out = point["held_out"]["incompressibility"]["value"]
+        assert held_out == pytest.approx(-point["scores"]["compressibility"], abs=1e-5)
+    page = (out / "index.html").read_text()
+    assert "red apple" in page and "embedding" in page
+
+    no_drawing()
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    assert report("--steps", 2, "--scorers", "incompressibility:resize=none") == metrics
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_compared(report, tmp_path, no_drawing):
+    metrics = report("--steps", 2, adapters=("embedding", "none", "text"))
+    first, base, text = metrics["models"]
+    assert [model["name"] for model in (first, base, text)] == ["embedding", "no adapter", "text"]
+    assert first["hypervolume_ratio"] is None
+    assert base["hypervolume_ratio"] and text["hypervolume_ratio"]
+    (point,) = base["points"]
+    assert point["preference"] is None and base["control"] == []
+    assert base["about"]["sampling"] == first["about"]["sampling"]
+    assert text["about"]["mode"] == "text"
+    assert len({model["about"]["weights"] for model in (first, base, text)}) == 3
+    # The samples of the three differ, so each was drawn under its own adapter.
+    seen = {
+        (tmp_path / "report" / model["points"][0]["files"][0][0]).read_bytes()
+        for model in (first, base, text)
+    }
+    assert len(seen) == 3
+
+    # One of them alone is in that folder already, whatever it was compared with.
+    no_drawing()
+    again = report("--steps", 2, adapters=("text",))["models"][0]
+    assert {k: v for k, v in again.items() if k != "hypervolume_ratio"} == {
+        k: v for k, v in text.items() if k != "hypervolume_ratio"
+    }
+
+
+def test_interrupted(ric, arguments, report, tmp_path, monkeypatch):
+    sample, calls = DiffusionSampler.sample, []
+
+    def stopping(self, prompts, targets, seeds):
+        calls.append(len(prompts))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return sample(self, prompts, targets, seeds)
+
+    whole = report("--steps", 1, out=tmp_path / "whole")
+    monkeypatch.setattr(DiffusionSampler, "sample", stopping)
+    done = ric(*arguments("--steps", 1))
+    assert (done.code, done.out) == (1, "")
+    assert done.err.splitlines()[-1] == (
+        "ric evaluate: interrupted; run it again to go on where it stopped"
+    )
+    found = report("--steps", 1)
+    assert sum(calls) == found["models"][0]["samples"] + calls[1]
+    for metrics in (whole, found):
+        metrics["models"][0]["cost"].pop("seconds")
+    assert found == whole
+
+
+def test_other_settings(ric, arguments, report, tmp_path):
+    report("--steps", 1)
+    before = (tmp_path / "report" / "metrics.json").read_bytes()
+    for said, *more in OTHERS:
+        done = ric(*arguments(*more))
+        assert (done.code, done.out) == (2, "")
+        assert said in done.err and len(done.err.splitlines()) == 1
+    assert (tmp_path / "report" / "metrics.json").read_bytes() == before
+
+
+def test_two_processes_are_one(report, arguments, tmp_path):
+    alone = report("--steps", 1, out=tmp_path / "one")
+    with starter() as start:
+        given = arguments("--steps", 1, out=tmp_path / "two")
+        process = start(*LAUNCH, "-m", "ric_diffusion", *given)
+        out, err = process.communicate(timeout=600)
+    assert process.returncode == 0, err
+    assert out == f"{tmp_path / 'two' / 'index.html'}\n"
+    shared = json.loads((tmp_path / "two" / "metrics.json").read_text())
+    journals = sorted((tmp_path / "two").glob("models/*/drawn-*.jsonl"))
+    assert [path.name for path in journals] == ["drawn-0.jsonl", "drawn-1.jsonl"]
+    for metrics in (alone, shared):
+        metrics["models"][0]["cost"].pop("seconds")
+    assert shared == alone
+
+
+def test_own_adapter_and_the_model_without(ric, root, tmp_path, arguments, no_drawing):
+    """A model that brings an adapter is measured with it, unless told otherwise."""
+    shutil.copytree(root / "model", tmp_path / "own")
+    shutil.copytree(root / "embedding" / "adapter", tmp_path / "own" / "ric_adapter")
+    given = arguments("--steps", 1, adapters=())
+    given[given.index("--model") + 1] = tmp_path / "own"
+    assert ric(*given).code == 0
+    (model,) = json.loads((tmp_path / "report" / "metrics.json").read_text())["models"]
+    assert model["name"] == "own" and len(model["points"]) == POINTS
+    assert ric(*given, "--adapter", "none").code == 0
+    (model,) = json.loads((tmp_path / "report" / "metrics.json").read_text())["models"]
+    assert model["name"] == "no adapter" and len(model["points"]) == 1
+    assert np.isfinite(model["hypervolume"]["value"])
