@@ -1,0 +1,71 @@
+"""What methods reach against what their training cost, drawn from ``metrics.json`` whose models say
+what theirs did."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from ric_diffusion.evaluation.labels import Label, along, place
+from ric_diffusion.evaluation.plots import (
+    LIGHT,
+    Theme,
+    blank_panels,
+    colour_of,
+    marker_of,
+    with_ends,
+)
+
+SIZE = 8.0, 5.0  # inches
+MILLION = 1e6
+STEPS = (1, 2, 5)  # of the marks on the axis of costs, in each decade
+
+
+def cost_figure(metrics: Mapping[str, Any], names: Sequence[str], theme: Theme = LIGHT) -> Figure:
+    """Hypervolume with its interval against the forward passes that training took, on a log scale.
+
+    Shown are the models ``names``, each with a ``training_cost``; those that need no training stand
+    left of a line.
+    """
+    shown = [(i, model) for i, model in enumerate(metrics["models"]) if model["name"] in names]
+    spent = np.array([model["training_cost"]["forwards"] for _, model in shown]) / MILLION
+    least, most = cost_range(spent)
+    free = least / 2.8  # where there was no training
+    figure, (axes,) = blank_panels(1, theme, SIZE)
+    axes.set_xscale("log")
+    axes.set_xlim(free / 1.6, most * 2.2)
+    axes.set_xticks([free, *marks(least, most)])
+    axes.set_xticks([], minor=True)
+    axes.set_xticklabels(["none", *(f"{mark:g}" for mark in marks(least, most))])
+    axes.axvline(least / 1.7, color=theme.faint, linewidth=2)
+    axes.set_xlabel("cost of training, million forward passes")
+    axes.set_ylabel("hypervolume")
+    labels, drawn = [], []
+    for (i, model), cost in zip(shown, spent.tolist(), strict=True):
+        x, colour = cost or free, colour_of(theme, i)
+        value, low, high = with_ends(model["hypervolume"])
+        axes.vlines(x, low, high, color=colour, alpha=0.5, linewidth=2)
+        axes.plot(x, value, marker_of(i), color=colour, markersize=8)
+        labels.append(Label(text=model["name"], colour=colour, anchors=np.array([[x, value]])))
+        drawn.append(along(np.array([[x, low], [x, value], [x, high]])))
+    axes.margins(y=0.12)
+    figure.draw_without_rendering()
+    place(axes, labels, np.concatenate(drawn), paper=theme.paper)
+    return figure
+
+
+def cost_range(spent: np.ndarray) -> tuple[float, float]:
+    """The lowest and the highest of the costs (N,) that are not 0."""
+    paid = spent[spent > 0]
+    return (float(paid.min()), float(paid.max())) if len(paid) else (1.0, 1.0)
+
+
+def marks(least: float, most: float) -> list[float]:
+    """1, 2, 5, 10, 20 … from a little below the one end to a little above the other."""
+    low, high = least / 1.4, most * 2
+    decades = range(int(np.floor(np.log10(low))), int(np.floor(np.log10(high))) + 1)
+    every = [step * 10.0**decade for decade in decades for step in STEPS]
+    return [mark for mark in every if low <= mark <= high]
