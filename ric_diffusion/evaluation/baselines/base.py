@@ -79,9 +79,14 @@ class Tuned(BaseModel):
     def draw(
         self, preference: Preference, prompts: Sequence[str], seeds: Sequence[int]
     ) -> list[Image.Image]:
-        distances = np.abs(self.made_for - weights_of(preference, self.space)).sum(axis=1)
-        with merged(self.pipe.unet, self.loras[int(distances.argmin())]):
+        with merged(self.pipe.unet, self.loras[self._nearest(preference)]):
             return super().draw(preference, prompts, seeds)
+
+    def _nearest(self, preference: Preference) -> int:
+        if len(self.loras) == 1:
+            return 0
+        distances = np.abs(self.made_for - weights_of(preference, self.space)).sum(axis=1)
+        return int(distances.argmin())
 
 
 def read_lora(pipe: RiCStableDiffusionPipeline, file: Path) -> lora.Lora:
