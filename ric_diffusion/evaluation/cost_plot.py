@@ -21,6 +21,7 @@ from ric_diffusion.evaluation.plots import (
 
 SIZE = 8.0, 5.0  # inches
 MILLION = 1e6
+APART = 1.08  # methods of equal cost stand beside each other, their costs that factor apart
 STEPS = (1, 2, 5)  # of the marks on the axis of costs, in each decade
 
 
@@ -44,8 +45,9 @@ def cost_figure(metrics: Mapping[str, Any], names: Sequence[str], theme: Theme =
     axes.set_xlabel("cost of training, million forward passes")
     axes.set_ylabel("hypervolume")
     labels, drawn = [], []
-    for (i, model), cost in zip(shown, spent.tolist(), strict=True):
-        x, colour = cost or free, colour_of(theme, i)
+    places = beside_each_other(np.where(spent > 0, spent, free))
+    for (i, model), x in zip(shown, places.tolist(), strict=True):
+        colour = colour_of(theme, i)
         value, low, high = with_ends(model["hypervolume"])
         axes.vlines(x, low, high, color=colour, alpha=0.5, linewidth=2)
         axes.plot(x, value, marker_of(i), color=colour, markersize=8)
@@ -61,6 +63,15 @@ def cost_range(spent: np.ndarray) -> tuple[float, float]:
     """The lowest and the highest of the costs (N,) that are not 0."""
     paid = spent[spent > 0]
     return (float(paid.min()), float(paid.max())) if len(paid) else (1.0, 1.0)
+
+
+def beside_each_other(places: np.ndarray) -> np.ndarray:
+    """Places (N,) on a log scale, equal ones moved apart in their order, around where they were."""
+    found = places.copy()
+    for taken in np.unique(places):
+        equal = np.flatnonzero(places == taken)
+        found[equal] *= APART ** (np.arange(len(equal)) - (len(equal) - 1) / 2)
+    return found
 
 
 def marks(least: float, most: float) -> list[float]:

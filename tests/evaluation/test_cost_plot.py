@@ -10,7 +10,7 @@ from PIL import Image
 
 from ric_diffusion.cost import Cost
 from ric_diffusion.evaluation import plots
-from ric_diffusion.evaluation.cost_plot import cost_figure, cost_range, marks
+from ric_diffusion.evaluation.cost_plot import beside_each_other, cost_figure, cost_range, marks
 from ric_diffusion.evaluation.summary import summarise
 from support.outcomes import outcome_of, setup_of
 
@@ -37,11 +37,14 @@ def test_every_point_is_where_its_numbers_say(metrics):
     volumes = [model["hypervolume"]["value"] for model in metrics["models"]]
     assert points[:, 1].tolist() == pytest.approx(volumes)
     paid = np.array(list(SPENT.values())) > 0
-    assert points[paid, 0].tolist() == pytest.approx([0.7, 0.77, 8.6, 0.7])
-    (left,) = set(points[~paid, 0].tolist())
-    ticks = dict(zip(axes.get_xticks().tolist(), axes.get_xticklabels(), strict=True))
-    assert ticks[left].get_text() == "none" and left < 0.7 / 2
-    assert [ticks[mark].get_text() for mark in (0.5, 1.0, 5.0)] == ["0.5", "1", "5"]
+    # of equal cost, so a little apart: the first and the last, and the two without any
+    assert points[paid, 0].tolist() == pytest.approx([0.7, 0.77, 8.6, 0.7], rel=0.04)
+    assert points[0, 0] < 0.7 < points[-1, 0]
+    left = float(np.sqrt(points[~paid, 0].prod()))
+    ticks = axes.get_xticks().tolist()
+    assert ticks == pytest.approx([left, 0.5, 1, 2, 5, 10]) and left < 0.7 / 2
+    written = [text.get_text() for text in axes.get_xticklabels()]
+    assert written == ["none", "0.5", "1", "2", "5", "10"]
 
 
 def test_labels_stay_clear_of_each_other_and_inside(metrics):
@@ -74,6 +77,12 @@ def test_picture_is_the_same_each_time_and_wide_enough(metrics):
 def test_there_is_always_a_mark(least):
     found = marks(least, least)
     assert found and all(least / 1.4 <= mark <= 2 * least for mark in found)
+
+
+def test_equal_places_are_moved_apart_evenly():
+    found = beside_each_other(np.array([2.0, 5.0, 2.0, 2.0]))
+    assert found[[1, 2]].tolist() == [5.0, 2.0]
+    assert found[0] < 2.0 < found[3] and found[0] * found[3] == pytest.approx(4.0)
 
 
 def test_marks_and_range():
