@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy.optimize import isotonic_regression
 
 from ric_diffusion.evaluation.labels import Label, along, place
 from ric_diffusion.evaluation.plots import (
@@ -21,7 +23,8 @@ from ric_diffusion.evaluation.plots import (
 
 SIZE = 8.0, 5.0  # inches
 MILLION = 1e6
-APART = 1.08  # methods of equal cost stand beside each other, their costs that factor apart
+MARK = 8.0  # size of a mark, points
+APART = 1.08  # so much that methods of equal cost don't hide each other
 STEPS = (1, 2, 5)  # of the marks on the axis of costs, in each decade
 
 
@@ -44,19 +47,30 @@ def cost_figure(metrics: Mapping[str, Any], names: Sequence[str], theme: Theme =
     axes.axvline(least / 1.7, color=theme.faint, linewidth=2)
     axes.set_xlabel("cost of training, million forward passes")
     axes.set_ylabel("hypervolume")
-    labels, drawn = [], []
+    labels, drawn, marked = [], [], []
     places = beside_each_other(np.where(spent > 0, spent, free))
     for (i, model), x in zip(shown, places.tolist(), strict=True):
         colour = colour_of(theme, i)
         value, low, high = with_ends(model["hypervolume"])
         axes.vlines(x, low, high, color=colour, alpha=0.5, linewidth=2)
-        axes.plot(x, value, marker_of(i), color=colour, markersize=8)
-        labels.append(Label(text=model["name"], colour=colour, anchors=np.array([[x, value]])))
-        drawn.append(along(np.array([[x, low], [x, value], [x, high]])))
+        axes.plot(x, value, marker_of(i), color=colour, markersize=MARK)
+        ends = np.array([[x, value], [x, high], [x, low]])
+        labels.append(Label(text=model["name"], colour=colour, anchors=ends))
+        drawn.append(along(ends[[2, 0, 1]]))
+        marked.append(ends[0])
     axes.margins(y=0.12)
     figure.draw_without_rendering()
-    place(axes, labels, np.concatenate(drawn), paper=theme.paper)
+    place(axes, labels, np.concatenate([*drawn, rims(axes, np.array(marked))]), paper=theme.paper)
     return figure
+
+
+def rims(axes: Axes, marked: np.ndarray) -> np.ndarray:
+    """Points around the marks at ``marked`` (N, 2), for labels to keep away from: (16 N, 2)."""
+    turn = np.linspace(0, 2 * np.pi, 16, endpoint=False)
+    radius = MARK / 2 * axes.figure.dpi / 72  # pixels
+    around = radius * np.stack([np.cos(turn), np.sin(turn)], axis=1)
+    pixels = axes.transData.transform(marked)[:, None] + around
+    return axes.transData.inverted().transform(pixels.reshape(-1, 2))
 
 
 def cost_range(spent: np.ndarray) -> tuple[float, float]:
@@ -66,11 +80,15 @@ def cost_range(spent: np.ndarray) -> tuple[float, float]:
 
 
 def beside_each_other(places: np.ndarray) -> np.ndarray:
-    """Places (N,) on a log scale, equal ones moved apart in their order, around where they were."""
-    found = places.copy()
-    for taken in np.unique(places):
-        equal = np.flatnonzero(places == taken)
-        found[equal] *= APART ** (np.arange(len(equal)) - (len(equal) - 1) / 2)
+    """Places (N,) on a log scale, moved as little as leaves every two of them a factor apart; of
+    equal ones the first stays left.
+
+    Least squares under x_(k+1) - x_k >= step is isotonic regression of x_k - k step.
+    """
+    order = np.argsort(places, kind="stable")
+    steps = np.log(APART) * np.arange(len(places))
+    found = np.empty_like(places)
+    found[order] = np.exp(isotonic_regression(np.log(places[order]) - steps).x + steps)
     return found
 
 
