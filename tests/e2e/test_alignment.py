@@ -3,12 +3,16 @@
 import json
 import runpy
 import sys
+from importlib import import_module
 
 import pytest
 import yaml
 from PIL import Image
 
+from ric_diffusion import config as configs
 from ric_diffusion.cli import main
+from ric_diffusion.commands.online import OnlineRun
+from ric_diffusion.commands.train import TrainConfig
 from ric_diffusion.diffusion.sampler import DiffusionSampler
 from ric_diffusion.evaluation import metrics as figures
 from ric_diffusion.training import loop
@@ -205,6 +209,23 @@ def test_three_rewards(benchmark, config, root, tmp_path):
     (model, *_) = json.loads((out / "metrics.json").read_text())["models"]
     corners = [list(point["preference"].values()) for point in model["points"]]
     assert corners == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
+
+
+@pytest.mark.parametrize("name", ["emoji-alignment", "emoji-alignment-three"])
+def test_own_configs_train_the_same_layers(benchmark, name):
+    """They are read without the data, which they name only."""
+    runs = import_module("alignment_runs")
+    config = configs.load_yaml(SCRIPT.parent / "configs" / f"{name}.yaml", runs.Alignment)
+    assert len(config.ddpo_preferences) == 5 and config.points == 11
+    offline, text = (
+        configs.load_yaml(HOME / file, TrainConfig) for file in (config.offline, config.text)
+    )
+    online = configs.load_yaml(HOME / config.online, OnlineRun)
+    assert offline.data == config.data
+    for run in (text, online):
+        assert run.diffusion.lora == offline.diffusion.lora
+        assert run.diffusion.sampling == offline.diffusion.sampling
+    assert config.sft.loop.steps == offline.loop.steps == text.loop.steps
 
 
 @pytest.mark.parametrize(
