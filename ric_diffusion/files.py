@@ -5,11 +5,12 @@ process can leave such a sibling behind, so whoever scans a folder skips hidden 
 """
 
 import ctypes
+import hashlib
 import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,11 @@ def read_json_lines(path: str | os.PathLike[str]) -> list[Any]:
     if len(whole) < len(data):
         os.truncate(path, len(whole))
     return [json.loads(line) for line in whole.splitlines()]
+
+
+def digests(paths: Iterable[Path]) -> list[str]:
+    """SHA-256 of what each file holds."""
+    return [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
 
 
 @contextmanager

@@ -11,15 +11,15 @@ Adding one from another package takes an entry point in the group ``ric.scorers`
 scorer's name, and whose value is a class or function that takes the options as keywords:
 
     [project.entry-points."ric.scorers"]      # the other package's pyproject.toml
-    brightness = "my_package:Brightness"
+    greyness = "my_package:Greyness"
 
-    class Brightness(scorers.BaseScorer):     # any object with the shape of scorers.Scorer will do
-        name = "brightness"                   # the entry point's name
+    class Greyness(scorers.BaseScorer):       # any object with the shape of scorers.Scorer will do
+        name = "greyness"                     # the entry point's name
         unit = "grey level"
 
         def __init__(self, *, gain: float = 1.0) -> None:
             self.options = {"gain": gain}     # scorers.load(name, **options) builds it again
-            self.fingerprint = f"brightness gain={gain} {scorers.RGB_FINGERPRINT}"
+            self.fingerprint = f"greyness gain={gain} {scorers.RGB_FINGERPRINT}"
 
         def _score(self, images, prompts):    # never empty; prompts is None or as long as images
             return [self.options["gain"] * np.mean(scorers.to_rgb(i)) for i in images]

@@ -19,6 +19,7 @@ ENTRY_POINT_GROUP = "ric.scorers"
 # As text, so that importing scorers imports neither numpy nor torch.
 _BUILTINS = {
     "aesthetic": "scorers.aesthetic:Aesthetic",
+    "brightness": "scorers.brightness:Brightness",
     "clip_score": "scorers.clip_score:ClipScore",
     "colorfulness": "scorers.colorfulness:Colorfulness",
     "compressibility": "scorers.compressibility:Compressibility",

@@ -1,38 +1,221 @@
-"""Our method against its alternatives: hypervolume with interval against what it cost.
+"""Our method against its alternatives: what their sweeps reach, and at what cost.
 
     python scripts/benchmark_alignment.py --out runs/alignment
 
-Trains what is not there yet (offline and online adapters in both selections, reward words, SFT, one
-LoRA per reward, DDPO for five preferences), evaluates everything on the same prompts, seeds and
-rewards, and writes table.md, metrics.json, index.html and front.png. Every part can be interrupted
-and goes on where it was. On two CPU cores DDPO takes hours, the rest about one.
+Trains what is not there yet (offline and online adapters, the latter in both selections, reward
+words, SFT, one LoRA per reward, DDPO for several preferences), draws all of them with the same
+prompts and seeds, and writes table.md, cost.png and a report (index.html, front.png, metrics.json).
+Every part can be interrupted and goes on where it was; --skip leaves parts out, and a later run
+without it adds them. On two CPU cores DDPO takes hours, the rest about two.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from ric_diffusion import config as configs
-from ric_diffusion.cli import main as ric
-from ric_diffusion.commands.model import load_pipeline
-from ric_diffusion.commands.online import OnlineRun
-from ric_diffusion.commands.train import TrainConfig
-from ric_diffusion.cost import Cost
-from ric_diffusion.data.records import read_labelled
+from alignment_runs import (
+    PARTS,
+    Bench,
+    ddpo_runs,
+    load,
+    other_selection,
+    train_adapters,
+    train_baselines,
+)
+
+from ric_diffusion import __version__
+from ric_diffusion.commands.entrants import Entrant, put, subject_of
+from ric_diffusion.commands.evaluate import FIRST_SEED, SOFTWARE, unsaid
+from ric_diffusion.cost import Cost, Meter
 from ric_diffusion.diffusion.adapter import Adapter
-from ric_diffusion.diffusion.sampler import DiffusionSampler
+from ric_diffusion.diffusion.lora import LORA_FILE
 from ric_diffusion.errors import InputError
-from ric_diffusion.evaluation.baselines.base import BaseModel, Tuned, load_base
+from ric_diffusion.evaluation import comparison
+from ric_diffusion.evaluation.baselines.base import BaseModel, Tuned
 from ric_diffusion.evaluation.baselines.best_of_n import BestOfN
-from ric_diffusion.evaluation.baselines.ddpo import DdpoConfig
-from ric_diffusion.evaluation.baselines.ddpo_run import train_ddpo
-from ric_diffusion.evaluation.baselines.sft import best_records, best_records_for, train_sft
+from ric_diffusion.evaluation.baselines.runs import spent
 from ric_diffusion.evaluation.baselines.soups import Soup
+from ric_diffusion.evaluation.baselines.subjects import method_subject, preference_points
+from ric_diffusion.evaluation.cost_plot import cost_figure
+from ric_diffusion.evaluation.evaluate import evaluate
+from ric_diffusion.evaluation.plots import png
+from ric_diffusion.evaluation.report import write_report
 from ric_diffusion.evaluation.scoring import load_scorers
-from ric_diffusion.files import write_json
-from ric_diffusion.training.loop import LoopConfig
+from ric_diffusion.evaluation.subject import (
+    Outcome,
+    Point,
+    Setup,
+    Subject,
+    check_folder,
+    folder_of,
+    slider_points,
+)
+from ric_diffusion.evaluation.summary import summarise
+from ric_diffusion.files import write_bytes, write_text
+from ric_diffusion.rewards import MAPPINGS
+
+OURS, OFFLINE, BEST, SFT, SOUP, DDPO = (
+    "RiC online", "RiC offline", "best of {}", "SFT", "rewarded soup", "DDPO"
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contender:
+    """A subject, the adapter it draws under, and what its training cost; a ``variant`` differs from
+    another contender in nothing that costs."""
+
+    subject: Subject
+    entrant: Entrant | None = None
+    training: Cost = field(default_factory=Cost)
+    variant: bool = False
+
+
+def adapters(bench: Bench) -> Iterator[Contender]:
+    """Ours in all variants; the first is what all others are compared with."""
+
+    def contender(name: str, *runs: str, mapping: str | None = None) -> Contender:
+        folder = bench.out / runs[-1] / "adapter"
+        adapter = Adapter.load(folder)
+        entrant = Entrant(
+            given=runs[-1], name=name, folder=folder, adapter=adapter, sampling=bench.sampling
+        )
+        used = mapping or adapter.mapping
+        points = slider_points(adapter.space, used, bench.config.points)
+        if mapping:  # which only preferences depend on
+            points = [point for point in points if point.along is None]
+        return Contender(
+            subject=subject_of(
+                bench.pipe, entrant, bench.base, name=name, points=points, mapping=used
+            ),
+            entrant=entrant,
+            training=bench.labelling + spent(bench.out, runs),
+            variant=mapping is not None,
+        )
+
+    yield contender(OURS, "offline", "online")
+    if "selection" not in bench.skip:
+        yield contender(f"{OURS}, {other_selection(bench)}", "offline", "online-other")
+    yield contender(OFFLINE, "offline")
+    if "text" not in bench.skip:
+        yield contender(f"{OFFLINE}, words", "text")
+    for mapping in () if "mappings" in bench.skip else MAPPINGS:
+        if mapping != bench.offline.diffusion.mapping:
+            yield contender(f"{OURS}, mapping {mapping}", "offline", "online", mapping=mapping)
+
+
+def baselines(bench: Bench) -> Iterator[Contender]:
+    pipe, space, out, n = bench.pipe, bench.space, bench.out, bench.config.best_of
+    given: Any = (pipe, bench.sampling)
+    line = preference_points(space, bench.config.points)
+    if "base" not in bench.skip:  # hears no preference, so one point says all
+        yield Contender(subject=method_subject("base model", BaseModel(*given), *given, [Point()]))
+    if "best-of" not in bench.skip:
+        for name, part in ((BEST.format(n), 1), (equal_cost(n), n)):
+            steps = bench.sampling["num_inference_steps"] // part
+            meter, sampling = Meter(), {**bench.sampling, "num_inference_steps": steps}
+            scorers = meter.metered(load_scorers(space))
+            method = BestOfN(BaseModel(pipe, sampling), space, scorers, n)
+            yield Contender(
+                subject=method_subject(name, method, pipe, sampling, line, meter=meter, n=n)
+            )
+    if "sft" not in bench.skip:  # hears none either
+        files = [out / "sft" / LORA_FILE]
+        tuned = Tuned(SFT, *given, space, [(dict.fromkeys(space.names, 1.0), files[0])])
+        yield Contender(
+            subject=method_subject(SFT, tuned, *given, [Point()], files),
+            training=bench.labelling + spent(out, ["sft"]),
+        )
+    if "soup" not in bench.skip:
+        loras = {name: out / f"soup-{name}" / LORA_FILE for name in space.names}
+        soup = Soup(*given, space, loras)
+        yield Contender(
+            subject=method_subject(SOUP, soup, *given, line, list(loras.values())),
+            training=bench.labelling + spent(out, [f"soup-{name}" for name in space.names]),
+        )
+    if runs := ddpo_runs(bench):
+        made_for = [(wish, out / name / LORA_FILE) for name, wish in runs.items()]
+        files, wishes = [file for _, file in made_for], [dict(wish) for wish, _ in made_for]
+        tuned = Tuned(DDPO, *given, space, made_for)
+        yield Contender(
+            subject=method_subject(DDPO, tuned, *given, line, files, preferences=wishes),
+            training=spent(out, runs),
+        )
+
+
+def equal_cost(n: int) -> str:
+    return f"{BEST.format(n)} at equal cost"
+
+
+def measure(bench: Bench, contenders: Sequence[Contender]) -> dict[str, Any]:
+    """Draw, score and judge all of them; ``metrics.json``, with the costs of training."""
+    setup = Setup(
+        space=bench.space,
+        prompts=bench.config.prompts,
+        seeds=range(FIRST_SEED, FIRST_SEED + bench.config.seeds),
+        scorers=load_scorers(bench.space),
+    )
+    for one in contenders:
+        check_folder(one.subject, setup, folder_of(bench.out, one.subject.name))
+    outcomes: list[Outcome] = []
+    for one in contenders:
+        bench.pipe.unload_adapter()
+        if one.entrant is not None:
+            put(bench.pipe, one.entrant)
+        outcomes.append(evaluate(one.subject, setup, folder_of(bench.out, one.subject.name)))
+    versions = {"ric-diffusion": __version__} | {name: version(name) for name in SOFTWARE}
+    metrics = summarise(outcomes, setup, bench.out, model=bench.config.model, versions=versions)
+    for model, one in zip(metrics["models"], contenders, strict=True):
+        model["training_cost"] = one.training.to_dict()
+    return metrics
+
+
+def bars(metrics: Mapping[str, Any], best_of: int) -> list[comparison.Bar]:
+    found = [
+        comparison.beats(metrics, OFFLINE, 1.05, apart=True),
+        comparison.beats(metrics, SOUP, 1.2),
+        comparison.beats(metrics, equal_cost(best_of), 1.1),
+        comparison.beats(metrics, SFT, 1.5),
+        comparison.beats(metrics, DDPO, 1.0),
+        comparison.cheaper(metrics, DDPO, 0.10),
+        comparison.near(metrics, 9 / 11),
+    ]
+    if len(metrics["rewards"]) > 2:  # for two, benchmark_control.py asks for more
+        found += comparison.control(metrics, 0.9)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    own = Path(__file__).parent / "configs" / "emoji-alignment.yaml"
+    parser.add_argument("--config", type=Path, default=own, metavar="CONFIG.yaml")
+    parser.add_argument("--out", type=Path, default=Path("runs/alignment"), metavar="FOLDER")
+    parser.add_argument("--skip", nargs="+", choices=PARTS, default=[], metavar="PART",
+                        help=f"leave out some of {', '.join(PARTS)}")  # fmt: skip
+    options = parser.parse_args()
+    try:
+        bench = load(options.config, options.out, options.skip)
+        train_adapters(bench)
+        train_baselines(bench)
+        with unsaid():
+            contenders = [*adapters(bench), *baselines(bench)]
+            metrics = measure(bench, contenders)
+    except InputError as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
+    write_report(metrics, bench.out, contenders[0].subject.sampler.read)
+    shown = [one.subject.name for one in contenders if not one.variant]
+    write_bytes(bench.out / "cost.png", png(cost_figure(metrics, shown)))
+    tables = [
+        comparison.methods_table(metrics),
+        comparison.bars_table(bars(metrics, bench.config.best_of)),
+    ]
+    write_text(bench.out / "table.md", "\n".join(tables))
+    print(bench.out / "table.md")
+
+
+if __name__ == "__main__":
+    main()

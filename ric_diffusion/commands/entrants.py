@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from ric_diffusion.diffusion.pipeline import (
 from ric_diffusion.diffusion.sampler import DiffusionSampler
 from ric_diffusion.errors import InputError
 from ric_diffusion.evaluation.subject import Point, Subject, by_targets, folder_of, slider_points
+from ric_diffusion.files import digests
 from ric_diffusion.rewards import RewardSpace
 
 NONE = "none"  # the word for the model without adapter
@@ -174,7 +174,7 @@ def subject_of(
 def adapter_digests(folder: Path | None) -> list[str]:
     """One digest for each file that an adapter's samples depend on; none for no adapter."""
     files = [*sorted(folder.glob("*.safetensors")), folder / ABOUT_FILE] if folder else []
-    return [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+    return digests(files)
 
 
 def unused(name: str, names: Sequence[str]) -> str:

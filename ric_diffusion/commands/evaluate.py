@@ -31,9 +31,9 @@ from ric_diffusion.commands.entrants import (
 )
 from ric_diffusion.commands.model import check_mapping, load_pipeline
 from ric_diffusion.commands.paths import check_out_folder
-from ric_diffusion.commands.train import base_digests
 from ric_diffusion.data.prompts import read_prompts
 from ric_diffusion.diffusion import pipeline
+from ric_diffusion.diffusion.latents import base_digests
 from ric_diffusion.errors import InputError
 from ric_diffusion.evaluation.evaluate import evaluate
 from ric_diffusion.evaluation.report import write_report

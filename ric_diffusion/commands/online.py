@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -13,13 +12,15 @@ import torch
 from accelerate import PartialState
 
 from ric_diffusion import config
+from ric_diffusion.commands.entrants import adapter_digests
 from ric_diffusion.commands.model import loading
 from ric_diffusion.commands.paths import check_out_folder
-from ric_diffusion.commands.train import base_digests, kept
+from ric_diffusion.commands.train import kept
 from ric_diffusion.data.prompts import read_prompts
 from ric_diffusion.data.records import Record, read_labelled
 from ric_diffusion.diffusion.adapter import Adapter, resolve
 from ric_diffusion.diffusion.backend import DiffusionBackend, DiffusionConfig
+from ric_diffusion.diffusion.latents import base_digests
 from ric_diffusion.errors import InputError
 from ric_diffusion.evaluation.scoring import load_scorers
 from ric_diffusion.files import write_json
@@ -75,7 +76,7 @@ def run(options: argparse.Namespace) -> None:
     key = config.digest(
         [
             config.to_dict(replace(settings, out=None)),
-            [hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(start.glob("*.[sj]*"))],
+            adapter_digests(start),
             [[r.file, *r.captions] for r in originals],
             prompts,
             base_digests(backend.pipe),

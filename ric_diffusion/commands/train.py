@@ -18,8 +18,7 @@ from ric_diffusion.cost import Meter
 from ric_diffusion.data.images import save_png
 from ric_diffusion.data.records import Record, read_labelled
 from ric_diffusion.diffusion.backend import DiffusionBackend, DiffusionConfig
-from ric_diffusion.diffusion.latents import weights_digest
-from ric_diffusion.diffusion.pipeline import RiCStableDiffusionPipeline
+from ric_diffusion.diffusion.latents import base_digests
 from ric_diffusion.errors import InputError
 from ric_diffusion.evaluation.sheet import draw_sheet
 from ric_diffusion.evaluation.sweep import target_line
@@ -49,11 +48,6 @@ class TrainConfig:
 def kept(records: list[Record], where: Mapping[str, tuple[str, ...]]) -> list[Record]:
     """The records that ``where`` lets through."""
     return [r for r in records if all(r.extra.get(k) in values for k, values in where.items())]
-
-
-def base_digests(pipe: RiCStableDiffusionPipeline) -> list[str]:
-    """One digest for each part of the base model that has weights."""
-    return [weights_digest(part) for part in (pipe.vae, pipe.text_encoder, pipe.unet)]
 
 
 def run(options: argparse.Namespace) -> None:

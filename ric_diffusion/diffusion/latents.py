@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,6 +33,11 @@ def weights_digest(module: torch.nn.Module) -> str:
         sha.update(name.encode())
         sha.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
     return sha.hexdigest()
+
+
+def base_digests(pipe: Any) -> list[str]:
+    """One digest for each part of a pipeline's model that has weights, to tell runs apart."""
+    return [weights_digest(part) for part in (pipe.vae, pipe.text_encoder, pipe.unet)]
 
 
 @torch.no_grad()

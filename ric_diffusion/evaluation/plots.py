@@ -73,7 +73,7 @@ def front_figure(
     metrics: Metrics, pairs: Sequence[tuple[str, str]], theme: Theme = LIGHT
 ) -> Figure:
     """Mean obtained z of two rewards against each other, a panel for each of the pairs."""
-    figure, panels = _panels(len(pairs), theme)
+    figure, panels = blank_panels(len(pairs), theme)
     for axes, pair in zip(panels, pairs, strict=True):
         _front_lines(axes, metrics, pair, theme)
     figure.draw_without_rendering()
@@ -81,7 +81,7 @@ def front_figure(
         curves = [sweep_means(model, pair)[:, 0] for model in metrics["models"]]
         drawn = [along(curve) for curve in curves]
         labels = [
-            Label(text=model["name"], colour=_colour(theme, i), anchors=_ends_first(curves[i]))
+            Label(text=model["name"], colour=colour_of(theme, i), anchors=_ends_first(curves[i]))
             for i, model in enumerate(metrics["models"])
             if np.isfinite(curves[i]).all(axis=1).any()
         ]
@@ -101,7 +101,7 @@ def _front_lines(axes: Axes, metrics: Metrics, pair: tuple[str, str], theme: The
     if len(metrics["rewards"]) == 2 and len(metrics["training_front"]) > 1:
         axes.plot(*training_front(metrics).T, color=theme.grey, linestyle=DASHED, linewidth=1)
     for i, model in enumerate(metrics["models"]):
-        colour, marker = _colour(theme, i), MARKERS[i % len(MARKERS)]
+        colour, marker = colour_of(theme, i), marker_of(i)
         x, y = sweep_means(model, pair).transpose(2, 1, 0)  # each (3, P): value, low, high
         axes.plot(x[0], y[0], color=colour, linewidth=1.2, alpha=0.55)
         axes.errorbar(
@@ -119,7 +119,7 @@ def _front_lines(axes: Axes, metrics: Metrics, pair: tuple[str, str], theme: The
 def sweep_means(model: Mapping[str, Any], names: Sequence[str]) -> Array:
     """Mean obtained z of these rewards over the preference sweep: (P, 3, len(names)), with the
     ends of the interval."""
-    points = [[_three(point["obtained"][name]) for name in names] for point in model["points"]]
+    points = [[with_ends(point["obtained"][name]) for name in names] for point in model["points"]]
     return np.array(points).transpose(0, 2, 1)
 
 
@@ -148,7 +148,7 @@ def _ends_first(curve: Array) -> Array:
 
 def control_figure(metrics: Metrics, names: Sequence[str], theme: Theme = LIGHT) -> Figure:
     """Requested z against mean obtained z, a panel for each of the rewards ``names``."""
-    figure, panels = _panels(len(names), theme)
+    figure, panels = blank_panels(len(names), theme)
     curves = [
         _control_lines(axes, metrics, name, theme) for axes, name in zip(panels, names, strict=True)
     ]
@@ -178,11 +178,11 @@ def _control_lines(axes: Axes, metrics: Metrics, name: str, theme: Theme) -> lis
     ]
     found = []
     for i, label, sweep in swept:
-        colour, x = _colour(theme, i), np.array(sweep["requested"])
-        value, low, high = np.array([_three(one) for one in sweep["obtained"]]).T
+        colour, x = colour_of(theme, i), np.array(sweep["requested"])
+        value, low, high = np.array([with_ends(one) for one in sweep["obtained"]]).T
         band = 0.18 if len(swept) <= CLEAR else 0.08
         axes.fill_between(x, low, high, color=colour, alpha=band, linewidth=0)
-        axes.plot(x, value, color=colour, marker=MARKERS[i % len(MARKERS)], markersize=5)
+        axes.plot(x, value, color=colour, marker=marker_of(i), markersize=5)
         known = np.isfinite(value)
         if known.any():
             curve = np.stack([x, value], axis=1)[known]
@@ -194,12 +194,14 @@ def _control_lines(axes: Axes, metrics: Metrics, name: str, theme: Theme) -> lis
     return found
 
 
-def _panels(count: int, theme: Theme) -> tuple[Figure, list[Axes]]:
-    """A figure with ``count`` panels, at most three beside each other."""
+def blank_panels(
+    count: int, theme: Theme, size: tuple[float, float] = PANEL
+) -> tuple[Figure, list[Axes]]:
+    """A figure with ``count`` panels of ``size`` in inches, at most three beside each other."""
     columns = min(count, 3)
     rows = -(-count // columns)
     figure = Figure(
-        figsize=(PANEL[0] * columns, PANEL[1] * rows),
+        figsize=(size[0] * columns, size[1] * rows),
         dpi=DPI,
         facecolor=theme.paper,
         layout="constrained",
@@ -217,11 +219,16 @@ def _panels(count: int, theme: Theme) -> tuple[Figure, list[Axes]]:
     return figure, panels
 
 
-def _colour(theme: Theme, number: int) -> str:
+def colour_of(theme: Theme, number: int) -> str:
     return theme.colours[number % len(theme.colours)]
 
 
-def _three(figure: Mapping[str, float | None]) -> list[float]:
+def marker_of(number: int) -> str:
+    """Another one on each round through the colours."""
+    return MARKERS[(number + number // len(LIGHT.colours)) % len(MARKERS)]
+
+
+def with_ends(figure: Mapping[str, float | None]) -> list[float]:
     """value, low and high; NaN where there is none."""
     numbers = (figure[key] for key in ("value", "low", "high"))
     return [np.nan if number is None else number for number in numbers]

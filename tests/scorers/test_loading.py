@@ -11,26 +11,33 @@ from PIL import Image
 import scorers
 from scorers.spec import parse_spec
 
-BUILTINS = ["aesthetic", "clip_score", "colorfulness", "compressibility", "incompressibility"]
+BUILTINS = [
+    "aesthetic",
+    "brightness",
+    "clip_score",
+    "colorfulness",
+    "compressibility",
+    "incompressibility",
+]
 
 
-class Brightness(scorers.BaseScorer):
+class Greyness(scorers.BaseScorer):
     """What another package might add, after the example in the package's docstring."""
 
-    name = "brightness"
+    name = "greyness"
     unit = "grey level"
 
     def __init__(self, *, gain: float = 1.0) -> None:
         if gain == 0:
             raise ZeroDivisionError("gain is zero\nand this is the second line")
         self.options = {"gain": gain}
-        self.fingerprint = f"brightness gain={gain} {scorers.RGB_FINGERPRINT}"
+        self.fingerprint = f"greyness gain={gain} {scorers.RGB_FINGERPRINT}"
 
     def _score(self, images, prompts):
         return [self.options["gain"] * np.mean(scorers.to_rgb(image)) for image in images]
 
 
-class WrongName(Brightness):
+class WrongName(Greyness):
     name = "darkness"
 
 
@@ -39,7 +46,7 @@ def no_scorer():
 
 
 def takes_anything(**options):
-    return Brightness(**options)
+    return Greyness(**options)
 
 
 not_callable = 3
@@ -146,24 +153,24 @@ def test_an_option_given_twice():
 
 
 def test_another_packages_scorer(offer, pictures):
-    offer("brightness", "Brightness")
-    assert scorers.available() == sorted([*BUILTINS, "brightness"])
-    scorer = scorers.load("brightness:gain=0.5")
+    offer("greyness", "Greyness")
+    assert scorers.available() == sorted([*BUILTINS, "greyness"])
+    scorer = scorers.load("greyness:gain=0.5")
     expected = [0.5 * np.asarray(image).mean() for image in pictures]
     np.testing.assert_allclose(scorer(pictures), expected, rtol=1e-6)
     assert scorers.load(scorer.name, **scorer.options).fingerprint == scorer.fingerprint
-    assert "did you mean 'gain'?" in refused("brightness:gian=2")
-    assert "did you mean 'brightness'?" in refused("brightnes")
+    assert "did you mean 'gain'?" in refused("greyness:gian=2")
+    assert "did you mean 'greyness'?" in refused("greynes")
 
 
 def test_a_factory_that_takes_any_option(offer):
-    offer("brightness", "takes_anything")
-    assert scorers.load("brightness:gain=2").options == {"gain": 2}
-    assert "otherpkg" in refused("brightness:gian=2")
+    offer("greyness", "takes_anything")
+    assert scorers.load("greyness:gain=2").options == {"gain": 2}
+    assert "otherpkg" in refused("greyness:gian=2")
 
 
 def test_a_built_in_name_is_not_taken_over(offer, pictures):
-    offer("colorfulness", "Brightness", package="greedy")
+    offer("colorfulness", "Greyness", package="greedy")
     with pytest.warns(UserWarning, match="greedy.*colorfulness.*built-in"):
         scorer = scorers.load("colorfulness")
     assert type(scorer).__module__ == "scorers.colorfulness"
@@ -171,15 +178,15 @@ def test_a_built_in_name_is_not_taken_over(offer, pictures):
 
 
 def test_two_packages_with_one_name(offer):
-    offer("brightness", "Brightness", package="one")
-    offer("brightness", "WrongName", package="two")
-    assert "one, two" in refused("brightness")
+    offer("greyness", "Greyness", package="one")
+    offer("greyness", "WrongName", package="two")
+    assert "one, two" in refused("greyness")
 
 
 @pytest.mark.parametrize(
     ("attribute", "module", "told"),
     [
-        ("Brightness", "no_such_module_here", "ModuleNotFoundError"),
+        ("Greyness", "no_such_module_here", "ModuleNotFoundError"),
         ("Missing", "fake_scorers", "AttributeError"),
         ("not_callable", "fake_scorers", "int"),
         ("no_scorer", "fake_scorers", ".name"),
@@ -187,16 +194,16 @@ def test_two_packages_with_one_name(offer):
     ],
 )
 def test_a_broken_package_is_named(offer, attribute, module, told):
-    offer("brightness", attribute, package="brokenpkg", module=module)
-    assert "brightness" in scorers.available()
-    message = refused("brightness")
+    offer("greyness", attribute, package="brokenpkg", module=module)
+    assert "greyness" in scorers.available()
+    message = refused("greyness")
     assert "brokenpkg" in message
     assert told in message
 
 
 def test_a_scorer_that_fails_to_start_names_its_package(offer):
-    offer("brightness", "Brightness")
-    message = refused("brightness:gain=0")
+    offer("greyness", "Greyness")
+    message = refused("greyness:gain=0")
     assert "otherpkg" in message
     assert "ZeroDivisionError: gain is zero" in message
 
@@ -204,7 +211,9 @@ def test_a_scorer_that_fails_to_start_names_its_package(offer):
 # What every scorer checks of its arguments.
 
 
-@pytest.mark.parametrize("name", ["compressibility", "incompressibility", "colorfulness"])
+@pytest.mark.parametrize(
+    "name", ["brightness", "compressibility", "incompressibility", "colorfulness"]
+)
 @pytest.mark.parametrize("prompts", [None, []])
 def test_nothing_to_score(name, prompts):
     scores = scorers.load(name)([], prompts)
@@ -235,7 +244,7 @@ def test_prompts_are_read_by_nobody_here(pictures):
 
 
 def test_a_subclass_with_the_wrong_number_of_scores(pictures):
-    class Short(Brightness):
+    class Short(Greyness):
         def _score(self, images, prompts):
             return super()._score(images, prompts)[1:]
 

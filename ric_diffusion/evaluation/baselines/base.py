@@ -16,7 +16,6 @@ from PIL import Image
 from ric_diffusion.data.images import is_blank
 from ric_diffusion.diffusion import lora
 from ric_diffusion.diffusion.backend import DiffusionBackend, DiffusionConfig
-from ric_diffusion.diffusion.latents import weights_digest
 from ric_diffusion.diffusion.pipeline import RiCStableDiffusionPipeline
 from ric_diffusion.diffusion.sampler import DiffusionSampler
 from ric_diffusion.errors import InputError
@@ -79,9 +78,14 @@ class Tuned(BaseModel):
     def draw(
         self, preference: Preference, prompts: Sequence[str], seeds: Sequence[int]
     ) -> list[Image.Image]:
-        distances = np.abs(self.made_for - weights_of(preference, self.space)).sum(axis=1)
-        with merged(self.pipe.unet, self.loras[int(distances.argmin())]):
+        with merged(self.pipe.unet, self.loras[self._nearest(preference)]):
             return super().draw(preference, prompts, seeds)
+
+    def _nearest(self, preference: Preference) -> int:
+        if len(self.loras) == 1:
+            return 0
+        distances = np.abs(self.made_for - weights_of(preference, self.space)).sum(axis=1)
+        return int(distances.argmin())
 
 
 def read_lora(pipe: RiCStableDiffusionPipeline, file: Path) -> lora.Lora:
@@ -129,11 +133,6 @@ def plain_backend(
     """
     config = replace(config, mode="text", dropout=replace(config.dropout, reward=1.0))
     return DiffusionBackend.create(model, space, config, seed=seed, device=device)
-
-
-def base_digests(pipe: RiCStableDiffusionPipeline) -> list[str]:
-    """One digest for each part of the model that has weights, to tell runs apart."""
-    return [weights_digest(part) for part in (pipe.vae, pipe.text_encoder, pipe.unet)]
 
 
 def z_of(

@@ -49,7 +49,7 @@ def test_the_base_model_is_the_stock_pipeline(pipe, model, sampling, pixels):
 
 
 def test_a_pipeline_with_an_adapter_is_no_base_model(pipe, sampling):
-    pipe.adapter = SimpleNamespace(sampling={})
+    pipe.adapter = SimpleNamespace(sampling={}, encoder=None)
     with pytest.raises(InputError, match="unload_adapter"):
         BaseModel(pipe, sampling)
 

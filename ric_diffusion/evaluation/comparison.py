@@ -1,0 +1,142 @@
+"""Methods beside each other, and the bars that the first of them has to reach: Markdown tables of a
+``metrics.json`` whose models also say what their training cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ric_diffusion.evaluation.findings import (
+    Figure,
+    number,
+    percent_with_interval,
+    with_interval,
+)
+
+Metrics = Mapping[str, Any]
+NOT_RUN = "not run"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bar:
+    """``what`` was ``found`` and what it has to reach, as they are printed; ``met`` is None where
+    it was not measured."""
+
+    what: str
+    found: str
+    bar: str
+    met: bool | None
+
+
+def model_of(metrics: Metrics, name: str) -> Mapping[str, Any] | None:
+    """The model of this name, if it is among those measured."""
+    return next((model for model in metrics["models"] if model["name"] == name), None)
+
+
+def beats(metrics: Metrics, name: str, least: float, *, apart: bool = False) -> Bar:
+    """How many times the hypervolume of the model ``name`` the first one covers.
+
+    ``apart``: more than ``least`` times, and the two can be told apart.
+    """
+    what = f"hypervolume, {metrics['models'][0]['name']} / {name}"
+    bar = f"> {least:g}, interval above 1" if apart else f"≥ {least:g}"
+    model = model_of(metrics, name)
+    if model is None:
+        return Bar(what=what, found=NOT_RUN, bar=bar, met=None)
+    times = inverse(model["hypervolume_ratio"])
+    value, low = times["value"], times["low"]
+    if value is None or low is None:
+        met = False
+    else:
+        met = value > least and low > 1 if apart else value >= least
+    return Bar(what=what, found=with_interval(times), bar=bar, met=met)
+
+
+def inverse(ratio: Figure) -> dict[str, float | None]:
+    """1 / ratio with its interval, whose ends change places; to nothing at all, infinite."""
+
+    def flip(value: float | None) -> float | None:
+        return None if value is None else math.inf if value == 0 else 1 / value
+
+    return {
+        "value": flip(ratio["value"]),
+        "low": flip(ratio["high"]),
+        "high": flip(ratio["low"]),
+    }
+
+
+def cheaper(metrics: Metrics, name: str, most: float) -> Bar:
+    """The forward passes of the first model's training as a share of those of ``name``."""
+    first, other = metrics["models"][0], model_of(metrics, name)
+    what, bar = f"cost of training, {first['name']} / {name}", f"≤ {most:.2f}"
+    if other is None:
+        return Bar(what=what, found=NOT_RUN, bar=bar, met=None)
+    share = first["training_cost"]["forwards"] / other["training_cost"]["forwards"]
+    return Bar(what=what, found=number(share, 3), bar=bar, met=share <= most)
+
+
+def near(metrics: Metrics, share: float) -> Bar:
+    """How many of the first model's preferences lie on its front or within 2 % of it."""
+    first = metrics["models"][0]
+    count, of = first["near_front"]["count"], first["near_front"]["of"]
+    least = math.ceil(share * of - 1e-9)
+    return Bar(
+        what=f"preferences of {first['name']} on its front or within 2 % of it",
+        found=f"{count} of {of}",
+        bar=f"≥ {least} of {of}",
+        met=count >= least,
+    )
+
+
+def control(metrics: Metrics, least: float) -> list[Bar]:
+    """For each reward that the first model's sliders moved alone: do the means follow?"""
+    bars = []
+    for sweep in metrics["models"][0]["control"]:
+        found = sweep["spearman_of_means"]
+        bars.append(
+            Bar(
+                what=f"control, {sweep['reward']}: Spearman of the means",
+                found=number(found, 3),
+                bar=f"≥ {least:g}",
+                met=found is not None and found >= least,
+            )
+        )
+    return bars
+
+
+def methods_table(metrics: Metrics) -> str:
+    """A row for each model: what it reaches, what its training cost, what a picture of it costs."""
+    header = ["method", "hypervolume", f"× {metrics['models'][0]['name']}",
+              "training, million forwards", "training, thousand scored", "a sample, forwards",
+              "a sample, scored", "diversity", "prompt kept", "near its front"]  # fmt: skip
+    rows = [
+        [
+            model["name"],
+            with_interval(model["hypervolume"]),
+            with_interval(model["hypervolume_ratio"]) if model["hypervolume_ratio"] else "1",
+            number(model["training_cost"]["forwards"] / 1e6, 3),
+            number(model["training_cost"]["scored"] / 1e3, 1),
+            number(model["cost"]["forwards"] / model["samples"], 0),
+            number(model["cost"]["scored"] / model["samples"], 0),
+            with_interval(model["diversity"], 3),
+            percent_with_interval(model["prompt_kept"]),
+            f"{model['near_front']['count']} of {model['near_front']['of']}",
+        ]
+        for model in metrics["models"]
+    ]
+    return markdown(header, rows)
+
+
+def bars_table(bars: Sequence[Bar]) -> str:
+    said = {True: "met", False: "missed", None: ""}
+    return markdown(
+        ["what", "value", "bar", ""],
+        [[bar.what, bar.found, bar.bar, said[bar.met]] for bar in bars],
+    )
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)

@@ -1,0 +1,176 @@
+"""The training runs that benchmark_alignment.py compares: their config, and what makes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ric_diffusion import config as configs
+from ric_diffusion.cli import main as ric
+from ric_diffusion.commands.entrants import adapter_digests
+from ric_diffusion.commands.model import load_pipeline
+from ric_diffusion.commands.online import OnlineRun, names_of
+from ric_diffusion.commands.paths import check_out_folder
+from ric_diffusion.commands.train import TrainConfig, kept
+from ric_diffusion.cost import Cost
+from ric_diffusion.data.records import Record, read_labelled
+from ric_diffusion.diffusion.latents import base_digests
+from ric_diffusion.errors import InputError
+from ric_diffusion.evaluation.baselines.ddpo import DdpoConfig
+from ric_diffusion.evaluation.baselines.ddpo_run import train_ddpo
+from ric_diffusion.evaluation.baselines.runs import due
+from ric_diffusion.evaluation.baselines.sft import best_records, best_records_for, train_sft
+from ric_diffusion.evaluation.methods import weights_of
+from ric_diffusion.evaluation.scoring import load_scorers
+from ric_diffusion.rewards import RewardSpace
+from ric_diffusion.rewards.selection import SELECTIONS
+from ric_diffusion.training.loop import LoopConfig
+
+PARTS = ("text", "selection", "mappings", "base", "best-of", "sft", "soup", "ddpo")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SftConfig:
+    share: float
+    loop: LoopConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alignment:
+    """The config. ``offline``, ``text`` and ``online`` are configs of ric train and ric online, of
+    which model, data, out and LoRA layers are replaced: all methods train the layers, and draw with
+    the sampling, of ``offline``. ``soup_share``: of the data, for each reward's LoRA."""
+
+    model: str
+    data: Path
+    offline: Path
+    text: Path
+    online: Path
+    sft: SftConfig
+    soup_share: float
+    best_of: int
+    ddpo: DdpoConfig
+    ddpo_preferences: tuple[Mapping[str, float], ...]
+    prompts: tuple[str, ...]
+    seeds: int
+    points: int
+
+    def __post_init__(self) -> None:
+        for name in ("best_of", "seeds"):
+            if (value := getattr(self, name)) < 1:
+                raise ValueError(f"{name} is {value}; give 1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """What all parts work with. ``pipe`` has no adapter; ``base``: digests of its
+    parts; ``basis`` stands for model and data."""
+
+    config: Alignment
+    out: Path
+    skip: Sequence[str]
+    offline: TrainConfig
+    text: TrainConfig
+    online: OnlineRun
+    ddpo: DdpoConfig
+    records: list[Record]
+    space: RewardSpace
+    pipe: Any
+    base: list[str]
+    basis: str
+
+    @property
+    def sampling(self) -> Mapping[str, Any]:
+        return self.offline.diffusion.sampling
+
+    @property
+    def labelling(self) -> Cost:
+        """What the scores of the data cost, which all that is trained on it needs."""
+        return Cost(scored=len(self.records) * len(self.space.names))
+
+
+def load(path: Path, out: Path, skip: Sequence[str]) -> Bench:
+    """Whatever is wrong with the config is found here, before hours of work."""
+    check_out_folder(out)
+    config = configs.load_yaml(path, Alignment)
+    ours: Any = {"model": config.model, "data": config.data, "out": None}
+    offline, text = (
+        # without validation sheets, which would count as cost
+        replace(run, **ours, prompts=(), loop=replace(run.loop, validate_every=0))
+        for run in (configs.load_yaml(file, TrainConfig) for file in (config.offline, config.text))
+    )
+    lora, sampling = offline.diffusion.lora, offline.diffusion.sampling
+    told = replace(text.diffusion, lora=lora, sampling=sampling)
+    text = replace(text, where=offline.where, diffusion=told)
+    ours |= {"where": offline.where, "diffusion": offline.diffusion}
+    online = replace(configs.load_yaml(config.online, OnlineRun), **ours)
+    online = replace(online, adapter=str(out / "offline" / "adapter"))
+    steps, guidance = sampling["num_inference_steps"], sampling["guidance_scale"]
+    ddpo = replace(config.ddpo, lora=lora, num_inference_steps=int(steps), guidance_scale=guidance)
+    if steps % config.best_of:
+        raise InputError(f"{path}: best_of is {config.best_of}; give a divisor of {steps}, the "
+                         f"num_inference_steps of {config.offline}")  # fmt: skip
+    records, space = read_labelled(config.data)
+    records = kept(records, offline.where)
+    for preference in config.ddpo_preferences:
+        weights_of(preference, space)
+    pipe = load_pipeline(config.model, None)
+    pipe.set_progress_bar_config(disable=True)
+    pipe.unload_adapter()
+    base = base_digests(pipe)
+    data = [[record.file, record.captions, record.scores] for record in records]
+    return Bench(
+        config=config, out=out, skip=skip, offline=offline, text=text, online=online, ddpo=ddpo,
+        records=records, space=space, pipe=pipe, base=base,
+        basis=configs.digest([base, space.to_dict(), data])[:16],
+    )  # fmt: skip
+
+
+def train_adapters(bench: Bench) -> None:
+    def run(verb: str, name: str, settings: Any, basis: str) -> None:
+        if due(bench.out, name, settings, basis):
+            recipe, folder = bench.out / f"{name}.yaml", bench.out / name
+            if code := ric([verb, str(recipe), "--out", str(folder), "--resume"]):
+                raise SystemExit(code)
+
+    run("train", "offline", bench.offline, bench.basis)
+    if "text" not in bench.skip:
+        run("train", "text", bench.text, bench.basis)
+    start = configs.digest([bench.basis, adapter_digests(Path(bench.online.adapter))])[:16]
+    run("online", "online", bench.online, start)
+    if "selection" not in bench.skip:
+        rounds = replace(bench.online.online, selection=other_selection(bench))
+        run("online", "online-other", replace(bench.online, online=rounds), start)
+
+
+def other_selection(bench: Bench) -> Any:
+    return next(name for name in SELECTIONS if name != bench.online.online.selection)
+
+
+def train_baselines(bench: Bench) -> None:
+    config, space, device = bench.config, bench.space, bench.pipe.device
+    diffusion, loop = bench.offline.diffusion, config.sft.loop
+    chosen: dict[str, list[Record]] = {}
+    if "sft" not in bench.skip:
+        chosen["sft"] = best_records(bench.records, space, config.sft.share)
+    for name in () if "soup" in bench.skip else space.names:
+        best = best_records_for(bench.records, space, {name: 1.0}, config.soup_share)
+        chosen[f"soup-{name}"] = best
+    for name, records in chosen.items():
+        settings = {"records": len(records), "diffusion": diffusion, "loop": loop}
+        if due(bench.out, name, settings, bench.basis):
+            train_sft(config.model, records, config.data, space, diffusion, loop, bench.out / name,
+                      resume=True, device=device)  # fmt: skip
+    names = names_of(bench.records)  # what the online rounds draw, too
+    for name, preference in ddpo_runs(bench).items():
+        if due(bench.out, name, {"preference": preference, "ddpo": bench.ddpo}, bench.basis):
+            train_ddpo(config.model, space, preference, names, load_scorers(space), bench.ddpo,
+                       bench.out / name, resume=True, device=device)  # fmt: skip
+
+
+def ddpo_runs(bench: Bench) -> dict[str, Mapping[str, float]]:
+    """The preference that each DDPO run is for."""
+    preferences = () if "ddpo" in bench.skip else bench.config.ddpo_preferences
+    return {f"ddpo-{i}": preference for i, preference in enumerate(preferences, start=1)}

@@ -1,0 +1,255 @@
+"""scripts/benchmark_alignment.py on the tiny model: every part, once."""
+
+import json
+import runpy
+import sys
+from dataclasses import replace
+from importlib import import_module
+
+import pytest
+import yaml
+from PIL import Image
+
+from ric_diffusion import config as configs
+from ric_diffusion.cli import main
+from ric_diffusion.commands.online import OnlineRun
+from ric_diffusion.commands.train import TrainConfig
+from ric_diffusion.diffusion.sampler import DiffusionSampler
+from ric_diffusion.evaluation import metrics as figures
+from ric_diffusion.training import loop
+from support.processes import HOME
+
+SCRIPT = HOME / "scripts" / "benchmark_alignment.py"
+EVERYTHING = ["text", "selection", "mappings", "base", "best-of", "sft", "soup", "ddpo"]
+STEPS, PROMPTS, SEEDS, POINTS = 4, 2, 2, 3
+METHODS = [
+    "RiC online",
+    "RiC online, quantile",
+    "RiC offline",
+    "RiC offline, words",
+    "RiC online, mapping linear",
+    "RiC online, mapping l2",
+    "RiC online, mapping linf",
+    "RiC online, mapping quantile",
+    "base model",
+    "best of 4",
+    "best of 4 at equal cost",
+    "SFT",
+    "rewarded soup",
+    "DDPO",
+]
+
+
+@pytest.fixture
+def benchmark(monkeypatch, capsys):
+    """benchmark(*arguments) runs the script in this process: its exit code, output and errors."""
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    resamples = figures._resamples  # a thousand draws of tiny data would take most of the time
+    monkeypatch.setattr(figures, "_resamples", lambda shape, n, seed: resamples(shape, 20, seed))
+    monkeypatch.setattr(figures, "REFERENCE", -1e3)  # noise is far below any training data
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, arguments)])
+        capsys.readouterr()
+        try:
+            runpy.run_path(str(SCRIPT), run_name="__main__")
+            code = 0
+        except SystemExit as stop:
+            code = stop.code
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def config(root, tiny, tmp_path_factory):
+    """config(data, **changes): a config of the benchmark, with those it names beside it."""
+    folder = tmp_path_factory.mktemp("configs")
+    diffusion = {
+        "lora": {"rank": 4, "alpha": 4, "targets": ["attention", "convolution"]},
+        "sampling": {"guidance_scale": 3.0, "num_inference_steps": STEPS},
+    }
+    fast = {"steps": 3, "batch_size": 4, "learning_rate": 0.01}
+    guard = {"samples": 8, "diversity": 0.0, "prompt": 0.0}
+    # Noise reaches no quantile of the data but the lowest.
+    rounds = {"rounds": 1, "samples": 8, "batch_size": 4, "share": 1.0, "guard": guard}
+    for mode in ("embedding", "text"):
+        own = {"diffusion": {"mode": mode, **diffusion}, "loop": fast | {"validate_every": 1}}
+        tiny.write_config(folder / f"{mode}.yaml", tiny.config(root, mode, **own))
+    online = {"model": "elsewhere", "data": "elsewhere", "adapter": "elsewhere"}
+    tiny.write_config(folder / "online.yaml", online | {"online": rounds | {"loop": fast}})
+
+    def write(data, **changes):
+        names = json.loads((data / "reward_space.json").read_text())["rewards"]
+        first, last = names[0]["name"], names[-1]["name"]
+        ddpo = {"iterations": 2, "batch_size": 4, "minibatch": 2, "inner_epochs": 1}
+        settings = {
+            "model": str(root / "model"),
+            "data": str(data),
+            "offline": str(folder / "embedding.yaml"),
+            "text": str(folder / "text.yaml"),
+            "online": str(folder / "online.yaml"),
+            "sft": {"share": 0.5, "loop": fast},
+            "soup_share": 0.3,
+            "best_of": 4,
+            "ddpo": ddpo,
+            "ddpo_preferences": [{first: 1.0}, {first: 0.5, last: 0.5}],
+            "prompts": ["red apple", "cat face"],
+            "seeds": SEEDS,
+            "points": POINTS,
+        }
+        return tiny.write_config(folder / "alignment.yaml", settings | changes)
+
+    return write
+
+
+def tables_of(out):
+    """The Markdown tables in table.md, as dicts by their first column."""
+    found = []
+    for part in (out / "table.md").read_text().split("\n\n"):
+        rows = [line[2:-2].split(" | ") for line in part.strip().splitlines()]
+        found.append({row[0]: dict(zip(rows[0], row, strict=True)) for row in rows[2:]})
+    return found
+
+
+def first_number(text):
+    return float(text.split()[0].replace("−", "-"))
+
+
+def test_everything_once(benchmark, config, root, tmp_path, monkeypatch):
+    out = tmp_path / "alignment"
+    code, said, err = benchmark("--config", config(root / "labelled"), "--out", out)
+    assert code == 0, err
+    assert said.splitlines()[-1] == str(out / "table.md")
+
+    metrics = json.loads((out / "metrics.json").read_text())
+    models = {model["name"]: model for model in metrics["models"]}
+    assert list(models) == METHODS
+    spent = {name: model["training_cost"] for name, model in models.items()}
+    trained, labels = 3 * 4 * 3, 14 * 2  # steps, batch, forward and backward; pictures, rewards
+    for name in ("RiC offline", "RiC offline, words", "SFT"):
+        assert spent[name] | {"seconds": 0} == {"forwards": trained, "scored": labels, "seconds": 0}
+    assert spent["rewarded soup"]["forwards"] == 2 * trained
+    # drawing, then learning from all steps but the last, for each of 2 iterations and 2 runs
+    assert spent["DDPO"]["forwards"] == 2 * 2 * 4 * 2 * (STEPS + 3 * (STEPS - 1))
+    assert spent["DDPO"]["scored"] == 2 * 2 * 4 * 2
+    online = spent["RiC online"]
+    assert online["forwards"] > 2 * trained + 8 * 2 * STEPS
+    assert online["scored"] == labels + 8 * 2
+    assert spent["base model"]["forwards"] == spent["best of 4"]["forwards"] == 0
+    one = {name: m["cost"]["forwards"] / m["samples"] for name, m in models.items()}
+    assert one.pop("best of 4") == 4 * 2 * STEPS
+    assert set(one.values()) == {2 * STEPS}
+    assert models["best of 4 at equal cost"]["cost"]["scored"] == POINTS * PROMPTS * SEEDS * 4 * 2
+    points = {name: len(model["points"]) for name, model in models.items()}
+    assert {name for name, count in points.items() if count == 1} == {"base model", "SFT"}
+    swept = {name for name, model in models.items() if model["control"]}  # each reward alone
+    assert swept == set(METHODS[:4])
+    asked = [
+        [point["targets"] for point in models[name]["points"]]
+        for name in ("RiC online", "RiC online, mapping linear")
+    ]
+    assert asked[0] != asked[1]
+
+    methods, bars = tables_of(out)
+    assert list(methods) == METHODS
+    for row in methods.values():
+        assert first_number(row["hypervolume"]) > 0 and first_number(row["× RiC online"]) > 0
+        assert first_number(row["a sample, forwards"]) >= 2 * STEPS
+    assert len(bars) == 7
+    assert {row[""] for row in bars.values()} <= {"met", "missed"}
+    share = bars["cost of training, RiC online / DDPO"]
+    assert first_number(share["value"]) == pytest.approx(
+        online["forwards"] / spent["DDPO"]["forwards"], abs=1e-3
+    )
+    for name in ("cost.png", "front.png"):
+        with Image.open(out / name) as image:
+            image.load()
+            assert image.width >= 800
+    assert "best of 4 at equal cost" in (out / "index.html").read_text()
+
+    names = ("offline", "text", "online", "online-other", "sft")
+    used = {name: yaml.safe_load((out / f"{name}.yaml").read_text()) for name in names}
+    ddpo = yaml.safe_load((out / "ddpo-1.yaml").read_text())["ddpo"]
+    loras = [ddpo["lora"], *(settings["diffusion"]["lora"] for settings in used.values())]
+    assert all(lora == loras[0] for lora in loras) and loras[0]["rank"] == 4
+    selections = [used[name]["online"]["selection"] for name in ("online", "online-other")]
+    assert selections == ["fronts", "quantile"]
+
+    # Again: nothing is drawn, nothing trained, and a part can be left out of the table.
+    def refuse(*given):
+        raise AssertionError("done twice")
+
+    monkeypatch.setattr(DiffusionSampler, "sample", refuse)
+    monkeypatch.setattr(loop, "update", refuse)
+    before = (out / "table.md").read_bytes()
+    again = ["--config", config(root / "labelled"), "--out", out]
+    assert benchmark(*again)[0] == 0
+    assert (out / "table.md").read_bytes() == before
+    assert benchmark(*again, "--skip", "ddpo", "mappings")[0] == 0
+    methods, bars = tables_of(out)
+    assert len(methods) == len(METHODS) - 5
+    assert bars["hypervolume, RiC online / DDPO"]["value"] == "not run"
+
+    # Other settings are not mixed with these.
+    other = config(root / "labelled", soup_share=0.5)
+    code, _, err = benchmark("--config", other, "--out", out)
+    assert code == 2 and "soup-compressibility.yaml: begun with other settings or data" in err
+    assert err.strip().splitlines()[-1].startswith("benchmark_alignment.py: ")
+    other = config(root / "labelled", seeds=1)
+    code, _, err = benchmark("--config", other, "--out", out, "--skip", *EVERYTHING)
+    assert code == 2 and "holds an evaluation with other seeds" in err
+
+
+def test_three_rewards(benchmark, config, root, tmp_path):
+    data, out = tmp_path / "three", tmp_path / "alignment"
+    names = ["compressibility:resize=none", "colorfulness", "brightness"]
+    assert main(["label", str(root / "pictures"), "--scorers", *names, "--out", str(data)]) == 0
+    given = ["--config", config(data), "--out", out, "--skip"]
+    code, _, err = benchmark(*given, *[part for part in EVERYTHING if part != "ddpo"])
+    assert code == 0, err
+    methods, bars = tables_of(out)
+    assert list(methods) == ["RiC online", "RiC offline", "DDPO"]
+    for name in ("compressibility", "colorfulness", "brightness"):
+        row = bars[f"control, {name}: Spearman of the means"]
+        assert -1 <= first_number(row["value"]) <= 1 and row["bar"] == "≥ 0.9"
+    (model, *_) = json.loads((out / "metrics.json").read_text())["models"]
+    corners = [list(point["preference"].values()) for point in model["points"]]
+    assert corners == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
+
+
+@pytest.mark.parametrize("name", ["emoji-alignment", "emoji-alignment-three"])
+def test_own_configs_differ_in_their_mode_alone(benchmark, name):
+    """They are read without the data, which they name only."""
+    runs = import_module("alignment_runs")
+    config = configs.load_yaml(SCRIPT.parent / "configs" / f"{name}.yaml", runs.Alignment)
+    assert len(config.ddpo_preferences) == 5 and config.points == 11
+    offline, text = (
+        configs.load_yaml(HOME / file, TrainConfig) for file in (config.offline, config.text)
+    )
+    online = configs.load_yaml(HOME / config.online, OnlineRun)
+    assert offline.data == config.data
+    for run in (text, online):
+        assert replace(run.diffusion, mode=offline.diffusion.mode) == offline.diffusion
+    assert config.sft.loop.steps == offline.loop.steps == text.loop.steps
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"ddpo_preferences": [{"beauty": 1.0}]}, "unknown reward 'beauty'"),
+        ({"best_of": 3}, "best_of is 3; give a divisor of 4"),
+        ({"best_of": 0}, "best_of is 0; give 1 or more"),
+        ({"sft_share": 0.1}, "sft_share: unknown field"),
+        ({"offline": "gone.yaml"}, "gone.yaml: cannot be read"),
+    ],
+)
+def test_bad_configs_are_one_line_and_leave_nothing(
+    benchmark, config, root, tmp_path, changes, message
+):
+    out = tmp_path / "alignment"
+    code, _, err = benchmark("--config", config(root / "labelled", **changes), "--out", out)
+    assert code == 2 and message in err
+    assert len(err.strip().splitlines()) == 1
+    assert not out.exists()

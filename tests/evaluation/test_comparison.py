@@ -1,0 +1,132 @@
+"""The tables of a comparison say what metrics.json says."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from ric_diffusion.cost import Cost
+from ric_diffusion.evaluation import comparison
+from ric_diffusion.evaluation.metrics import ratio_interval, volume_of
+from ric_diffusion.evaluation.summary import preference_z, summarise
+from support.outcomes import base_of, outcome_of, setup_of
+
+SPENT = {"ours": Cost(700_000, 8192), "rival": Cost(8_600_000, 64_000), "no adapter": Cost()}
+
+
+@pytest.fixture(scope="module")
+def setup():
+    return setup_of(2)
+
+
+@pytest.fixture(scope="module")
+def outcomes(setup):
+    return [
+        outcome_of(setup, name="ours", gain=0.9),
+        outcome_of(setup, name="rival", gain=0.5, seed=1),
+        base_of(setup),
+    ]
+
+
+@pytest.fixture(scope="module")
+def metrics(setup, outcomes):
+    found = summarise(outcomes, setup, Path("report"), model="m", versions={})
+    for model in found["models"]:
+        model["training_cost"] = SPENT[model["name"]].to_dict()
+    return found
+
+
+def rows_of(table):
+    lines = [line[2:-2].split(" | ") for line in table.splitlines()]
+    assert lines[1] == ["---"] * len(lines[0])
+    return [dict(zip(lines[0], line, strict=True)) for line in lines[2:]]
+
+
+def with_ratio(metrics, **ratio):
+    """The metrics with this ratio of the second model to the first."""
+    first, second, *rest = metrics["models"]
+    return {**metrics, "models": [first, {**second, "hypervolume_ratio": ratio}, *rest]}
+
+
+def test_a_row_for_each_method(metrics):
+    ours, rival, alone = rows_of(comparison.methods_table(metrics))
+    assert [row["method"] for row in (ours, rival, alone)] == list(SPENT)
+    assert ours["× ours"] == "1"
+    ratio = metrics["models"][1]["hypervolume_ratio"]
+    assert rival["× ours"].startswith(f"{ratio['value']:.2f} ({ratio['low']:.2f} to ")
+    assert rival["training, million forwards"] == "8.600"
+    assert rival["training, thousand scored"] == "64.0"
+    assert alone["training, million forwards"] == "0.000"
+    samples = metrics["models"][0]["samples"]
+    assert ours["a sample, forwards"] == f"{480 / samples:.0f}"
+    assert ours["near its front"] == "5 of 5" and alone["near its front"] == "1 of 1"
+
+
+def test_the_ratio_is_the_paired_one_upside_down(metrics, setup, outcomes):
+    one, other = (preference_z(outcome, setup.space) for outcome in outcomes[:2])
+    expected = ratio_interval(one, other, volume_of)
+    found = comparison.inverse(metrics["models"][1]["hypervolume_ratio"])
+    assert found["value"] == pytest.approx(float(expected.value))
+    assert found["low"] == pytest.approx(float(expected.low), rel=1e-2)
+    assert found["high"] == pytest.approx(float(expected.high), rel=1e-2)
+
+
+def test_nothing_goes_into_it_infinitely_often():
+    found = comparison.inverse({"value": 0.5, "low": 0.0, "high": 0.8})
+    assert found == {"value": 2.0, "low": 1.25, "high": math.inf}
+    nothing = dict.fromkeys(("value", "low", "high"))
+    assert comparison.inverse(nothing) == nothing
+
+
+@pytest.mark.parametrize(
+    ("ratio", "least", "apart", "met"),
+    [
+        ((0.80, 0.70, 0.90), 1.2, False, True),
+        ((0.90, 0.80, 1.00), 1.2, False, False),
+        ((0.80, 0.70, 1.10), 1.2, False, True),  # the value alone decides
+        ((0.80, 0.70, 0.99), 1.05, True, True),
+        ((0.80, 0.70, 1.00), 1.05, True, False),  # the two can't be told apart
+        ((0.97, 0.95, 0.99), 1.05, True, False),  # they can, but it is too little
+        ((None, None, None), 1.0, False, False),
+    ],
+)
+def test_beating(metrics, ratio, least, apart, met):
+    some = with_ratio(metrics, **dict(zip(("value", "low", "high"), ratio, strict=True)))
+    bar = comparison.beats(some, "rival", least, apart=apart)
+    assert bar.met is met
+    assert bar.what == "hypervolume, ours / rival"
+    assert f"{least:g}" in bar.bar
+
+
+def test_costing_less(metrics):
+    bar = comparison.cheaper(metrics, "rival", 0.10)
+    assert (bar.found, bar.met) == ("0.081", True)
+    assert comparison.cheaper(metrics, "rival", 0.08).met is False
+
+
+def test_near_the_front(metrics):
+    first = {**metrics["models"][0], "near_front": {"count": 9, "of": 11}}
+    bar = comparison.near({**metrics, "models": [first]}, 9 / 11)
+    assert (bar.found, bar.bar, bar.met) == ("9 of 11", "≥ 9 of 11", True)
+    first = {**first, "near_front": {"count": 4, "of": 6}}
+    bar = comparison.near({**metrics, "models": [first]}, 9 / 11)
+    assert (bar.found, bar.bar, bar.met) == ("4 of 6", "≥ 5 of 6", False)
+
+
+def test_control_of_every_reward(metrics):
+    bars = comparison.control(metrics, 0.9)
+    assert [bar.what.split(":")[0] for bar in bars] == [
+        f"control, {reward['name']}" for reward in metrics["rewards"]
+    ]
+    assert all(bar.met and float(bar.found) >= 0.9 for bar in bars)
+    sweep = {**metrics["models"][0]["control"][0], "spearman_of_means": None}
+    first = {**metrics["models"][0], "control": [sweep]}
+    (bar,) = comparison.control({**metrics, "models": [first]}, 0.9)
+    assert (bar.found, bar.met) == ("–", False)
+
+
+def test_what_was_not_run_is_said(metrics):
+    bars = [comparison.beats(metrics, "gone", 1.2), comparison.cheaper(metrics, "gone", 0.1)]
+    rows = rows_of(comparison.bars_table([*bars, comparison.near(metrics, 1.0)]))
+    assert [row["value"] for row in rows] == ["not run", "not run", "5 of 5"]
+    assert [row[""] for row in rows] == ["", "", "met"]
