@@ -35,6 +35,15 @@ def test_a_target_is_turned_into_the_request_that_gives_it(both, draw):
     assert torch.equal(calibrated, draw(both, negative_targets={"colorfulness": -1.0}))
 
 
+def test_contrast_is_the_opposite_of_what_the_model_reads(both, draw):
+    opposite = {"colorfulness": -2.0, "compressibility": -1.0}
+    targets = {"colorfulness": 1.0, "compressibility": 0.5}
+    plain = draw(both, targets=targets, negative_targets=opposite)
+    calibrate(both)
+    targets["colorfulness"] = 0.4
+    assert torch.equal(draw(both, targets=targets, contrast=2.0), plain)
+
+
 def test_what_cannot_be_reached_is_clamped_and_said(both, caplog):
     calibrate(both)
     given = {"num_inference_steps": 1, "output_type": "latent"}
