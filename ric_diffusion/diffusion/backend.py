@@ -215,8 +215,8 @@ class DiffusionBackend(DiffusionSampler):
     def load(self, folder: Path) -> None:
         """Go on training an adapter that ``save`` wrote, of the same shape and rewards.
 
-        Its statistics come along: they say what its reward values mean. Its calibration does not:
-        it says what the weights gave that are about to change.
+        Its statistics come along: they say what its reward values mean, and so does its sampling.
+        Its calibration does not: it says what the weights gave that are about to change.
         """
         from peft.utils import set_peft_model_state_dict
 
@@ -237,6 +237,7 @@ class DiffusionBackend(DiffusionSampler):
         set_peft_model_state_dict(self.pipe.unet, dict(weights.tensors), adapter_name=LORA_NAME)
         _to(stored.conditioner, self.pipe.device)
         self.adapter = self.pipe.adapter = replace(stored, calibration={})
+        self.sampling = self.adapter.sampling
         self.z = self._normalized()
 
     def _caption(self, index: int, draws: Sequence[float]) -> str:

@@ -199,6 +199,20 @@ def test_a_loaded_adapter_can_be_sampled_from(adapters, pipe):
     assert len(backend.sample(["red apple"], [{}], [0])) == 1
 
 
+def test_a_loaded_adapter_brings_its_sampling(adapters, make_backend, pipe, tmp_path):
+    pipe.load_adapter(adapters["embedding"])
+    sampling = {"guidance_scale": 2.0, "num_inference_steps": 2, "contrast": 1.5}
+    pipe.adapter = replace(pipe.adapter, sampling=sampling)
+    pipe.save_adapter(tmp_path / "adapter")
+    other = make_backend("embedding")
+    other.load(tmp_path / "adapter")
+    assert other.sampling == other.adapter.sampling == sampling
+    given = {"targets": TARGETS[:1], "generator": torch.Generator().manual_seed(0)}
+    (wanted,) = other.pipe(["red apple"], **given, **sampling).images
+    (found,) = other.sample(["red apple"], TARGETS[:1], [0])
+    assert np.array_equal(found, wanted)
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_saved_and_loaded_it_goes_on_where_it_was(ready, stir, mode, tmp_path):
     backend = stir(ready(mode))
