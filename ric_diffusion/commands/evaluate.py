@@ -103,6 +103,7 @@ def run(options: argparse.Namespace) -> None:
         if calibration is not None:
             tell(calibration, space, options.out)
         print(options.out / "index.html")
+    process.destroy_process_group()  # as after training
 
 
 def check_once(option: str, given: Sequence[str]) -> None:

@@ -20,6 +20,7 @@ POINTS, SEEDS = 3, 2
 OTHERS = [
     ("other model;", "--steps", 2),
     ("other model, points;", "--steps", 1, "--mapping", "linf"),
+    ("other model;", "--steps", 1, "--contrast", 1.5),
     ("other seeds;", "--steps", 1, "--seeds", 3),
 ]
 # torchrun: on a CPU `accelerate launch` starts several processes only through MPI.
