@@ -40,6 +40,7 @@ class Modulation:
 
     def __init__(self, unet: UNet2DConditionModel, encoder: RewardEncoder) -> None:
         self.encoder = encoder
+        self.context: torch.Tensor | None = None
         self.shift: torch.Tensor | None = None
         self.hooks = (
             unet.register_forward_pre_hook(self._read, with_kwargs=True),
@@ -48,12 +49,17 @@ class Modulation:
 
     def _read(self, _unet: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         context = kwargs["encoder_hidden_states"] if len(args) < 3 else args[2]
-        self.shift = self.encoder.to(context.device).time_shift(context)
+        if torch.is_grad_enabled() or context is not self.context:
+            self.shift = self.encoder.to(context.device).time_shift(context)
+        # All steps of a call share one context. In training the encoder changes in between.
+        self.context = None if torch.is_grad_enabled() else context
 
     def _add(self, _layer: Any, _inputs: Any, embedding: torch.Tensor) -> torch.Tensor:
         assert self.shift is not None
-        shift, self.shift = self.shift, None  # it holds a graph in training
-        return embedding + shift.to(embedding.dtype)
+        shifted = embedding + self.shift.to(embedding.dtype)
+        if self.context is None:
+            self.shift = None  # it holds a graph
+        return shifted
 
     def detach(self) -> None:
         for hook in self.hooks:

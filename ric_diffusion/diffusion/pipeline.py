@@ -22,7 +22,7 @@ from ric_diffusion.diffusion.adapter import Adapter, resolve
 from ric_diffusion.diffusion.modulation import Modulation
 from ric_diffusion.errors import InputError
 from ric_diffusion.files import write_json
-from ric_diffusion.rewards import RewardSpace, to_targets
+from ric_diffusion.rewards import RewardSpace, opposite, to_targets
 
 ASSETS = Path(__file__).parent.parent / "assets"
 BUNDLED = {"emoji-64": ASSETS / "emoji-64"}
@@ -245,7 +245,8 @@ class RiCMixin(_Stock):
             negative_targets: values in z for the branch that guidance steers away from.
             mapping: how a preference becomes targets; the adapter's own by default.
             contrast: without negative_targets, the branch that guidance steers away from is asked
-                for so many times the opposite of the targets: rewards speak up, at no extra cost.
+                for so many times the opposite of the targets, within common values: rewards speak
+                up, at no extra cost.
             Each may be one for all prompts or a list with one for each prompt.
 
         Returns RiCPipelineOutput, or the stock tuple with ``return_dict=False``.
@@ -264,7 +265,7 @@ class RiCMixin(_Stock):
             requests = [self.adapter.requests(t) for t in used]
             against = [self.adapter.requests(t) for t in negative]
             if negative_targets is None and contrast:  # the opposite of what the model reads
-                against = [{name: -contrast * z for name, z in t.items()} for t in requests]
+                against = [opposite(t, self.adapter.space, contrast) for t in requests]
             self._put_context(arguments, requests, against, steered=negative_targets is not None)
         output = super().__call__(**arguments)
         if not isinstance(output, StableDiffusionPipelineOutput):

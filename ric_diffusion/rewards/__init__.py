@@ -2,7 +2,7 @@
 
 from ric_diffusion.rewards.calibration import Curve
 from ric_diffusion.rewards.front import directions, fit_front, hypervolume, nondominated
-from ric_diffusion.rewards.mappings import MAPPINGS, to_targets
+from ric_diffusion.rewards.mappings import MAPPINGS, opposite, to_targets
 from ric_diffusion.rewards.space import Reward, RewardSpace
 
 __all__ = [
@@ -14,5 +14,6 @@ __all__ = [
     "fit_front",
     "hypervolume",
     "nondominated",
+    "opposite",
     "to_targets",
 ]

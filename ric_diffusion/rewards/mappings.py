@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ric_diffusion.errors import InputError, suggest
+from ric_diffusion.rewards.front import FLOOR
 from ric_diffusion.rewards.space import HIGH, LOW, PERCENTILES, RewardSpace
 
 Array = NDArray[np.float64]
@@ -97,3 +98,18 @@ def to_targets(
     targets = MAPPINGS[mapping](weights / weights.sum(), space)
     inside = np.clip(targets, space.lows, space.highs)  # against rounding
     return dict(zip(space.names, inside.tolist(), strict=True))
+
+
+def opposite(targets: Mapping[str, float], space: RewardSpace, times: float) -> dict[str, float]:
+    """`times` the opposite of the targets, in z, within what pictures commonly are: from FLOOR, or
+    the reachable range's lower end if that is higher, to the range's upper end.
+
+    Guidance away from an extreme moves the picture in every reward at once. Nothing for 0 times.
+    """
+    if not times:
+        return {}
+    ends = dict(zip(space.names, zip(space.lows, space.highs, strict=True), strict=True))
+    return {
+        name: float(np.clip(-times * z, max(ends[name][0], FLOOR), ends[name][1]))
+        for name, z in targets.items()
+    }

@@ -67,6 +67,21 @@ def test_a_fresh_shift_changes_nothing_and_learns(make_backend):
     assert torch.equal(denoised(backend.pipe.unet, context), fresh)
 
 
+def test_the_shift_is_worked_out_once_for_a_context_and_never_in_training(backend):
+    unet, encoder = backend.pipe.unet, backend.adapter.encoder
+    context = backend.context(["red apple"] * 2, [{"colorfulness": 2.0}, {}])
+    seen = []
+    hook = encoder.to_time.register_forward_hook(lambda *_: seen.append(1))
+    first = denoised(unet, context)
+    assert torch.equal(denoised(unet, context), first) and len(seen) == 1
+    assert not torch.equal(denoised(unet, context.clone().flip(0)), first) and len(seen) == 2
+    noise = torch.randn(2, unet.config.in_channels, 8, 8)
+    for _ in range(2):
+        unet(noise, 500, context)
+    hook.remove()
+    assert len(seen) == 4
+
+
 def test_without_modulation_only_the_context_speaks(make_backend):
     backend = make_backend("embedding", modulation=False)
     assert backend.adapter.encoder.time_width == 0

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ric_diffusion.errors import InputError
-from ric_diffusion.rewards import MAPPINGS, RewardSpace, to_targets
+from ric_diffusion.rewards import MAPPINGS, RewardSpace, opposite, to_targets
 from ric_diffusion.rewards.mappings import front, l2, linear, linf, quantile
 
 LOWS, HIGHS = np.array([-2.0, -1]), np.array([2.0, 3])
@@ -193,3 +193,13 @@ def test_front_between_rewards_that_exclude_each_other_is_not_the_worst_of_both(
 def test_unknown_mapping_is_refused_with_a_hint():
     with pytest.raises(InputError, match="unknown 'front_'; did you mean 'front'"):
         to_targets({"r0": 1}, fitted(1, 0), "front_")
+
+
+def test_the_opposite_keeps_to_common_values():
+    space = fitted(3, 0)
+    assert opposite({"r0": 0.25, "r2": -0.25}, space, 2) == {"r0": -0.5, "r2": 0.5}
+    assert opposite({"r0": 1.0}, space, 0) == {}
+    far = opposite(dict.fromkeys(space.names, 9.0), space, 1.5)
+    assert far == {name: max(space.range(name)[0], -0.8) for name in space.names}
+    far = opposite(dict.fromkeys(space.names, -9.0), space, 1.5)
+    assert far == {name: space.range(name)[1] for name in space.names}
