@@ -7,22 +7,20 @@ import json
 import logging
 import math
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import torch
 from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
 from diffusers.pipelines.stable_diffusion import StableDiffusionPipelineOutput
 
-from ric_diffusion.diffusion import lora
-from ric_diffusion.diffusion.adapter import Adapter, resolve
-from ric_diffusion.diffusion.modulation import Modulation
+from ric_diffusion.diffusion.adapter import resolve
+from ric_diffusion.diffusion.loaded import AdapterMixin
 from ric_diffusion.errors import InputError
 from ric_diffusion.files import write_json
-from ric_diffusion.rewards import RewardSpace, opposite, to_targets
+from ric_diffusion.rewards import opposite, to_targets
 
 ASSETS = Path(__file__).parent.parent / "assets"
 BUNDLED = {"emoji-64": ASSETS / "emoji-64"}
@@ -32,7 +30,6 @@ HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "re
 TOLD = 0.05  # z; a target moved by less is not worth a line
 
 _log = logging.getLogger(__name__)
-_Stock: Any = StableDiffusionPipeline if TYPE_CHECKING else object
 
 Values = Mapping[str, float] | Sequence[Mapping[str, float]]
 
@@ -44,48 +41,17 @@ class RiCPipelineOutput(StableDiffusionPipelineOutput):
     targets: list[dict[str, float]] | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Merged:
-    """A LoRA inside a U-Net, and the weights it has changed as they were before."""
-
-    lora: lora.Lora
-    originals: Mapping[str, torch.Tensor]
-
-
 def model_path(name_or_path: str | Path) -> str:
     """A bundled model's name -> its folder; any other name or path as it is."""
     return str(BUNDLED.get(str(name_or_path), name_or_path))
 
 
-class RiCMixin(_Stock):
+class RiCMixin(AdapterMixin):
     """Adds rewards to a Stable Diffusion pipeline; list it before the stock class.
 
     The context (text states and reward tokens) is built here and handed to the stock ``__call__``
     as ``prompt_embeds``, so schedulers, callbacks, offload and LoRA work as they always do.
     """
-
-    # They live on the U-Net, so that pipelines that share one (from_pipe) agree about it.
-    @property
-    def adapter(self) -> Adapter | None:
-        return getattr(self.unet, "_ric_adapter", None)
-
-    @adapter.setter
-    def adapter(self, adapter: Adapter | None) -> None:
-        if (attached := getattr(self.unet, "_ric_modulation", None)) is not None:
-            attached.detach()
-        self.unet._ric_adapter = adapter
-        attached, encoder = None, adapter.encoder if adapter else None
-        if encoder is not None and encoder.time_width:
-            attached = Modulation(self.unet, encoder)
-        self.unet._ric_modulation = attached
-
-    @property
-    def _merged(self) -> Merged | None:
-        return getattr(self.unet, "_ric_merged", None)
-
-    @_merged.setter
-    def _merged(self, merged: Merged | None) -> None:
-        self.unet._ric_merged = merged
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Self:
@@ -100,59 +66,6 @@ class RiCMixin(_Stock):
         if (folder := resolve(path, ADAPTER_SUBFOLDER, **hub)).is_dir():
             pipe.load_adapter(folder)
         return pipe
-
-    @property
-    def reward_space(self) -> RewardSpace | None:
-        """Names, units, statistics and reachable ranges; None without an adapter."""
-        return self.adapter.space if self.adapter else None
-
-    def load_adapter(self, path_or_id: str | Path) -> None:
-        """Load an adapter folder or hub id, in place of the one loaded before.
-
-        Its LoRA is merged into the U-Net, so it costs no time in a call. Raises InputError, and
-        leaves the pipeline as it was, if it was made for another architecture. With sequential
-        offload, load the adapter first. Stock pipelines that share the U-Net do not know about
-        reward tokens: unload the adapter before using those.
-        """
-        folder = resolve(path_or_id)
-        adapter, weights = Adapter.load(folder), lora.read(folder / lora.LORA_FILE)
-        adapter.check_fit(self.unet)
-        lora.check_fit(self.unet, weights)
-        self.unload_adapter()
-        self._merged = Merged(lora=weights, originals=lora.merge(self.unet, weights))
-        self.adapter = adapter
-
-    def unload_adapter(self) -> None:
-        """Take the adapter out again, bit for bit; other LoRA stay."""
-        if self._merged is not None:
-            lora.restore(self.unet, self._merged.lora, self._merged.originals)
-        self.adapter = self._merged = None
-
-    @contextmanager
-    def without_adapter(self) -> Iterator[None]:
-        """The U-Net as the base model has it inside the block, also with an adapter in training."""
-        merged, adapter = self._merged, self.adapter
-        training = merged is None and lora.LORA_NAME in getattr(self.unet, "peft_config", {})
-        if merged is not None:
-            lora.restore(self.unet, merged.lora, merged.originals)
-        elif training:
-            self.unet.disable_adapters()
-        self.adapter = None  # and with it what reward tokens do to the time embedding
-        try:
-            yield
-        finally:
-            self.adapter = adapter
-            if merged is not None:
-                lora.merge(self.unet, merged.lora)
-            elif training:
-                self.unet.enable_adapters()
-
-    def save_adapter(self, folder: str | Path) -> None:
-        """Write the loaded adapter, or the one in training, as a folder of its own."""
-        if self.adapter is None:
-            raise InputError("no adapter is loaded; there is nothing to save")
-        weights = self._merged.lora if self._merged else lora.trained(self.unet)
-        self.adapter.save(Path(folder), weights)
 
     def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
         """Write a stock pipeline folder, which stock diffusers loads, with ``ric_adapter`` inside.
