@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-TOP = 0.98  # the quantile that stands for "attainable": 2 % of the samples do better
+TOP = 0.95  # the quantile that stands for "attainable": 5 % of the samples do better
 TRADE = 0.05  # a front point gives up at most about 1 / TRADE for what it gains, in ranges
-FLOOR = -0.8  # z, about the lower fifth: no reward is given up further for another
+FLOOR = 0.3  # the quantile below which no reward is given up for another
 POINTS = 200  # directions tried for three rewards and more, about
 
 
@@ -34,15 +34,15 @@ def hypervolume(points: Array, reference: Array) -> float:
 def fit_front(z: Array, lows: Array, highs: Array) -> Array:
     """The front the samples reach together: z (N, n), reachable range lows and highs (n,) → (F, n).
 
-    Where `lows` is below FLOOR, it starts there, and samples below it in any reward don't count.
-    Along each direction d from `lows` goes the point lows + t·d that a 2 % share of the samples
-    reach or surpass in every reward at once: t is a quantile over the samples of the weighted
-    Chebyshev value min_j (z_j - lows_j) / d_j, so that no single outlier decides. Kept are the
-    points worth their price: one that gives up more than 21 times what it gains, each counted in
-    ranges, falls to its neighbour (dominance after adding TRADE times the sum, as in the augmented
-    Chebyshev norm of Steuer & Choo 1983).
+    It starts at `floors`, and samples below them in any reward don't count. Along each direction d
+    from there goes the point floor + t·d that a 5 % share of the samples reach or surpass in every
+    reward at once: t is a quantile over the samples of the weighted Chebyshev value
+    min_j (z_j - floor_j) / d_j, so that no single outlier decides. Kept are the points worth their
+    price: one that gives up more than 21 times what it gains, each counted in ranges, falls to its
+    neighbour (dominance after adding TRADE times the sum, as in the augmented Chebyshev norm of
+    Steuer & Choo 1983).
     """
-    lows = np.maximum(lows, FLOOR)  # still below highs: z has mean 0 and deviation 1
+    lows = floors(np.quantile(z, FLOOR, axis=0), lows, highs)
     span = highs - lows
     heights = (z - lows) / span
     points = []
@@ -55,6 +55,13 @@ def fit_front(z: Array, lows: Array, highs: Array) -> Array:
     worth = nondominated(front + TRADE * front.sum(axis=1, keepdims=True))
     front = np.clip(lows + front[worth] * span, lows, highs)
     return front[nondominated(front)]  # rounding may have made equals
+
+
+def floors(quantiles: Array, lows: Array, highs: Array) -> Array:
+    """(n,): how far each reward is given up, its quantile at FLOOR; the lower end of its range
+    where most samples share the highest value."""
+    floor: Array = np.where(quantiles < highs, np.maximum(quantiles, lows), lows)
+    return floor
 
 
 def directions(n: int) -> Array:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ric_diffusion.errors import InputError, suggest
-from ric_diffusion.rewards.front import FLOOR
+from ric_diffusion.rewards.front import FLOOR, floors
 from ric_diffusion.rewards.space import HIGH, LOW, PERCENTILES, RewardSpace
 
 Array = NDArray[np.float64]
@@ -101,15 +101,15 @@ def to_targets(
 
 
 def opposite(targets: Mapping[str, float], space: RewardSpace, times: float) -> dict[str, float]:
-    """`times` the opposite of the targets, in z, within what pictures commonly are: from FLOOR, or
-    the reachable range's lower end if that is higher, to the range's upper end.
+    """`times` the opposite of the targets, in z, kept between the front's floors and the upper ends
+    of the reachable ranges; nothing for 0 times.
 
-    Guidance away from an extreme moves the picture in every reward at once. Nothing for 0 times.
+    What lies below the floors is a style of its own as often as not, and guidance away from that
+    moves the picture in every reward at once.
     """
     if not times:
         return {}
-    ends = dict(zip(space.names, zip(space.lows, space.highs, strict=True), strict=True))
-    return {
-        name: float(np.clip(-times * z, max(ends[name][0], FLOOR), ends[name][1]))
-        for name, z in targets.items()
-    }
+    quantiles = np.array([space.quantile(name, FLOOR) for name in space.names])
+    ends = zip(floors(quantiles, space.lows, space.highs), space.highs, strict=True)
+    bounds = dict(zip(space.names, ends, strict=True))
+    return {name: float(np.clip(-times * z, *bounds[name])) for name, z in targets.items()}

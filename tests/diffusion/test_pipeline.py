@@ -151,8 +151,8 @@ def test_negative_targets_steer_without_another_pass(ready, stock, draw):
 
 
 def test_contrast_asks_the_other_branch_for_the_opposite(ready, draw):
-    both = {"colorfulness": 0.3, "compressibility": -0.5}
-    opposite = {"colorfulness": -0.6, "compressibility": 1.0}
+    both = {"colorfulness": 0.2, "compressibility": -0.5}
+    opposite = {"colorfulness": -0.4, "compressibility": 1.0}
     contrasted = draw(ready, targets=both, contrast=2)
     assert torch.equal(contrasted, draw(ready, targets=both, negative_targets=opposite))
     assert far(contrasted, draw(ready, targets=both))

@@ -42,18 +42,18 @@ def test_directions_for_two_rewards_are_33_evenly_spaced():
 
 def test_one_reward_has_its_top_quantile_for_a_front():
     z, lows, highs = with_range(np.random.default_rng(0).normal(size=(500, 1)))
-    np.testing.assert_allclose(fit_front(z, lows, highs), [[np.quantile(z, 0.98)]])
+    np.testing.assert_allclose(fit_front(z, lows, highs), [[np.quantile(z, 0.95)]])
 
 
 @pytest.mark.parametrize("correlation", [-0.9, -0.2, 0, 0.5, 0.95])
-def test_every_front_point_is_reached_by_two_percent(correlation):
+def test_every_front_point_is_reached_by_five_percent(correlation):
     z, lows, highs = normal(correlation)
     front = fit_front(z, lows, highs)
     assert nondominated(front).all()
     assert ((front >= lows) & (front <= highs)).all()
     share = [(z >= point - 1e-9).all(axis=1).mean() for point in front]
-    np.testing.assert_allclose(share[1:-1], 0.02, atol=0.002)
-    assert min(share) > 0.01  # an end asks nothing of the other reward
+    np.testing.assert_allclose(share[1:-1], 0.05, atol=0.002)
+    assert min(share) > 0.03  # an end asks nothing of the other reward
 
 
 def test_no_reward_is_given_up_below_the_floor():
@@ -64,7 +64,7 @@ def test_no_reward_is_given_up_below_the_floor():
     odd = np.stack([rng.normal(2.5, 0.3, 2000), np.full(2000, -3.0)], axis=1)
     z, lows, highs = with_range(np.concatenate([plain, odd]))
     front = fit_front(z, lows, highs)
-    assert front[:, 1].min() >= -0.8
+    assert front[:, 1].min() >= np.quantile(z[:, 1], 0.3)
     assert front[:, 0].max() < 2.2
     assert ((z >= front[0] - 1e-9).all(axis=1) & (z[:, 1] > -1)).mean() > 0.01
 
@@ -72,12 +72,12 @@ def test_no_reward_is_given_up_below_the_floor():
 def test_front_bends_with_the_conflict_between_rewards():
     middles = [fit_front(*normal(c)).min(axis=1).max() for c in (-0.9, -0.5, 0, 0.5, 0.9)]
     assert middles == sorted(middles)
-    assert middles[0] < 0.5 < 1.5 < middles[-1]
+    assert middles[0] < 0.2 < 1.2 < middles[-1]
 
 
 def test_rewards_that_agree_leave_no_tail():
     """Highest in one is highest in the other: nothing low is worth asking for."""
-    assert fit_front(*normal(0.95)).min() > 1
+    assert fit_front(*normal(0.95)).min() > 0.9
     z = np.random.default_rng(0).normal(size=(4000, 1)).repeat(2, axis=1)
     assert len(fit_front(*with_range(z))) == 1
 
@@ -122,3 +122,9 @@ def test_hypervolume_counts_the_unit_cells_below(data, n):
     cells = np.array(np.meshgrid(*[np.arange(4) + 0.5] * n)).reshape(n, -1).T
     inside = (cells[:, None, :] < points[None]).all(axis=2).any(axis=1)
     assert hypervolume(points, np.zeros(n)) == pytest.approx(inside.sum())
+
+
+def test_a_reward_that_most_samples_have_in_full_still_has_a_front():
+    z = np.stack([np.repeat([0.0, 1.0], [200, 800]), np.linspace(-1, 1, 1000)], axis=1)
+    front = fit_front(*with_range(z))
+    assert np.isfinite(front).all() and front.max(axis=0) == pytest.approx([1.0, 0.9], abs=0.02)

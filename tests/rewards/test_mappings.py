@@ -95,7 +95,7 @@ def test_a_reward_not_named_has_weight_zero(case, mapping):
 @pytest.mark.parametrize("mapping", sorted(MAPPINGS))
 def test_a_single_reward_gets_its_top(mapping):
     space = fitted(1, 0)
-    top = space.quantile("r0", 0.98) if mapping == "front" else space.range("r0")[1]
+    top = space.quantile("r0", 0.95) if mapping == "front" else space.range("r0")[1]
     assert to_targets({"r0": 0.3}, space, mapping) == pytest.approx({"r0": top})
 
 
@@ -179,7 +179,7 @@ def test_front_asks_for_pictures_that_exist_where_linf_does_not(n):
     z = space.normalize(z)
     preference = dict.fromkeys(space.names, 1.0)
     shares = {m: (z >= values(preference, space, m)).all(axis=1).mean() for m in ("front", "linf")}
-    assert shares["front"] == pytest.approx(0.02, abs=0.005)
+    assert shares["front"] == pytest.approx(0.05, abs=0.005)
     assert shares["linf"] == 0
     assert values(preference, space, "front").min() > space.lows.max() + 0.5  # not the nadir
 
@@ -200,6 +200,6 @@ def test_the_opposite_keeps_to_common_values():
     assert opposite({"r0": 0.25, "r2": -0.25}, space, 2) == {"r0": -0.5, "r2": 0.5}
     assert opposite({"r0": 1.0}, space, 0) == {}
     far = opposite(dict.fromkeys(space.names, 9.0), space, 1.5)
-    assert far == {name: max(space.range(name)[0], -0.8) for name in space.names}
+    assert far == {name: pytest.approx(space.quantile(name, 0.3)) for name in space.names}
     far = opposite(dict.fromkeys(space.names, -9.0), space, 1.5)
     assert far == {name: space.range(name)[1] for name in space.names}
