@@ -13,7 +13,7 @@ BIN := $(VENV)/bin
 .PHONY: demo test lint clean
 
 demo: $(VENV)/.installed
-	$(BIN)/ric sweep --model emoji-64 --prompt "red apple" --points 11 --seed 0 --out demo/
+	$(BIN)/ric sweep --model emoji-64 --prompt octopus --points 11 --seed 0 --out demo/
 	@echo "The picture: $(CURDIR)/demo/grid.png"
 
 test: lint
