@@ -220,25 +220,28 @@ class RiCMixin(AdapterMixin):
         guided = scale > 1 and self.unet.config.time_cond_proj_dim is None
         if steered and not guided:
             raise InputError(f"negative_targets need guidance_scale above 1, not {scale}")
-        for key, values in (("", targets), ("negative_", negative)):
-            if key and not guided:
-                break
+        texts: dict[str, list[str]] = {}
+        branches = {"": targets, "negative_": negative} if guided else {"": targets}
+        for key, values in branches.items():
             prompt = arguments.pop(f"{key}prompt", None)
             embeds = arguments.get(f"{key}prompt_embeds")
             if embeds is not None and prompt is None:
                 context = self.adapter.conditioner.context_of_states(embeds, values)
+                arguments[f"{key}prompt_embeds"] = context
             elif embeds is None:
-                prompts = _as_list(prompt if prompt is not None else "", len(values), key)
-                scales = arguments.get("cross_attention_kwargs") or {}
-                context = self.encode_context(
-                    prompts,
-                    values,
-                    lora_scale=scales.get("scale"),
-                    clip_skip=arguments.get("clip_skip"),
-                )
+                texts[key] = _as_list(prompt if prompt is not None else "", len(values), key)
             else:
                 raise InputError(f"{key}prompt and {key}prompt_embeds: give one of them, not both")
-            arguments[f"{key}prompt_embeds"] = context
+        if texts:  # both branches in one pass of the text encoder
+            scales = arguments.get("cross_attention_kwargs") or {}
+            contexts = self.encode_context(
+                [text for key in texts for text in texts[key]],
+                [values for key in texts for values in branches[key]],
+                lora_scale=scales.get("scale"),
+                clip_skip=arguments.get("clip_skip"),
+            )
+            for key, context in zip(texts, contexts.split(len(targets)), strict=True):
+                arguments[f"{key}prompt_embeds"] = context
 
 
 def _prompt_count(arguments: Mapping[str, Any]) -> int:

@@ -69,12 +69,7 @@ def test_the_context_of_a_call(ready, draw):
             ready, "red apple", targets=ONE, negative_prompt="blue", negative_targets=OTHER
         ),
     )
-    wanted = torch.cat(
-        [
-            ready.encode_context(["blue"], [OTHER]),
-            ready.encode_context(["red apple"], [ONE]),
-        ]
-    )
+    wanted = ready.encode_context(["red apple", "blue"], [ONE, OTHER]).flip(0)
     assert len(seen) == 2
     for _, context in seen:
         assert torch.equal(context, wanted)
