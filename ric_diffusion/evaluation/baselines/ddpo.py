@@ -37,7 +37,7 @@ class DdpoConfig:
     batch_size: int = 64
     minibatch: int = 32
     inner_epochs: int = 2
-    learning_rate: float = 3e-4
+    learning_rate: float = 1e-3
     clip: float = 1e-3
     max_grad_norm: float = 1.0
     history: int = 32
