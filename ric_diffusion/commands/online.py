@@ -14,7 +14,7 @@ from accelerate import PartialState
 from ric_diffusion import config
 from ric_diffusion.commands.entrants import adapter_digests
 from ric_diffusion.commands.model import loading
-from ric_diffusion.commands.paths import check_out_folder
+from ric_diffusion.commands.paths import out_folder
 from ric_diffusion.commands.train import kept
 from ric_diffusion.data.prompts import read_prompts
 from ric_diffusion.data.records import Record, read_labelled
@@ -48,10 +48,7 @@ class OnlineRun:
 
 def run(options: argparse.Namespace) -> None:
     settings = config.load_yaml(options.config, OnlineRun)
-    out = options.out or settings.out
-    if out is None:
-        raise InputError(f"{options.config}: out is missing; add it, or give --out")
-    check_out_folder(out)
+    out = out_folder(options, settings.out)
     if (out / "start.json").exists() and not options.resume:
         raise InputError(f"{out}: holds a run already; add --resume, or choose another --out")
     process = PartialState(cpu=not torch.cuda.is_available())

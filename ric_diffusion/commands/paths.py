@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 from pathlib import Path
 
@@ -16,6 +17,14 @@ def check_out_folder(out: Path) -> None:
         raise InputError(f"--out {out}: {nearest} is a file; name a folder")
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise InputError(f"--out {out}: no permission to write in {nearest}")
+
+
+def out_folder(options: argparse.Namespace, out: Path | None) -> Path:
+    """Where a run goes: ``--out``, else the ``out`` of its config; InputError if it can't."""
+    if (folder := options.out or out) is None:
+        raise InputError(f"{options.config}: out is missing; add it, or give --out")
+    check_out_folder(folder)
+    return folder
 
 
 def check_out_file(out: Path) -> None:

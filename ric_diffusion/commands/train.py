@@ -13,7 +13,7 @@ from accelerate import PartialState
 
 from ric_diffusion import config
 from ric_diffusion.commands.model import loading
-from ric_diffusion.commands.paths import check_out_folder
+from ric_diffusion.commands.paths import out_folder
 from ric_diffusion.cost import Meter
 from ric_diffusion.data.images import save_png
 from ric_diffusion.data.records import Record, read_labelled
@@ -52,10 +52,7 @@ def kept(records: list[Record], where: Mapping[str, tuple[str, ...]]) -> list[Re
 
 def run(options: argparse.Namespace) -> None:
     settings = config.load_yaml(options.config, TrainConfig)
-    out = options.out or settings.out
-    if out is None:
-        raise InputError(f"{options.config}: out is missing; add it, or give --out")
-    check_out_folder(out)
+    out = out_folder(options, settings.out)
     if (out / "checkpoints").exists() and not options.resume:
         raise InputError(f"{out}: holds a run already; add --resume, or choose another --out")
     records, space = read_labelled(settings.data)
