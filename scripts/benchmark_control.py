@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 
 from ric_diffusion.commands.model import load_backend, load_pipeline
 from ric_diffusion.data.images import open_image, save_png
+from ric_diffusion.data.prompts import read_prompts
 from ric_diffusion.data.records import read_folder
 from ric_diffusion.diffusion.backend import DiffusionBackend
 from ric_diffusion.evaluation.control import control_of, tradeoff_of
@@ -33,10 +34,7 @@ from ric_diffusion.evaluation.sweep import preference_line, run_sweep, target_li
 from ric_diffusion.files import write_json
 from ric_diffusion.rewards import to_targets
 
-PROMPTS = [
-    "red apple", "cat face", "pizza", "rocket", "octopus", "crown", "bicycle", "tulip",
-    "fire", "spouting whale", "umbrella", "guitar", "house", "strawberry", "skull", "robot",
-]  # fmt: skip
+PROMPTS = read_prompts(Path(__file__).parent / "prompts.txt")
 SEEDS = [1001, 1002, 1003, 1004]
 POINTS = 11
 BATCH = 40
