@@ -15,6 +15,7 @@ from ric_diffusion.commands.online import OnlineRun, names_of
 from ric_diffusion.commands.paths import check_out_folder
 from ric_diffusion.commands.train import TrainConfig, kept
 from ric_diffusion.cost import Cost
+from ric_diffusion.data.prompts import read_prompts
 from ric_diffusion.data.records import Record, read_labelled
 from ric_diffusion.diffusion.latents import base_digests
 from ric_diffusion.errors import InputError
@@ -41,7 +42,9 @@ class SftConfig:
 class Alignment:
     """The config. ``offline``, ``text`` and ``online`` are configs of ric train and ric online, of
     which model, data, out and LoRA layers are replaced: all methods train the layers, and draw with
-    the sampling, of ``offline``. ``soup_share``: of the data, for each reward's LoRA."""
+    the sampling, of ``offline``. ``soup_share``: of the data, for each reward's LoRA. ``prompts``:
+    a file with one to a line; calibrations draw them with ``calibration_seeds`` seeds of their own.
+    """
 
     model: str
     data: Path
@@ -53,12 +56,13 @@ class Alignment:
     best_of: int
     ddpo: DdpoConfig
     ddpo_preferences: tuple[Mapping[str, float], ...]
-    prompts: tuple[str, ...]
+    prompts: Path
     seeds: int
+    calibration_seeds: int
     points: int
 
     def __post_init__(self) -> None:
-        for name in ("best_of", "seeds"):
+        for name in ("best_of", "seeds", "calibration_seeds"):
             if (value := getattr(self, name)) < 1:
                 raise ValueError(f"{name} is {value}; give 1 or more")
 
@@ -76,6 +80,7 @@ class Bench:
     online: OnlineRun
     ddpo: DdpoConfig
     records: list[Record]
+    prompts: Sequence[str]
     space: RewardSpace
     pipe: Any
     base: list[str]
@@ -123,7 +128,7 @@ def load(path: Path, out: Path, skip: Sequence[str]) -> Bench:
     data = [[record.file, record.captions, record.scores] for record in records]
     return Bench(
         config=config, out=out, skip=skip, offline=offline, text=text, online=online, ddpo=ddpo,
-        records=records, space=space, pipe=pipe, base=base,
+        records=records, prompts=read_prompts(config.prompts), space=space, pipe=pipe, base=base,
         basis=configs.digest([base, space.to_dict(), data])[:16],
     )  # fmt: skip
 

@@ -3,17 +3,17 @@
     python scripts/benchmark_alignment.py --out runs/alignment
 
 Trains what is not there yet (offline and online adapters, the latter in both selections, reward
-words, SFT, one LoRA per reward, DDPO for several preferences), draws all of them with the same
-prompts and seeds, and writes table.md, cost.png and a report (index.html, front.png, metrics.json).
-Every part can be interrupted and goes on where it was; --skip leaves parts out, and a later run
-without it adds them. On two CPU cores DDPO takes hours, the rest about two.
+words, SFT, one LoRA per reward, DDPO for several preferences), calibrates our adapters, draws all
+of them with the same prompts and seeds, and writes table.md, cost.png and a report (index.html,
+front.png, metrics.json). Every part can be interrupted and goes on where it was; --skip leaves
+parts out, and a later run without it adds them.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from alignment_runs import (
 )
 
 from ric_diffusion import __version__
+from ric_diffusion.commands.calibration import SWEEP, calibrate, calibrated
 from ric_diffusion.commands.entrants import Entrant, put, subject_of
 from ric_diffusion.commands.evaluate import FIRST_SEED, SOFTWARE, unsaid
 from ric_diffusion.cost import Cost, Meter
@@ -41,6 +42,7 @@ from ric_diffusion.evaluation.baselines.best_of_n import BestOfN
 from ric_diffusion.evaluation.baselines.runs import spent
 from ric_diffusion.evaluation.baselines.soups import Soup
 from ric_diffusion.evaluation.baselines.subjects import method_subject, preference_points
+from ric_diffusion.evaluation.calibration import Calibration
 from ric_diffusion.evaluation.cost_plot import cost_figure
 from ric_diffusion.evaluation.evaluate import evaluate
 from ric_diffusion.evaluation.plots import png
@@ -59,9 +61,8 @@ from ric_diffusion.evaluation.summary import summarise
 from ric_diffusion.files import write_bytes, write_text
 from ric_diffusion.rewards import MAPPINGS
 
-OURS, OFFLINE, BEST, SFT, SOUP, DDPO = (
-    "RiC online", "RiC offline", "best of {}", "SFT", "rewarded soup", "DDPO"
-)  # fmt: skip
+OURS, OFFLINE, PLAIN = "RiC online", "RiC offline", "not calibrated"
+BEST, SFT, SOUP, DDPO = "best of {}", "SFT", "rewarded soup", "DDPO"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,32 +76,50 @@ class Contender:
     variant: bool = False
 
 
-def adapters(bench: Bench) -> Iterator[Contender]:
-    """Ours in all variants; the first is what all others are compared with."""
+def adapters(bench: Bench, setup: Setup) -> Iterator[tuple[Contender, Calibration]]:
+    """Ours in all variants, and the calibration of each; the first is what all others are compared
+    with, the second the same without its calibration."""
 
-    def contender(name: str, *runs: str, mapping: str | None = None) -> Contender:
+    def contender(
+        name: str, *runs: str, mapping: str | None = None, plain: bool = False
+    ) -> tuple[Contender, Calibration]:
         folder = bench.out / runs[-1] / "adapter"
         adapter = Adapter.load(folder)
         entrant = Entrant(
             given=runs[-1], name=name, folder=folder, adapter=adapter, sampling=bench.sampling
         )
+        training = bench.labelling + spent(bench.out, runs)
+        found = calibrate(
+            bench.pipe,
+            entrant,
+            bench.base,
+            setup,
+            bench.out / SWEEP / runs[-1],
+            points=bench.config.points,
+            seeds=bench.config.calibration_seeds,
+        )
+        if not plain:
+            entrant, training = calibrated(entrant, found.curves), training + found.cost
         used = mapping or adapter.mapping
         points = slider_points(adapter.space, used, bench.config.points)
         if mapping:  # which only preferences depend on
             points = [point for point in points if point.along is None]
-        return Contender(
+        one = Contender(
             subject=subject_of(
                 bench.pipe, entrant, bench.base, name=name, points=points, mapping=used
             ),
             entrant=entrant,
-            training=bench.labelling + spent(bench.out, runs),
+            training=training,
             variant=mapping is not None,
         )
+        return one, found
 
     yield contender(OURS, "offline", "online")
+    yield contender(f"{OURS}, {PLAIN}", "offline", "online", plain=True)
     if "selection" not in bench.skip:
         yield contender(f"{OURS}, {other_selection(bench)}", "offline", "online-other")
     yield contender(OFFLINE, "offline")
+    yield contender(f"{OFFLINE}, {PLAIN}", "offline", plain=True)
     if "text" not in bench.skip:
         yield contender(f"{OFFLINE}, words", "text")
     for mapping in () if "mappings" in bench.skip else MAPPINGS:
@@ -147,18 +166,26 @@ def baselines(bench: Bench) -> Iterator[Contender]:
         )
 
 
+def setup_of(bench: Bench) -> Setup:
+    return Setup(
+        space=bench.space,
+        prompts=bench.prompts,
+        seeds=range(FIRST_SEED, FIRST_SEED + bench.config.seeds),
+        scorers=load_scorers(bench.space),
+    )
+
+
 def equal_cost(n: int) -> str:
     return f"{BEST.format(n)} at equal cost"
 
 
-def measure(bench: Bench, contenders: Sequence[Contender]) -> dict[str, Any]:
-    """Draw, score and judge all of them; ``metrics.json``, with the costs of training."""
-    setup = Setup(
-        space=bench.space,
-        prompts=bench.config.prompts,
-        seeds=range(FIRST_SEED, FIRST_SEED + bench.config.seeds),
-        scorers=load_scorers(bench.space),
-    )
+def measure(
+    bench: Bench, contenders: Sequence[Contender], setup: Setup, calibration: Calibration
+) -> dict[str, Any]:
+    """Draw, score and judge all of them; ``metrics.json``, with the costs of training.
+
+    ``calibration``: of the first, from which the second differs in nothing else.
+    """
     for one in contenders:
         check_folder(one.subject, setup, folder_of(bench.out, one.subject.name))
     outcomes: list[Outcome] = []
@@ -168,7 +195,8 @@ def measure(bench: Bench, contenders: Sequence[Contender]) -> dict[str, Any]:
             put(bench.pipe, one.entrant)
         outcomes.append(evaluate(one.subject, setup, folder_of(bench.out, one.subject.name)))
     versions = {"ric-diffusion": __version__} | {name: version(name) for name in SOFTWARE}
-    metrics = summarise(outcomes, setup, bench.out, model=bench.config.model, versions=versions)
+    metrics = summarise(outcomes, setup, bench.out, model=bench.config.model, versions=versions,
+                        calibration=replace(calibration, pair=(1, 0)))  # fmt: skip
     for model, one in zip(metrics["models"], contenders, strict=True):
         model["training_cost"] = one.training.to_dict()
     return metrics
@@ -183,6 +211,7 @@ def bars(metrics: Mapping[str, Any], best_of: int) -> list[comparison.Bar]:
         comparison.beats(metrics, DDPO, 1.0),
         comparison.cheaper(metrics, DDPO, 0.10),
         comparison.near(metrics, 9 / 11),
+        *comparison.calibration(metrics, halved=0.5, most=0.25),
     ]
     if len(metrics["rewards"]) > 2:  # for two, benchmark_control.py asks for more
         found += comparison.control(metrics, 0.9)
@@ -201,9 +230,12 @@ def main() -> None:
         bench = load(options.config, options.out, options.skip)
         train_adapters(bench)
         train_baselines(bench)
+        setup = setup_of(bench)
         with unsaid():
-            contenders = [*adapters(bench), *baselines(bench)]
-            metrics = measure(bench, contenders)
+            ours, calibrations = zip(*adapters(bench, setup), strict=True)
+            bench.pipe.unload_adapter()
+            contenders = [*ours, *baselines(bench)]
+            metrics = measure(bench, contenders, setup, calibrations[0])
     except InputError as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
     write_report(metrics, bench.out, contenders[0].subject.sampler.read)

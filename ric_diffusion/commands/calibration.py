@@ -5,7 +5,6 @@ In the report's folder: calibration/ with the samples of the sweep, adapter/ wit
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ric_diffusion.commands.entrants import NONE, Entrant, put, space_of, subject_of
+from ric_diffusion.cost import Cost
 from ric_diffusion.diffusion.pipeline import RiCStableDiffusionPipeline
 from ric_diffusion.errors import InputError
 from ric_diffusion.evaluation.calibration import Calibration, curves_of, range_points
@@ -46,19 +46,22 @@ def uncalibrated(entrant: Entrant) -> Entrant:
 
 def calibrate(
     pipe: RiCStableDiffusionPipeline,
-    options: argparse.Namespace,
     entrant: Entrant,
     base: Sequence[str],
     setup: Setup,
+    out: Path,
+    *,
+    points: int,
+    seeds: int,
 ) -> Calibration:
-    """Sweep an uncalibrated entrant, on as many seeds as the report has but others, and fit."""
-    seeds, space = range(FIRST_SEED, FIRST_SEED + options.seeds), space_of(entrant)
-    points = range_points(space, options.points)
-    subject = subject_of(pipe, entrant, base, name=SWEEP, points=points)
+    """Sweep an uncalibrated entrant, each reward over so many points, and fit; the samples go to
+    the folder ``out``. Prompts are those of ``setup``, seeds are not."""
+    own, space = range(FIRST_SEED, FIRST_SEED + seeds), space_of(entrant)
+    subject = subject_of(pipe, entrant, base, name=SWEEP, points=range_points(space, points))
     put(pipe, entrant)
-    apart = replace(setup, seeds=seeds, held_out=())
-    outcome = evaluate(subject, apart, options.out / SWEEP)
-    return Calibration(curves=curves_of(outcome, space), seeds=seeds, cost=outcome.cost)
+    outcome = evaluate(subject, replace(setup, seeds=own, held_out=()), out)
+    cost = outcome.cost + Cost(scored=outcome.scores.size)  # judging is part of it
+    return Calibration(curves=curves_of(outcome, space), seeds=own, cost=cost)
 
 
 def calibrated(entrant: Entrant, curves: Mapping[str, Curve]) -> Entrant:

@@ -15,6 +15,7 @@ from accelerate import PartialState
 import scorers
 from ric_diffusion import __version__
 from ric_diffusion.commands.calibration import (
+    SWEEP,
     calibrate,
     calibrated,
     check_calibrate,
@@ -79,7 +80,15 @@ def run(options: argparse.Namespace) -> None:
     calibration = None
     with unsaid():
         if options.calibrate:
-            calibration = calibrate(pipe, options, entrants[0], base, setup)
+            calibration = calibrate(
+                pipe,
+                entrants[0],
+                base,
+                setup,
+                options.out / SWEEP,
+                points=options.points,
+                seeds=options.seeds,
+            )
             if calibration.curves:
                 entrants.append(calibrated(entrants[0], calibration.curves))
                 subjects = subjects_of(pipe, options, entrants, base)

@@ -17,12 +17,14 @@ from ric_diffusion.rewards import Curve, RewardSpace
 class Calibration:
     """The curves of those rewards that rise with their sliders, drawn with ``seeds`` at ``cost``.
 
-    A report with a calibration compares an adapter without it, first, and with it, second.
+    A report with a calibration compares an adapter without it and with it: the outcomes at the two
+    positions of ``pair``.
     """
 
     curves: Mapping[str, Curve]
     seeds: Sequence[int]
     cost: Cost
+    pair: tuple[int, int] = (0, 1)
 
 
 def range_points(space: RewardSpace, count: int) -> list[Point]:

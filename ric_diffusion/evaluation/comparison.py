@@ -10,6 +10,7 @@ from typing import Any
 
 from ric_diffusion.evaluation.findings import (
     Figure,
+    errors_of,
     number,
     percent_with_interval,
     with_interval,
@@ -88,6 +89,22 @@ def near(metrics: Metrics, share: float) -> Bar:
         bar=f"≥ {least} of {of}",
         met=count >= least,
     )
+
+
+def calibration(metrics: Metrics, *, halved: float, most: float) -> list[Bar]:
+    """For each calibrated reward: the error of its slider, and how it compares to that without."""
+    bars = []
+    for found in metrics["calibration"]["rewards"]:
+        name = found["reward"]
+        _, error = errors_of(metrics, name)
+        for what, figure, bar in (
+            (f"error of the {name} slider, calibrated, z", error, most),
+            (f"error of the {name} slider, calibrated / not", found["error_ratio"], halved),
+        ):
+            value = figure["value"]
+            met = value is not None and value <= bar
+            bars.append(Bar(what=what, found=with_interval(figure), bar=f"≤ {bar:g}", met=met))
+    return bars
 
 
 def control(metrics: Metrics, least: float) -> list[Bar]:

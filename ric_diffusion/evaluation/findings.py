@@ -58,12 +58,7 @@ def _calibration(metrics: Metrics) -> Iterator[str]:
     for found in metrics["calibration"]["rewards"]:
         name, ratio = found["reward"], found["error_ratio"]
         reach = " to ".join(number(end, sign=True) for end in found["reach"])
-        without, calibrated = (
-            sweep["error"]
-            for model in metrics["models"][:2]
-            for sweep in model["control"]
-            if sweep["reward"] == name
-        )
+        without, calibrated = errors_of(metrics, name)
         if without["value"] is None or calibrated["value"] is None:
             yield f"Calibrated, {name} reaches {reach} z; no request of the report lies in there."
             continue
@@ -78,6 +73,17 @@ def _calibration(metrics: Metrics) -> Iterator[str]:
         )
     for name in metrics["calibration"]["uncalibrated"]:
         yield f"{name} is not calibrated, since what is obtained does not rise with its slider."
+
+
+def errors_of(metrics: Metrics, reward: str) -> list[Figure]:
+    """The control errors that a calibration is judged by: without it and with it."""
+    models = {model["name"]: model for model in metrics["models"]}
+    return [
+        sweep["error"]
+        for name in metrics["calibration"]["models"]
+        for sweep in models[name]["control"]
+        if sweep["reward"] == reward
+    ]
 
 
 def _volume(metrics: Metrics, model: Mapping[str, Any]) -> str:

@@ -199,7 +199,7 @@ def _calibration(metrics: Metrics) -> list[tuple[str, str]]:
         ("Calibration", "isotonic regression through the means of each reward moved alone, on "
                         f"seeds that the report does not use ({seeds}), for "
                         f"{_thousands(calibration['cost']['forwards'])} forward passes"),
-        ("Error, calibrated", "for both models over the same requests, those inside what can be "
+        ("Error, calibrated", "for all models over the same requests, those inside what can be "
                               f"reached: {'; '.join(reached) or 'nothing'}"),
     ]  # fmt: skip
 

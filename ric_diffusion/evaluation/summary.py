@@ -31,9 +31,8 @@ def summarise(
 ) -> dict[str, Any]:
     """``metrics.json`` of a report in ``out`` on adapters or methods for ``model``.
 
-    Ratios are to the first outcome. ``versions``: of the software, by name. With a calibration,
-    the first outcome is of the adapter without it, the second of that with it. Numbers are finite
-    or None.
+    Ratios are to the first outcome. ``versions``: of the software, by name. Numbers are
+    finite or None.
     """
     space = setup.space
     curves = calibration.curves if calibration else {}
@@ -74,7 +73,9 @@ def _calibration(
     calibration: Calibration, outcomes: Sequence[Outcome], space: RewardSpace
 ) -> dict[str, Any]:
     """What was calibrated, and how the error with it compares to that without."""
+    pair = [outcomes[i] for i in calibration.pair] if calibration.curves else []
     return {
+        "models": [outcome.name for outcome in pair],
         "seeds": list(calibration.seeds),
         "cost": calibration.cost.to_dict(),
         "rewards": [
@@ -82,7 +83,7 @@ def _calibration(
                 "reward": name,
                 "reach": list(curve.reach),
                 "curve": curve.to_dict(),
-                "error_ratio": _figures(_error_ratio(outcomes, name, curve.reach, space)),
+                "error_ratio": _figures(_error_ratio(pair, name, curve.reach, space)),
             }
             for name, curve in calibration.curves.items()
         ],
@@ -91,10 +92,10 @@ def _calibration(
 
 
 def _error_ratio(
-    outcomes: Sequence[Outcome], name: str, reach: metrics.Ends, space: RewardSpace
+    pair: Sequence[Outcome], name: str, reach: metrics.Ends, space: RewardSpace
 ) -> Interval:
     """Control error of the second outcome over that of the first, by the same requests."""
-    (requested, without), (_, calibrated) = (alone(one, name, space) for one in outcomes[:2])
+    (requested, without), (_, calibrated) = (alone(one, name, space) for one in pair)
 
     def error(some: Array) -> float:
         return metrics.control_error(requested, means_of(some)[:, 0], reach)

@@ -24,8 +24,10 @@ EVERYTHING = ["text", "selection", "mappings", "base", "best-of", "sft", "soup",
 STEPS, PROMPTS, SEEDS, POINTS = 4, 2, 2, 3
 METHODS = [
     "RiC online",
+    "RiC online, not calibrated",
     "RiC online, quantile",
     "RiC offline",
+    "RiC offline, not calibrated",
     "RiC offline, words",
     "RiC online, mapping linear",
     "RiC online, mapping l2",
@@ -77,6 +79,8 @@ def config(root, tiny, tmp_path_factory):
     for mode in ("embedding", "text"):
         own = {"diffusion": {"mode": mode, **diffusion}, "loop": fast | {"validate_every": 1}}
         tiny.write_config(folder / f"{mode}.yaml", tiny.config(root, mode, **own))
+    prompts = folder / "prompts.txt"
+    prompts.write_text("red apple\ncat face\n")
     online = {"model": "elsewhere", "data": "elsewhere", "adapter": "elsewhere"}
     tiny.write_config(folder / "online.yaml", online | {"online": rounds | {"loop": fast}})
 
@@ -95,8 +99,9 @@ def config(root, tiny, tmp_path_factory):
             "best_of": 4,
             "ddpo": ddpo,
             "ddpo_preferences": [{first: 1.0}, {first: 0.5, last: 0.5}],
-            "prompts": ["red apple", "cat face"],
+            "prompts": str(prompts),
             "seeds": SEEDS,
+            "calibration_seeds": 1,
             "points": POINTS,
         }
         return tiny.write_config(folder / "alignment.yaml", settings | changes)
@@ -128,15 +133,19 @@ def test_everything_once(benchmark, config, root, tmp_path, monkeypatch):
     assert list(models) == METHODS
     spent = {name: model["training_cost"] for name, model in models.items()}
     trained, labels = 3 * 4 * 3, 14 * 2  # steps, batch, forward and backward; pictures, rewards
-    for name in ("RiC offline", "RiC offline, words", "SFT"):
+    moved = 2 * POINTS * PROMPTS  # by a calibration, which moves two rewards
+    for name in ("RiC offline, not calibrated", "SFT"):
         assert spent[name] | {"seconds": 0} == {"forwards": trained, "scored": labels, "seconds": 0}
+    for name in ("RiC offline", "RiC offline, words"):
+        assert spent[name]["forwards"] == trained + moved * 2 * STEPS
+        assert spent[name]["scored"] == labels + moved * 2
     assert spent["rewarded soup"]["forwards"] == 2 * trained
     # drawing, then learning from all steps but the last, for each of 2 iterations and 2 runs
     assert spent["DDPO"]["forwards"] == 2 * 2 * 4 * 2 * (STEPS + 3 * (STEPS - 1))
     assert spent["DDPO"]["scored"] == 2 * 2 * 4 * 2
     online = spent["RiC online"]
-    assert online["forwards"] > 2 * trained + 8 * 2 * STEPS
-    assert online["scored"] == labels + 8 * 2
+    assert online["forwards"] > 2 * trained + (8 + moved) * 2 * STEPS
+    assert online["scored"] == labels + 8 * 2 + moved * 2
     assert spent["base model"]["forwards"] == spent["best of 4"]["forwards"] == 0
     one = {name: m["cost"]["forwards"] / m["samples"] for name, m in models.items()}
     assert one.pop("best of 4") == 4 * 2 * STEPS
@@ -145,7 +154,7 @@ def test_everything_once(benchmark, config, root, tmp_path, monkeypatch):
     points = {name: len(model["points"]) for name, model in models.items()}
     assert {name for name, count in points.items() if count == 1} == {"base model", "SFT"}
     swept = {name for name, model in models.items() if model["control"]}  # each reward alone
-    assert swept == set(METHODS[:4])
+    assert swept == set(METHODS[:6])
     asked = [
         [point["targets"] for point in models[name]["points"]]
         for name in ("RiC online", "RiC online, mapping linear")
@@ -157,7 +166,9 @@ def test_everything_once(benchmark, config, root, tmp_path, monkeypatch):
     for row in methods.values():
         assert first_number(row["hypervolume"]) > 0 and first_number(row["× RiC online"]) > 0
         assert first_number(row["a sample, forwards"]) >= 2 * STEPS
-    assert len(bars) == 7
+    curved = [found["reward"] for found in metrics["calibration"]["rewards"]]
+    assert metrics["calibration"]["models"] == METHODS[1::-1] and curved
+    assert len(bars) == 7 + 2 * len(curved)
     assert {row[""] for row in bars.values()} <= {"met", "missed"}
     share = bars["cost of training, RiC online / DDPO"]
     assert first_number(share["value"]) == pytest.approx(
@@ -210,7 +221,7 @@ def test_three_rewards(benchmark, config, root, tmp_path):
     code, _, err = benchmark(*given, *[part for part in EVERYTHING if part != "ddpo"])
     assert code == 0, err
     methods, bars = tables_of(out)
-    assert list(methods) == ["RiC online", "RiC offline", "DDPO"]
+    assert list(methods) == [*METHODS[:2], *METHODS[3:5], "DDPO"]
     for name in ("compressibility", "colorfulness", "brightness"):
         row = bars[f"control, {name}: Spearman of the means"]
         assert -1 <= first_number(row["value"]) <= 1 and row["bar"] == "≥ 0.9"

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ric_diffusion.cost import Cost
+from ric_diffusion.evaluation import comparison
 from ric_diffusion.evaluation.calibration import Calibration, curves_of, range_points
 from ric_diffusion.evaluation.findings import findings, with_interval
 from ric_diffusion.evaluation.page import page
@@ -119,6 +120,25 @@ def test_both_errors_are_over_the_requests_that_can_be_had():
     assert found["error_ratio"]["value"] == pytest.approx(0, abs=1e-9)
     assert metrics["calibration"]["seeds"] == [7, 8]
     assert metrics["calibration"]["cost"]["forwards"] == 1234
+
+
+@pytest.mark.parametrize("pair", [(0, 1), (1, 0)])
+def test_the_bars_of_a_calibration(pair):
+    """Halved and at most so far off, whichever of the two comes first in the report."""
+    calibration = dataclasses.replace(calibration_of(FIRST), pair=pair)
+    both = [
+        outcome_of(SETUP, gain=GAIN, noise=0.02),
+        with_calibration(calibration, gain=GAIN, noise=0.02, seed=1),
+    ]
+    metrics = summary_of([both[i] for i in pair], calibration)
+    assert metrics["calibration"]["models"] == ["model", "calibrated"]
+    without, after = (controls(metrics)[i]["error"]["value"] for i in pair)
+    assert after < without
+    error, ratio = comparison.calibration(metrics, halved=0.5, most=after * 0.99)
+    assert FIRST in error.what and error.found.startswith(f"{after:.2f} (") and not error.met
+    assert ratio.found.startswith(f"{after / without:.2f} (") and ratio.met
+    error, ratio = comparison.calibration(metrics, halved=after / without * 0.99, most=after)
+    assert error.met and not ratio.met
 
 
 def test_the_reward_without_a_curve_is_judged_as_ever():
