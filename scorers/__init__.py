@@ -1,9 +1,10 @@
-"""Scorers: image (and prompt) -> number, higher is better.
+"""Scorers: image or text (and prompt) -> number, higher is better.
 
     import scorers
     scorer = scorers.load("compressibility:quality=90,resize=none")
     scores = scorer(images, prompts)          # N PIL images -> float32 array (N,)
     scorer.name, scorer.unit, scorer.options, scorer.fingerprint
+    scorers.load("positivity")(texts, prompts)    # those of texts take N strings
 
 ``scorers.available()`` lists the names: the built-in ones and those that installed packages add.
 
@@ -24,11 +25,12 @@ scorer's name, and whose value is a class or function that takes the options as 
         def _score(self, images, prompts):    # never empty; prompts is None or as long as images
             return [self.options["gain"] * np.mean(scorers.to_rgb(i)) for i in images]
 
-A built-in name cannot be taken over: the built-in scorer wins, with a warning that names the other
+A scorer of texts is a ``scorers.TextScorer``, whose ``_score`` gets strings instead of images. A
+built-in name cannot be taken over: the built-in scorer wins, with a warning that names the other
 package. Whatever is wrong with what was asked for is a ``scorers.ScorerError``, in one line.
 """
 
-from scorers.base import BaseScorer, Scorer, ScorerError
+from scorers.base import BaseScorer, Scorer, ScorerError, TextScorer
 from scorers.loading import available, load
 from scorers.rgb import RGB_FINGERPRINT, to_rgb
 
@@ -37,6 +39,7 @@ __all__ = [
     "BaseScorer",
     "Scorer",
     "ScorerError",
+    "TextScorer",
     "available",
     "load",
     "to_rgb",

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import ArrayLike
-    from PIL.Image import Image
 
 
 class ScorerError(ValueError):
@@ -35,8 +34,8 @@ class Scorer(Protocol):
     def fingerprint(self) -> str:
         """One line naming all that the scores depend on. Equal fingerprints, equal scores."""
 
-    def __call__(self, images: Sequence[Image], prompts: Sequence[str] | None = None) -> np.ndarray:
-        """Score N images, with their N prompts where it reads prompts: float32, shape (N,)."""
+    def __call__(self, images: Sequence[Any], prompts: Sequence[str] | None = None) -> np.ndarray:
+        """Score N images (or texts), with their N prompts where it reads prompts: float32, (N,)."""
 
 
 class BaseScorer(ABC):
@@ -44,11 +43,12 @@ class BaseScorer(ABC):
 
     name: str
     unit: str
+    medium: Literal["image", "text"] = "image"
     needs_prompts: bool = False
     options: dict[str, Any]
     fingerprint: str
 
-    def __call__(self, images: Sequence[Image], prompts: Sequence[str] | None = None) -> np.ndarray:
+    def __call__(self, images: Sequence[Any], prompts: Sequence[str] | None = None) -> np.ndarray:
         """Score N images: float32 of shape (N,), in ``unit``, higher is better.
 
         ``images`` are PIL images of any mode and size, left as they are. ``prompts`` is None or
@@ -56,23 +56,23 @@ class BaseScorer(ABC):
         """
         import numpy as np
 
-        checked_images = self._check_images(images)
-        checked_prompts = self._check_prompts(prompts, len(checked_images))
-        if not checked_images:
+        checked = self._check_samples(images)
+        checked_prompts = self._check_prompts(prompts, len(checked))
+        if not checked:
             return np.zeros(0, dtype=np.float32)
-        scores = np.asarray(self._score(checked_images, checked_prompts), dtype=np.float32)
-        if scores.shape != (len(checked_images),):
+        scores = np.asarray(self._score(checked, checked_prompts), dtype=np.float32)
+        if scores.shape != (len(checked),):
             raise ScorerError(
-                f"{self.name}: _score gave shape {scores.shape} for {len(checked_images)} images; "
-                f"it must give one number per image"
+                f"{self.name}: _score gave shape {scores.shape} for {len(checked)} {self.medium}s; "
+                f"it must give one number per {self.medium}"
             )
         return scores
 
     @abstractmethod
-    def _score(self, images: list[Image], prompts: list[str] | None) -> ArrayLike:
+    def _score(self, images: list[Any], prompts: list[str] | None) -> ArrayLike:
         """Score N >= 1 checked images: N numbers."""
 
-    def _check_images(self, images: Sequence[Image]) -> list[Image]:
+    def _check_samples(self, images: Sequence[Any]) -> list[Any]:
         from PIL import Image
 
         if isinstance(images, Image.Image):
@@ -98,22 +98,47 @@ class BaseScorer(ABC):
             if self.needs_prompts:
                 raise ScorerError(
                     f"{self.name}: prompts is None, but this scorer reads prompts; "
-                    f"pass one prompt per image"
+                    f"pass one prompt per {self.medium}"
                 )
             return None
         if isinstance(prompts, str):
             raise ScorerError(
-                f"{self.name}: prompts is one string; pass a list, one prompt per image"
+                f"{self.name}: prompts is one string; pass a list, one prompt per {self.medium}"
             )
         checked = list(prompts)
         if len(checked) != count:
             raise ScorerError(
-                f"{self.name}: {len(checked)} prompts for {count} images; pass one prompt per image"
+                f"{self.name}: {len(checked)} prompts for {count} {self.medium}s; "
+                f"pass one prompt per {self.medium}"
             )
         for index, prompt in enumerate(checked):
             if self.needs_prompts and not isinstance(prompt, str):
                 raise ScorerError(
                     f"{self.name}: prompts[{index}] is {prompt!r}; this scorer needs a string"
+                )
+        return checked
+
+
+class TextScorer(BaseScorer):
+    """A scorer of texts: ``scorer(texts, prompts)``, the responses of a language model and what
+    they respond to."""
+
+    medium = "text"
+
+    @abstractmethod
+    def _score(self, texts: list[str], prompts: list[str] | None) -> ArrayLike:
+        """Score N >= 1 checked texts: N numbers."""
+
+    def _check_samples(self, texts: Sequence[Any]) -> list[str]:
+        if isinstance(texts, str):
+            raise ScorerError(f"{self.name}: texts is one string; pass a list of them: [text]")
+        checked = list(texts)
+        for index, text in enumerate(checked):
+            if not isinstance(text, str):
+                kind = f"{type(text).__module__}.{type(text).__qualname__}"
+                raise ScorerError(
+                    f"{self.name}: texts[{index}] is a {kind}; this scorer reads texts, and "
+                    f"pictures have scorers of their own"
                 )
         return checked
 

@@ -19,11 +19,17 @@ ENTRY_POINT_GROUP = "ric.scorers"
 # As text, so that importing scorers imports neither numpy nor torch.
 _BUILTINS = {
     "aesthetic": "scorers.aesthetic:Aesthetic",
+    "brevity": "scorers.words:Brevity",
     "brightness": "scorers.brightness:Brightness",
     "clip_score": "scorers.clip_score:ClipScore",
     "colorfulness": "scorers.colorfulness:Colorfulness",
     "compressibility": "scorers.compressibility:Compressibility",
     "incompressibility": "scorers.compressibility:Incompressibility",
+    "length": "scorers.words:Length",
+    "positivity": "scorers.positivity:Positivity",
+    "readability": "scorers.readability:Readability",
+    "relevance": "scorers.relevance:Relevance",
+    "reward_model": "scorers.reward_model:RewardModel",
 }
 
 

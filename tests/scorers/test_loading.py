@@ -13,11 +13,17 @@ from scorers.spec import parse_spec
 
 BUILTINS = [
     "aesthetic",
+    "brevity",
     "brightness",
     "clip_score",
     "colorfulness",
     "compressibility",
     "incompressibility",
+    "length",
+    "positivity",
+    "readability",
+    "relevance",
+    "reward_model",
 ]
 
 
@@ -236,6 +242,21 @@ def test_wrong_arguments(images, prompts, told):
     with pytest.raises(scorers.ScorerError) as caught:
         scorers.load("colorfulness")(images, prompts)
     assert told in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("texts", "prompts", "told"),
+    [
+        ("one text", None, "[text]"),
+        ([Image.new("RGB", (2, 2))], None, "texts[0] is a PIL.Image.Image; this scorer reads"),
+        (["a", None], None, "texts[1] is a builtins.NoneType"),
+        (["a"], ["a", "b"], "2 prompts for 1 texts; pass one prompt per text"),
+    ],
+)
+def test_wrong_arguments_of_texts(texts, prompts, told):
+    with pytest.raises(scorers.ScorerError) as caught:
+        scorers.load("length")(texts, prompts)
+    assert told in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_prompts_are_read_by_nobody_here(pictures):

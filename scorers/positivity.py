@@ -1,0 +1,47 @@
+"""How positive a text sounds."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from importlib import metadata
+from typing import Any
+
+from scorers.base import TextScorer
+from scorers.packages import required
+
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
+
+
+class Positivity(TextScorer):
+    """VADER's compound valence (Hutto & Gilbert 2014), -1 to 1, mean over the sentences.
+
+    Its authors advise the mean for more than a sentence: the compound value of a whole text is
+    near 1 or -1 as soon as it is long. A text without a word is 0. No options.
+    """
+
+    name = "positivity"
+    unit = "compound"
+
+    def __init__(self) -> None:
+        required(self.name, "vaderSentiment")
+        self.options = {}
+        self.fingerprint = f"{self.name} sentence-mean vader-{metadata.version('vaderSentiment')}"
+
+    def _score(self, texts: list[str], prompts: list[str] | None) -> list[float]:
+        return [positivity(text) for text in texts]
+
+
+def positivity(text: str) -> float:
+    """Mean compound valence of the sentences of one text; line breaks end sentences too."""
+    sentences = [s for s in _SENTENCE_END.split(text) if s.strip()]
+    valences = [_analyzer().polarity_scores(sentence)["compound"] for sentence in sentences]
+    return sum(valences) / len(valences) if valences else 0.0
+
+
+@cache
+def _analyzer() -> Any:
+    """Reads its lexicon of 7500 words, once."""
+    from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
+
+    return SentimentIntensityAnalyzer()
