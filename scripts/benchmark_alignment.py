@@ -34,7 +34,7 @@ from ric_diffusion.commands.entrants import Entrant, put, subject_of
 from ric_diffusion.commands.evaluate import FIRST_SEED, SOFTWARE, unsaid
 from ric_diffusion.cost import Cost, Meter
 from ric_diffusion.diffusion.adapter import Adapter
-from ric_diffusion.diffusion.lora import LORA_FILE
+from ric_diffusion.diffusion.lora_file import LORA_FILE
 from ric_diffusion.errors import InputError
 from ric_diffusion.evaluation import comparison
 from ric_diffusion.evaluation.baselines.base import BaseModel, Tuned

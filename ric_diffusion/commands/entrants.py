@@ -10,7 +10,8 @@ from typing import Any
 
 from ric_diffusion import config
 from ric_diffusion.commands.model import require_adapter, sampling_of
-from ric_diffusion.diffusion.adapter import ABOUT_FILE, Adapter, resolve
+from ric_diffusion.conditioning.adapter import ABOUT_FILE
+from ric_diffusion.diffusion.adapter import Adapter, resolve
 from ric_diffusion.diffusion.pipeline import (
     ADAPTER_SUBFOLDER,
     RiCStableDiffusionPipeline,

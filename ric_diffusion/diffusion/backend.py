@@ -13,6 +13,8 @@ import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
 from ric_diffusion.backend import Batch
+from ric_diffusion.conditioning import lora
+from ric_diffusion.conditioning.adapter import check_continues
 from ric_diffusion.conditioning.conditioner import (
     Conditioner,
     EmbeddingConditioner,
@@ -21,11 +23,11 @@ from ric_diffusion.conditioning.conditioner import (
 from ric_diffusion.conditioning.dropout import Dropout
 from ric_diffusion.conditioning.encoder import RewardEncoder
 from ric_diffusion.conditioning.grammar import Grammar
+from ric_diffusion.conditioning.lora import LORA_NAME
 from ric_diffusion.data.records import Record
-from ric_diffusion.diffusion import lora
+from ric_diffusion.diffusion import lora_file
 from ric_diffusion.diffusion.adapter import Adapter
 from ric_diffusion.diffusion.latents import cached_latents
-from ric_diffusion.diffusion.lora import LORA_NAME
 from ric_diffusion.diffusion.modulation import time_width
 from ric_diffusion.diffusion.objective import denoising_loss, plain_attention
 from ric_diffusion.diffusion.pipeline import RiCStableDiffusionPipeline
@@ -220,18 +222,8 @@ class DiffusionBackend(DiffusionSampler):
         """
         from peft.utils import set_peft_model_state_dict
 
-        stored, weights = Adapter.load(folder), lora.read(folder / lora.LORA_FILE)
-        ours = lora.trained(self.pipe.unet)
-        for what, theirs, wanted in (
-            ("mode", stored.conditioner.mode, self.adapter.conditioner.mode),
-            ("rewards", stored.space.names, self.adapter.space.names),
-            ("LoRA rank", weights.config["r"], ours.config["r"]),
-            ("LoRA alpha", weights.config["lora_alpha"], ours.config["lora_alpha"]),
-        ):
-            if theirs != wanted:
-                raise InputError(f"{folder}: its {what} is {theirs}, this run's {wanted}")
-        if set(weights.tensors) != set(ours.tensors):
-            raise InputError(f"{folder}: has LoRA for other layers than this run trains")
+        stored, weights = Adapter.load(folder), lora_file.read(folder / lora_file.LORA_FILE)
+        check_continues(folder, (stored, weights), (self.adapter, lora.trained(self.pipe.unet)))
         stored.check_fit(self.pipe.unet)
         lora.check_fit(self.pipe.unet, weights)
         set_peft_model_state_dict(self.pipe.unet, dict(weights.tensors), adapter_name=LORA_NAME)

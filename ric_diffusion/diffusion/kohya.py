@@ -12,8 +12,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from ric_diffusion.conditioning.lora import Lora
 from ric_diffusion.diffusion.adapter import Adapter
-from ric_diffusion.diffusion.lora import LORA_FILE, Lora, read
+from ric_diffusion.diffusion.lora_file import LORA_FILE, read
 from ric_diffusion.errors import InputError
 from ric_diffusion.files import replacing
 

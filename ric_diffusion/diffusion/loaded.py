@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from diffusers import StableDiffusionPipeline
 
-from ric_diffusion.diffusion import lora
+from ric_diffusion.conditioning import lora
+from ric_diffusion.diffusion import lora_file
 from ric_diffusion.diffusion.adapter import Adapter, resolve
 from ric_diffusion.diffusion.modulation import Modulation
 from ric_diffusion.errors import InputError
@@ -70,7 +71,7 @@ class AdapterMixin(_Stock):
         reward tokens: unload the adapter before using those.
         """
         folder = resolve(path_or_id)
-        adapter, weights = Adapter.load(folder), lora.read(folder / lora.LORA_FILE)
+        adapter, weights = Adapter.load(folder), lora_file.read(folder / lora_file.LORA_FILE)
         adapter.check_fit(self.unet)
         lora.check_fit(self.unet, weights)
         self.unload_adapter()

@@ -11,7 +11,8 @@ from diffusers import StableDiffusionPipeline
 from peft.utils import get_peft_model_state_dict
 from safetensors import safe_open
 
-from ric_diffusion.diffusion import lora
+from ric_diffusion.conditioning import lora
+from ric_diffusion.diffusion import lora_file
 from ric_diffusion.diffusion.pipeline import RiCStableDiffusionPipeline
 from ric_diffusion.errors import InputError
 
@@ -105,7 +106,7 @@ def test_every_kind_of_layer_is_changed(adapters, pipe):
 
 
 def test_the_metadata_is_what_diffusers_reads(adapters):
-    with safe_open(adapters["text"] / lora.LORA_FILE, framework="pt") as file:
+    with safe_open(adapters["text"] / lora_file.LORA_FILE, framework="pt") as file:
         settings = json.loads(file.metadata()["lora_adapter_metadata"])
         keys = list(file.keys())
     assert settings["unet.r"] == 4 and settings["unet.lora_alpha"] == 8
@@ -167,7 +168,7 @@ def test_both_sums_are_in_a_layer(user_lora, adapters, pipe):
     pipe.load_adapter(adapters["text"])
     pipe.load_lora_weights(user_lora, adapter_name="style")
     layer = pipe.unet.get_submodule("mid_block.attentions.0.transformer_blocks.0.attn1.to_q")
-    ours = lora.read(adapters["text"] / lora.LORA_FILE)
+    ours = lora_file.read(adapters["text"] / lora_file.LORA_FILE)
     delta = ours.delta("mid_block.attentions.0.transformer_blocks.0.attn1.to_q")
     merged = layer.base_layer.weight.clone()
     pipe.unload_adapter()

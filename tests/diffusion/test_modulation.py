@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ric_diffusion.diffusion.adapter import ENCODER_FILE
+from ric_diffusion.conditioning.adapter import ENCODER_FILE
 from ric_diffusion.diffusion.backend import DiffusionBackend
 from ric_diffusion.diffusion.modulation import time_width
 from ric_diffusion.diffusion.pipeline import (

@@ -17,7 +17,8 @@ from peft.utils import get_peft_model_state_dict
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from ric_diffusion.backend import Batch
-from ric_diffusion.diffusion import lora
+from ric_diffusion.conditioning import lora
+from ric_diffusion.conditioning.lora import Lora
 from ric_diffusion.diffusion.backend import (
     LORA_MODULES,
     DiffusionBackend,
@@ -26,7 +27,6 @@ from ric_diffusion.diffusion.backend import (
     _add_lora,
 )
 from ric_diffusion.diffusion.base import clip_bpe, clip_tokenizer
-from ric_diffusion.diffusion.lora import Lora
 from ric_diffusion.diffusion.pipeline import RiCStableDiffusionPipeline
 from ric_diffusion.errors import InputError
 

@@ -13,8 +13,9 @@ import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 
+from ric_diffusion.conditioning import lora
 from ric_diffusion.data.images import is_blank
-from ric_diffusion.diffusion import lora
+from ric_diffusion.diffusion import lora_file
 from ric_diffusion.diffusion.backend import DiffusionBackend, DiffusionConfig
 from ric_diffusion.diffusion.pipeline import RiCStableDiffusionPipeline
 from ric_diffusion.diffusion.sampler import DiffusionSampler
@@ -90,7 +91,7 @@ class Tuned(BaseModel):
 
 def read_lora(pipe: RiCStableDiffusionPipeline, file: Path) -> lora.Lora:
     """A LoRA file; InputError if it is none, or was made for another architecture."""
-    weights = lora.read(file)
+    weights = lora_file.read(file)
     lora.check_fit(pipe.unet, weights)
     return weights
 

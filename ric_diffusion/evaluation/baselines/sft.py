@@ -14,7 +14,7 @@ from ric_diffusion.cost import Cost, Meter
 from ric_diffusion.data.records import Record
 from ric_diffusion.diffusion.backend import DiffusionConfig
 from ric_diffusion.diffusion.latents import base_digests
-from ric_diffusion.diffusion.lora import LORA_FILE
+from ric_diffusion.diffusion.lora_file import LORA_FILE
 from ric_diffusion.errors import InputError
 from ric_diffusion.evaluation.baselines.base import (
     Preference,

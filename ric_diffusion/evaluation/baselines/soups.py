@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from ric_diffusion.diffusion.lora import Lora
+from ric_diffusion.conditioning.lora import Lora
 from ric_diffusion.diffusion.pipeline import RiCStableDiffusionPipeline
 from ric_diffusion.errors import InputError
 from ric_diffusion.evaluation.baselines.base import BaseModel, Preference, merged, read_lora

@@ -8,7 +8,8 @@ import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 
-from ric_diffusion.diffusion import lora
+from ric_diffusion.conditioning import lora
+from ric_diffusion.diffusion import lora_file
 from ric_diffusion.errors import InputError
 from ric_diffusion.evaluation.baselines.base import (
     BaseModel,
@@ -95,7 +96,7 @@ def test_a_lora_file_is_plain_diffusers(model, space, config, pipe, tmp_path):
             parameter += 0.1
     file = tmp_path / "lora.safetensors"
     save_lora(backend.pipe.unet, file)
-    stored, ours = lora.read(file), lora.trained(backend.pipe.unet)
+    stored, ours = lora_file.read(file), lora.trained(backend.pipe.unet)
     assert [p.name for p in tmp_path.iterdir()] == [file.name]
     assert stored.tensors.keys() == ours.tensors.keys() and stored.scale == 2.0
     assert all(torch.equal(stored.tensors[key], value) for key, value in ours.tensors.items())

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from ric_diffusion.cost import Cost
 from ric_diffusion.diffusion.backend import LoraConfig
-from ric_diffusion.diffusion.lora import LORA_FILE
+from ric_diffusion.diffusion.lora_file import LORA_FILE
 from ric_diffusion.errors import InputError
 from ric_diffusion.evaluation.baselines import ddpo, ddpo_run
 from ric_diffusion.evaluation.baselines.base import merged, read_lora

@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 
 from ric_diffusion.cost import Cost
 from ric_diffusion.data.records import Record
-from ric_diffusion.diffusion import lora
-from ric_diffusion.diffusion.lora import LORA_FILE
+from ric_diffusion.diffusion import lora_file
+from ric_diffusion.diffusion.lora_file import LORA_FILE
 from ric_diffusion.errors import InputError
 from ric_diffusion.evaluation.baselines.sft import best_records, best_records_for, train_sft
 from ric_diffusion.training import loop as loop_module
@@ -63,7 +63,7 @@ def test_no_share(space, share):
 
 def test_training_moves_the_lora_and_says_what_it_cost(train, tmp_path):
     cost = train(tmp_path)
-    made = lora.read(tmp_path / LORA_FILE)
+    made = lora_file.read(tmp_path / LORA_FILE)
     assert made.scale == 2.0
     assert all(made.delta(name).abs().max() > 0 for name in made.modules)
     assert (cost.forwards, cost.scored) == (4 * 3 * 3, 0) and cost.seconds > 0

@@ -5,8 +5,8 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from ric_diffusion.diffusion import lora
-from ric_diffusion.diffusion.lora import Lora
+from ric_diffusion.conditioning.lora import Lora
+from ric_diffusion.diffusion import lora_file
 from ric_diffusion.errors import InputError
 from ric_diffusion.evaluation.baselines.base import BaseModel, Tuned, merged
 from ric_diffusion.evaluation.baselines.soups import Soup, mixture
@@ -17,7 +17,7 @@ SEEDS = [3, 4]
 
 @pytest.fixture
 def pair(lora_files):
-    return [lora.read(file) for file in lora_files.values()]
+    return [lora_file.read(file) for file in lora_files.values()]
 
 
 @pytest.mark.parametrize("weights", [(0.5, 0.5), (0.9, 0.1), (1.0, 0.0), (0.0, 1.0)])

@@ -1,22 +1,17 @@
-"""The LoRA of an adapter: read, checked, and merged into a U-Net so that it costs nothing there."""
+"""The LoRA of an adapter: checked, and merged into a network so that it costs nothing there."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 
 from ric_diffusion.errors import InputError
 
-LORA_FILE = "pytorch_lora_weights.safetensors"
 LORA_NAME = "ric"
-CONFIG_KEY = "lora_adapter_metadata"  # diffusers' own
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,26 +37,7 @@ class Lora:
         return self.scale * torch.einsum("or,r...->o...", b.flatten(1), a)
 
 
-def read(path: Path) -> Lora:
-    """Read a diffusers LoRA file for a U-Net. InputError if it is not one."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
-            config = json.loads((file.metadata() or {})[CONFIG_KEY])
-        lora = Lora(
-            tensors={k.removeprefix("unet."): v for k, v in tensors.items()},
-            config={k.removeprefix("unet."): v for k, v in config.items()},
-        )
-        problem = _problem(lora)
-    except Exception as error:  # safetensors raises types of its own
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise InputError(f"{path}: not a LoRA file of an adapter ({reason})") from error
-    if problem:
-        raise InputError(f"{path}: not a LoRA file of an adapter ({problem})")
-    return lora
-
-
-def _problem(lora: Lora) -> str | None:
+def problem_of(lora: Lora) -> str | None:
     """Why a LoRA is none that ``delta`` can read, or None."""
     expected = {f"{m}.lora_{half}.weight" for m in lora.modules for half in "AB"}
     if not lora.modules or expected != set(lora.tensors):
@@ -80,41 +56,41 @@ def _problem(lora: Lora) -> str | None:
     return None
 
 
-def trained(unet: Any) -> Lora:
-    """The LoRA that peft is training inside a U-Net."""
+def trained(network: Any) -> Lora:
+    """The LoRA that peft is training inside a network."""
     from peft.utils import get_peft_model_state_dict
 
-    config = unet.peft_config[LORA_NAME].to_dict()
+    config = network.peft_config[LORA_NAME].to_dict()
     plain = {k: sorted(v) if isinstance(v, set) else v for k, v in config.items()}
-    tensors = get_peft_model_state_dict(unet, adapter_name=LORA_NAME)
+    tensors = get_peft_model_state_dict(network, adapter_name=LORA_NAME)
     return Lora(tensors={k: v.detach().cpu() for k, v in tensors.items()}, config=plain)
 
 
-def _weight(unet: torch.nn.Module, name: str) -> torch.Tensor:
+def _weight(network: torch.nn.Module, name: str) -> torch.Tensor:
     """A layer's own weight, also where another LoRA is wrapped around the layer."""
-    module = unet.get_submodule(name)
+    module = network.get_submodule(name)
     weight = getattr(module, "base_layer", module).weight
     assert isinstance(weight, torch.Tensor)
     return weight
 
 
-def _weight_in_memory(unet: torch.nn.Module, name: str) -> torch.Tensor:
-    weight = _weight(unet, name)
+def _weight_in_memory(network: torch.nn.Module, name: str) -> torch.Tensor:
+    weight = _weight(network, name)
     if weight.is_meta:  # writing to it would do nothing
         raise InputError(
-            "the U-Net's weights are offloaded; load or unload an adapter before "
+            "the network's weights are offloaded; load or unload an adapter before "
             "enable_sequential_cpu_offload, or after remove_all_hooks"
         )
     return weight
 
 
-def check_fit(unet: torch.nn.Module, lora: Lora) -> None:
-    """InputError if the U-Net has no layer of the right shape for one of the tensors."""
+def check_fit(network: torch.nn.Module, lora: Lora) -> None:
+    """InputError if the network has no layer of the right shape for one of the tensors."""
     for name in lora.modules:
         try:
-            weight = _weight(unet, name)
+            weight = _weight(network, name)
         except AttributeError:
-            raise InputError(f"the adapter changes {name}, which this U-Net lacks") from None
+            raise InputError(f"the adapter changes {name}, which this model lacks") from None
         a = lora.tensors[f"{name}.lora_A.weight"]
         b = lora.tensors[f"{name}.lora_B.weight"]
         if (b.shape[0], *a.shape[1:]) != tuple(weight.shape):
@@ -125,26 +101,26 @@ def check_fit(unet: torch.nn.Module, lora: Lora) -> None:
 
 
 @torch.no_grad()
-def merge(unet: torch.nn.Module, lora: Lora) -> dict[str, torch.Tensor]:
+def merge(network: torch.nn.Module, lora: Lora) -> dict[str, torch.Tensor]:
     """Add every delta to its weight; returns the weights as they were, on the CPU.
 
     Adding in place rather than wrapping layers keeps a conditioned call as fast as a stock one.
     """
     originals = {}
     for name in lora.modules:
-        weight = _weight_in_memory(unet, name)
+        weight = _weight_in_memory(network, name)
         originals[name] = weight.detach().to("cpu", copy=True)
         weight.copy_(weight.float() + lora.delta(name).to(weight.device))
     return originals
 
 
 @torch.no_grad()
-def restore(unet: torch.nn.Module, lora: Lora, originals: Mapping[str, torch.Tensor]) -> None:
+def restore(network: torch.nn.Module, lora: Lora, originals: Mapping[str, torch.Tensor]) -> None:
     """Undo ``merge``, bit for bit. InputError, and nothing undone, if others changed the weights
     since: what they did would be lost."""
     for name, original in originals.items():
         merged = (original.float() + lora.delta(name)).to(original.dtype)
-        weight = _weight_in_memory(unet, name)
+        weight = _weight_in_memory(network, name)
         # A cast to half and back is no change; a LoRA that somebody fused is.
         if not torch.allclose(weight.cpu().float(), merged.float(), rtol=2e-3, atol=1e-4):
             raise InputError(
@@ -152,4 +128,4 @@ def restore(unet: torch.nn.Module, lora: Lora, originals: Mapping[str, torch.Ten
                 "(unfuse_lora), then unload, save or replace the adapter"
             )
     for name, original in originals.items():
-        _weight_in_memory(unet, name).copy_(original)
+        _weight_in_memory(network, name).copy_(original)

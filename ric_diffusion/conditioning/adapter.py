@@ -1,0 +1,214 @@
+"""What the adapters of all kinds of model have in common: all of them but the LoRA and the card.
+
+ric_adapter.json             base model, conditioning, reward space, mapping, training
+reward_encoder.safetensors   embedding mode only
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, Self
+
+from ric_diffusion.conditioning.conditioner import (
+    Conditioner,
+    EmbeddingConditioner,
+    TextConditioner,
+)
+from ric_diffusion.conditioning.encoder import RewardEncoder
+from ric_diffusion.conditioning.grammar import Grammar
+from ric_diffusion.conditioning.lora import Lora
+from ric_diffusion.errors import InputError
+from ric_diffusion.files import replacing_folder, write_json
+from ric_diffusion.rewards import MAPPINGS, Curve, RewardSpace, calibration, checks
+
+FORMAT_VERSION = 1
+ABOUT_FILE = "ric_adapter.json"
+ENCODER_FILE = "reward_encoder.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseAdapter:
+    """All of an adapter but the LoRA weights, which live in the network once loaded.
+
+    ``sampling`` holds the arguments of sampling that the adapter was validated with: what command
+    line and app use unless told otherwise.
+    ``calibration`` holds a curve for each reward whose slider was measured.
+    """
+
+    base_model: str
+    space: RewardSpace
+    conditioner: Conditioner
+    mapping: str = "front"
+    sampling: Mapping[str, float] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    calibration: Mapping[str, Curve] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.base_model, str):
+            raise InputError(f"base_model must be a hub id or a folder, not {self.base_model!r}")
+        if self.mapping not in MAPPINGS:
+            raise InputError(f"mapping {self.mapping!r}: choose one of {', '.join(MAPPINGS)}")
+        if tuple(self.conditioner.names) != self.space.names:
+            raise InputError(
+                f"adapter: conditioned on {self.conditioner.names}, but its reward space holds "
+                f"{self.space.names}; they must agree"
+            )
+        for name in self.calibration:
+            checks.known(name, self.space.names, "calibration")
+
+    def reachable(self, targets: Mapping[str, float]) -> dict[str, float]:
+        """Targets in z, each moved to the nearest value its calibration says can be had."""
+        return {
+            name: self.calibration[name].clamp(z) if name in self.calibration else z
+            for name, z in targets.items()
+        }
+
+    def requests(self, targets: Mapping[str, float]) -> dict[str, float]:
+        """What the model has to read so that it gives these targets, in z."""
+        asked = {
+            name: self.calibration[name].request(z) if name in self.calibration else z
+            for name, z in targets.items()
+        }
+        return self.conditioner.used(asked)
+
+    @property
+    def encoder(self) -> RewardEncoder | None:
+        """What makes the reward tokens; None in text mode."""
+        if isinstance(self.conditioner, EmbeddingConditioner):
+            return self.conditioner.encoder
+        return None
+
+    def about(self) -> dict[str, Any]:
+        """``ric_adapter.json``."""
+        conditioning: dict[str, Any] = {"mode": self.conditioner.mode}
+        if isinstance(self.conditioner, TextConditioner):
+            conditioning["grammar"] = self.conditioner.grammar.to_dict()
+        return {
+            "format_version": FORMAT_VERSION,
+            "base_model": self.base_model,
+            "conditioning": conditioning,
+            "reward_space": self.space.to_dict(),
+            "mapping": self.mapping,
+            "sampling": dict(self.sampling),
+            "training": dict(self.training),
+            "calibration": {name: curve.to_dict() for name, curve in self.calibration.items()},
+        }
+
+    @contextmanager
+    def writing(self, folder: Path) -> Iterator[Path]:
+        """A new folder with all but the LoRA and the card, for the block to add those; it then
+        takes the place of ``folder``, in one move."""
+        with replacing_folder(folder) as temporary:
+            write_json(temporary / ABOUT_FILE, self.about())
+            if self.encoder is not None:
+                self.encoder.save(temporary / ENCODER_FILE)
+            yield temporary
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read all but the LoRA weights. InputError if the folder is not an adapter of ours."""
+        path = folder / ABOUT_FILE
+        try:
+            about = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise InputError(f"{folder}: not an adapter folder, it has no {ABOUT_FILE}") from error
+        except ValueError as error:
+            raise InputError(f"{path}: not valid JSON ({error})") from error
+        if not isinstance(about, dict) or about.get("format_version") != FORMAT_VERSION:
+            raise InputError(f"{path}: this release reads format_version {FORMAT_VERSION}")
+        try:
+            return cls(
+                base_model=about["base_model"],
+                space=RewardSpace.from_dict(about["reward_space"]),
+                conditioner=_conditioner(about["conditioning"], folder),
+                mapping=about["mapping"],
+                sampling=checks.mapping(about["sampling"], "sampling"),
+                training=checks.mapping(about["training"], "training"),
+                calibration=calibration.curves(about["calibration"]),
+            )
+        except InputError as error:
+            named = str(error).startswith(str(folder))
+            raise InputError(str(error) if named else f"{path}: {error}") from error
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{path}: {error} is missing or malformed") from error
+
+
+def _conditioner(stored: Mapping[str, Any], folder: Path) -> Conditioner:
+    if stored["mode"] == "text":
+        return TextConditioner(Grammar.from_dict(stored["grammar"]))
+    if stored["mode"] == "embedding":
+        return EmbeddingConditioner(RewardEncoder.load(folder / ENCODER_FILE))
+    raise InputError(f"{folder}: conditioning mode {stored['mode']!r} is unknown")
+
+
+def check_continues(
+    folder: Path, stored: tuple[BaseAdapter, Lora], ours: tuple[BaseAdapter, Lora]
+) -> None:
+    """InputError unless training can go on from what was stored in ``folder``: the same rewards,
+    the same kind of conditioning, LoRA of the same shape."""
+    (adapter, weights), (own, lora) = stored, ours
+    for what, theirs, wanted in (
+        ("mode", adapter.conditioner.mode, own.conditioner.mode),
+        ("rewards", adapter.space.names, own.space.names),
+        ("LoRA rank", weights.config["r"], lora.config["r"]),
+        ("LoRA alpha", weights.config["lora_alpha"], lora.config["lora_alpha"]),
+    ):
+        if theirs != wanted:
+            raise InputError(f"{folder}: its {what} is {theirs}, this run's {wanted}")
+    if set(weights.tensors) != set(lora.tensors):
+        raise InputError(f"{folder}: has LoRA for other layers than this run trains")
+
+
+def fetched(path_or_id: str | Path, files: Sequence[str], subfolder: str = "", **hub: Any) -> Path:
+    """A local folder as it is; anything else is a hub id, of which an adapter's files are fetched:
+    those of every adapter and ``files``.
+
+    ``hub``: revision, token, cache_dir and so on, as huggingface_hub's snapshot_download has them.
+    The ``subfolder`` of either may turn out not to be there.
+    """
+    if (local := Path(path_or_id)).is_dir():
+        return local / subfolder
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    wanted = [str(PurePosixPath(subfolder, f)) for f in (ABOUT_FILE, ENCODER_FILE, *files)]
+    try:
+        return Path(snapshot_download(str(path_or_id), allow_patterns=wanted, **hub), subfolder)
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(
+            f"{path_or_id}: no such folder, and the hub did not give it ({reason})"
+        ) from error
+
+
+def slider_table(adapter: BaseAdapter) -> list[str]:
+    """Lines of a model card: the ranges of the sliders, and how much of them calibrated ones
+    reach."""
+    header = ["reward", "unit", "range (z)", "mean", "one z"]
+    rows = [
+        [reward.name, reward.unit, _ends(*adapter.space.range(reward.name)), f"{reward.mean:.2f}",
+         f"{reward.std:.2f}"]
+        for reward in adapter.space.rewards
+    ]  # fmt: skip
+    said = []
+    if curves := adapter.calibration:
+        header.append("reachable (z)")
+        for row in rows:
+            row.append(_ends(*curves[row[0]].reach) if row[0] in curves else "not calibrated")
+        said = [
+            "",
+            "A calibrated slider gives on average what it is asked, as far as that was measured to "
+            "be reachable; beyond, it gives the nearest that is.",
+        ]
+    return [
+        *("| " + " | ".join(row) + " |" for row in [header, ["---"] * len(header), *rows]),
+        *said,
+    ]
+
+
+def _ends(low: float, high: float) -> str:
+    return f"{low:+.2f} … {high:+.2f}"
