@@ -185,9 +185,31 @@ def fetched(path_or_id: str | Path, files: Sequence[str], subfolder: str = "", *
         ) from error
 
 
-def slider_table(adapter: BaseAdapter) -> list[str]:
-    """Lines of a model card: the ranges of the sliders, and how much of them calibrated ones
-    reach."""
+def card(adapter: BaseAdapter, *, library: str, task: str, example: Sequence[str]) -> str:
+    """The adapter's model card, with the ranges of its sliders. ``library`` and ``task`` as the
+    hub's tags name them; ``example``: the lines of a code block."""
+    lines = [
+        "---",
+        f"base_model: {adapter.base_model}",
+        f"library_name: {library}",
+        f"tags: [ric-diffusion, lora, {task}]",
+        "---",
+        "",
+        "# Reward sliders",
+        "",
+        f"An adapter for `{adapter.base_model}` with {len(adapter.space.names)} reward sliders, in "
+        f"{adapter.conditioner.mode} mode, made with ric-diffusion.",
+        "",
+        *_slider_table(adapter),
+        "",
+        *example,
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _slider_table(adapter: BaseAdapter) -> list[str]:
+    """The ranges of the sliders, and how much of them calibrated ones reach."""
     header = ["reward", "unit", "range (z)", "mean", "one z"]
     rows = [
         [reward.name, reward.unit, _ends(*adapter.space.range(reward.name)), f"{reward.mean:.2f}",

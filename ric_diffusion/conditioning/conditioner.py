@@ -41,6 +41,10 @@ class Conditioner(Protocol):
     def parameters(self) -> Iterable[torch.nn.Parameter]:
         """What is learned beside the model itself."""
 
+    def to(self, device: str | torch.device) -> None:
+        """Move what is learned. An optimizer and an average are made of it before the first
+        context is, and that is where it moves otherwise."""
+
 
 class TextConditioner:
     """Rewards as words behind the prompt."""
@@ -78,6 +82,9 @@ class TextConditioner:
     def parameters(self) -> Iterable[torch.nn.Parameter]:
         return ()
 
+    def to(self, device: str | torch.device) -> None:
+        """Words are nowhere."""
+
 
 class EmbeddingConditioner:
     """Rewards as learned tokens behind the text's hidden states, one for each reward."""
@@ -113,3 +120,6 @@ class EmbeddingConditioner:
 
     def parameters(self) -> Iterable[torch.nn.Parameter]:
         return self.encoder.parameters()
+
+    def to(self, device: str | torch.device) -> None:
+        self.encoder.to(device)

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from ric_diffusion.errors import InputError
 
@@ -47,6 +47,11 @@ class Grammar:
     def upstream(cls, names: tuple[str, ...]) -> Grammar:
         """The authors' ``{prompt}<rm1> 1.2<rm2> -0.4``, for their released checkpoints."""
         return cls(names=names, labels=tuple(f"rm{i + 1}" for i in range(len(names))), separator="")
+
+    @classmethod
+    def preset(cls, kind: Literal["words", "upstream"], names: tuple[str, ...]) -> Grammar:
+        """The one of these that a config names."""
+        return cls.words(names) if kind == "words" else cls.upstream(names)
 
     @cached_property
     def _label(self) -> str:

@@ -69,9 +69,10 @@ def trained(network: Any) -> Lora:
 def _weight(network: torch.nn.Module, name: str) -> torch.Tensor:
     """A layer's own weight, also where another LoRA is wrapped around the layer."""
     module = network.get_submodule(name)
-    weight = getattr(module, "base_layer", module).weight
+    layer = getattr(module, "base_layer", module)
+    weight = layer.weight
     assert isinstance(weight, torch.Tensor)
-    return weight
+    return weight.T if type(layer).__name__ == "Conv1D" else weight  # GPT-2's linear layers
 
 
 def _weight_in_memory(network: torch.nn.Module, name: str) -> torch.Tensor:

@@ -16,7 +16,8 @@ from typing import Any
 from diffusers import UNet2DConditionModel
 from safetensors.torch import save_file
 
-from ric_diffusion.conditioning.adapter import BaseAdapter, fetched, slider_table
+from ric_diffusion.conditioning import adapter as base
+from ric_diffusion.conditioning.adapter import BaseAdapter, fetched
 from ric_diffusion.conditioning.lora import Lora
 from ric_diffusion.diffusion import modulation
 from ric_diffusion.diffusion.lora_file import CONFIG_KEY, LORA_FILE
@@ -52,29 +53,13 @@ def resolve(path_or_id: str | Path, subfolder: str = "", **hub: Any) -> Path:
 
 def card(adapter: Adapter) -> str:
     """The adapter's model card."""
-    name = next(iter(adapter.space.names))
-    return "\n".join(
-        [
-            "---",
-            f"base_model: {adapter.base_model}",
-            "library_name: diffusers",
-            "tags: [ric-diffusion, lora, text-to-image]",
-            "---",
-            "",
-            "# Reward sliders",
-            "",
-            f"An adapter for `{adapter.base_model}` with {len(adapter.space.names)} reward "
-            f"sliders, in {adapter.conditioner.mode} mode, made with ric-diffusion.",
-            "",
-            *slider_table(adapter),
-            "",
-            "```python",
-            "from ric_diffusion import RiCStableDiffusionPipeline",
-            "",
-            f'pipe = RiCStableDiffusionPipeline.from_pretrained("{adapter.base_model}")',
-            'pipe.load_adapter("this/folder")',
-            f'pipe("a prompt", targets={{"{name}": 1.0}}).images[0]',
-            "```",
-            "",
-        ]
-    )
+    example = [
+        "```python",
+        "from ric_diffusion import RiCStableDiffusionPipeline",
+        "",
+        f'pipe = RiCStableDiffusionPipeline.from_pretrained("{adapter.base_model}")',
+        'pipe.load_adapter("this/folder")',
+        f'pipe("a prompt", targets={{"{adapter.space.names[0]}": 1.0}}).images[0]',
+        "```",
+    ]
+    return base.card(adapter, library="diffusers", task="text-to-image", example=example)

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
@@ -24,7 +23,7 @@ from ric_diffusion.conditioning.dropout import Dropout
 from ric_diffusion.conditioning.encoder import RewardEncoder
 from ric_diffusion.conditioning.grammar import Grammar
 from ric_diffusion.conditioning.lora import LORA_NAME
-from ric_diffusion.data.records import Record
+from ric_diffusion.data.records import Record, normalized
 from ric_diffusion.diffusion import lora_file
 from ric_diffusion.diffusion.adapter import Adapter
 from ric_diffusion.diffusion.latents import cached_latents
@@ -133,7 +132,7 @@ class DiffusionBackend(DiffusionSampler):
             torch.manual_seed(seed)
             _add_lora(pipe.unet, config.lora)
             conditioner = _conditioner(config, space, pipe.unet)
-        _to(conditioner, device)
+        conditioner.to(device)
         pipe.adapter = Adapter(
             base_model=str(model),
             space=space,
@@ -162,14 +161,7 @@ class DiffusionBackend(DiffusionSampler):
             cache,
             mirrored=self.config.mirror,
         )
-        self.z = self._normalized()
-
-    def _normalized(self) -> list[dict[str, float]]:
-        """The scores of every record in z."""
-        names = self.adapter.space.names
-        scores = [[record.scores[name] for name in names] for record in self.records]
-        z = self.adapter.space.normalize(np.reshape(scores, (-1, len(names))))
-        return [dict(zip(names, row, strict=True)) for row in z.tolist()]
+        self.z = normalized(self.records, self.adapter.space)
 
     def parameters(self) -> Iterable[torch.nn.Parameter]:
         lora = [p for p in self.pipe.unet.parameters() if p.requires_grad]
@@ -227,10 +219,10 @@ class DiffusionBackend(DiffusionSampler):
         stored.check_fit(self.pipe.unet)
         lora.check_fit(self.pipe.unet, weights)
         set_peft_model_state_dict(self.pipe.unet, dict(weights.tensors), adapter_name=LORA_NAME)
-        _to(stored.conditioner, self.pipe.device)
+        stored.conditioner.to(self.pipe.device)
         self.adapter = self.pipe.adapter = replace(stored, calibration={})
         self.sampling = self.adapter.sampling
-        self.z = self._normalized()
+        self.z = normalized(self.records, self.adapter.space)
 
     def _caption(self, index: int, draws: Sequence[float]) -> str:
         captions = self.records[index].captions or ("",)
@@ -254,17 +246,10 @@ def _add_lora(unet: UNet2DConditionModel, config: LoraConfig) -> None:
     )
 
 
-def _to(conditioner: Conditioner, device: str | torch.device) -> None:
-    """The optimizer and the average are made of the parameters, before the first context."""
-    if isinstance(conditioner, EmbeddingConditioner):
-        conditioner.encoder.to(device)
-
-
 def _conditioner(
     config: DiffusionConfig, space: RewardSpace, unet: UNet2DConditionModel
 ) -> Conditioner:
     if config.mode == "embedding":
         width, shifted = unet.config.cross_attention_dim, time_width(unet) * config.modulation
         return EmbeddingConditioner(RewardEncoder(space.names, width, time_width=shifted))
-    make = Grammar.words if config.grammar == "words" else Grammar.upstream
-    return TextConditioner(make(space.names))
+    return TextConditioner(Grammar.preset(config.grammar, space.names))

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from ric_diffusion.conditioning.foils import kept
 from ric_diffusion.data.images import is_blank, open_image, pixel_digest, save_png
 from ric_diffusion.diffusion.latents import encode, framed
 from ric_diffusion.diffusion.objective import squared_errors
@@ -18,7 +19,6 @@ from ric_diffusion.diffusion.pipeline import RiCStableDiffusionPipeline
 
 GRID = 8  # cells to a side of the latents that diversity is measured on
 LEVELS = (0.3, 0.5, 0.7, 0.9)  # of the noise schedule, where prompts are told apart
-FOILS = 3  # other prompts that a picture's own has to beat
 JUDGED_AT_ONCE = 32
 
 
@@ -77,21 +77,10 @@ class DiffusionSampler:
     @torch.no_grad()
     def prompt_kept(self, prompts: Sequence[str], samples: Sequence[Image.Image]) -> np.ndarray:
         """The diffusion classifier (Li et al. 2023, arXiv 2303.16203, eq. 6) of the model without
-        its adapter, between a picture's prompt and FOILS of the others.
-
-        With a single prompt the foil is the empty one.
-        """
-        distinct = list(dict.fromkeys(prompts))
-        number = {prompt: i for i, prompt in enumerate(distinct)}
-        foils = [distinct[s:] + distinct[:s] for s in range(1, min(FOILS, len(distinct) - 1) + 1)]
-        contexts = [list(prompts)] + [[f[number[p]] for p in prompts] for f in foils]
-        if not foils:
-            contexts.append([""] * len(prompts))
+        its adapter, between a picture's prompt and some of the others."""
         self.pipe.unet.eval()
         with self.pipe.without_adapter():
-            own, *others = [self._errors(context, samples) for context in contexts]
-        kept: np.ndarray = np.mean([own < other for other in others], axis=0)
-        return kept
+            return kept(prompts, lambda given: self._errors(given, samples))
 
     def _errors(self, prompts: Sequence[str], samples: Sequence[Image.Image]) -> np.ndarray:
         """(N,) denoising error of each picture under its prompt, by the same noise for all."""

@@ -1,0 +1,1 @@
+"""The same method on a causal language model: the lighter backend."""

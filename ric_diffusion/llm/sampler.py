@@ -1,0 +1,102 @@
+"""Sampling responses from a language model, and judging them: the sampler protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from ric_diffusion import config
+from ric_diffusion.conditioning.foils import kept
+from ric_diffusion.data.texts import Texts, whole_sentences
+from ric_diffusion.llm.generation import Sampling, generate, left_padded
+from ric_diffusion.llm.model import RiCCausalLM
+
+JUDGED_AT_ONCE = 16
+
+
+class LlmSampler(Texts):
+    """A language model, with an adapter or without, behind the sampler protocol."""
+
+    def __init__(self, lm: RiCCausalLM, sampling: Mapping[str, Any] | None = None) -> None:
+        """``sampling``: fields of Sampling, by default what the adapter was validated with."""
+        self.lm = lm
+        if sampling is None:
+            sampling = lm.adapter.sampling if lm.adapter else {}
+        self.sampling: Mapping[str, Any] = sampling
+
+    @property
+    def settings(self) -> Sampling:
+        """All of them; InputError for a field that does not exist."""
+        return config.from_dict(dict(self.sampling), Sampling, "sampling")
+
+    def sample(
+        self,
+        prompts: Sequence[str],
+        targets: Sequence[Mapping[str, float]],
+        seeds: Sequence[int],
+    ) -> list[str]:
+        """One response per prompt, each from its own seed. What has not ended by
+        ``response_tokens`` is cut behind its last full sentence."""
+        lm, settings = self.lm, self.settings
+        requests: list[Mapping[str, float]] = [
+            lm.adapter.requests(lm.adapter.reachable(t)) if lm.adapter else t for t in targets
+        ]
+        with torch.no_grad():
+            contexts = lm.contexts(prompts, requests, settings.prompt_tokens)
+        found = []
+        for ids in generate(lm.model, contexts, seeds, settings, lm.chat.stops):
+            text = lm.tokenizer.decode(ids, skip_special_tokens=True).strip()
+            ended = bool(ids) and ids[-1] in lm.chat.stops
+            found.append(text if ended else whole_sentences(text))
+        return found
+
+    def watched(self) -> torch.nn.Module:
+        network: torch.nn.Module = self.lm.model
+        return network
+
+    def prompt_kept(self, prompts: Sequence[str], samples: Sequence[str]) -> np.ndarray:
+        """By likelihood: a response is explained by the prompt that the model without its adapter
+        would rather say it to."""
+        with self.lm.without_adapter():
+            return kept(prompts, lambda given: -self.log_likelihood(given, samples))
+
+    @torch.no_grad()
+    def log_likelihood(self, prompts: Sequence[str], samples: Sequence[str]) -> np.ndarray:
+        """(N,) mean over the tokens of each response, its end included, in nats; rewards on auto.
+        Inside ``lm.without_adapter()``: how fluent the base model finds it."""
+        found: list[float] = []
+        for start in range(0, len(samples), JUDGED_AT_ONCE):
+            some = slice(start, start + JUDGED_AT_ONCE)
+            losses = token_losses(
+                self.lm, prompts[some], [{}] * len(prompts[some]), samples[some], self.settings
+            )
+            found += [-float(row.mean()) for row in losses]
+        return np.array(found)
+
+
+def token_losses(
+    lm: RiCCausalLM,
+    prompts: Sequence[str],
+    targets: Sequence[Mapping[str, float]],
+    responses: Sequence[str],
+    settings: Sampling,
+) -> list[torch.Tensor]:
+    """Cross-entropy of each response's tokens, (R_i,) each; the prompt's own count nothing."""
+    ids = [lm.chat.response(text, settings.response_tokens) for text in responses]
+    contexts = lm.contexts(prompts, targets, settings.prompt_tokens)
+    # The last token is only predicted, never read.
+    rows = [torch.cat([c, lm.embed(r[:-1])]) for c, r in zip(contexts, ids, strict=True)]
+    inputs = left_padded(rows)
+    inputs["position_ids"] = (inputs["attention_mask"].cumsum(dim=1) - 1).clamp(min=0)
+    longest = max(len(r) for r in ids)
+    logits = lm.model(**inputs, use_cache=False, logits_to_keep=longest).logits  # (B, R, V)
+    return [
+        F.cross_entropy(
+            row[longest - len(r) :].float(), torch.tensor(r, device=row.device), reduction="none"
+        )
+        for row, r in zip(logits, ids, strict=True)
+    ]
