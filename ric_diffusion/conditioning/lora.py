@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,6 +65,55 @@ def trained(network: Any) -> Lora:
     plain = {k: sorted(v) if isinstance(v, set) else v for k, v in config.items()}
     tensors = get_peft_model_state_dict(network, adapter_name=LORA_NAME)
     return Lora(tensors={k: v.detach().cpu() for k, v in tensors.items()}, config=plain)
+
+
+def put(network: torch.nn.Module, lora: Lora) -> None:
+    """These weights into the LoRA that peft has in a network, which has their shapes."""
+    from peft.utils import set_peft_model_state_dict
+
+    set_peft_model_state_dict(network, dict(lora.tensors), adapter_name=LORA_NAME)
+
+
+def inject(network: torch.nn.Module, rank: int, alpha: float, modules: str | list[str]) -> None:
+    """Fresh LoRA into the layers of these names, or of a kind, as peft names them. It leaves the
+    network's own weights alone."""
+    import peft
+
+    config = peft.LoraConfig(
+        r=rank, lora_alpha=alpha, target_modules=modules, init_lora_weights="gaussian"
+    )
+    peft.inject_adapter_in_model(config, network, adapter_name=LORA_NAME)
+
+
+def install(network: torch.nn.Module, lora: Lora) -> None:
+    """Put a LoRA that was trained elsewhere into a network that has none."""
+    with torch.random.fork_rng():  # the first weights are drawn, then overwritten
+        inject(network, lora.config["r"], lora.config["lora_alpha"], lora.modules)
+    put(network, lora)
+
+
+def eject(network: torch.nn.Module) -> None:
+    """Take out what ``inject`` or ``install`` put in, if they did."""
+    from peft.functional import delete_adapter
+
+    if hasattr(network, "peft_config"):
+        delete_adapter(network, LORA_NAME, prefix="lora_")
+        del network.peft_config
+
+
+@contextmanager
+def silenced(network: torch.nn.Module) -> Iterator[None]:
+    """What ``inject`` or ``install`` put in does nothing inside the block."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = [module for module in network.modules() if isinstance(module, BaseTunerLayer)]
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
 
 
 def _weight(network: torch.nn.Module, name: str) -> torch.Tensor:

@@ -212,13 +212,11 @@ class DiffusionBackend(DiffusionSampler):
         Its statistics come along: they say what its reward values mean, and so does its sampling.
         Its calibration does not: it says what the weights gave that are about to change.
         """
-        from peft.utils import set_peft_model_state_dict
-
         stored, weights = Adapter.load(folder), lora_file.read(folder / lora_file.LORA_FILE)
         check_continues(folder, (stored, weights), (self.adapter, lora.trained(self.pipe.unet)))
         stored.check_fit(self.pipe.unet)
         lora.check_fit(self.pipe.unet, weights)
-        set_peft_model_state_dict(self.pipe.unet, dict(weights.tensors), adapter_name=LORA_NAME)
+        lora.put(self.pipe.unet, weights)
         stored.conditioner.to(self.pipe.device)
         self.adapter = self.pipe.adapter = replace(stored, calibration={})
         self.sampling = self.adapter.sampling

@@ -37,6 +37,7 @@ class Adapter(BaseAdapter):
         """Write the folder, in one move."""
         tensors = {f"{PREFIX}{k}": v.contiguous() for k, v in weights.tensors.items()}
         about = {**weights.config, "base_model_name_or_path": self.base_model}
+        about["task_type"] = "CAUSAL_LM"
         with self.writing(folder) as temporary:
             save_file(tensors, temporary / WEIGHTS_FILE, metadata={"format": "pt"})
             write_json(temporary / CONFIG_FILE, about)

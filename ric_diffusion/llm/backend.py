@@ -78,9 +78,9 @@ class LlmBackend(LlmSampler):
         lm = RiCCausalLM.from_pretrained(model)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            lm.add_lora(config.lora.rank, config.lora.alpha, "all-linear")
+            lora.inject(lm.model, config.lora.rank, config.lora.alpha, "all-linear")
             conditioner = _conditioner(config, space, lm)
-        lm.to(device)
+        lm.model.to(device)
         conditioner.to(device)
         lm.adapter = Adapter(
             base_model=str(model),
@@ -127,8 +127,8 @@ class LlmBackend(LlmSampler):
         check_continues(folder, (stored, weights), (self.adapter, lora.trained(self.lm.model)))
         stored.conditioner.check_width(self.lm.model.config.hidden_size)
         lora.check_fit(self.lm.model, weights)
-        self.lm.put_lora(weights)
-        stored.conditioner.to(self.lm.device)
+        lora.put(self.lm.model, weights)
+        stored.conditioner.to(self.lm.model.device)
         self.adapter = self.lm.adapter = replace(stored, calibration={})
         self.sampling = self.adapter.sampling
         self.z = normalized(self.records, self.adapter.space)

@@ -88,9 +88,6 @@ def generate(
         ),
         logits_processor=LogitsProcessorList(draw),
     )
-    return [_ended(row, stops) for row in found.tolist()]
-
-
-def _ended(ids: list[int], stops: Sequence[int]) -> list[int]:
-    end = next((i for i, token in enumerate(ids) if token in stops), len(ids))
-    return ids[: end + 1]
+    rows: list[list[int]] = found.tolist()
+    ends = [next((i for i, token in enumerate(row) if token in stops), len(row)) for row in rows]
+    return [row[: end + 1] for row, end in zip(rows, ends, strict=True)]

@@ -8,11 +8,8 @@ from importlib import util
 from pathlib import Path
 from typing import Any
 
-import peft
 import torch
 import transformers
-from peft.functional import delete_adapter, set_peft_model_state_dict
-from peft.tuners.tuners_utils import BaseTunerLayer
 
 from ric_diffusion.conditioning import lora
 from ric_diffusion.conditioning.grammar import fit_prompt
@@ -54,23 +51,11 @@ class RiCCausalLM:
         gguf = sorted(Path(path).glob("*.gguf")) if Path(path).is_dir() else []
         source: dict[str, Any] = {"gguf_file": gguf[0].name} if gguf else {}
         tokenizer = transformers.AutoTokenizer.from_pretrained(path, **source)
-        if not gguf:
-            source["use_safetensors"] = True
-        model = transformers.AutoModelForCausalLM.from_pretrained(
-            path, dtype=torch.float32, **source
-        )
+        source |= {"dtype": torch.float32, "use_safetensors": not gguf}
+        model = transformers.AutoModelForCausalLM.from_pretrained(path, **source)
         if gguf:  # its tensors were unpacked: for peft too it is a plain model now
             del model.config.quantization_config
         return cls(model, tokenizer)
-
-    @property
-    def device(self) -> torch.device:
-        device: torch.device = self.model.device
-        return device
-
-    def to(self, device: str | torch.device) -> RiCCausalLM:
-        self.model.to(device)
-        return self
 
     def load_adapter(self, path_or_id: str | Path) -> None:
         """Load an adapter folder or hub id, in place of the one before. InputError, and nothing
@@ -80,45 +65,23 @@ class RiCCausalLM:
         adapter.conditioner.check_width(self.model.config.hidden_size)
         lora.check_fit(self.model, weights)
         self.unload_adapter()
-        self.add_lora(weights.config["r"], weights.config["lora_alpha"], weights.modules)
-        self.put_lora(weights)
+        lora.install(self.model, weights)
         self.adapter = adapter
-
-    def add_lora(self, rank: int, alpha: float, modules: str | list[str]) -> None:
-        """Fresh LoRA in the layers of these names, or kind of layers, as peft has them."""
-        settings = peft.LoraConfig(
-            r=rank,
-            lora_alpha=alpha,
-            target_modules=modules,
-            task_type="CAUSAL_LM",
-            init_lora_weights="gaussian",
-        )
-        peft.inject_adapter_in_model(settings, self.model, adapter_name=lora.LORA_NAME)
-
-    def put_lora(self, weights: lora.Lora) -> None:
-        """These weights into the LoRA that is there, which has their shapes."""
-        set_peft_model_state_dict(self.model, dict(weights.tensors), adapter_name=lora.LORA_NAME)
 
     def unload_adapter(self) -> None:
         """Take the adapter out again; the model's own weights were never touched."""
-        if hasattr(self.model, "peft_config"):
-            delete_adapter(self.model, lora.LORA_NAME, prefix="lora_")
-            del self.model.peft_config
+        lora.eject(self.model)
         self.adapter = None
 
     @contextmanager
     def without_adapter(self) -> Iterator[None]:
         """The base model inside the block, also with an adapter in training."""
         adapter, self.adapter = self.adapter, None
-        layers = [m for m in self.model.modules() if isinstance(m, BaseTunerLayer)]
-        for layer in layers:
-            layer.enable_adapters(False)
         try:
-            yield
+            with lora.silenced(self.model):
+                yield
         finally:
             self.adapter = adapter
-            for layer in layers:
-                layer.enable_adapters(True)
 
     def save_adapter(self, folder: str | Path) -> None:
         """Write the loaded adapter, or the one in training, as a folder of its own."""
@@ -144,6 +107,6 @@ class RiCCausalLM:
 
     def embed(self, ids: Sequence[int]) -> torch.Tensor:
         """N token ids -> (N, D)."""
-        tokens = torch.tensor(list(ids), dtype=torch.long, device=self.device)
+        tokens = torch.tensor(list(ids), dtype=torch.long, device=self.model.device)
         embeddings: torch.Tensor = self.model.get_input_embeddings()(tokens)
         return embeddings
