@@ -1,4 +1,4 @@
-"""Labelling: a captioned folder and scorers in, records with scores and a reward space out."""
+"""Labelling: pictures or texts and scorers in, records with scores and a reward space out."""
 
 import json
 import os
@@ -12,8 +12,8 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from ric_diffusion.data.journal import Journal, is_journal
-from ric_diffusion.data.pictures import batches, usable_pictures
-from ric_diffusion.data.publish import IMAGES, clear_leftovers, publish
+from ric_diffusion.data.pictures import usable_pictures
+from ric_diffusion.data.publish import clear_leftovers, publish
 from ric_diffusion.data.records import (
     METADATA,
     REWARD_SPACE,
@@ -22,14 +22,17 @@ from ric_diffusion.data.records import (
     metadata_bytes,
     read_folder,
 )
+from ric_diffusion.data.samples import batches
 from ric_diffusion.data.scoring import Scoring
+from ric_diffusion.data.texts import usable_texts
 from ric_diffusion.errors import InputError
 from ric_diffusion.rewards import RewardSpace
 from scorers import Scorer
 
 JOURNAL = "scores.jsonl"
 SKIPPED = "skipped.json"
-ORIGINAL = "original"  # the column with the path that a picture had in the folder
+ORIGINAL = "original"  # the column with the path that a sample had in the folder
+USABLE = {"image": usable_pictures, "text": usable_texts}
 _NAME_DIGITS = 32
 
 
@@ -40,7 +43,8 @@ class LabelReport:
     Args:
         out: the labelled folder.
         kept: number of records in it.
-        skipped: why a picture was left out, by its path in the input folder.
+        medium: what the samples are, "image" or "text".
+        skipped: why a sample was left out, by its path in the input folder.
         scored: number of scores computed in this run, by reward; the others were in the journal.
         space: the reward space, fitted on the records kept.
         written: False if all of the output was there already.
@@ -48,6 +52,7 @@ class LabelReport:
 
     out: Path
     kept: int
+    medium: str
     skipped: Mapping[str, str]
     scored: Mapping[str, int]
     space: RewardSpace
@@ -62,23 +67,26 @@ def label_folder(
     batch_size: int = 64,
     progress: bool = True,
 ) -> LabelReport:
-    """Score the pictures of `folder` and write them, labelled, to `out`.
+    """Score the pictures of `folder`, or its texts, and write them, labelled, to `out`.
 
-    `out` gets images/, metadata.parquet, reward_space.json and skipped.json, all of them or none,
-    and a journal of scores, scores.jsonl: a run that was killed goes on where it stopped and ends
-    with the same bytes, and a later run scores only what is new (pictures, captions where a scorer
-    reads them, scorers, a changed fingerprint). The output holds the rewards of `scorers` alone;
-    scores that the records came with are passed through like their other columns.
+    Texts are responses to prompts: metadata names their files, with the prompt as caption. Which of
+    the two the folder holds, the scorers say.
 
-    Left out, with a reason, are pictures that cannot be read, are blank, have no caption, look the
-    same as an earlier one, or get no finite score. Scorers see the canonical captions. Pictures are
-    stored under a digest of their pixels, since `datasets` takes train.png or test/a.png for a
-    split; the column `original` has their path in `folder`.
+    `out` gets images/ or texts/, metadata.parquet, reward_space.json and skipped.json, all of them
+    or none, and a journal of scores, scores.jsonl: a run that was killed goes on where it stopped
+    and ends with the same bytes, and a later run scores only what is new (samples, captions where a
+    scorer reads them, scorers, a changed fingerprint). The output holds the rewards of `scorers`
+    alone; scores that the records came with are passed through like their other columns.
 
-    Raises InputError if the folder, `out` or the scorers cannot be used, if fewer than two pictures
+    Left out, with a reason, are samples that cannot be read, are blank or empty, have no caption,
+    are the same as an earlier one, or get no finite score. Scorers see the canonical captions.
+    Samples are stored under a digest of what they hold, since `datasets` takes train.png or
+    test/a.png for a split; the column `original` has their path in `folder`.
+
+    Raises InputError if the folder, `out` or the scorers cannot be used, if fewer than two samples
     are left, or if a reward does not vary.
     """
-    _check_scorers(scorers, batch_size)
+    medium = _check_scorers(scorers, batch_size)
     records = read_folder(folder)
     root = Path(os.path.realpath(folder))
     target = _check_out(root, out)
@@ -88,29 +96,31 @@ def label_folder(
         scoring = Scoring(journal, scorers, skipped)
         usable: list[tuple[Record, str]] = []
         with (
-            closing(usable_pictures(root, records, skipped)) as pictures,
-            tqdm(pictures, "label", len(records), unit="picture", disable=not progress) as bar,
+            closing(USABLE[medium](root, records, skipped)) as samples,
+            tqdm(samples, "label", len(records), unit=medium, disable=not progress) as bar,
         ):
             for batch in batches(bar, batch_size):
                 scoring.score(batch)
-                usable += [(picture.record, picture.digest) for picture in batch]
+                usable += [(sample.record, sample.digest) for sample in batch]
         kept = [
-            (record, _labelled(record, digest, scores))
+            (record, _labelled(record, f"{medium}s", digest, scores))
             for record, digest in usable
             if (scores := scoring.scores(record, digest)) is not None
         ]
         skipped = {r.file: skipped[r.file] for r in records if r.file in skipped}
         if len(kept) < 2:
-            raise InputError(_too_few(folder, len(kept), skipped))
+            raise InputError(_too_few(folder, medium, len(kept), skipped))
         space = _fit(scorers, lambda name: [labelled.scores[name] for _, labelled in kept])
         written = publish(
             target,
             _files([labelled for _, labelled in kept], skipped, space),
             {PurePosixPath(new.file).name: root / old.file for old, new in kept},
+            below=f"{medium}s",
         )
     return LabelReport(
         out=Path(out),
         kept=len(kept),
+        medium=medium,
         skipped=skipped,
         scored=dict(scoring.computed),
         space=space,
@@ -118,7 +128,8 @@ def label_folder(
     )
 
 
-def _check_scorers(scorers: Sequence[Scorer], batch_size: int) -> None:
+def _check_scorers(scorers: Sequence[Scorer], batch_size: int) -> str:
+    """What all of them score, "image" or "text"."""
     names = [scorer.name for scorer in scorers]
     if not names:
         raise InputError("scorers: none given; name at least one")
@@ -126,7 +137,13 @@ def _check_scorers(scorers: Sequence[Scorer], batch_size: int) -> None:
         raise InputError(f"scorers: {twice[0]!r} is given twice; names must differ")
     if batch_size < 1:
         raise InputError(f"batch_size: must be 1 or more, not {batch_size}")
+    # A scorer of another shape says nothing: they were all of pictures once.
+    media = {scorer.name: getattr(scorer, "medium", "image") for scorer in scorers}
+    if len(set(media.values())) > 1:
+        told = ", ".join(f"{name} {medium}s" for name, medium in media.items())
+        raise InputError(f"scorers: they must all score the same, but {told}")
     _fit(scorers, lambda name: [0.0, 1.0])  # what a reward space refuses: now, not last
+    return media[names[0]]
 
 
 def _check_out(root: Path, out: str | os.PathLike[str]) -> Path:
@@ -142,14 +159,14 @@ def _check_out(root: Path, out: str | os.PathLike[str]) -> Path:
     return target
 
 
-def _labelled(record: Record, digest: str, scores: dict[str, float]) -> Record:
-    """The record of the output: its picture under the new name, its other columns kept."""
+def _labelled(record: Record, place: str, digest: str, scores: dict[str, float]) -> Record:
+    """The record of the output: its file under the new name, its other columns kept."""
     columns: dict[str, Any] = {SCORE_PREFIX + name: score for name, score in record.scores.items()}
     columns |= record.extra
     new = {SCORE_PREFIX + name for name in scores}
     return replace(
         record,
-        file=f"{IMAGES}/{digest[:_NAME_DIGITS]}{PurePosixPath(record.file).suffix.lower()}",
+        file=f"{place}/{digest[:_NAME_DIGITS]}{PurePosixPath(record.file).suffix.lower()}",
         scores=scores,
         extra={ORIGINAL: record.file} | {k: v for k, v in columns.items() if k not in new},
     )
@@ -181,7 +198,10 @@ def _files(
     }
 
 
-def _too_few(folder: str | os.PathLike[str], kept: int, skipped: Mapping[str, str]) -> str:
+def _too_few(
+    folder: str | os.PathLike[str], medium: str, kept: int, skipped: Mapping[str, str]
+) -> str:
     file, reason = next(iter(skipped.items()), ("", ""))
     why = f"; {len(skipped)} were skipped, {file!r} first: {reason}" if skipped else ""
-    return f"{folder}: {kept} usable pictures, at least 2 are needed{why}"
+    what = "pictures" if medium == "image" else "texts"
+    return f"{folder}: {kept} usable {what}, at least 2 are needed{why}"

@@ -4,72 +4,30 @@ import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from PIL import Image
-
-from ric_diffusion.data.images import (
-    MAX_PIXELS,
-    UnreadableImage,
-    is_blank,
-    open_image,
-    pixel_digest,
-)
+from ric_diffusion.data.images import UnreadableImage, is_blank, open_image, pixel_digest
 from ric_diffusion.data.records import Record
+from ric_diffusion.data.samples import Sample, usable
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Picture:
-    """A record with its picture, decoded to RGB, and the digest of its pixels."""
-
-    record: Record
-    image: Image.Image
-    digest: str
-
-
 def usable_pictures(
     root: Path, records: Sequence[Record], skipped: dict[str, str]
-) -> Generator[Picture | None, None, None]:
+) -> Generator[Sample | None, None, None]:
     """For each record its picture, or None with the reason noted in `skipped` by file.
 
     Skipped are what cannot be read, blank pictures, records without a caption, and pictures that
     look the same as an earlier one.
     """
-    first: dict[str, str] = {}
     decoded = _in_threads(lambda record: _decode(root, record), records)
-    for record, picture in zip(records, decoded, strict=True):
-        if isinstance(picture, str):
-            skipped[record.file] = picture
-        elif (same := first.setdefault(picture.digest, record.file)) != record.file:
-            skipped[record.file] = f"same picture as {same}"
-        else:
-            yield picture
-            continue
-        yield None
+    yield from usable(decoded, records, skipped, "picture")
 
 
-def batches(pictures: Iterable[Picture | None], size: int) -> Iterator[list[Picture]]:
-    """Up to `size` pictures at a time, fewer where they are so large that memory would suffer."""
-    batch: list[Picture] = []
-    pixels = 0
-    for picture in pictures:
-        if picture is None:
-            continue
-        batch.append(picture)
-        pixels += picture.image.width * picture.image.height
-        if len(batch) == size or pixels >= MAX_PIXELS:
-            yield batch
-            batch, pixels = [], 0
-    if batch:
-        yield batch
-
-
-def _decode(root: Path, record: Record) -> Picture | str:
+def _decode(root: Path, record: Record) -> Sample | str:
     """The picture of a record, or why it has none worth scoring."""
     try:
         record.file.encode()
@@ -83,7 +41,8 @@ def _decode(root: Path, record: Record) -> Picture | str:
         return error.reason
     if is_blank(image):
         return "blank: all pixels are alike"
-    return Picture(record=record, image=image, digest=pixel_digest(image))
+    pixels = image.width * image.height
+    return Sample(record=record, content=image, digest=pixel_digest(image), pixels=pixels)
 
 
 def _in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:

@@ -9,37 +9,36 @@ from pathlib import Path
 
 from ric_diffusion.files import replacing
 
-IMAGES = "images"
-_STAGING = ".tmp-images"
 
+def publish(
+    out: Path, files: Mapping[str, bytes], samples: Mapping[str, Path], *, below: str
+) -> bool:
+    """Make `out` hold `files` by name and, in its folder `below`, `samples`: source file by name.
 
-def publish(out: Path, files: Mapping[str, bytes], pictures: Mapping[str, Path]) -> bool:
-    """Make `out` hold `files` by name and, under images/, `pictures`: source file by name.
-
-    The first of `files` is put in place last, so where it exists the folder is whole; pictures that
+    The first of `files` is put in place last, so where it exists the folder is whole; samples that
     are no longer wanted go after that. Everything is written beside its place first: an error
     leaves the old output as it was. Returns False, and touches nothing, if all is there already.
 
-    Picture names must tell their pixels, as digests do: a name that is there already may get other
-    bytes, but never another picture.
+    The names of samples must tell what they hold, as digests do: a name that is there already may
+    get other bytes, but never another picture.
     """
-    images = out / IMAGES
-    new = {name: path for name, path in pictures.items() if not _same_file(path, images / name)}
-    stale = set(os.listdir(images)) - set(pictures) if images.is_dir() else set()
+    place = out / below
+    new = {name: path for name, path in samples.items() if not _same_file(path, place / name)}
+    stale = set(os.listdir(place)) - set(samples) if place.is_dir() else set()
     if not new and all(_holds(out / name, data) for name, data in files.items()):
-        _remove(images / name for name in stale)
+        _remove(place / name for name in stale)
         return bool(stale)
     with ExitStack() as stack:  # left in reverse
         for name, data in files.items():
             stack.enter_context(replacing(out / name)).write_bytes(data)
-        staging = _stage(stack, out, new)
+        staging = _stage(stack, out / f".tmp-{below}", new)
         (out / next(iter(files))).unlink(missing_ok=True)  # from here on there are only renames
-        if images.is_dir():
+        if place.is_dir():
             for name in new:
-                os.replace(staging / name, images / name)
+                os.replace(staging / name, place / name)
         else:
-            os.rename(staging, images)
-    _remove(images / name for name in stale)
+            os.rename(staging, place)
+    _remove(place / name for name in stale)
     return True
 
 
@@ -48,17 +47,16 @@ def clear_leftovers(out: Path) -> None:
     _remove(out.glob(".tmp-*"))
 
 
-def _stage(stack: ExitStack, out: Path, pictures: Mapping[str, Path]) -> Path:
-    """A folder in `out` with these pictures, safe on the disk; gone when `stack` is left."""
-    staging = out / _STAGING
+def _stage(stack: ExitStack, staging: Path, samples: Mapping[str, Path]) -> Path:
+    """The folder `staging` with these samples, safe on the disk; gone when `stack` is left."""
     staging.mkdir()
     stack.callback(shutil.rmtree, staging, ignore_errors=True)
-    for name, source in pictures.items():
+    for name, source in samples.items():
         try:
             os.link(os.path.realpath(source), staging / name)
         except OSError:  # another disk, a file system without links, somebody else's file
             shutil.copyfile(source, staging / name)
-    if pictures and hasattr(os, "sync"):  # once for all: fsync takes milliseconds for each picture
+    if samples and hasattr(os, "sync"):  # once for all: fsync takes milliseconds for each file
         os.sync()
     return staging
 

@@ -1,4 +1,4 @@
-"""Records on disk: a folder of captioned pictures, labelled or not."""
+"""Records on disk: a folder of captioned pictures, or of responses to prompts, labelled or not."""
 
 import json
 import logging
@@ -27,11 +27,13 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """One sample: a picture, what it shows, and its scores once it is labelled.
+    """One sample: a picture and what it shows, or a text and what it responds to, and its scores
+    once it is labelled.
 
     Args:
         file: path relative to the folder, with forward slashes.
-        captions: the canonical caption first, then the alternatives; empty if it has none.
+        captions: the canonical caption first, which of a text is its prompt, then the alternatives;
+            empty if it has none.
         scores: raw score by reward name.
         extra: the other columns of the metadata, untouched; a null cell is left out.
     """
@@ -247,10 +249,10 @@ def _number(cell: Any, *, written: bool) -> float | None:
 
 
 def _sidecar(root: Path, record: Record) -> tuple[str, ...]:
-    """The lines of the text file beside a picture."""
+    """The lines of the text file beside a sample."""
     for suffix in _SIDECARS:
         path = (root / record.file).with_suffix(suffix)
-        if not path.is_file():
+        if not path.is_file() or path == root / record.file:  # a text is no caption of its own
             continue
         _check_inside(root, path, str(path))
         try:

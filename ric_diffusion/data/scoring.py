@@ -1,4 +1,4 @@
-"""Scores for batches of pictures: from the journal where it has them, else from the scorers."""
+"""Scores for batches of samples: from the journal where it has them, else from the scorers."""
 
 import hashlib
 import math
@@ -8,15 +8,15 @@ from collections.abc import Sequence
 import numpy as np
 
 from ric_diffusion.data.journal import Journal
-from ric_diffusion.data.pictures import Picture
 from ric_diffusion.data.records import Record
+from ric_diffusion.data.samples import Sample
 from scorers import Scorer, ScorerError
 
-KEY_DIGITS = 32  # of a pixel digest
+KEY_DIGITS = 32  # of a sample's digest
 
 
 class Scoring:
-    """Scorers with a journal; notes in `skipped`, by file, the pictures that a scorer fails on.
+    """Scorers with a journal; notes in `skipped`, by file, the samples that a scorer fails on.
 
     `computed` counts the scores computed, by reward.
     """
@@ -29,12 +29,12 @@ class Scoring:
         self._skipped = skipped
         self.computed = Counter({scorer.name: 0 for scorer in scorers})
 
-    def score(self, batch: Sequence[Picture]) -> None:
+    def score(self, batch: Sequence[Sample]) -> None:
         """Have every scorer score what the journal lacks of a batch, and journal it."""
         for scorer in self._scorers:
             done = self._journal.get(scorer.name, scorer.fingerprint)
             todo = {_key(scorer, p.record, p.digest): p for p in batch}
-            todo = {key: picture for key, picture in todo.items() if key not in done}
+            todo = {key: sample for key, sample in todo.items() if key not in done}
             if not todo:
                 continue
             scores = self._call(scorer, todo, worked=bool(done))
@@ -43,7 +43,7 @@ class Scoring:
             self.computed[scorer.name] += len(scores)
 
     def scores(self, record: Record, digest: str) -> dict[str, float] | None:
-        """The scores of one picture by reward; None, with the reason noted, unless all finite."""
+        """The scores of one sample by reward; None, with the reason noted, unless all finite."""
         found = {}
         for scorer in self._scorers:
             done = self._journal.get(scorer.name, scorer.fingerprint)
@@ -54,52 +54,52 @@ class Scoring:
             found[scorer.name] = score
         return found
 
-    def _call(self, scorer: Scorer, todo: dict[str, Picture], *, worked: bool) -> dict[str, float]:
-        """Scores by key. Where a batch fails, its pictures are tried alone and bad ones left out.
+    def _call(self, scorer: Scorer, todo: dict[str, Sample], *, worked: bool) -> dict[str, float]:
+        """Scores by key. Where a batch fails, its samples are tried alone and bad ones left out.
 
-        A scorer that has never worked and fails on every picture is broken: its error is raised.
+        A scorer that has never worked and fails on every sample is broken: its error is raised.
         """
         try:
             return _ask(scorer, todo)
         except Exception as error:
-            if not _may_be_the_picture(error):
+            if not _may_be_the_sample(error):
                 raise
             scores: dict[str, float] = {}
-            for key, picture in todo.items():
+            for key, sample in todo.items():
                 try:
-                    scores |= _ask(scorer, {key: picture})
+                    scores |= _ask(scorer, {key: sample})
                 except Exception as alone:
-                    if not _may_be_the_picture(alone):
+                    if not _may_be_the_sample(alone):
                         raise
                     reason = f"{scorer.name} fails on it ({type(alone).__name__}: {alone})"
-                    self._skipped[picture.record.file] = " ".join(reason.split())
+                    self._skipped[sample.record.file] = " ".join(reason.split())
             if not scores and not worked and len(todo) > 1:
                 raise
             return scores
 
 
 def _key(scorer: Scorer, record: Record, digest: str) -> str:
-    """What a score depends on beside the scorer: the pixels, and the caption if that is read."""
+    """What a score depends on beside the scorer: what it is, and the caption if that is read."""
     key = digest[:KEY_DIGITS]
     if getattr(scorer, "needs_prompts", True):  # a scorer of another shape may well read them
         key += "-" + hashlib.sha256(record.captions[0].encode()).hexdigest()[:KEY_DIGITS]
     return key
 
 
-def _ask(scorer: Scorer, todo: dict[str, Picture]) -> dict[str, float]:
-    images = [picture.image for picture in todo.values()]
-    captions = [picture.record.captions[0] for picture in todo.values()]
-    scores = np.asarray(scorer(images, captions), dtype=np.float64)
+def _ask(scorer: Scorer, todo: dict[str, Sample]) -> dict[str, float]:
+    contents = [sample.content for sample in todo.values()]
+    captions = [sample.record.captions[0] for sample in todo.values()]
+    scores = np.asarray(scorer(contents, captions), dtype=np.float64)
     if scores.shape != (len(todo),):
         raise ScorerError(
-            f"scorer {scorer.name!r} gave shape {scores.shape} for {len(todo)} pictures; it must "
+            f"scorer {scorer.name!r} gave shape {scores.shape} for {len(todo)} samples; it must "
             "give one number each"
         )
     return dict(zip(todo, scores.tolist(), strict=True))
 
 
-def _may_be_the_picture(error: Exception) -> bool:
-    """False for what no picture causes: misuse of a scorer, a full disk, no memory."""
+def _may_be_the_sample(error: Exception) -> bool:
+    """False for what no sample causes: misuse of a scorer, a full disk, no memory."""
     if isinstance(error, OSError):
         return error.errno is None  # an encoder's complaint; the system's have a number
     return not isinstance(error, ScorerError | MemoryError)

@@ -188,7 +188,7 @@ def test_a_scorer_that_miscounts(folder, tmp_path, make_scorer):
         def __call__(self, images, prompts=None):
             return np.zeros(len(images) + 1)
 
-    with pytest.raises(scorers.ScorerError, match=r"gave shape \(11,\) for 10 pictures"):
+    with pytest.raises(scorers.ScorerError, match=r"gave shape \(11,\) for 10 samples"):
         run(folder, tmp_path / "out", Miscounts())
 
 
@@ -429,9 +429,9 @@ def test_progress_goes_to_stderr(folder, tmp_path, make_scorer, capsys):
 
 
 def test_large_pictures_make_smaller_batches(folder, tmp_path, make_scorer, monkeypatch):
-    from ric_diffusion.data import pictures
+    from ric_diffusion.data import samples
 
-    monkeypatch.setattr(pictures, "MAX_PIXELS", 3 * 16 * 12)
+    monkeypatch.setattr(samples, "MAX_PIXELS", 3 * 16 * 12)
     scorer = make_scorer()
     run(folder, tmp_path / "out", scorer)
     assert scorer.calls == 4

@@ -1,0 +1,151 @@
+"""Responses to prompts, from a model itself or from a dataset, as a folder that can be labelled."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from tqdm.auto import tqdm
+
+from ric_diffusion.backend import Sampler
+from ric_diffusion.data.records import Record, write_metadata
+from ric_diffusion.data.texts import Texts
+from ric_diffusion.errors import InputError, suggest
+from ric_diffusion.files import append_json, read_json_lines
+
+Format = Literal["dialogue", "summary"]
+JOURNAL = "responses.jsonl"
+HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
+SUMMARY = (
+    "### Instruction: Generate a one-sentence summary of this post. ### Input: {} ### Response: "
+)
+
+
+def write_responses(
+    rows: Iterable[tuple[str, str]], out: Path, extra: Sequence[Mapping[str, Any]] = ()
+) -> int:
+    """Write prompts with their responses to the folder ``out``, a text file each and metadata,
+    which comes last; returns how many. ``extra``: more columns for each row."""
+    texts, records = Texts(), []
+    for i, (prompt, response) in enumerate(rows):
+        file = f"texts/{i:06d}{texts.suffix}"
+        texts.write(response, out / file)
+        records.append(Record(file=file, captions=(prompt,), extra=extra[i] if extra else {}))
+    if not records:
+        raise InputError(f"{out}: no responses to write")
+    write_metadata(out, records)
+    return len(records)
+
+
+def self_sample(
+    samplers: Mapping[str, Sampler],
+    prompts: Sequence[str],
+    out: Path,
+    *,
+    per_prompt: int,
+    seed: int = 0,
+    batch_size: int = 32,
+) -> int:
+    """Have a model respond to every prompt, ``per_prompt`` times with each of its samplers, which
+    differ in temperature; returns how many responses are in ``out``.
+
+    Every batch is journalled: run again after an interruption, it goes on. The column ``sampler``
+    says which one it was.
+    """
+    wishes = [
+        (name, prompt, seed + number)
+        for name in samplers
+        for number in range(per_prompt)
+        for prompt in prompts
+    ]
+    out.mkdir(parents=True, exist_ok=True)
+    done = read_json_lines(out / JOURNAL)
+    if [row[:3] for row in done] != [list(wish) for wish in wishes[: len(done)]]:
+        raise InputError(f"{out}: holds other responses; choose another folder")
+    with tqdm(total=len(wishes), initial=len(done), desc="respond", unit="response") as bar:
+        while len(done) < len(wishes):
+            name = wishes[len(done)][0]
+            part = [w for w in wishes[len(done) : len(done) + batch_size] if w[0] == name]
+            _, asked, seeds = zip(*part, strict=True)
+            said = samplers[name].sample(asked, [{}] * len(part), seeds)
+            for wish, response in zip(part, said, strict=True):
+                append_json(out / JOURNAL, [*wish, response])
+                done.append([*wish, response])
+            bar.update(len(part))
+    extra = [{"sampler": name, "seed": number} for name, _, number, _ in done]
+    return write_responses([(row[1], row[3]) for row in done], out, extra)
+
+
+def read_dataset(
+    source: str, form: Format, *, split: str = "train", limit: int | None = None
+) -> Iterator[tuple[str, str]]:
+    """Prompts and responses of a dataset: a folder, file or hub id that ``datasets`` loads.
+
+    ``dialogue``: HH-RLHF's columns chosen and rejected, whole dialogues of which the last turn is
+    the response; each row gives both. ``summary``: the columns info.post and summaries of OpenAI's
+    summarize_from_feedback, or post (prompt) and summary (label) of others. ``limit``: how many
+    rows to read.
+    """
+    rows = _load(source, split)
+    named = "chosen, rejected" if form == "dialogue" else "post, summary"
+    for i, row in enumerate(rows):
+        if limit is not None and i >= limit:
+            return
+        pairs = _dialogues(row) if form == "dialogue" else _summaries(row)
+        if pairs is None:
+            raise InputError(
+                f"{source}: row {i} is no {form}: its columns are {', '.join(row)}, not {named}"
+            )
+        yield from pairs
+
+
+def _load(source: str, split: str) -> Iterable[dict[str, Any]]:
+    import datasets
+
+    try:
+        if os.path.isfile(source):
+            kind = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
+            if (suffix := Path(source).suffix) not in kind:
+                raise InputError(f"{source}: unknown format{suggest(suffix, kind)}")
+            loaded = datasets.load_dataset(kind[suffix], data_files=source, split="train")
+        else:
+            loaded = datasets.load_dataset(source, split=split)
+    except InputError:
+        raise
+    except Exception as error:  # it raises types of its own
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(f"{source}: cannot be loaded as a dataset ({reason})") from error
+    rows: Iterable[dict[str, Any]] = loaded
+    return rows
+
+
+def split_dialogue(text: str) -> tuple[str, str] | None:
+    """A dialogue up to its last answer, and that answer. None if nobody answers."""
+    start = text.rfind(ASSISTANT)
+    if start < 0 or HUMAN in text[start:]:
+        return None
+    end = start + len(ASSISTANT)
+    return text[:end].strip(), text[end:].strip()
+
+
+def _dialogues(row: Mapping[str, Any]) -> list[tuple[str, str]] | None:
+    texts: list[Any] = [row.get("chosen"), row.get("rejected")]
+    if not all(isinstance(text, str) for text in texts):
+        return None
+    found = [split_dialogue(text) for text in texts]
+    return [pair for pair in found if pair is not None and pair[1]]
+
+
+def _summaries(row: Mapping[str, Any]) -> list[tuple[str, str]] | None:
+    info = row.get("info")
+    if isinstance(info, Mapping):
+        post = info.get("post")
+        summaries = [summary.get("text") for summary in row.get("summaries") or ()]
+    else:
+        post, summaries = row.get("post", row.get("prompt")), [row.get("summary", row.get("label"))]
+    if not isinstance(post, str) or not all(isinstance(text, str) for text in summaries):
+        return None
+    prompt = SUMMARY.format(" ".join(post.split())).strip()
+    return [(prompt, text.strip()) for text in summaries if text.strip()]

@@ -1,0 +1,42 @@
+"""Self-sampling: a language model responds to a file of prompts, and ``ric label`` can go on.
+
+python scripts/sample_responses.py --out data/responses
+ric label data/responses --scorers positivity brevity --out data/labelled
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ric_diffusion.data.prompts import read_prompts
+from ric_diffusion.data.responses import self_sample
+from ric_diffusion.llm.model import RiCCausalLM
+from ric_diffusion.llm.sampler import LlmSampler
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="smollm2", help="smollm2, a folder or a hub id")
+    parser.add_argument("--prompts", type=Path, default=Path("scripts/asks.txt"))
+    parser.add_argument("--temperatures", type=float, nargs="+", default=[0.5, 0.9, 1.3])
+    parser.add_argument("--per-prompt", type=int, default=3, help="for each temperature")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    lm = RiCCausalLM.from_pretrained(options.model)
+    samplers = {
+        f"temperature {t}": LlmSampler(lm, {"temperature": t}) for t in options.temperatures
+    }
+    count = self_sample(
+        samplers,
+        read_prompts(options.prompts),
+        options.out,
+        per_prompt=options.per_prompt,
+        seed=options.seed,
+    )
+    print(f"{options.out}: {count} responses")
+
+
+if __name__ == "__main__":
+    main()

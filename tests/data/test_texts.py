@@ -1,0 +1,220 @@
+"""Responses: labelled as pictures are, and made of what a model says or a dataset holds."""
+
+import json
+
+import numpy as np
+import pytest
+
+import scorers
+from ric_diffusion.data.label import label_folder
+from ric_diffusion.data.prompts import read_prompts
+from ric_diffusion.data.records import read_folder, read_labelled
+from ric_diffusion.data.responses import (
+    JOURNAL,
+    read_dataset,
+    self_sample,
+    split_dialogue,
+    write_responses,
+)
+from ric_diffusion.data.texts import Texts
+from ric_diffusion.errors import InputError
+
+ROWS = [
+    ("How are you?", "I am very happy today."),
+    ("How are you?", "Terrible."),
+    ("And you?", "Terrible."),
+    ("Why?", "Because.\r\nIt is so; there is nothing good about it."),
+    ("And you?", "Fine, thank you. A lovely day!"),
+]
+
+
+def label(folder, out, *names):
+    return label_folder(folder, out, [scorers.load(name) for name in names], progress=False)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_responses(ROWS, tmp_path / "said", [{"style": i % 2} for i in range(5)])
+    return tmp_path / "said"
+
+
+def test_responses_are_labelled(folder, tmp_path):
+    report = label(folder, tmp_path / "out", "positivity", "brevity")
+    assert (report.kept, report.medium, report.skipped) == (5, "text", {})
+    records, space = read_labelled(tmp_path / "out")
+    assert space.names == ("positivity", "brevity")
+    for record, (prompt, response) in zip(records, ROWS, strict=True):
+        assert record.captions == (prompt,)
+        assert Texts().read(tmp_path / "out" / record.file) == response
+        assert record.scores["brevity"] == -len(response.split())
+    assert [r.extra["style"] for r in records] == [0, 1, 0, 1, 0]
+    assert records[0].scores["positivity"] > 0 > records[1].scores["positivity"]
+    again = label(folder, tmp_path / "out", "positivity", "brevity")
+    assert again.scored == {"positivity": 0, "brevity": 0} and not again.written
+
+
+def test_one_text_on_two_prompts_is_two_records(folder, tmp_path):
+    label(folder, tmp_path / "out", "brevity")
+    records, _ = read_labelled(tmp_path / "out")
+    assert len({r.file for r in records}) == 5
+
+
+def test_what_is_left_out(folder, tmp_path):
+    (folder / "texts" / "000000.txt").write_text(" \n")
+    (folder / "texts" / "000001.txt").write_bytes(b"\xff\xfe")
+    write = [json.dumps({"file_name": "texts/000003.txt", "text": "Why?"})]
+    write += [json.dumps({"file_name": f"texts/00000{i}.txt", "text": "a"}) for i in (0, 1, 2, 7)]
+    write += [json.dumps({"file_name": "texts/000004.txt", "text": ""})]
+    (folder / "texts" / "000008.txt").write_text("Fine, thank you. A lovely day!")
+    (folder / "texts" / "000009.txt").write_text("Fine, thank you. A lovely day!")
+    write += [json.dumps({"file_name": f"texts/00000{i}.txt", "text": "b"}) for i in (8, 9)]
+    (folder / "metadata.parquet").unlink()
+    (folder / "metadata.jsonl").write_text("\n".join(write))
+    report = label(folder, tmp_path / "out", "brevity")
+    assert report.kept == 3
+    assert report.skipped == {
+        "texts/000000.txt": "empty",
+        "texts/000001.txt": "not UTF-8 text",
+        "texts/000004.txt": "no prompt",
+        "texts/000007.txt": "missing file",
+        "texts/000009.txt": "same response as texts/000008.txt",
+    }
+
+
+def test_pictures_and_texts_are_not_scored_together(folder, tmp_path):
+    with pytest.raises(InputError, match="brevity texts, colorfulness images") as error:
+        label(folder, tmp_path / "out", "brevity", "colorfulness")
+    assert "\n" not in str(error.value) and not (tmp_path / "out").exists()
+
+
+def test_too_few(folder, tmp_path):
+    for path in sorted((folder / "texts").iterdir())[1:]:
+        path.write_text("")
+    with pytest.raises(InputError, match="1 usable texts, at least 2 are needed; 4 were skipped"):
+        label(folder, tmp_path / "out", "brevity")
+
+
+class Echo(Texts):
+    """Says its word and the prompt; fails after some batches."""
+
+    def __init__(self, word, batches=99):
+        self.word, self.batches, self.asked = word, batches, []
+
+    def sample(self, prompts, targets, seeds):
+        if self.batches == 0:
+            raise KeyboardInterrupt
+        self.batches -= 1
+        assert targets == [{}] * len(prompts)
+        self.asked += seeds
+        return [f"{self.word} {p} {s}" for p, s in zip(prompts, seeds, strict=True)]
+
+
+def sample(out, cold, hot, **changes):
+    settings = {"per_prompt": 2, "seed": 5, "batch_size": 2, **changes}
+    return self_sample({"cold": cold, "hot": hot}, ["a", "b", "c"], out, **settings)
+
+
+def test_self_sampling(tmp_path):
+    assert sample(tmp_path / "out", Echo("c"), Echo("h")) == 12
+    records = read_folder(tmp_path / "out")
+    texts = [Texts().read(tmp_path / "out" / r.file) for r in records]
+    assert texts[:6] == ["c a 5", "c b 5", "c c 5", "c a 6", "c b 6", "c c 6"]
+    assert [r.captions[0] for r in records] == ["a", "b", "c"] * 4
+    assert records[7].extra == {"sampler": "hot", "seed": 5}
+
+
+def test_self_sampling_goes_on_where_it_was(tmp_path):
+    sample(tmp_path / "whole", Echo("c"), Echo("h"))
+    with pytest.raises(KeyboardInterrupt):
+        sample(tmp_path / "out", Echo("c"), Echo("h", batches=1))
+    assert not (tmp_path / "out" / "metadata.parquet").exists()
+    with (tmp_path / "out" / JOURNAL).open("a") as file:
+        file.write('["hot", "c')  # torn by the kill
+    cold, hot = Echo("c"), Echo("h")
+    sample(tmp_path / "out", cold, hot)
+    assert (cold.asked, hot.asked) == ([], [5, 6, 6, 6])
+    for file in sorted((tmp_path / "whole").rglob("*.*")):
+        assert (tmp_path / "out" / file.relative_to(tmp_path / "whole")).read_bytes() == (
+            file.read_bytes()
+        )
+
+
+def test_self_sampling_of_something_else_is_refused(tmp_path):
+    sample(tmp_path / "out", Echo("c"), Echo("h"))
+    with pytest.raises(InputError, match="holds other responses"):
+        sample(tmp_path / "out", Echo("c"), Echo("h"), seed=6)
+
+
+def test_nothing_to_write(tmp_path):
+    with pytest.raises(InputError, match="no responses"):
+        write_responses([], tmp_path / "out")
+
+
+HH = {
+    "chosen": "\n\nHuman: Hi\n\nAssistant: Hello.\n\nHuman: How?\n\nAssistant: Like this.\nSo.",
+    "rejected": "\n\nHuman: Hi\n\nAssistant: Hello.\n\nHuman: How?\n\nAssistant: No.",
+}
+PROMPT = "Human: Hi\n\nAssistant: Hello.\n\nHuman: How?\n\nAssistant:"
+POST = {"info": {"post": "I lost\nmy  dog."}, "summaries": [{"text": " Lost dog."}, {"text": "D."}]}
+SUMMARY = (
+    "### Instruction: Generate a one-sentence summary of this post. ### Input: I lost my dog. "
+    "### Response:"
+)
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+@pytest.fixture(autouse=True)
+def no_hub(monkeypatch, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
+def test_dialogues(tmp_path):
+    source = write(tmp_path / "hh.jsonl", [HH, {**HH, "rejected": "\n\nHuman: Hi\n\nAssistant: "}])
+    found = list(read_dataset(source, "dialogue"))
+    assert found == [(PROMPT, "Like this.\nSo."), (PROMPT, "No."), (PROMPT, "Like this.\nSo.")]
+    assert len(list(read_dataset(source, "dialogue", limit=1))) == 2
+
+
+@pytest.mark.parametrize("text", ["", "Hello", "\n\nHuman: Hi", "\n\nAssistant: A\n\nHuman: B"])
+def test_a_dialogue_that_nobody_answers(text):
+    assert split_dialogue(text) is None
+
+
+def test_summaries(tmp_path):
+    source = write(tmp_path / "tldr.jsonl", [POST])
+    assert list(read_dataset(source, "summary")) == [(SUMMARY, "Lost dog."), (SUMMARY, "D.")]
+    plain = write(tmp_path / "plain.jsonl", [{"prompt": "I lost my dog.", "label": "Lost dog."}])
+    assert list(read_dataset(plain, "summary")) == [(SUMMARY, "Lost dog.")]
+
+
+@pytest.mark.parametrize("form", ["dialogue", "summary"])
+def test_columns_of_something_else(tmp_path, form):
+    source = write(tmp_path / "x.jsonl", [{"question": "why", "answer": "so"}])
+    with pytest.raises(InputError, match=f"row 0 is no {form}.*question, answer") as error:
+        list(read_dataset(source, form))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["no/such-dataset", "bad.jsonl", "bad.xyz"])
+def test_what_is_no_dataset(tmp_path, name):
+    source = name
+    if name.startswith("bad"):
+        (tmp_path / name).write_text("{")
+        source = str(tmp_path / name)
+    with pytest.raises(InputError) as error:
+        list(read_dataset(source, "dialogue"))
+    assert str(error.value).startswith(f"{source}: ") and "\n" not in str(error.value)
+
+
+def test_our_own_asks():
+    from support.processes import HOME
+
+    asks, held_out = (read_prompts(HOME / "scripts" / f"asks{x}.txt") for x in ("", "-held-out"))
+    assert len(asks) >= 200 and len(held_out) == 40 and not set(asks) & set(held_out)
+    assert np.max([len(ask.split()) for ask in asks]) <= 20
