@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,3 +82,12 @@ class Backend(Trainable, Sampler, Protocol):
     def prepare(self, records: Sequence[Any], folder: Path, cache: Path) -> None:
         """Take the records (data.records.Record) to train on; what is computed once per record goes
         to ``cache``. A record's file may be absolute, else it lies in ``folder``."""
+
+
+def weights_digest(module: torch.nn.Module) -> str:
+    """SHA-256 over a module's tensors: two models with equal digests do the same."""
+    sha = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        sha.update(name.encode())
+        sha.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
+    return sha.hexdigest()

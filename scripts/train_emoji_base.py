@@ -17,8 +17,8 @@ import torch
 from diffusers import AutoencoderKL
 
 from ric_diffusion import config
+from ric_diffusion.backend import weights_digest
 from ric_diffusion.diffusion import autoencoder, base
-from ric_diffusion.diffusion.latents import weights_digest
 from ric_diffusion.training.loop import LoopConfig, fit
 
 

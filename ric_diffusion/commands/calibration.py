@@ -10,10 +10,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ric_diffusion.commands.entrants import NONE, Entrant, put, space_of, subject_of
 from ric_diffusion.cost import Cost
-from ric_diffusion.diffusion.pipeline import RiCStableDiffusionPipeline
 from ric_diffusion.errors import InputError
 from ric_diffusion.evaluation.calibration import Calibration, curves_of, range_points
 from ric_diffusion.evaluation.evaluate import evaluate
@@ -45,7 +45,7 @@ def uncalibrated(entrant: Entrant) -> Entrant:
 
 
 def calibrate(
-    pipe: RiCStableDiffusionPipeline,
+    model: Any,
     entrant: Entrant,
     base: Sequence[str],
     setup: Setup,
@@ -57,8 +57,8 @@ def calibrate(
     """Sweep an uncalibrated entrant, each reward over so many points, and fit; the samples go to
     the folder ``out``. Prompts are those of ``setup``, seeds are not."""
     own, space = range(FIRST_SEED, FIRST_SEED + seeds), space_of(entrant)
-    subject = subject_of(pipe, entrant, base, name=SWEEP, points=range_points(space, points))
-    put(pipe, entrant)
+    subject = subject_of(model, entrant, base, name=SWEEP, points=range_points(space, points))
+    put(model, entrant)
     outcome = evaluate(subject, replace(setup, seeds=own, held_out=()), out)
     cost = outcome.cost + Cost(scored=outcome.scores.size)  # judging is part of it
     return Calibration(curves=curves_of(outcome, space), seeds=own, cost=cost)
@@ -71,11 +71,11 @@ def calibrated(entrant: Entrant, curves: Mapping[str, Curve]) -> Entrant:
     return replace(entrant, name="calibrated", adapter=adapter)
 
 
-def save(pipe: RiCStableDiffusionPipeline, entrant: Entrant, out: Path) -> None:
+def save(model: Any, entrant: Entrant, out: Path) -> None:
     """Write the calibrated adapter; one that is there came of the same sweep and is kept."""
     if not (out / ADAPTER).exists():
-        put(pipe, entrant)
-        pipe.save_adapter(out / ADAPTER)
+        put(model, entrant)
+        model.save_adapter(out / ADAPTER)
 
 
 def tell(calibration: Calibration, space: RewardSpace, out: Path) -> None:

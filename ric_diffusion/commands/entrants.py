@@ -9,15 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from ric_diffusion import config
+from ric_diffusion.commands.kinds import kind_of
 from ric_diffusion.commands.model import require_adapter, sampling_of
-from ric_diffusion.conditioning.adapter import ABOUT_FILE
-from ric_diffusion.diffusion.adapter import Adapter, resolve
-from ric_diffusion.diffusion.pipeline import (
-    ADAPTER_SUBFOLDER,
-    RiCStableDiffusionPipeline,
-    model_path,
-)
-from ric_diffusion.diffusion.sampler import DiffusionSampler
+from ric_diffusion.conditioning.adapter import ABOUT_FILE, BaseAdapter
+from ric_diffusion.diffusion.pipeline import ADAPTER_SUBFOLDER, model_path
 from ric_diffusion.errors import InputError
 from ric_diffusion.evaluation.subject import Point, Subject, by_targets, folder_of, slider_points
 from ric_diffusion.files import digests
@@ -36,27 +31,26 @@ class Entrant:
     given: str
     name: str
     folder: Path | None
-    adapter: Adapter | None
+    adapter: BaseAdapter | None
     sampling: Mapping[str, Any]
 
 
-def entrants_of(
-    pipe: RiCStableDiffusionPipeline, options: argparse.Namespace
-) -> tuple[Entrant, list[Entrant]]:
+def entrants_of(model: Any, options: argparse.Namespace) -> tuple[Entrant, list[Entrant]]:
     """The adapter whose reward space everything is measured in, and all that is compared.
 
     That adapter is the first one named, the model's own if none is. The model alone draws with its
     sampling arguments.
     """
-    own = resolve(model_path(options.model), ADAPTER_SUBFOLDER) if pipe.adapter else None
+    resolve = kind_of(model).resolve
+    own = resolve(model_path(options.model), ADAPTER_SUBFOLDER) if model.adapter else None
     folders = {given: resolve(given) for given in options.adapter if given != NONE}
     if not folders:
-        require_adapter(pipe, options.model)
-    found = {given: _entrant(pipe, options, given, folder) for given, folder in folders.items()}
+        require_adapter(model, options.model)
+    found = {given: _entrant(model, options, given, folder) for given, folder in folders.items()}
     measure = next(iter(found.values()), None)
     if measure is None:
         assert own is not None
-        measure = _entrant(pipe, options, options.model, own)
+        measure = _entrant(model, options, options.model, own)
     alone = Entrant(
         given=NONE, name="no adapter", folder=None, adapter=None, sampling=measure.sampling
     )
@@ -64,26 +58,24 @@ def entrants_of(
     return measure, entrants or [measure]
 
 
-def _entrant(
-    pipe: RiCStableDiffusionPipeline, options: argparse.Namespace, given: str, folder: Path
-) -> Entrant:
-    pipe.load_adapter(folder)
+def _entrant(model: Any, options: argparse.Namespace, given: str, folder: Path) -> Entrant:
+    model.load_adapter(folder)
     return Entrant(
         given=given,
         name=name_of(given),
         folder=folder,
-        adapter=pipe.adapter,
-        sampling=sampling_of(pipe, options),
+        adapter=model.adapter,
+        sampling=sampling_of(model, options),
     )
 
 
-def put(pipe: RiCStableDiffusionPipeline, entrant: Entrant) -> None:
-    """The entrant's adapter, or none, becomes the pipeline's."""
+def put(model: Any, entrant: Entrant) -> None:
+    """The entrant's adapter, or none, becomes the model's."""
     if entrant.folder is None:
-        pipe.unload_adapter()
+        model.unload_adapter()
     else:
-        pipe.load_adapter(entrant.folder)
-        pipe.adapter = entrant.adapter  # its calibration need not be the folder's
+        model.load_adapter(entrant.folder)
+        model.adapter = entrant.adapter  # its calibration need not be the folder's
 
 
 def name_of(given: str) -> str:
@@ -120,12 +112,12 @@ def check_rewards(space: RewardSpace, measure: Entrant, entrants: Sequence[Entra
 
 
 def subjects_of(
-    pipe: RiCStableDiffusionPipeline,
+    model: Any,
     options: argparse.Namespace,
     entrants: Sequence[Entrant],
     base: Sequence[str],
 ) -> list[Subject]:
-    """What is evaluated; each draws from ``pipe``, so its entrant has to be put there first.
+    """What is evaluated; each draws from ``model``, so its entrant has to be put there first.
 
     ``base``: digests of the model's parts.
     """
@@ -137,12 +129,12 @@ def subjects_of(
             points = slider_points(entrant.adapter.space, mapping, options.points)
             about = {"mapping": mapping}
         name = unused(entrant.name, [subject.name for subject in subjects])
-        subjects.append(subject_of(pipe, entrant, base, name=name, points=points, **about))
+        subjects.append(subject_of(model, entrant, base, name=name, points=points, **about))
     return subjects
 
 
 def subject_of(
-    pipe: RiCStableDiffusionPipeline,
+    model: Any,
     entrant: Entrant,
     base: Sequence[str],
     *,
@@ -151,7 +143,7 @@ def subject_of(
     **about: Any,
 ) -> Subject:
     """An entrant on these points; ``about``: what they depend on beside what it is."""
-    sampler, adapter = DiffusionSampler(pipe, entrant.sampling), entrant.adapter
+    sampler, adapter = kind_of(model).sampler(model, entrant.sampling), entrant.adapter
     about = {
         "adapter": entrant.given,
         "sampling": dict(entrant.sampling),

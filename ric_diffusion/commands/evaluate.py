@@ -30,11 +30,11 @@ from ric_diffusion.commands.entrants import (
     space_of,
     subjects_of,
 )
-from ric_diffusion.commands.model import check_mapping, load_pipeline
+from ric_diffusion.commands.kinds import DIFFUSION, kind_of
+from ric_diffusion.commands.model import check_mapping, load_model
 from ric_diffusion.commands.paths import check_out_folder
 from ric_diffusion.data.prompts import read_prompts
 from ric_diffusion.diffusion import pipeline
-from ric_diffusion.diffusion.latents import base_digests
 from ric_diffusion.errors import InputError
 from ric_diffusion.evaluation.evaluate import evaluate
 from ric_diffusion.evaluation.report import write_report
@@ -44,7 +44,7 @@ from ric_diffusion.evaluation.summary import summarise
 from ric_diffusion.rewards import RewardSpace
 
 FIRST_SEED = 1001  # far from the small seeds that people try and train with
-SOFTWARE = ("torch", "diffusers", "moocore", "numpy")
+SOFTWARE = ("moocore", "numpy")  # beside that of the kind of model
 
 
 def run(options: argparse.Namespace) -> None:
@@ -57,9 +57,11 @@ def run(options: argparse.Namespace) -> None:
     if options.calibrate:
         check_calibrate(options.adapter, options.out)
     process = PartialState(cpu=not torch.cuda.is_available())  # first: it picks the GPU
-    pipe = load_pipeline(options.model, None)
-    pipe.set_progress_bar_config(disable=True)
-    measure, entrants = entrants_of(pipe, options)
+    model = load_model(options.model, None)
+    kind = kind_of(model)
+    if kind is DIFFUSION:
+        model.set_progress_bar_config(disable=True)
+    measure, entrants = entrants_of(model, options)
     space = space_of(measure)
     check_rewards(space, measure, entrants)
     check_held_out(space, held_out)
@@ -70,18 +72,18 @@ def run(options: argparse.Namespace) -> None:
         scorers=load_scorers(space),
         held_out=held_out,
     )
-    pipe.unload_adapter()
-    base = base_digests(pipe)
+    model.unload_adapter()
+    base = kind.digests(model)
     if options.calibrate:
         entrants = [uncalibrated(measure)]
-    subjects = subjects_of(pipe, options, entrants, base)
+    subjects = subjects_of(model, options, entrants, base)
     for subject in subjects:
         check_folder(subject, setup, folder_of(options.out, subject.name))
     calibration = None
     with unsaid():
         if options.calibrate:
             calibration = calibrate(
-                pipe,
+                model,
                 entrants[0],
                 base,
                 setup,
@@ -91,15 +93,16 @@ def run(options: argparse.Namespace) -> None:
             )
             if calibration.curves:
                 entrants.append(calibrated(entrants[0], calibration.curves))
-                subjects = subjects_of(pipe, options, entrants, base)
+                subjects = subjects_of(model, options, entrants, base)
                 if process.is_main_process:
-                    save(pipe, entrants[1], options.out)
+                    save(model, entrants[1], options.out)
         outcomes = []
         for entrant, subject in zip(entrants, subjects, strict=True):
-            put(pipe, entrant)
+            put(model, entrant)
             outcomes.append(evaluate(subject, setup, folder_of(options.out, subject.name)))
     if process.is_main_process:
-        versions = {"ric-diffusion": __version__} | {name: version(name) for name in SOFTWARE}
+        software = (*kind.software, *SOFTWARE)
+        versions = {"ric-diffusion": __version__} | {name: version(name) for name in software}
         metrics = summarise(
             outcomes,
             setup,

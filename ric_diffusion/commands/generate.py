@@ -1,4 +1,5 @@
-"""``ric generate``: pictures of one prompt, each with its story in its PNG text chunks."""
+"""``ric generate``: pictures of one prompt, each with its story in its PNG text chunks. Language
+models respond to it instead."""
 
 from __future__ import annotations
 
@@ -7,16 +8,18 @@ from typing import Any
 
 import torch
 
+from ric_diffusion.commands.kinds import LLM, kind_of
 from ric_diffusion.commands.model import (
     check_mapping,
-    load_pipeline,
+    load_model,
     require_adapter,
     sampling_of,
 )
 from ric_diffusion.commands.paths import check_out_folder
+from ric_diffusion.commands.respond import in_words, respond, story_of
 from ric_diffusion.data.images import save_png
 from ric_diffusion.errors import InputError
-from ric_diffusion.evaluation.scoring import load_scorers, scores_of
+from ric_diffusion.evaluation.scoring import load_scorers
 
 
 def wishes_of(options: argparse.Namespace) -> dict[str, Any]:
@@ -38,9 +41,12 @@ def run(options: argparse.Namespace) -> None:
     wishes = wishes_of(options)
     check_mapping(options.mapping)
     check_out_folder(options.out)
-    pipe = load_pipeline(options.model, options.adapter)
+    pipe = load_model(options.model, options.adapter)
     if wishes:
         require_adapter(pipe, options.model)
+    if kind_of(pipe) is LLM:
+        respond(pipe, options, wishes)
+        return
     seeds = range(options.seed, options.seed + options.count)
     # Checked before the first step of a long run, not after it.
     pipe.targets_for(
@@ -60,18 +66,7 @@ def run(options: argparse.Namespace) -> None:
             **sampling_of(pipe, options),
         )
         image = output.images[0]
-        story: dict[str, Any] = {
-            "prompt": options.prompt,
-            "seed": seed,
-            "model": options.model,
-            "targets": output.targets[0],
-        }
-        if space:
-            scores = scores_of([image], [options.prompt], using)
-            z = space.normalize(scores)
-            story["scores"] = dict(zip(space.names, scores[0].tolist(), strict=True))
-            story["obtained"] = dict(zip(space.names, z[0].tolist(), strict=True))
+        story = story_of(options, seed, output.targets[0], space, using, image)
         path = options.out / f"{seed}.png"
         save_png(path, image, story)
-        obtained = " ".join(f"{k}={v:+.2f}" for k, v in story.get("obtained", {}).items())
-        print(f"{path}  {obtained}".rstrip())
+        print(f"{path}  {in_words(story)}".rstrip())

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
-import torch
 import transformers
 
+from ric_diffusion.commands.kinds import DIFFUSION, NAMES, default_device, kind_named, kind_of
 from ric_diffusion.diffusion.backend import DiffusionBackend
-from ric_diffusion.diffusion.pipeline import BUNDLED, RiCStableDiffusionPipeline, model_path
+from ric_diffusion.diffusion.pipeline import RiCStableDiffusionPipeline
 from ric_diffusion.errors import InputError, suggest
 from ric_diffusion.rewards import MAPPINGS
 
@@ -21,10 +21,8 @@ from ric_diffusion.rewards import MAPPINGS
 @contextmanager
 def loading(model: str, field: str) -> Iterator[None]:
     """Whatever stops a model from being loaded in this block is one line of InputError."""
-    if "/" not in model and not Path(model_path(model)).exists():
-        raise InputError(
-            f"{field} {model}: no such folder or bundled model{suggest(model, BUNDLED)}"
-        )
+    if "/" not in model and model not in NAMES and not Path(model).exists():
+        raise InputError(f"{field} {model}: no such folder or bundled model{suggest(model, NAMES)}")
     # Their bars count five files; what is being downloaded has a bar of its own.
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
@@ -37,26 +35,34 @@ def loading(model: str, field: str) -> Iterator[None]:
         raise InputError(f"{field} {model}: cannot be loaded ({reason})") from error
 
 
-def load_pipeline(model: str, adapter: str | None) -> RiCStableDiffusionPipeline:
-    """The pipeline of a bundled name, folder or hub id, on the GPU if there is one."""
+def load_model(model: str, adapter: str | None) -> Any:
+    """A bundled name, folder or hub id, of either kind, on the GPU if there is one."""
     with loading(model, "--model"):
-        pipe = RiCStableDiffusionPipeline.from_pretrained(model)
+        found = kind_named(model).load(model, default_device())
     if adapter:
-        pipe.load_adapter(adapter)
-    return pipe.to("cuda" if torch.cuda.is_available() else "cpu")
+        found.load_adapter(adapter)
+    return found
+
+
+def load_pipeline(model: str, adapter: str | None) -> RiCStableDiffusionPipeline:
+    """``load_model`` where only pictures will do."""
+    if kind_named(model) is not DIFFUSION:
+        raise InputError(f"--model {model}: a language model; this needs one that makes pictures")
+    pipe: RiCStableDiffusionPipeline = load_model(model, adapter)
+    return pipe
 
 
 def load_backend(model: str, adapter: str | None) -> DiffusionBackend:
-    """A backend that samples with an adapter, which there must be."""
+    """A backend that samples pictures with an adapter, which there must be."""
     pipe = load_pipeline(model, adapter)
     require_adapter(pipe, model)
     pipe.set_progress_bar_config(disable=True)
     return DiffusionBackend(pipe)
 
 
-def require_adapter(pipe: RiCStableDiffusionPipeline, model: str) -> None:
-    """InputError if the pipeline has no sliders."""
-    if pipe.adapter is None:
+def require_adapter(loaded: Any, model: str) -> None:
+    """InputError if a model has no sliders."""
+    if loaded.adapter is None:
         raise InputError(f"--model {model}: has no adapter of its own; give one with --adapter")
 
 
@@ -66,13 +72,15 @@ def check_mapping(mapping: str | None) -> None:
         raise InputError(f"--mapping {mapping}: unknown{suggest(mapping, MAPPINGS)}")
 
 
-def sampling_of(pipe: RiCStableDiffusionPipeline, options: argparse.Namespace) -> dict[str, Any]:
-    """Pipeline arguments: what the adapter was validated with, unless the options say otherwise."""
-    sampling: dict[str, Any] = dict(pipe.adapter.sampling) if pipe.adapter else {}
-    if options.steps is not None:
-        sampling["num_inference_steps"] = options.steps
-    if options.guidance_scale is not None:
-        sampling["guidance_scale"] = options.guidance_scale
-    if options.contrast is not None:
-        sampling["contrast"] = options.contrast
+def sampling_of(loaded: Any, options: argparse.Namespace) -> dict[str, Any]:
+    """Arguments of sampling: what the adapter was validated with, unless the options say otherwise.
+    InputError for an option that this kind of model does not have."""
+    sampling: dict[str, Any] = dict(loaded.adapter.sampling) if loaded.adapter else {}
+    kind = kind_of(loaded)
+    for option in DIFFUSION.options:
+        if (value := getattr(options, option)) is None:
+            continue
+        if option not in kind.options:
+            raise InputError(f"--{option.replace('_', '-')}: language models have no such setting")
+        sampling[kind.options[option]] = value
     return sampling

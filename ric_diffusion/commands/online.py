@@ -7,23 +7,24 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import torch
 from accelerate import PartialState
 
 from ric_diffusion import config
 from ric_diffusion.commands.entrants import adapter_digests
+from ric_diffusion.commands.kinds import KINDS
 from ric_diffusion.commands.model import loading
 from ric_diffusion.commands.paths import out_folder
-from ric_diffusion.commands.train import kept
+from ric_diffusion.commands.train import kept, what_counts
 from ric_diffusion.data.prompts import read_prompts
 from ric_diffusion.data.records import Record, read_labelled
-from ric_diffusion.diffusion.adapter import Adapter, resolve
-from ric_diffusion.diffusion.backend import DiffusionBackend, DiffusionConfig
-from ric_diffusion.diffusion.latents import base_digests
+from ric_diffusion.diffusion.backend import DiffusionConfig
 from ric_diffusion.errors import InputError
 from ric_diffusion.evaluation.scoring import load_scorers
 from ric_diffusion.files import write_json
+from ric_diffusion.llm.backend import LlmConfig
 from ric_diffusion.training.online import OnlineConfig, Task, run_rounds
 
 
@@ -31,9 +32,10 @@ from ric_diffusion.training.online import OnlineConfig, Task, run_rounds
 class OnlineRun:
     """An online run: ``CONFIG.yaml``.
 
-    ``adapter`` is where it starts, a folder or hub id; ``diffusion`` the settings it was trained
-    with; ``data`` the labelled folder it was trained on, of which ``where`` keeps some records;
-    ``prompts`` a file with one prompt to a line, by default the names in the data.
+    ``adapter`` is where it starts, a folder or hub id; ``backend`` the kind of model, and
+    ``diffusion`` or ``llm`` the settings it was trained with; ``data`` the labelled folder it was
+    trained on, of which ``where`` keeps some records; ``prompts`` a file with one prompt to a line,
+    by default the names in the data.
     """
 
     model: str
@@ -41,42 +43,45 @@ class OnlineRun:
     data: Path
     online: OnlineConfig
     out: Path | None = None
+    backend: Literal["diffusion", "llm"] = "diffusion"
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    llm: LlmConfig = field(default_factory=LlmConfig)
     where: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     prompts: Path | None = None
 
 
 def run(options: argparse.Namespace) -> None:
     settings = config.load_yaml(options.config, OnlineRun)
+    kind = KINDS[settings.backend]
     out = out_folder(options, settings.out)
     if (out / "start.json").exists() and not options.resume:
         raise InputError(f"{out}: holds a run already; add --resume, or choose another --out")
     process = PartialState(cpu=not torch.cuda.is_available())
     if process.num_processes > 1:
         raise InputError("ric online runs as one process; start it without accelerate launch")
-    start = resolve(settings.adapter)
-    space = Adapter.load(start).space
+    start = kind.resolve(settings.adapter)
+    space = kind.adapter.load(start).space
     records, data_space = read_labelled(settings.data)
     if missing := [name for name in space.names if name not in data_space.names]:
         raise InputError(f"{settings.data}: has no scores for {missing[0]}, which the adapter has")
     originals = absolute(kept(records, settings.where), settings.data)
     prompts = read_prompts(settings.prompts) if settings.prompts else names_of(originals)
     with loading(settings.model, f"{options.config}: model"):
-        backend = DiffusionBackend.create(
+        backend = kind.backend.create(
             settings.model,
             space,
-            settings.diffusion,
+            getattr(settings, kind.name),
             seed=settings.online.seed,
             device=process.device,
         )
     backend.load(start)
     key = config.digest(
         [
-            config.to_dict(replace(settings, out=None)),
+            what_counts(settings),
             adapter_digests(start),
             [[r.file, *r.captions] for r in originals],
             prompts,
-            base_digests(backend.pipe),
+            kind.digests(kind.model_of(backend)),
         ]
     )
     check_same_run(out, key)

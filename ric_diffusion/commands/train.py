@@ -6,23 +6,24 @@ import argparse
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from accelerate import PartialState
 
 from ric_diffusion import config
+from ric_diffusion.commands.kinds import KINDS
 from ric_diffusion.commands.model import loading
 from ric_diffusion.commands.paths import out_folder
 from ric_diffusion.cost import Meter
 from ric_diffusion.data.images import save_png
 from ric_diffusion.data.records import Record, read_labelled
-from ric_diffusion.diffusion.backend import DiffusionBackend, DiffusionConfig
-from ric_diffusion.diffusion.latents import base_digests
+from ric_diffusion.diffusion.backend import DiffusionConfig
 from ric_diffusion.errors import InputError
 from ric_diffusion.evaluation.sheet import draw_sheet
 from ric_diffusion.evaluation.sweep import target_line
-from ric_diffusion.files import write_json
+from ric_diffusion.files import write_json, write_text
+from ric_diffusion.llm.backend import LlmConfig
 from ric_diffusion.training import checkpoint
 from ric_diffusion.training.loop import LoopConfig, fit
 
@@ -31,18 +32,29 @@ from ric_diffusion.training.loop import LoopConfig, fit
 class TrainConfig:
     """A training run: ``CONFIG.yaml``.
 
-    ``model`` is a bundled name, folder or hub id; ``data`` a folder that ``ric label`` wrote;
-    ``where`` keeps the records whose metadata column has one of the values listed; ``prompts``
-    are drawn on the validation sheets, every ``loop.validate_every`` steps.
+    ``model`` is a bundled name, folder or hub id; ``backend`` the kind of model it is, and of
+    ``diffusion`` and ``llm`` the settings of that kind count; ``data`` a folder that ``ric label``
+    wrote; ``where`` keeps the records whose metadata column has one of the values listed;
+    ``prompts`` are drawn on the validation sheets, every ``loop.validate_every`` steps.
     """
 
     model: str
     data: Path
     loop: LoopConfig
     out: Path | None = None
+    backend: Literal["diffusion", "llm"] = "diffusion"
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    llm: LlmConfig = field(default_factory=LlmConfig)
     where: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     prompts: tuple[str, ...] = ()
+
+
+def what_counts(settings: Any) -> dict[str, Any]:
+    """A run's settings without its folder and what is for another kind of model: two runs that
+    agree in them are the same."""
+    plain: dict[str, Any] = config.to_dict(replace(settings, out=None))
+    unused = {"diffusion": ("backend", "llm"), "llm": ("diffusion",)}[settings.backend]
+    return {key: value for key, value in plain.items() if key not in unused}
 
 
 def kept(records: list[Record], where: Mapping[str, tuple[str, ...]]) -> list[Record]:
@@ -52,6 +64,7 @@ def kept(records: list[Record], where: Mapping[str, tuple[str, ...]]) -> list[Re
 
 def run(options: argparse.Namespace) -> None:
     settings = config.load_yaml(options.config, TrainConfig)
+    kind = KINDS[settings.backend]
     out = out_folder(options, settings.out)
     if (out / "checkpoints").exists() and not options.resume:
         raise InputError(f"{out}: holds a run already; add --resume, or choose another --out")
@@ -59,20 +72,20 @@ def run(options: argparse.Namespace) -> None:
     records = kept(records, settings.where)
     process = PartialState(cpu=not torch.cuda.is_available())  # as in fit
     with loading(settings.model, f"{options.config}: model"):
-        backend = DiffusionBackend.create(
+        backend = kind.backend.create(
             settings.model,
             space,
-            settings.diffusion,
+            getattr(settings, kind.name),
             seed=settings.loop.seed,
             device=process.device,
         )
     backend.prepare(records, settings.data, out / "cache")
     digest = config.digest(
         [
-            config.to_dict(replace(settings, out=None)),
+            what_counts(settings),
             space.to_dict(),
             [[r.file, *r.captions] for r in records],
-            *base_digests(backend.pipe),
+            *kind.digests(kind.model_of(backend)),
         ]
     )
     if last := checkpoint.newest(out / "checkpoints"):
@@ -82,7 +95,7 @@ def run(options: argparse.Namespace) -> None:
 
     def validate(step: int) -> None:
         for name in space.names:
-            save_png(out / "sheets" / f"{name}-{step}.png", sheet(backend, name, settings.prompts))
+            write_sheet(backend, name, settings.prompts, out / "sheets" / f"{name}-{step}")
 
     meter = Meter()
     with meter.running(backend.watched()):
@@ -107,13 +120,19 @@ def run(options: argparse.Namespace) -> None:
     process.destroy_process_group()  # one that dies before the other aborts it at its exit
 
 
-def sheet(backend: DiffusionBackend, name: str, prompts: tuple[str, ...]) -> Any:
-    """One row per prompt: seed 0 along one reward from its 5th to its 95th percentile."""
+def write_sheet(backend: Any, name: str, prompts: tuple[str, ...], path: Path) -> None:
+    """One row per prompt: seed 0 along one reward from its 5th to its 95th percentile. A picture,
+    or where samples are texts a text."""
     line = target_line(backend.adapter.space, name, 5)
     rows = [backend.sample([prompt] * len(line), line, [0] * len(line)) for prompt in prompts]
-    return draw_sheet(
-        rows,
-        title=name,
-        captions=[[f"{target[name]:+.1f}"] for target in line],
-        row_titles=prompts,
-    )
+    captions = [f"{target[name]:+.1f}" for target in line]
+    if isinstance(rows[0][0], str):
+        told = [
+            f"{name} {caption}\n{prompt}\n    {text}\n"
+            for prompt, row in zip(prompts, rows, strict=True)
+            for caption, text in zip(captions, row, strict=True)
+        ]
+        write_text(path.with_suffix(".txt"), "\n".join(told))
+        return
+    sheet = draw_sheet(rows, title=name, captions=[[c] for c in captions], row_titles=prompts)
+    save_png(path.with_suffix(".png"), sheet)

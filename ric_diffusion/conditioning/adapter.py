@@ -67,6 +67,15 @@ class BaseAdapter:
             for name, z in targets.items()
         }
 
+    def used(self, targets: Mapping[str, float]) -> dict[str, float]:
+        """Targets in z as they are really asked for: the nearest that can be reached where that was
+        measured, else what the conditioning can say (text rounds)."""
+        plain = self.conditioner.used(targets)
+        return {
+            name: z if name in self.calibration else plain[name]
+            for name, z in self.reachable(targets).items()
+        }
+
     def requests(self, targets: Mapping[str, float]) -> dict[str, float]:
         """What the model has to read so that it gives these targets, in z."""
         asked = {

@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 from safetensors.torch import load_file, save_file
 from tqdm.auto import tqdm
 
+from ric_diffusion.backend import weights_digest
 from ric_diffusion.data.images import open_image
 from ric_diffusion.diffusion.autoencoder import to_pixels
 from ric_diffusion.files import replacing
@@ -24,15 +25,6 @@ def framed(image: Image.Image, size: int) -> torch.Tensor:
     if image.size != (size, size):
         image = ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
-
-
-def weights_digest(module: torch.nn.Module) -> str:
-    """SHA-256 over a module's tensors: two models with equal digests encode alike."""
-    sha = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        sha.update(name.encode())
-        sha.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
-    return sha.hexdigest()
 
 
 def base_digests(pipe: Any) -> list[str]:

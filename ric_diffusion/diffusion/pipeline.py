@@ -199,9 +199,7 @@ class RiCMixin(AdapterMixin):
         for each in targets:
             reached = self.adapter.reachable(each)
             moved |= {k: (each[k], z) for k, z in reached.items() if abs(z - each[k]) > TOLD}
-            plain = self.adapter.conditioner.used(each)
-            calibrated = self.adapter.calibration
-            found.append({k: z if k in calibrated else plain[k] for k, z in reached.items()})
+            found.append(self.adapter.used(each))
         for name, (asked, z) in moved.items() if warn else ():
             _log.warning("%s: %.2f z is beyond the reachable range; %.2f is used", name, asked, z)
         return found

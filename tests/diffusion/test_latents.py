@@ -5,8 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
+from ric_diffusion.backend import weights_digest
 from ric_diffusion.diffusion import latents
-from ric_diffusion.diffusion.latents import cached_latents, encode, framed, weights_digest
+from ric_diffusion.diffusion.latents import cached_latents, encode, framed
 
 
 @pytest.fixture(scope="module")

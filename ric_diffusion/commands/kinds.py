@@ -1,0 +1,122 @@
+"""The kinds of model that the verbs work with, behind one interface.
+
+A model of either kind has ``adapter``, ``load_adapter``, ``unload_adapter`` and ``save_adapter``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ric_diffusion.backend import weights_digest
+from ric_diffusion.conditioning.adapter import BaseAdapter
+from ric_diffusion.diffusion import adapter as diffusion_adapter
+from ric_diffusion.diffusion.backend import DiffusionBackend
+from ric_diffusion.diffusion.latents import base_digests
+from ric_diffusion.diffusion.pipeline import BUNDLED, RiCStableDiffusionPipeline
+from ric_diffusion.diffusion.pipeline import model_path as diffusion_path
+from ric_diffusion.diffusion.sampler import DiffusionSampler
+from ric_diffusion.llm import adapter as llm_adapter
+from ric_diffusion.llm.backend import LlmBackend
+from ric_diffusion.llm.model import PACKAGES, RiCCausalLM
+from ric_diffusion.llm.sampler import LlmSampler
+
+NAMES = (*BUNDLED, *PACKAGES)  # of models that need neither a folder nor a hub
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """What the verbs do with one kind of model.
+
+    ``load``: its name and a device -> a model; ``model_of``: the model of a sampler; ``digests``:
+    of the parts of a model that have weights; ``options``: which arguments of sampling the command
+    line can set, by the name of the option; ``software``: whose versions a report tells.
+    """
+
+    name: str
+    load: Callable[[str, str], Any]
+    sampler: Callable[..., Any]
+    backend: Any
+    adapter: type[BaseAdapter]
+    resolve: Callable[..., Path]
+    model_of: Callable[[Any], Any]
+    digests: Callable[[Any], list[str]]
+    options: Mapping[str, str]
+    software: tuple[str, ...]
+
+
+def _load_pipeline(name: str, device: str) -> RiCStableDiffusionPipeline:
+    pipe = RiCStableDiffusionPipeline.from_pretrained(name)
+    return pipe.to(device)
+
+
+def _load_lm(name: str, device: str) -> RiCCausalLM:
+    lm = RiCCausalLM.from_pretrained(name)
+    lm.model.to(device)
+    return lm
+
+
+DIFFUSION = Kind(
+    name="diffusion",
+    load=_load_pipeline,
+    sampler=DiffusionSampler,
+    backend=DiffusionBackend,
+    adapter=diffusion_adapter.Adapter,
+    resolve=diffusion_adapter.resolve,
+    model_of=lambda sampler: sampler.pipe,
+    digests=base_digests,
+    options={
+        "steps": "num_inference_steps",
+        "guidance_scale": "guidance_scale",
+        "contrast": "contrast",
+    },
+    software=("torch", "diffusers"),
+)
+LLM = Kind(
+    name="llm",
+    load=_load_lm,
+    sampler=LlmSampler,
+    backend=LlmBackend,
+    adapter=llm_adapter.Adapter,
+    resolve=llm_adapter.resolve,
+    model_of=lambda sampler: sampler.lm,
+    digests=lambda lm: [weights_digest(lm.model)],
+    options={},
+    software=("torch", "transformers"),
+)
+KINDS = {kind.name: kind for kind in (DIFFUSION, LLM)}
+
+
+def kind_named(model: str) -> Kind:
+    """The kind of a model by its name alone: a folder is looked into, a hub id is asked whether it
+    has the file that language models have and pipelines have not."""
+    if model in PACKAGES:
+        return LLM
+    folder = Path(diffusion_path(model))
+    if folder.is_dir():
+        plain = (folder / "config.json").is_file() or any(folder.glob("*.gguf"))
+        return LLM if plain and not (folder / "model_index.json").is_file() else DIFFUSION
+    return LLM if "/" in model and _has_config(model) else DIFFUSION
+
+
+def kind_of(model: Any) -> Kind:
+    """The kind of a loaded model."""
+    return LLM if isinstance(model, RiCCausalLM) else DIFFUSION
+
+
+def _has_config(hub_id: str) -> bool:
+    from huggingface_hub import hf_hub_download
+
+    try:
+        hf_hub_download(hub_id, "config.json")
+    except Exception:  # not there, no net, no such id: what loads the model will say which
+        return False
+    return True
+
+
+def default_device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,0 +1,79 @@
+"""``ric generate`` with a language model: responses to one prompt, a text and its story each."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ric_diffusion.commands.model import sampling_of
+from ric_diffusion.errors import InputError
+from ric_diffusion.evaluation.scoring import load_scorers, scores_of
+from ric_diffusion.files import write_json
+from ric_diffusion.llm.model import RiCCausalLM
+from ric_diffusion.llm.sampler import LlmSampler
+from ric_diffusion.rewards import RewardSpace, to_targets
+
+
+def respond(lm: RiCCausalLM, options: argparse.Namespace, wishes: Mapping[str, Any]) -> None:
+    """Write SEED.txt and SEED.json for every seed, and print the responses."""
+    for option in ("negative_targets", "negative_prompt"):
+        if getattr(options, option):
+            field = option.replace("_", "-")
+            raise InputError(f"--{field}: language models are not guided away from anything")
+    space = lm.adapter.space if lm.adapter else None
+    targets = targets_of(lm, options, wishes)
+    sampler = LlmSampler(lm, sampling_of(lm, options))
+    seeds = range(options.seed, options.seed + options.count)
+    responses = sampler.sample([options.prompt] * len(seeds), [targets] * len(seeds), list(seeds))
+    using = load_scorers(space) if space else []
+    for seed, response in zip(seeds, responses, strict=True):
+        story = story_of(options, seed, targets, space, using, response)
+        path = options.out / f"{seed}{sampler.suffix}"
+        sampler.write(response, path)
+        write_json(path.with_suffix(".json"), story)
+        print(f"{path}  {in_words(story)}".rstrip())
+        print(response)
+
+
+def targets_of(
+    lm: RiCCausalLM, options: argparse.Namespace, wishes: Mapping[str, Any]
+) -> dict[str, float]:
+    """The targets that are used: those asked for, or the preference's, as far as they can be
+    reached and said."""
+    if lm.adapter is None:
+        return {}
+    space = lm.adapter.space
+    if preference := wishes.get("preference"):
+        targets = to_targets(preference, space, options.mapping or lm.adapter.mapping)
+    else:
+        targets = space.check_targets(wishes.get("targets", {}), "targets")
+    return lm.adapter.used(targets)
+
+
+def story_of(
+    options: argparse.Namespace,
+    seed: int,
+    targets: Mapping[str, float],
+    space: RewardSpace | None,
+    using: Sequence[Any],
+    sample: Any,
+) -> dict[str, Any]:
+    """What is told about one sample: what was asked, and what was obtained where that can be
+    scored."""
+    story: dict[str, Any] = {
+        "prompt": options.prompt,
+        "seed": seed,
+        "model": options.model,
+        "targets": dict(targets),
+    }
+    if space:
+        scores = scores_of([sample], [options.prompt], using)
+        z = space.normalize(scores)
+        story["scores"] = dict(zip(space.names, scores[0].tolist(), strict=True))
+        story["obtained"] = dict(zip(space.names, z[0].tolist(), strict=True))
+    return story
+
+
+def in_words(story: Mapping[str, Any]) -> str:
+    return " ".join(f"{k}={v:+.2f}" for k, v in story.get("obtained", {}).items())

@@ -1,0 +1,221 @@
+"""A language model through the verbs: respond, label, train, evaluate, online, generate."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from ric_diffusion.cli import main
+from ric_diffusion.data.records import read_labelled
+from ric_diffusion.data.responses import write_responses
+from ric_diffusion.llm.adapter import Adapter
+from support.lm import write_lm
+
+SCORERS = ["positivity", "brevity"]
+ASKS = ["how do i bake a cake?", "why is the sky blue?", "two tips"]
+WORDS = ["good", "bad", "happy", "terrible", "sea", "cake", "the", "sky"]
+
+
+def rows():
+    rng = np.random.default_rng(0)
+    for i in range(18):
+        count = 1 + i % 6
+        yield ASKS[i % 3], " ".join(rng.choice(WORDS, count)) + "."
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """model/, said/, labelled/ and an adapter of each mode, made by the command line."""
+    torch.set_num_threads(1)
+    home = tmp_path_factory.mktemp("llm")
+    write_lm(home / "model")
+    write_responses(rows(), home / "said")
+    label = ["label", str(home / "said"), "--out", str(home / "labelled")]
+    assert main([*label, "--scorers", *SCORERS]) == 0
+    for mode in ("embedding", "text"):
+        (home / f"{mode}.yaml").write_text(yaml.safe_dump(config(home, mode)))
+        assert main(["train", str(home / f"{mode}.yaml"), "--out", str(home / mode)]) == 0
+    return home
+
+
+def config(home, mode, **changes):
+    return {
+        "model": str(home / "model"),
+        "data": str(home / "labelled"),
+        "backend": "llm",
+        "llm": {
+            "mode": mode,
+            "lora": {"rank": 4, "alpha": 8},
+            "sampling": {"temperature": 1.0, "response_tokens": 12},
+        },
+        "loop": {
+            "steps": 6,
+            "batch_size": 4,
+            "learning_rate": 0.01,
+            "log_every": 1,
+            "validate_every": 3,
+        },
+        "prompts": ASKS[:2],
+        **changes,
+    }
+
+
+@pytest.mark.parametrize("mode", ["embedding", "text"])
+def test_train(home, mode):
+    out = home / mode
+    adapter = Adapter.load(out / "adapter")
+    _, space = read_labelled(home / "labelled")
+    assert adapter.space == space and adapter.conditioner.mode == mode
+    assert adapter.training["steps"] == 6
+    sheet = (out / "sheets" / "brevity-6.txt").read_text()
+    assert sheet.count("brevity +") + sheet.count("brevity -") == 10
+    assert all(ask in sheet for ask in ASKS[:2])
+    assert json.loads((out / "cost.json").read_text())["forwards"] > 0
+
+
+def test_training_goes_on_where_it_was(home, ric, files, tmp_path):
+    short = config(home, "text", prompts=[])
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(short))
+    assert ric("train", path, "--out", tmp_path / "whole").code == 0
+    assert ric("train", path, "--out", tmp_path / "whole").code == 2
+    again = ric("train", path, "--out", tmp_path / "whole", "--resume")
+    assert again.code == 0, again.err
+    other = config(home, "text", prompts=[], llm={**short["llm"], "mode": "embedding"})
+    path.write_text(yaml.safe_dump(other))
+    done = ric("train", path, "--out", tmp_path / "whole", "--resume")
+    assert done.code == 2 and "other settings or data" in done.err
+
+
+@pytest.mark.parametrize("mode", ["embedding", "text"])
+def test_generate(home, ric, tmp_path, mode):
+    asked = ["--model", home / "model", "--adapter", home / mode / "adapter", "--prompt", "why?"]
+    done = ric(
+        "generate", *asked, "--targets", "brevity=1.23", "--count", 2, "--out", tmp_path / "out"
+    )
+    assert done.code == 0, done.err
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "0.json", "0.txt", "1.json", "1.txt",
+    ]  # fmt: skip
+    story = json.loads((tmp_path / "out" / "0.json").read_text())
+    response = (tmp_path / "out" / "0.txt").read_bytes().decode()
+    assert story["targets"] == {"brevity": 1.23 if mode == "embedding" else 1.2}
+    assert story["scores"]["brevity"] == -len(response.split())
+    assert f"brevity={story['obtained']['brevity']:+.2f}" in done.out
+    assert all(line in done.out for line in response.splitlines())
+    again = ric("generate", *asked, "--targets", "brevity=1.23", "--out", tmp_path / "again")
+    assert again.code == 0
+    assert (tmp_path / "again" / "0.txt").read_bytes().decode() == response
+    liked = ric("generate", *asked, "--preference", "brevity=1", "--out", tmp_path / "liked")
+    assert liked.code == 0
+    story = json.loads((tmp_path / "liked" / "0.json").read_text())
+    assert set(story["targets"]) == set(SCORERS)
+
+
+def test_generate_without_an_adapter(home, ric, tmp_path):
+    model = ["generate", "--model", home / "model", "--prompt", "why?", "--out", tmp_path / "out"]
+    done = ric(*model)
+    assert done.code == 0, done.err
+    story = json.loads((tmp_path / "out" / "0.json").read_text())
+    assert "scores" not in story and story["targets"] == {}
+    for wrong, said in (
+        (["--targets", "brevity=1"], "has no adapter of its own"),
+        (["--steps", "5"], "--steps: language models have no such setting"),
+        (["--negative-prompt", "x"], "--negative-prompt: language models are not guided"),
+    ):
+        done = ric(*model, *wrong)
+        assert (done.code, done.out) == (2, "") and said in done.err
+        assert len(done.err.splitlines()) == 1
+
+
+def test_evaluate(home, ric, tmp_path):
+    (tmp_path / "asks.txt").write_text("\n".join(ASKS[:2]))
+    asked = ["evaluate", "--model", home / "model", "--prompts", tmp_path / "asks.txt"]
+    asked += ["--points", 3, "--seeds", 2, "--scorers", "length", "--out", tmp_path / "report"]
+    done = ric(*asked, "--adapter", home / "embedding" / "adapter", "none")
+    assert done.code == 0, done.err
+    report = tmp_path / "report"
+    metrics = json.loads((report / "metrics.json").read_text())
+    assert [model["name"] for model in metrics["models"]] == ["embedding", "no adapter"]
+    assert {"torch", "transformers"} <= metrics["versions"].keys()
+    for model in metrics["models"]:
+        assert model["hypervolume"]["value"] >= 0 and model["cost"]["forwards"] > 0
+        for point in model["points"]:
+            for files in point["files"]:
+                assert (
+                    all((report / file).read_bytes().decode().strip() for file in files)
+                    or (model["faults"])
+                )
+    assert (report / "index.html").exists() and (report / "front.png").exists()
+    assert not (report / "grid.png").exists()
+    assert ric(*asked, "--adapter", home / "text" / "adapter").code == 0
+
+
+def test_calibrate(home, ric, tmp_path):
+    (tmp_path / "asks.txt").write_text("\n".join(ASKS[:2]))
+    done = ric(
+        "evaluate", "--model", home / "model", "--prompts", tmp_path / "asks.txt", "--calibrate",
+        "--points", 3, "--seeds", 2, "--adapter", home / "embedding" / "adapter",
+        "--out", tmp_path / "report",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    metrics = json.loads((tmp_path / "report" / "metrics.json").read_text())
+    curves = metrics["calibration"]["rewards"]
+    assert len(curves) + len(metrics["calibration"]["uncalibrated"]) == 2
+    if curves:
+        calibrated = Adapter.load(tmp_path / "report" / "adapter")
+        assert set(calibrated.calibration) == {curve["reward"] for curve in curves}
+
+
+@pytest.fixture
+def online(home, ric, tmp_path):
+    def run(*args, **changes):
+        data = config(home, "embedding")
+        loop = data["loop"] | {"steps": 3, "schedule": "constant"}
+        guard = {"samples": 8, "diversity": 0.0, "prompt": 0.0}
+        rounds = {"rounds": 2, "samples": 10, "batch_size": 4, "loop": loop, "guard": guard}
+        kept = {key: data[key] for key in ("model", "data", "backend", "llm")}
+        adapter = str(home / "embedding" / "adapter")
+        path = tmp_path / "online.yaml"
+        path.write_text(yaml.safe_dump({**kept, "adapter": adapter, "online": rounds, **changes}))
+        return ric("online", path, "--out", tmp_path / "out", *args)
+
+    return run
+
+
+def test_online(online, home, tmp_path):
+    done = online()
+    assert done.code == 0, done.err
+    out = tmp_path / "out"
+    for number in (1, 2):
+        story = json.loads((out / f"round-{number}" / "round.json").read_text())
+        assert story["samples"] == 10 and story["kept"] + story["originals"] > 0
+        assert len(list((out / f"round-{number}" / "samples").glob("*.txt"))) == 10
+    before, after = Adapter.load(home / "embedding" / "adapter"), Adapter.load(out / "adapter")
+    assert after.space == before.space and after.training["rounds"] == 2
+    assert online().code == 2
+    assert online("--resume").code == 0
+
+
+def test_a_diffusion_adapter_is_no_adapter_for_it(home, ric, tmp_path):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "ric_adapter.json").write_text('{"format_version": 99}')
+    done = ric("generate", "--model", home / "model", "--adapter", tmp_path / "other",
+               "--prompt", "why?", "--out", tmp_path / "out")  # fmt: skip
+    assert done.code == 2 and "format_version" in done.err
+
+
+def test_verbs_of_pictures_say_so(home, ric, tmp_path):
+    done = ric("sweep", "--model", home / "model", "--prompt", "why?", "--out", tmp_path / "out")
+    assert (done.code, done.out) == (2, "")
+    assert "a language model; this needs one that makes pictures" in done.err
+
+
+def test_labelling_texts_with_scorers_of_pictures(home, ric, tmp_path):
+    said = home / "said"
+    done = ric("label", said, "--scorers", "colorfulness", "--out", tmp_path / "out")
+    assert done.code == 2 and "18 were skipped" in done.err
+    done = ric("label", said, "--scorers", "length", "brightness", "--out", tmp_path / "two")
+    assert done.code == 2 and "length texts, brightness images" in done.err
