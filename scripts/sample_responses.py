@@ -19,20 +19,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="smollm2", help="smollm2, a folder or a hub id")
     parser.add_argument("--prompts", type=Path, default=Path("scripts/asks.txt"))
-    parser.add_argument("--temperatures", type=float, nargs="+", default=[0.5, 0.9, 1.3])
-    parser.add_argument("--per-prompt", type=int, default=3, help="for each temperature")
+    parser.add_argument("--hints", type=Path, default=Path("scripts/hints.txt"))
+    parser.add_argument("--temperatures", type=float, nargs="+", default=[0.7, 1.0])
+    parser.add_argument("--per-prompt", type=int, default=6, help="for each temperature")
+    parser.add_argument("--response-tokens", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     lm = RiCCausalLM.from_pretrained(options.model)
-    samplers = {
-        f"temperature {t}": LlmSampler(lm, {"temperature": t}) for t in options.temperatures
-    }
+    settings = [
+        {"temperature": t, "response_tokens": options.response_tokens} for t in options.temperatures
+    ]
     count = self_sample(
-        samplers,
+        {f"temperature {each['temperature']}": LlmSampler(lm, each) for each in settings},
         read_prompts(options.prompts),
         options.out,
         per_prompt=options.per_prompt,
+        hints=["", *read_prompts(options.hints)],
         seed=options.seed,
     )
     print(f"{options.out}: {count} responses")

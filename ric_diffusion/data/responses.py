@@ -45,37 +45,42 @@ def self_sample(
     out: Path,
     *,
     per_prompt: int,
+    hints: Sequence[str] = (),
     seed: int = 0,
     batch_size: int = 32,
 ) -> int:
     """Have a model respond to every prompt, ``per_prompt`` times with each of its samplers, which
     differ in temperature; returns how many responses are in ``out``.
 
-    Every batch is journalled: run again after an interruption, it goes on. The column ``sampler``
-    says which one it was.
+    ``hints`` are said to the model behind its prompts, in turn, and not recorded with them: left to
+    itself a model responds too much alike for its rewards to spread. Every batch is journalled: run
+    again after an interruption, it goes on. The columns ``sampler``, ``hint`` and ``seed`` say how
+    a response came about.
     """
+    turns = [(name, number) for name in samplers for number in range(per_prompt)]
+    said_too = list(hints) or [""]
     wishes = [
-        (name, prompt, seed + number)
-        for name in samplers
-        for number in range(per_prompt)
-        for prompt in prompts
+        (name, prompt, said_too[(turn + i) % len(said_too)], seed + number)
+        for turn, (name, number) in enumerate(turns)
+        for i, prompt in enumerate(prompts)
     ]
     out.mkdir(parents=True, exist_ok=True)
     done = read_json_lines(out / JOURNAL)
-    if [row[:3] for row in done] != [list(wish) for wish in wishes[: len(done)]]:
+    if [row[:-1] for row in done] != [list(wish) for wish in wishes[: len(done)]]:
         raise InputError(f"{out}: holds other responses; choose another folder")
     with tqdm(total=len(wishes), initial=len(done), desc="respond", unit="response") as bar:
         while len(done) < len(wishes):
             name = wishes[len(done)][0]
             part = [w for w in wishes[len(done) : len(done) + batch_size] if w[0] == name]
-            _, asked, seeds = zip(*part, strict=True)
+            asked = [f"{prompt} {hint}".strip() for _, prompt, hint, _ in part]
+            seeds = [number for *_, number in part]
             said = samplers[name].sample(asked, [{}] * len(part), seeds)
             for wish, response in zip(part, said, strict=True):
                 append_json(out / JOURNAL, [*wish, response])
                 done.append([*wish, response])
             bar.update(len(part))
-    extra = [{"sampler": name, "seed": number} for name, _, number, _ in done]
-    return write_responses([(row[1], row[3]) for row in done], out, extra)
+    extra = [{"sampler": row[0], "hint": row[2], "seed": row[3]} for row in done]
+    return write_responses([(row[1], row[4]) for row in done], out, extra)
 
 
 def read_dataset(

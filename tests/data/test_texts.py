@@ -120,7 +120,18 @@ def test_self_sampling(tmp_path):
     texts = [Texts().read(tmp_path / "out" / r.file) for r in records]
     assert texts[:6] == ["c a 5", "c b 5", "c c 5", "c a 6", "c b 6", "c c 6"]
     assert [r.captions[0] for r in records] == ["a", "b", "c"] * 4
-    assert records[7].extra == {"sampler": "hot", "seed": 5}
+    assert records[7].extra == {"sampler": "hot", "hint": "", "seed": 5}
+
+
+def test_hints_are_said_in_turn_and_not_recorded(tmp_path):
+    sample(tmp_path / "out", Echo("c"), Echo("h"), hints=["", "Be brief.", "Be sad."])
+    records = read_folder(tmp_path / "out")
+    texts = [Texts().read(tmp_path / "out" / r.file) for r in records]
+    assert texts[:4] == ["c a 5", "c b Be brief. 5", "c c Be sad. 5", "c a Be brief. 6"]
+    assert [r.captions[0] for r in records] == ["a", "b", "c"] * 4
+    assert [r.extra["hint"] for r in records if r.captions == ("a",)] == [
+        "", "Be brief.", "Be sad.", "",
+    ]  # fmt: skip
 
 
 def test_self_sampling_goes_on_where_it_was(tmp_path):

@@ -10,6 +10,8 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from ric_diffusion.commands.train import TrainConfig, what_counts
+from ric_diffusion.config import from_dict
 from ric_diffusion.data.records import read_labelled
 from ric_diffusion.diffusion.backend import DiffusionBackend
 
@@ -201,3 +203,15 @@ def test_diverged_run(ric, copy, tmp_path, monkeypatch):
     )
     assert not (tmp_path / "run" / "adapter").exists()
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_what_is_for_another_kind_of_model_is_not_part_of_a_run(root, tiny):
+    """A run on pictures that began before there were language models here goes on."""
+    data = tiny.config(root, "text")
+    settings = from_dict(data, TrainConfig, "x")
+    other = from_dict(data | {"llm": {"mode": "text"}, "out": "elsewhere"}, TrainConfig, "x")
+    counted = what_counts(settings)
+    assert counted == what_counts(other)
+    assert set(counted) == {"model", "data", "loop", "out", "diffusion", "where", "prompts"}
+    text = what_counts(from_dict(data | {"backend": "llm"}, TrainConfig, "x"))
+    assert text["backend"] == "llm" and "llm" in text and "diffusion" not in text
