@@ -73,7 +73,9 @@ def scale(text: str) -> float:
 
 
 def build_parser() -> Parser:
-    parser = Parser(prog="ric", description="Reward sliders for diffusion models.")
+    parser = Parser(
+        prog="ric", description="Reward sliders for diffusion models and language models."
+    )
     parser.add_argument("--version", action="version", version=f"ric {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=Parser)
 
@@ -86,7 +88,7 @@ def build_parser() -> Parser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
 
-    generate = verb("generate", "make pictures of a prompt, steered by rewards")
+    generate = verb("generate", "make pictures of a prompt, or respond to it, steered by rewards")
     _model(generate)
     wish = generate.add_mutually_exclusive_group()
     many: Any = {"nargs": "+", "type": pairs, "action": "extend"}
@@ -94,7 +96,7 @@ def build_parser() -> Parser:
     wish.add_argument("--targets", **many, metavar="REWARD=Z")
     generate.add_argument("--negative-targets", **many, metavar="REWARD=Z")
     generate.add_argument("--negative-prompt", metavar="TEXT")
-    generate.add_argument("--count", type=positive, default=1, help="pictures, from as many seeds")
+    generate.add_argument("--count", type=positive, default=1, help="samples, from as many seeds")
     generate.add_argument("--out", type=Path, default=Path("out"), metavar="FOLDER")
 
     sweep = verb("sweep", "the same prompt and seed while the sliders move")
@@ -110,7 +112,7 @@ def build_parser() -> Parser:
     score.add_argument("--scorers", nargs="+", required=True, metavar="NAME[:option=value,…]")
     score.add_argument("--json", action="store_true", help="one JSON object per picture")
 
-    label = verb("label", "score a folder of captioned pictures for training; resumable")
+    label = verb("label", "score captioned pictures, or responses, for training; resumable")
     label.add_argument("folder", type=Path, metavar="FOLDER")
     label.add_argument("--scorers", nargs="+", required=True, metavar="NAME[:option=value,…]")
     label.add_argument("--out", type=Path, required=True, metavar="FOLDER")
