@@ -37,8 +37,10 @@ def page(
     fronts: Sequence[Picture],
     controls: Sequence[Picture],
     grid: Picture | None,
+    texts: Sequence[Sequence[str]] = (),
 ) -> str:
-    """The whole page. Every word that is not ours is escaped."""
+    """The whole page. Every word that is not ours is escaped. ``texts``: rows of model and prompt,
+    preference, sample, where samples are texts."""
     title = f"Evaluation of {metrics['model']}"
     about = (
         f"{_count(len(metrics['models']), 'model')}, {_count(len(metrics['prompts']), 'prompt')}, "
@@ -60,6 +62,10 @@ def page(
             "<h2>Samples</h2>",
             _scroll("Samples along the preference sweep", f"<figure>{_image(grid)}</figure>"),
         ]
+    if texts:
+        header = ("Model and prompt", "Preference", "Response")
+        caption = "Samples along the preference sweep"
+        parts += ["<h2>Samples</h2>", _table(caption, header, texts)]
     parts += ["<h2>Figures</h2>", *_tables(metrics), "<h2>How it was measured</h2>"]
     parts += _method(metrics)
     return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(

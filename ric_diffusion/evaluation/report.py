@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def write_report(metrics: Metrics, out: Path, read: Callable[[Path], Any]) -> No
     """Write the report of ``metrics`` into ``out``; ``read`` gives the sample that a file holds.
 
     There is no front.png for a single reward, no control.png without sliders, and no grid.png where
-    samples are no pictures. index.html is written last.
+    samples are no pictures: the page shows texts itself. index.html is written last.
     """
     write_json(out / "metrics.json", metrics)
     pairs = reward_pairs(metrics)
@@ -43,9 +44,12 @@ def write_report(metrics: Metrics, out: Path, read: Callable[[Path], Any]) -> No
         write_bytes(out / "front.png", png(front_figure(metrics, pairs)))
     if names:
         write_bytes(out / "control.png", png(control_figure(metrics, names)))
-    grid = None
-    if sheet := draw_grid(metrics, out, read):
-        save_png(out / "grid.png", sheet)
+    grid, texts = None, []
+    rows = sample_rows(metrics, out, read)
+    if isinstance(rows.samples[0][0], str):
+        texts = text_rows(rows)
+    elif isinstance(rows.samples[0][0], Image.Image):
+        save_png(out / "grid.png", draw_grid(rows))
         grid = Picture(
             png=(out / "grid.png").read_bytes(),
             alt="Rows of samples, one row for each prompt, along the preference sweep.",
@@ -67,27 +71,51 @@ def write_report(metrics: Metrics, out: Path, read: Callable[[Path], Any]) -> No
         )
         for name in names
     ]
-    write_text(out / "index.html", page(metrics, fronts, controls, grid))
+    write_text(out / "index.html", page(metrics, fronts, controls, grid, texts))
 
 
-def draw_grid(metrics: Metrics, out: Path, read: Callable[[Path], Any]) -> Image.Image | None:
+@dataclass(frozen=True, kw_only=True)
+class Rows:
     """The first prompts under the first seed along the preference sweep, a row for each model and
-    prompt; None where samples are no pictures."""
+    prompt: R ``titles``, R rows of P ``samples``, P ``captions`` with a line for each reward."""
+
+    titles: list[str]
+    samples: list[list[Any]]
+    captions: list[list[str]]
+
+
+def sample_rows(metrics: Metrics, out: Path, read: Callable[[Path], Any]) -> Rows:
+    """What a report shows of the samples."""
     models = sorted(metrics["models"], key=lambda model: -len(model["points"]))
     prompts = metrics["prompts"][: max(1, ROWS // len(models))]
     cells = [(q, prompt, model) for q, prompt in enumerate(prompts) for model in models]
-    rows = [
-        [read(out / point["files"][q][0]) for point in model["points"]] for q, _, model in cells
-    ]
-    if not isinstance(rows[0][0], Image.Image):
-        return None
     alone = len(models) == 1
-    titles = [prompt if alone else f"{model['name']}: {prompt}" for _, prompt, model in cells]
-    captions = [
-        [f"{name} {100 * weight:.0f} %" for name, weight in (point["preference"] or {}).items()]
-        for point in models[0]["points"]
-    ]
-    return draw_sheet(rows, captions=captions, row_titles=titles)
+    return Rows(
+        titles=[prompt if alone else f"{model['name']}: {prompt}" for _, prompt, model in cells],
+        samples=[
+            [read(out / point["files"][q][0]) for point in model["points"]] for q, _, model in cells
+        ],
+        captions=[
+            [f"{name} {100 * weight:.0f} %" for name, weight in (point["preference"] or {}).items()]
+            for point in models[0]["points"]
+        ],
+    )
+
+
+def draw_grid(rows: Rows) -> Image.Image:
+    """Pictures with what was asked under each column."""
+    return draw_sheet(rows.samples, captions=rows.captions, row_titles=rows.titles)
+
+
+def text_rows(rows: Rows) -> list[list[str]]:
+    """The ends and the middle of each row as cells of a table."""
+    found = []
+    for title, samples in zip(rows.titles, rows.samples, strict=True):
+        shown = sorted({0, len(samples) // 2, len(samples) - 1})
+        for i in shown:
+            asked = ", ".join(rows.captions[i]) if len(samples) > 1 else ""
+            found.append([title, asked, samples[i]])
+    return found
 
 
 def front_in_words(metrics: Metrics, pair: tuple[str, str]) -> str:

@@ -1,6 +1,7 @@
 """A language model through the verbs: respond, label, train, evaluate, online, generate."""
 
 import json
+from html import escape
 
 import numpy as np
 import pytest
@@ -150,6 +151,10 @@ def test_evaluate(home, ric, tmp_path):
                 )
     assert (report / "index.html").exists() and (report / "front.png").exists()
     assert not (report / "grid.png").exists()
+    page = (report / "index.html").read_text()
+    shown = metrics["models"][0]["points"][0]["files"][0][0]
+    assert escape((report / shown).read_bytes().decode()) in page
+    assert f"embedding: {ASKS[0]}" in page and "positivity 100 %" in page
     assert ric(*asked, "--adapter", home / "text" / "adapter").code == 0
 
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from ric_diffusion.evaluation.findings import findings, number, percent, with_interval
-from ric_diffusion.evaluation.report import draw_grid, write_report
+from ric_diffusion.evaluation.report import draw_grid, sample_rows, write_report
 from ric_diffusion.evaluation.summary import summarise
 from support.outcomes import PROMPTS, base_of, outcome_of, setup_of
 
@@ -244,11 +244,26 @@ def test_one_reward_has_no_front_picture(tmp_path):
     assert len(Page(text).all("img")) == 2
 
 
-def test_samples_that_are_no_pictures(tmp_path):
+def test_samples_that_are_neither_pictures_nor_texts(tmp_path):
     setup = setup_of()
-    _, text = report_of(tmp_path, [outcome_of(setup)], setup, read=lambda path: "a poem")
+    _, text = report_of(tmp_path, [outcome_of(setup)], setup, read=lambda path: (1.0, 2.0))
     assert not (tmp_path / "grid.png").exists()
     assert "Samples" not in [text for tag, text in Page(text).texts if tag == "h2"]
+
+
+def test_texts_stand_in_the_page(tmp_path):
+    """The first prompts, at the ends and in the middle of the sweep."""
+    setup = setup_of()
+    outcomes = [outcome_of(setup), base_of(setup)]
+    metrics, text = report_of(
+        tmp_path, outcomes, setup, read=lambda path: f"<b>poem</b> of {path.parent.name}"
+    )
+    assert not (tmp_path / "grid.png").exists()
+    shown = [row["Response"] for row in Page(text).table("Response")]
+    points = [point["files"][0][0].split("/")[-2] for point in metrics["models"][0]["points"]]
+    wanted = [f"<b>poem</b> of {points[i]}" for i in (0, 2, 4)]
+    assert shown[:4] == [*wanted, "<b>poem</b> of 000"]  # the base has a single point
+    assert len(shown) == 4 * len(PROMPTS)
 
 
 def test_base_model_alone(tmp_path):
@@ -279,7 +294,7 @@ def test_grid_shows_the_samples_of_metrics_json(compared):
         seen.append(path)
         return picture(path)
 
-    sheet = draw_grid(metrics, out, read)
+    sheet = draw_grid(sample_rows(metrics, out, read))
     assert seen[0] == out / metrics["models"][0]["points"][0]["files"][0][0]
     assert picture(seen[0]).getpixel((0, 0)) in {c for _, c in sheet.getcolors(2**24)}
     assert len(seen) == 2 * (5 + 5 + 1)  # two prompts, three models
