@@ -4,9 +4,9 @@
 
 Trains what is not there yet (offline and online adapters, the latter in both selections, reward
 words, SFT, one LoRA per reward, DDPO for several preferences), calibrates our adapters, draws all
-of them with the same prompts and seeds, and writes table.md, cost.png and a report (index.html,
-front.png, metrics.json). Every part can be interrupted and goes on where it was; --skip leaves
-parts out, and a later run without it adds them.
+of them with the same prompts and seeds, and writes table.md, cost.png, the reward curves of DDPO
+(ddpo.png) and a report (index.html, front.png, metrics.json). Every part can be interrupted and
+goes on where it was; --skip leaves parts out, and a later run without it adds them.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ from ric_diffusion.errors import InputError
 from ric_diffusion.evaluation import comparison
 from ric_diffusion.evaluation.baselines.base import BaseModel, Tuned
 from ric_diffusion.evaluation.baselines.best_of_n import BestOfN
+from ric_diffusion.evaluation.baselines.curves import curves_figure
+from ric_diffusion.evaluation.baselines.ddpo_run import reward_curve
 from ric_diffusion.evaluation.baselines.runs import spent
 from ric_diffusion.evaluation.baselines.soups import Soup
 from ric_diffusion.evaluation.baselines.subjects import method_subject, preference_points
@@ -179,6 +181,10 @@ def equal_cost(n: int) -> str:
     return f"{BEST.format(n)} at equal cost"
 
 
+def title_of(preference: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {weight:g}" for name, weight in preference.items())
+
+
 def measure(
     bench: Bench, contenders: Sequence[Contender], setup: Setup, calibration: Calibration
 ) -> dict[str, Any]:
@@ -241,6 +247,9 @@ def main() -> None:
     write_report(metrics, bench.out, contenders[0].subject.sampler.read)
     shown = [one.subject.name for one in contenders if not one.variant]
     write_bytes(bench.out / "cost.png", png(cost_figure(metrics, shown)))
+    if runs := ddpo_runs(bench):
+        curves = {title_of(wish): reward_curve(bench.out / name) for name, wish in runs.items()}
+        write_bytes(bench.out / "ddpo.png", png(curves_figure(curves)))
     tables = [
         comparison.methods_table(metrics),
         comparison.bars_table(bars(metrics, bench.config.best_of)),
