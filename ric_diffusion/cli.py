@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ric_diffusion import __version__
-from ric_diffusion.errors import InputError
+from ric_diffusion.errors import CollapseError, InputError
 
 EXAMPLES = {
     "generate": "ric generate --model emoji-64 --prompt 'red apple' --targets colorfulness=1.5",
@@ -151,6 +151,12 @@ def build_parser() -> Parser:
         help="measure what the sliders of one adapter give, write an adapter that turns it around "
         "to OUT/adapter, and compare the two",
     )
+    evaluate.add_argument(
+        "--calibration-prompts",
+        type=Path,
+        metavar="FILE",
+        help="what to calibrate on; the same prompts with other seeds by default",
+    )
     _sampling(evaluate)
     evaluate.add_argument("--out", type=Path, default=Path("report"), metavar="FOLDER")
 
@@ -190,7 +196,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (InputError, ScorerError) as error:
         print(f"ric {options.verb}: {error}", file=sys.stderr)
         return 2
-    except (OSError, FloatingPointError) as error:  # a full disk, a diverged run: no bug of ours
+    # A full disk, a diverged run, a model that forgot its prompts: no bug of ours.
+    except (OSError, FloatingPointError, CollapseError) as error:
         print(f"ric {options.verb}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

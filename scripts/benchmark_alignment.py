@@ -65,6 +65,7 @@ from ric_diffusion.rewards import MAPPINGS
 
 OURS, OFFLINE, PLAIN = "RiC online", "RiC offline", "not calibrated"
 BEST, SFT, SOUP, DDPO = "best of {}", "SFT", "rewarded soup", "DDPO"
+DDPO_SOUP = "rewarded soup of DDPO"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +96,7 @@ def adapters(bench: Bench, setup: Setup) -> Iterator[tuple[Contender, Calibratio
             bench.pipe,
             entrant,
             bench.base,
-            setup,
+            replace(setup, prompts=bench.prompts.calibration),
             bench.out / SWEEP / runs[-1],
             points=bench.config.points,
             seeds=bench.config.calibration_seeds,
@@ -139,8 +140,8 @@ def baselines(bench: Bench) -> Iterator[Contender]:
         for name, part in ((BEST.format(n), 1), (equal_cost(n), n)):
             steps = bench.sampling["num_inference_steps"] // part
             meter, sampling = Meter(), {**bench.sampling, "num_inference_steps": steps}
-            scorers = meter.metered(load_scorers(space))
-            method = BestOfN(BaseModel(pipe, sampling), space, scorers, n)
+            counted = meter.metered(load_scorers(space))
+            method = BestOfN(BaseModel(pipe, sampling), space, counted, n)
             yield Contender(
                 subject=method_subject(name, method, pipe, sampling, line, meter=meter, n=n)
             )
@@ -161,19 +162,29 @@ def baselines(bench: Bench) -> Iterator[Contender]:
     if runs := ddpo_runs(bench):
         made_for = [(wish, out / name / LORA_FILE) for name, wish in runs.items()]
         files, wishes = [file for _, file in made_for], [dict(wish) for wish, _ in made_for]
+        given = (pipe, {**bench.sampling, "eta": bench.ddpo.eta})  # the chain it was trained on
         tuned = Tuned(DDPO, *given, space, made_for)
         yield Contender(
             subject=method_subject(DDPO, tuned, *given, line, files, preferences=wishes),
             training=spent(out, runs),
         )
+        corners = {next(iter(w)): name for name, w in runs.items() if len(w) == 1}
+        if set(corners) == set(space.names):
+            loras = {name: out / run / LORA_FILE for name, run in corners.items()}
+            soup = Soup(*given, space, loras)
+            yield Contender(
+                subject=method_subject(DDPO_SOUP, soup, *given, line, list(loras.values())),
+                training=spent(out, corners.values()),
+            )
 
 
 def setup_of(bench: Bench) -> Setup:
     return Setup(
         space=bench.space,
-        prompts=bench.prompts,
+        prompts=bench.prompts.compared,
         seeds=range(FIRST_SEED, FIRST_SEED + bench.config.seeds),
         scorers=load_scorers(bench.space),
+        held_out=bench.held_out,
     )
 
 
@@ -210,7 +221,8 @@ def measure(
 
 def bars(metrics: Mapping[str, Any], best_of: int) -> list[comparison.Bar]:
     found = [
-        comparison.beats(metrics, OFFLINE, 1.05, apart=True),
+        comparison.beats(metrics, OFFLINE, 1.05),
+        *comparison.apart(metrics, OFFLINE),
         comparison.beats(metrics, SOUP, 1.2),
         comparison.beats(metrics, equal_cost(best_of), 1.1),
         comparison.beats(metrics, SFT, 1.5),

@@ -74,7 +74,7 @@ def run(options: argparse.Namespace) -> None:
         [
             config.to_dict(replace(settings, out=None)),
             adapter_digests(start),
-            [[r.file, *r.captions] for r in originals],
+            [[r.file, r.captions, r.scores] for r in originals],
             prompts,
             base_digests(backend.pipe),
         ]

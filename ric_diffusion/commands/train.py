@@ -71,7 +71,7 @@ def run(options: argparse.Namespace) -> None:
         [
             config.to_dict(replace(settings, out=None)),
             space.to_dict(),
-            [[r.file, *r.captions] for r in records],
+            [[r.file, r.captions, r.scores] for r in records],
             *base_digests(backend.pipe),
         ]
     )

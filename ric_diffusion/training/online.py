@@ -9,6 +9,7 @@ scores.jsonl   a line per batch: scores, what is wrong with a sample, cost so fa
 kept.json      for each sample "kept" or why not, and the original records chosen beside them
 train/         the fine-tuning and its checkpoints
 adapter/       what the round leaves behind
+guard.json     what it left of diversity and prompts
 round.json     the round in numbers; written last
 
 Killed anywhere, a run does again at most the batch or the steps it was in.
@@ -18,7 +19,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,6 +37,7 @@ from ric_diffusion.rewards.selection import SELECTIONS
 from ric_diffusion.training.guard import Guard, GuardConfig
 from ric_diffusion.training.loop import LoopConfig, fit
 
+ORIGINALS = 1  # a stream of random numbers beside that of the wishes
 OUT_OF_RANGE = 6.0  # z; no reward encoder reads further, and no honest sample lies there
 
 
@@ -88,7 +90,7 @@ def run_rounds(
 ) -> Cost:
     """Run the rounds that ``out`` lacks; returns what all of them cost. ``key`` names the run.
 
-    Raises InputError when the guard finds that diversity or prompts have collapsed.
+    Raises CollapseError when the guard finds that diversity or prompts have collapsed.
     """
     guard = Guard(config.guard, backend, task.prompts, out / "start.json", seed=config.seed)
     total = Cost.from_dict(guard.start["cost"])
@@ -101,7 +103,7 @@ def run_rounds(
             continue
         folder.mkdir(parents=True, exist_ok=True)
         story = run_round(backend, task, config, folder, number=number, key=key, resume=resume)
-        story["guard"] = guard.check(number)
+        story["guard"] = guard.check(number, folder / "guard.json")
         cost = Cost.from_dict(story["cost"]) + Cost.from_dict(story["guard"]["cost"])
         story["cost"] = cost.to_dict()
         write_json(folder / "round.json", story)
@@ -122,7 +124,7 @@ def run_round(
     """One round, from what it asks to its adapter; returns round.json."""
     wishes = drawn(task, config, folder, number)
     rows, cost = sampled(backend, task, config, folder, wishes)
-    kept, chosen = selected(task, config, folder, wishes, rows)
+    kept, chosen = selected(task, config, folder, rows, number)
     records = [
         *(_record(folder, wishes[i], rows[i], task.space, backend.suffix, i) for i in kept),
         *(task.originals[i] for i in chosen),
@@ -137,7 +139,7 @@ def run_round(
         fit(
             backend,
             len(records),
-            config.loop,
+            replace(config.loop, seed=config.loop.seed + number - 1),  # other noise in each round
             folder / "train",
             digest=digest([key, number]),
             resume=resume,
@@ -257,10 +259,11 @@ def selected(
     task: Task,
     config: OnlineConfig,
     folder: Path,
-    wishes: Sequence[Mapping[str, Any]],
     rows: Sequence[Mapping[str, Any]],
+    number: int,
 ) -> tuple[list[int], list[int]]:
-    """The samples worth training on and the originals to mix in, both by index."""
+    """The samples worth training on and the originals to mix in, both by index; of the latter no
+    more than are selected themselves."""
     names = task.space.names
     scores = [[record.scores[name] for name in names] for record in task.originals]
     reference = task.space.normalize(np.reshape(scores, (-1, len(names))))
@@ -270,7 +273,7 @@ def selected(
     kept = usable[select(z, reference, config.share)].tolist()
     good = select(reference, reference, config.share)
     wanted = round(len(kept) * config.originals / (1 - config.originals))
-    rng = np.random.default_rng([config.seed, 0, len(rows)])
+    rng = np.random.default_rng([config.seed, number, ORIGINALS])
     chosen = sorted(rng.permutation(good)[:wanted].tolist())
     verdicts = [row["fault"] or "not selected" for row in rows]
     for i in kept:

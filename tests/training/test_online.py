@@ -2,12 +2,13 @@
 
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
 import torch
 
-from ric_diffusion.errors import InputError
+from ric_diffusion.errors import CollapseError, InputError
 from ric_diffusion.rewards import to_targets
 from ric_diffusion.training.guard import GuardConfig, diversity
 from ric_diffusion.training.loop import LoopConfig
@@ -41,6 +42,9 @@ def run(task, out, backend=None, config=CONFIG, **given):
     return backend, cost
 
 
+TIMED = ("round.json", "scores.jsonl", "start.json", "guard.json", "state.json")
+
+
 def read(path):
     return json.loads(path.read_text())
 
@@ -51,7 +55,7 @@ def everything(folder):
     for path in sorted(folder.rglob("*")):
         if path.is_file() and "tensorboard" not in path.parts:
             data = path.read_bytes()
-            if path.name in ("round.json", "scores.jsonl", "start.json", "state.json"):
+            if path.name in TIMED:
                 data = [timeless(json.loads(line)) for line in whole_json(path)]
             found[path.relative_to(folder)] = data
     return found
@@ -81,7 +85,8 @@ def test_a_round_says_what_it_drew_made_kept_and_why(task, tmp_path):
         assert set(verdicts["samples"]) == {"kept", "not selected"}
         assert {name: drawn[0]["targets"][name] for name in NAMES} == drawn[0]["targets"]
     assert sorted(p.name for p in folder.iterdir()) == [
-        "adapter", "drawn.json", "kept.json", "round.json", "samples", "scores.jsonl", "train",
+        "adapter", "drawn.json", "guard.json", "kept.json", "round.json", "samples",
+        "scores.jsonl", "train",
     ]  # fmt: skip
 
 
@@ -216,10 +221,36 @@ def test_the_guard_stops_a_collapse(task, tmp_path, figure):
             else:
                 self.noise = 0.0
 
-    with pytest.raises(InputError, match=rf"round 1: {figure} fell to .* from") as error:
+    with pytest.raises(CollapseError, match=rf"round 1: {figure} fell to .* from") as error:
         run(task, tmp_path / "out", Collapsing())
     assert "\n" not in str(error.value)
-    assert not (tmp_path / "out" / "round-1" / "round.json").exists()
+    folder = tmp_path / "out" / "round-1"
+    assert not (folder / "round.json").exists()
+    left, start = read(folder / "guard.json"), read(tmp_path / "out" / "start.json")
+    assert left[figure] < 0.7 * start[figure] and left["cost"]["forwards"] == 8
+    # Again: the same answer, from what was measured.
+    again = Points()
+    with pytest.raises(CollapseError, match=re.escape(str(error.value))):
+        run(task, tmp_path / "out", again)
+    assert not again.asked
+
+
+def test_every_round_mixes_in_other_originals_and_trains_on_other_noise(task, tmp_path):
+    config = dataclasses.replace(CONFIG, originals=0.1)
+    backend, seeds = Points(), []
+    loss = backend.loss
+
+    def remembering(batch):
+        seeds.append(batch.generator.initial_seed())
+        return loss(batch)
+
+    backend.loss = remembering
+    run(task, tmp_path / "out", backend, config)
+    first, second = (
+        read(tmp_path / "out" / f"round-{number}" / "kept.json")["originals"] for number in (1, 2)
+    )
+    assert len(first) == len(second) == round(24 / 9) and first != second
+    assert len(seeds) == len(set(seeds)) == 2 * LOOP.steps
 
 
 def test_the_original_space_is_used_for_every_round(task, tmp_path):
