@@ -183,6 +183,11 @@ def _sampling(parser: Parser) -> None:
         type=scale,
         help="likewise: guidance steers away from so many times the opposite of the targets",
     )
+    parser.add_argument(
+        "--prompt-guidance",
+        type=scale,
+        help="likewise: how strongly guidance pulls to the prompt, if less than to the rewards",
+    )
     parser.add_argument("--mapping", help="how a preference becomes targets")
 
 

@@ -30,23 +30,17 @@ from ric_diffusion.evaluation.scoring import load_scorers
 from ric_diffusion.files import write_text
 from ric_diffusion.rewards import RewardSpace
 from ric_diffusion.rewards.selection import SELECTIONS
-from ric_diffusion.training.loop import LoopConfig
 
 PROMPTS = "prompts.txt"  # those that online rounds draw
 PARTS = ("text", "selection", "mappings", "base", "best-of", "sft", "soup", "ddpo")
 
 
 @dataclass(frozen=True, kw_only=True)
-class SftConfig:
-    share: float
-    loop: LoopConfig
-
-
-@dataclass(frozen=True, kw_only=True)
 class Alignment:
     """The config. ``offline``, ``text`` and ``online`` are configs of ric train and ric online, of
-    which model, data, out and LoRA layers are replaced: all methods train the layers, and draw with
-    the sampling, of ``offline``. ``soup_share``: of the data, for each reward's LoRA.
+    which model, data, out and LoRA layers are replaced: all methods train the layers of
+    ``offline``. Offline, words, SFT and soups train with its loop, for ``steps``; the latter two on
+    a share of the data. ``guidance_scale``: of those that have no rewards to be guided by.
 
     The captions' names are dealt out by ``seed``: ``prompts`` to the comparison, with ``seeds``
     to each, others to our calibrations; those left are what online rounds and DDPO draw, the latter
@@ -59,8 +53,10 @@ class Alignment:
     offline: Path
     text: Path
     online: Path
-    sft: SftConfig
+    steps: int
+    sft_share: float
     soup_share: float
+    guidance_scale: float
     best_of: int
     ddpo: DdpoConfig
     ddpo_preferences: tuple[Mapping[str, float], ...]
@@ -115,6 +111,12 @@ class Bench:
         return self.offline.diffusion.sampling
 
     @property
+    def plain_sampling(self) -> Mapping[str, Any]:
+        """Of the methods that have no rewards to be guided by."""
+        steps = self.sampling["num_inference_steps"]
+        return {"num_inference_steps": steps, "guidance_scale": self.config.guidance_scale}
+
+    @property
     def labelling(self) -> Cost:
         """What the scores of the data cost, which all that is trained on it needs."""
         return Cost(scored=len(self.records) * len(self.space.names))
@@ -127,7 +129,9 @@ def load(path: Path, out: Path, skip: Sequence[str]) -> Bench:
     ours: Any = {"model": config.model, "data": config.data, "out": None}
     offline, text = (
         # without validation sheets, which would count as cost
-        replace(run, **ours, prompts=(), loop=replace(run.loop, validate_every=0))
+        replace(
+            run, **ours, prompts=(), loop=replace(run.loop, steps=config.steps, validate_every=0)
+        )
         for run in (configs.load_yaml(file, TrainConfig) for file in (config.offline, config.text))
     )
     lora, sampling = offline.diffusion.lora, offline.diffusion.sampling
@@ -136,8 +140,10 @@ def load(path: Path, out: Path, skip: Sequence[str]) -> Bench:
     ours |= {"where": offline.where, "diffusion": offline.diffusion}
     online = replace(configs.load_yaml(config.online, OnlineRun), **ours)
     online = replace(online, adapter=str(out / "offline" / "adapter"), prompts=out / PROMPTS)
-    steps, guidance = sampling["num_inference_steps"], sampling["guidance_scale"]
-    ddpo = replace(config.ddpo, lora=lora, num_inference_steps=int(steps), guidance_scale=guidance)
+    steps = int(sampling["num_inference_steps"])
+    ddpo = replace(
+        config.ddpo, lora=lora, num_inference_steps=steps, guidance_scale=config.guidance_scale
+    )
     if steps % config.best_of:
         raise InputError(f"{path}: best_of is {config.best_of}; give a divisor of {steps}, the "
                          f"num_inference_steps of {config.offline}")  # fmt: skip
@@ -208,10 +214,10 @@ def other_selection(bench: Bench) -> Any:
 
 def train_baselines(bench: Bench) -> None:
     config, space, device = bench.config, bench.space, bench.pipe.device
-    diffusion, loop = bench.offline.diffusion, config.sft.loop
+    diffusion, loop = bench.offline.diffusion, bench.offline.loop
     chosen: dict[str, list[Record]] = {}
     if "sft" not in bench.skip:
-        chosen["sft"] = best_records(bench.records, space, config.sft.share)
+        chosen["sft"] = best_records(bench.records, space, config.sft_share)
     for name in () if "soup" in bench.skip else space.names:
         best = best_records_for(bench.records, space, {name: 1.0}, config.soup_share)
         chosen[f"soup-{name}"] = best

@@ -132,14 +132,14 @@ def adapters(bench: Bench, setup: Setup) -> Iterator[tuple[Contender, Calibratio
 
 def baselines(bench: Bench) -> Iterator[Contender]:
     pipe, space, out, n = bench.pipe, bench.space, bench.out, bench.config.best_of
-    given: Any = (pipe, bench.sampling)
+    given: Any = (pipe, bench.plain_sampling)
     line = preference_points(space, bench.config.points)
     if "base" not in bench.skip:  # hears no preference, so one point says all
         yield Contender(subject=method_subject("base model", BaseModel(*given), *given, [Point()]))
     if "best-of" not in bench.skip:
         for name, part in ((BEST.format(n), 1), (equal_cost(n), n)):
             steps = bench.sampling["num_inference_steps"] // part
-            meter, sampling = Meter(), {**bench.sampling, "num_inference_steps": steps}
+            meter, sampling = Meter(), {**bench.plain_sampling, "num_inference_steps": steps}
             counted = meter.metered(load_scorers(space))
             method = BestOfN(BaseModel(pipe, sampling), space, counted, n)
             yield Contender(
@@ -162,7 +162,10 @@ def baselines(bench: Bench) -> Iterator[Contender]:
     if runs := ddpo_runs(bench):
         made_for = [(wish, out / name / LORA_FILE) for name, wish in runs.items()]
         files, wishes = [file for _, file in made_for], [dict(wish) for wish, _ in made_for]
-        given = (pipe, {**bench.sampling, "eta": bench.ddpo.eta})  # the chain it was trained on
+        given = (
+            pipe,
+            {**bench.plain_sampling, "eta": bench.ddpo.eta},
+        )  # the chain it was trained on
         tuned = Tuned(DDPO, *given, space, made_for)
         yield Contender(
             subject=method_subject(DDPO, tuned, *given, line, files, preferences=wishes),

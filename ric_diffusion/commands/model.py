@@ -69,10 +69,10 @@ def check_mapping(mapping: str | None) -> None:
 def sampling_of(pipe: RiCStableDiffusionPipeline, options: argparse.Namespace) -> dict[str, Any]:
     """Pipeline arguments: what the adapter was validated with, unless the options say otherwise."""
     sampling: dict[str, Any] = dict(pipe.adapter.sampling) if pipe.adapter else {}
-    if options.steps is not None:
-        sampling["num_inference_steps"] = options.steps
-    if options.guidance_scale is not None:
-        sampling["guidance_scale"] = options.guidance_scale
-    if options.contrast is not None:
-        sampling["contrast"] = options.contrast
-    return sampling
+    given = {
+        "num_inference_steps": options.steps,
+        "guidance_scale": options.guidance_scale,
+        "contrast": options.contrast,
+        "prompt_guidance": options.prompt_guidance,
+    }
+    return sampling | {key: value for key, value in given.items() if value is not None}

@@ -88,9 +88,10 @@ def run(options: argparse.Namespace) -> None:
         scorers=load_scorers(space),
         originals=originals,
     )
-    cost = run_rounds(backend, task, settings.online, out, key=key, resume=options.resume)
+    cost, space = run_rounds(backend, task, settings.online, out, key=key, resume=options.resume)
     backend.adapter = replace(
         backend.adapter,
+        space=space,
         training={**backend.adapter.training, "online": key, "rounds": settings.online.rounds},
     )
     backend.save(out / "adapter")

@@ -40,7 +40,8 @@ class Adapter:
     """All of an adapter but the LoRA weights, which live in the U-Net once loaded.
 
     ``sampling`` holds the pipeline arguments the adapter was validated with (guidance_scale,
-    num_inference_steps, contrast): what command line and app use unless told otherwise.
+    num_inference_steps, contrast, prompt_guidance): what command line and app use unless told
+    otherwise.
     ``calibration`` holds a curve for each reward whose slider was measured.
     """
 

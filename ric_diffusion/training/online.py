@@ -1,5 +1,8 @@
 """Online rounds: draw targets near the front, sample, score, select, fine-tune; again.
 
+What a round's samples reach becomes part of the front, for the targets of later rounds and for the
+preferences of the adapter that is left; what z means never changes.
+
 RiC's online stage (arXiv 2402.10207, section 3.2) against the backend protocol, so for pictures
 and text alike. Every round is a folder:
 
@@ -75,7 +78,7 @@ class OnlineConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What the rounds work with: ``space`` and ``mapping`` are the adapter's and stay as they are;
+    """What the rounds work with: ``space`` and ``mapping`` are the adapter's at the start;
     ``originals`` are labelled records with absolute file names."""
 
     space: RewardSpace
@@ -87,8 +90,9 @@ class Task:
 
 def run_rounds(
     backend: Backend, task: Task, config: OnlineConfig, out: Path, *, key: str, resume: bool
-) -> Cost:
-    """Run the rounds that ``out`` lacks; returns what all of them cost. ``key`` names the run.
+) -> tuple[Cost, RewardSpace]:
+    """Run the rounds that ``out`` lacks; returns what all of them cost, and the space with the
+    front they have reached. ``key`` names the run.
 
     Raises CollapseError when the guard finds that diversity or prompts have collapsed.
     """
@@ -97,7 +101,9 @@ def run_rounds(
     for number in range(1, config.rounds + 1):
         folder = out / f"round-{number}"
         if (folder / "round.json").exists():
-            total += Cost.from_dict(json.loads((folder / "round.json").read_text())["cost"])
+            story = json.loads((folder / "round.json").read_text())
+            total += Cost.from_dict(story["cost"])
+            task = replace(task, space=replace(task.space, front=story["front"]))
             if not (out / f"round-{number + 1}" / "round.json").exists():
                 backend.load(folder / "adapter")
             continue
@@ -107,8 +113,9 @@ def run_rounds(
         cost = Cost.from_dict(story["cost"]) + Cost.from_dict(story["guard"]["cost"])
         story["cost"] = cost.to_dict()
         write_json(folder / "round.json", story)
+        task = replace(task, space=replace(task.space, front=story["front"]))
         total += cost
-    return total
+    return total, task.space
 
 
 def run_round(
@@ -153,6 +160,7 @@ def run_round(
         "kept": len(kept),
         "originals": len(chosen),
         "mean z": dict(zip(task.space.names, usable.mean(axis=0).tolist(), strict=True)),
+        "front": [list(point) for point in task.space.reaching(usable).front],
         "sampling cost": cost.to_dict(),
         "training cost": meter.read().to_dict(),
         "cost": (cost + meter.read()).to_dict(),
