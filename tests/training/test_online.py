@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ric_diffusion.errors import CollapseError, InputError
-from ric_diffusion.rewards import to_targets
+from ric_diffusion.rewards import hypervolume, to_targets
 from ric_diffusion.training.guard import GuardConfig, diversity
 from ric_diffusion.training.loop import LoopConfig
 from ric_diffusion.training.online import OnlineConfig, Task, run_rounds
@@ -38,7 +38,7 @@ def task(tmp_path):
 def run(task, out, backend=None, config=CONFIG, **given):
     backend = backend or Points()
     out.mkdir(exist_ok=True)
-    cost = run_rounds(backend, task, config, out, key="k", **{"resume": True, **given})
+    cost, _ = run_rounds(backend, task, config, out, key="k", **{"resume": True, **given})
     return backend, cost
 
 
@@ -106,6 +106,30 @@ def test_targets_lie_near_the_front_and_a_little_beyond(task, tmp_path):
     counts = [prompts.count(prompt) for prompt in task.prompts]
     assert max(counts) - min(counts) <= 1
     assert len({wish["seed"] for wish in drawn}) == 200
+
+
+def test_the_front_holds_what_the_rounds_reach_and_z_stays(task, tmp_path):
+    (tmp_path / "out").mkdir()
+    _, space = run_rounds(Points(gain=1.3), task, CONFIG, tmp_path / "out", key="k", resume=True)
+    assert space.rewards == task.space.rewards
+    fronts = [np.array(task.space.front)]
+    for number in (1, 2):
+        folder = tmp_path / "out" / f"round-{number}"
+        batches = [json.loads(line) for line in whole_json(folder / "scores.jsonl")]
+        z = np.array([row["z"] for batch in batches for row in batch["rows"]])
+        before = dataclasses.replace(task.space, front=fronts[-1].tolist())
+        fronts.append(np.array(read(folder / "round.json")["front"]))
+        found = before.reaching(z)
+        assert np.array_equal(fronts[-1], np.array(found.front))
+        for wish in read(folder / "drawn.json"):  # asked near the front as it was before the round
+            asked = np.array([wish["targets"][name] for name in NAMES])
+            assert (asked <= fronts[number - 1].max(axis=0) + CONFIG.push + 1e-9).all()
+    volumes = [hypervolume(front, np.full(2, -3.0)) for front in fronts]
+    assert volumes[0] < volumes[1] <= volumes[2]
+    assert np.array_equal(np.array(space.front), fronts[2])
+    # Read from the folders, it is the same.
+    _, again = run_rounds(Points(gain=1.3), task, CONFIG, tmp_path / "out", key="k", resume=True)
+    assert again == space
 
 
 def test_training_is_on_obtained_scores_so_gains_come_nearer_to_one(task, tmp_path):
