@@ -40,7 +40,8 @@ class Alignment:
     """The config. ``offline``, ``text`` and ``online`` are configs of ric train and ric online, of
     which model, data, out and LoRA layers are replaced: all methods train the layers of
     ``offline``. Offline, words, SFT and soups train with its loop, for ``steps``; the latter two on
-    a share of the data. ``guidance_scale``: of those that have no rewards to be guided by.
+    a share of the data. Ours draw with ``sampling``, and methods without rewards to be guided by in
+    as many steps with ``guidance_scale``.
 
     The captions' names are dealt out by ``seed``: ``prompts`` to the comparison, with ``seeds``
     to each, others to our calibrations; those left are what online rounds and DDPO draw, the latter
@@ -56,6 +57,7 @@ class Alignment:
     steps: int
     sft_share: float
     soup_share: float
+    sampling: Mapping[str, int | float]
     guidance_scale: float
     best_of: int
     ddpo: DdpoConfig
@@ -134,7 +136,8 @@ def load(path: Path, out: Path, skip: Sequence[str]) -> Bench:
         )
         for run in (configs.load_yaml(file, TrainConfig) for file in (config.offline, config.text))
     )
-    lora, sampling = offline.diffusion.lora, offline.diffusion.sampling
+    lora, sampling = offline.diffusion.lora, config.sampling
+    offline = replace(offline, diffusion=replace(offline.diffusion, sampling=sampling))
     told = replace(text.diffusion, lora=lora, sampling=sampling)
     text = replace(text, where=offline.where, diffusion=told)
     ours |= {"where": offline.where, "diffusion": offline.diffusion}
@@ -146,7 +149,7 @@ def load(path: Path, out: Path, skip: Sequence[str]) -> Bench:
     )
     if steps % config.best_of:
         raise InputError(f"{path}: best_of is {config.best_of}; give a divisor of {steps}, the "
-                         f"num_inference_steps of {config.offline}")  # fmt: skip
+                         "num_inference_steps")  # fmt: skip
     records, space = read_labelled(config.data)
     records = kept(records, offline.where)
     for preference in config.ddpo_preferences:

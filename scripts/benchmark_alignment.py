@@ -79,34 +79,37 @@ class Contender:
     variant: bool = False
 
 
-def adapters(bench: Bench, setup: Setup) -> Iterator[tuple[Contender, Calibration]]:
-    """Ours in all variants, and the calibration of each; the first is what all others are compared
-    with, the second the same without its calibration."""
+def adapters(bench: Bench, setup: Setup) -> Iterator[tuple[Contender, Calibration | None]]:
+    """Ours in all variants, with their calibrations; the first is what all others are compared
+    with, the second the same without its calibration, and these two also move each reward alone."""
 
     def contender(
-        name: str, *runs: str, mapping: str | None = None, plain: bool = False
-    ) -> tuple[Contender, Calibration]:
-        folder = bench.out / runs[-1] / "adapter"
+        name: str,
+        *runs: str,
+        mapping: str | None = None,
+        calibrate_it: bool = False,
+        alone: bool = False,
+    ) -> tuple[Contender, Calibration | None]:
+        folder, found = bench.out / runs[-1] / "adapter", None
         adapter = Adapter.load(folder)
         entrant = Entrant(
             given=runs[-1], name=name, folder=folder, adapter=adapter, sampling=bench.sampling
         )
         training = bench.labelling + spent(bench.out, runs)
-        found = calibrate(
-            bench.pipe,
-            entrant,
-            bench.base,
-            replace(setup, prompts=bench.prompts.calibration),
-            bench.out / SWEEP / runs[-1],
-            points=bench.config.points,
-            seeds=bench.config.calibration_seeds,
-        )
-        if not plain:
+        if calibrate_it:
+            found = calibrate(
+                bench.pipe,
+                entrant,
+                bench.base,
+                replace(setup, prompts=bench.prompts.calibration),
+                bench.out / SWEEP / runs[-1],
+                points=bench.config.points,
+                seeds=bench.config.calibration_seeds,
+            )
             entrant, training = calibrated(entrant, found.curves), training + found.cost
         used = mapping or adapter.mapping
         points = slider_points(adapter.space, used, bench.config.points)
-        if mapping:  # which only preferences depend on
-            points = [point for point in points if point.along is None]
+        points = [point for point in points if alone or point.along is None]
         one = Contender(
             subject=subject_of(
                 bench.pipe, entrant, bench.base, name=name, points=points, mapping=used
@@ -117,17 +120,24 @@ def adapters(bench: Bench, setup: Setup) -> Iterator[tuple[Contender, Calibratio
         )
         return one, found
 
-    yield contender(OURS, "offline", "online")
-    yield contender(f"{OURS}, {PLAIN}", "offline", "online", plain=True)
+    yield contender(OURS, "offline", "online", calibrate_it=True, alone=True)
+    yield contender(f"{OURS}, {PLAIN}", "offline", "online", alone=True)
     if "selection" not in bench.skip:
-        yield contender(f"{OURS}, {other_selection(bench)}", "offline", "online-other")
-    yield contender(OFFLINE, "offline")
-    yield contender(f"{OFFLINE}, {PLAIN}", "offline", plain=True)
+        other = f"{OURS}, {other_selection(bench)}, {PLAIN}"
+        yield contender(other, "offline", "online-other")
+    yield contender(OFFLINE, "offline", calibrate_it=True)
+    yield contender(f"{OFFLINE}, {PLAIN}", "offline")
     if "text" not in bench.skip:
-        yield contender(f"{OFFLINE}, words", "text")
+        yield contender(f"{OFFLINE}, words, {PLAIN}", "text")
     for mapping in () if "mappings" in bench.skip else MAPPINGS:
         if mapping != bench.offline.diffusion.mapping:
-            yield contender(f"{OURS}, mapping {mapping}", "offline", "online", mapping=mapping)
+            yield contender(
+                f"{OURS}, mapping {mapping}",
+                "offline",
+                "online",
+                mapping=mapping,
+                calibrate_it=True,
+            )
 
 
 def baselines(bench: Bench) -> Iterator[Contender]:
@@ -253,10 +263,11 @@ def main() -> None:
         train_baselines(bench)
         setup = setup_of(bench)
         with unsaid():
-            ours, calibrations = zip(*adapters(bench, setup), strict=True)
+            ours, (calibration, *_) = zip(*adapters(bench, setup), strict=True)
+            assert calibration is not None
             bench.pipe.unload_adapter()
             contenders = [*ours, *baselines(bench)]
-            metrics = measure(bench, contenders, setup, calibrations[0])
+            metrics = measure(bench, contenders, setup, calibration)
     except InputError as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
     write_report(metrics, bench.out, contenders[0].subject.sampler.read)
