@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ric_diffusion import __version__
-from ric_diffusion.errors import InputError
+from ric_diffusion.errors import CollapseError, InputError
 
 EXAMPLES = {
     "generate": "ric generate --model emoji-64 --prompt 'red apple' --targets colorfulness=1.5",
@@ -153,6 +153,12 @@ def build_parser() -> Parser:
         help="measure what the sliders of one adapter give, write an adapter that turns it around "
         "to OUT/adapter, and compare the two",
     )
+    evaluate.add_argument(
+        "--calibration-prompts",
+        type=Path,
+        metavar="FILE",
+        help="what to calibrate on; the same prompts with other seeds by default",
+    )
     _sampling(evaluate)
     evaluate.add_argument("--out", type=Path, default=Path("report"), metavar="FOLDER")
 
@@ -179,6 +185,11 @@ def _sampling(parser: Parser) -> None:
         type=scale,
         help="likewise: guidance steers away from so many times the opposite of the targets",
     )
+    parser.add_argument(
+        "--prompt-guidance",
+        type=scale,
+        help="likewise: how strongly guidance pulls to the prompt, if less than to the rewards",
+    )
     parser.add_argument("--mapping", help="how a preference becomes targets")
 
 
@@ -192,7 +203,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (InputError, ScorerError) as error:
         print(f"ric {options.verb}: {error}", file=sys.stderr)
         return 2
-    except (OSError, FloatingPointError) as error:  # a full disk, a diverged run: no bug of ours
+    # A full disk, a diverged run, a model that forgot its prompts: no bug of ours.
+    except (OSError, FloatingPointError, CollapseError) as error:
         print(f"ric {options.verb}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""The one error whose message is meant for the user, and the hint that ends such messages."""
+"""The errors whose messages are meant for the user, and the hint that ends such messages."""
 
 import difflib
 from collections.abc import Iterable
@@ -8,6 +8,12 @@ class InputError(ValueError):
     """The user's input is wrong. One line: what is wrong, where, and how to mend it.
 
     The command line prints it without a traceback and exits with 2.
+    """
+
+
+class CollapseError(RuntimeError):
+    """A run stopped itself, since the model no longer makes what it should. One line: what was
+    measured, what is left, and how to go about it. The command line exits with 1.
     """
 
 

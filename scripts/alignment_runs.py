@@ -7,6 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+import scorers
 from ric_diffusion import config as configs
 from ric_diffusion.cli import main as ric
 from ric_diffusion.commands.entrants import adapter_digests
@@ -15,7 +18,6 @@ from ric_diffusion.commands.online import OnlineRun, names_of
 from ric_diffusion.commands.paths import check_out_folder
 from ric_diffusion.commands.train import TrainConfig, kept
 from ric_diffusion.cost import Cost
-from ric_diffusion.data.prompts import read_prompts
 from ric_diffusion.data.records import Record, read_labelled
 from ric_diffusion.diffusion.latents import base_digests
 from ric_diffusion.errors import InputError
@@ -25,25 +27,26 @@ from ric_diffusion.evaluation.baselines.runs import due
 from ric_diffusion.evaluation.baselines.sft import best_records, best_records_for, train_sft
 from ric_diffusion.evaluation.methods import weights_of
 from ric_diffusion.evaluation.scoring import load_scorers
+from ric_diffusion.files import write_text
 from ric_diffusion.rewards import RewardSpace
 from ric_diffusion.rewards.selection import SELECTIONS
-from ric_diffusion.training.loop import LoopConfig
 
+PROMPTS = "prompts.txt"  # those that online rounds draw
 PARTS = ("text", "selection", "mappings", "base", "best-of", "sft", "soup", "ddpo")
-
-
-@dataclass(frozen=True, kw_only=True)
-class SftConfig:
-    share: float
-    loop: LoopConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class Alignment:
     """The config. ``offline``, ``text`` and ``online`` are configs of ric train and ric online, of
-    which model, data, out and LoRA layers are replaced: all methods train the layers, and draw with
-    the sampling, of ``offline``. ``soup_share``: of the data, for each reward's LoRA. ``prompts``:
-    a file with one to a line; calibrations draw them with ``calibration_seeds`` seeds of their own.
+    which model, data, out and LoRA layers are replaced: all methods train the layers of
+    ``offline``. Offline, words, SFT and soups train with its loop, for ``steps``; the latter two on
+    a share of the data. Ours draw with ``sampling``, and methods without rewards to be guided by in
+    as many steps with ``guidance_scale``.
+
+    The captions' names are dealt out by ``seed``: ``prompts`` to the comparison, with ``seeds``
+    to each, others to our calibrations; those left are what online rounds and DDPO draw, the latter
+    ``ddpo_prompts`` of them. Nobody is compared on prompts that were optimised for.
+    ``held_out``: scorers that are none of the rewards.
     """
 
     model: str
@@ -51,20 +54,38 @@ class Alignment:
     offline: Path
     text: Path
     online: Path
-    sft: SftConfig
+    steps: int
+    sft_share: float
     soup_share: float
+    sampling: Mapping[str, int | float]
+    guidance_scale: float
     best_of: int
     ddpo: DdpoConfig
     ddpo_preferences: tuple[Mapping[str, float], ...]
-    prompts: Path
+    ddpo_prompts: int
+    prompts: int
     seeds: int
+    calibration_prompts: int
     calibration_seeds: int
     points: int
+    held_out: tuple[str, ...] = ()
+    seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("best_of", "seeds", "calibration_seeds"):
+        counts = "best_of", "ddpo_prompts", "prompts", "seeds"
+        for name in (*counts, "calibration_prompts", "calibration_seeds"):
             if (value := getattr(self, name)) < 1:
                 raise ValueError(f"{name} is {value}; give 1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dealt:
+    """Prompts, each to one use; ``ddpo`` are some of ``training``."""
+
+    compared: list[str]
+    calibration: list[str]
+    training: list[str]
+    ddpo: list[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +101,9 @@ class Bench:
     online: OnlineRun
     ddpo: DdpoConfig
     records: list[Record]
-    prompts: Sequence[str]
+    prompts: Dealt
     space: RewardSpace
+    held_out: Sequence[Any]
     pipe: Any
     base: list[str]
     basis: str
@@ -89,6 +111,12 @@ class Bench:
     @property
     def sampling(self) -> Mapping[str, Any]:
         return self.offline.diffusion.sampling
+
+    @property
+    def plain_sampling(self) -> Mapping[str, Any]:
+        """Of the methods that have no rewards to be guided by."""
+        steps = self.sampling["num_inference_steps"]
+        return {"num_inference_steps": steps, "guidance_scale": self.config.guidance_scale}
 
     @property
     def labelling(self) -> Cost:
@@ -103,24 +131,34 @@ def load(path: Path, out: Path, skip: Sequence[str]) -> Bench:
     ours: Any = {"model": config.model, "data": config.data, "out": None}
     offline, text = (
         # without validation sheets, which would count as cost
-        replace(run, **ours, prompts=(), loop=replace(run.loop, validate_every=0))
+        replace(
+            run, **ours, prompts=(), loop=replace(run.loop, steps=config.steps, validate_every=0)
+        )
         for run in (configs.load_yaml(file, TrainConfig) for file in (config.offline, config.text))
     )
-    lora, sampling = offline.diffusion.lora, offline.diffusion.sampling
+    lora, sampling = offline.diffusion.lora, config.sampling
+    offline = replace(offline, diffusion=replace(offline.diffusion, sampling=sampling))
     told = replace(text.diffusion, lora=lora, sampling=sampling)
     text = replace(text, where=offline.where, diffusion=told)
     ours |= {"where": offline.where, "diffusion": offline.diffusion}
     online = replace(configs.load_yaml(config.online, OnlineRun), **ours)
-    online = replace(online, adapter=str(out / "offline" / "adapter"))
-    steps, guidance = sampling["num_inference_steps"], sampling["guidance_scale"]
-    ddpo = replace(config.ddpo, lora=lora, num_inference_steps=int(steps), guidance_scale=guidance)
+    online = replace(online, adapter=str(out / "offline" / "adapter"), prompts=out / PROMPTS)
+    steps = int(sampling["num_inference_steps"])
+    ddpo = replace(
+        config.ddpo, lora=lora, num_inference_steps=steps, guidance_scale=config.guidance_scale
+    )
     if steps % config.best_of:
         raise InputError(f"{path}: best_of is {config.best_of}; give a divisor of {steps}, the "
-                         f"num_inference_steps of {config.offline}")  # fmt: skip
+                         "num_inference_steps")  # fmt: skip
     records, space = read_labelled(config.data)
     records = kept(records, offline.where)
     for preference in config.ddpo_preferences:
         weights_of(preference, space)
+    prompts = deal(names_of(records), config, f"{path}: ")
+    if trained := sorted(set(config.held_out) & set(space.names)):
+        raise InputError(
+            f"{path}: held_out: {trained[0]} is a reward of {config.data}; leave it out"
+        )
     pipe = load_pipeline(config.model, None)
     pipe.set_progress_bar_config(disable=True)
     pipe.unload_adapter()
@@ -128,12 +166,35 @@ def load(path: Path, out: Path, skip: Sequence[str]) -> Bench:
     data = [[record.file, record.captions, record.scores] for record in records]
     return Bench(
         config=config, out=out, skip=skip, offline=offline, text=text, online=online, ddpo=ddpo,
-        records=records, prompts=read_prompts(config.prompts), space=space, pipe=pipe, base=base,
+        records=records, prompts=prompts, space=space, pipe=pipe, base=base,
+        held_out=[scorers.load(name) for name in config.held_out],
         basis=configs.digest([base, space.to_dict(), data])[:16],
     )  # fmt: skip
 
 
+def deal(names: Sequence[str], config: Alignment, where: str) -> Dealt:
+    """Every name to one use; InputError if there are too few."""
+    apart = config.prompts + config.calibration_prompts
+    if len(names) < apart + config.ddpo_prompts:
+        raise InputError(f"{where}prompts, calibration_prompts and ddpo_prompts are "
+                         f"{apart + config.ddpo_prompts}, the data has {len(names)} names; ask for "
+                         "fewer")  # fmt: skip
+    order = np.random.default_rng(config.seed).permutation(len(names)).tolist()
+    compared, calibration, training = (
+        [names[i] for i in some]
+        for some in (order[: config.prompts], order[config.prompts : apart], order[apart:])
+    )
+    return Dealt(
+        compared=compared,
+        calibration=calibration,
+        training=training,
+        ddpo=training[: config.ddpo_prompts],
+    )
+
+
 def train_adapters(bench: Bench) -> None:
+    write_text(bench.out / PROMPTS, "".join(f"{name}\n" for name in bench.prompts.training))
+
     def run(verb: str, name: str, settings: Any, basis: str) -> None:
         if due(bench.out, name, settings, basis):
             recipe, folder = bench.out / f"{name}.yaml", bench.out / name
@@ -156,10 +217,10 @@ def other_selection(bench: Bench) -> Any:
 
 def train_baselines(bench: Bench) -> None:
     config, space, device = bench.config, bench.space, bench.pipe.device
-    diffusion, loop = bench.offline.diffusion, config.sft.loop
+    diffusion, loop = bench.offline.diffusion, bench.offline.loop
     chosen: dict[str, list[Record]] = {}
     if "sft" not in bench.skip:
-        chosen["sft"] = best_records(bench.records, space, config.sft.share)
+        chosen["sft"] = best_records(bench.records, space, config.sft_share)
     for name in () if "soup" in bench.skip else space.names:
         best = best_records_for(bench.records, space, {name: 1.0}, config.soup_share)
         chosen[f"soup-{name}"] = best
@@ -168,10 +229,11 @@ def train_baselines(bench: Bench) -> None:
         if due(bench.out, name, settings, bench.basis):
             train_sft(config.model, records, config.data, space, diffusion, loop, bench.out / name,
                       resume=True, device=device)  # fmt: skip
-    names = names_of(bench.records)  # what the online rounds draw, too
+    prompts = bench.prompts.ddpo
     for name, preference in ddpo_runs(bench).items():
-        if due(bench.out, name, {"preference": preference, "ddpo": bench.ddpo}, bench.basis):
-            train_ddpo(config.model, space, preference, names, load_scorers(space), bench.ddpo,
+        settings = {"preference": preference, "prompts": prompts, "ddpo": bench.ddpo}
+        if due(bench.out, name, settings, bench.basis):
+            train_ddpo(config.model, space, preference, prompts, load_scorers(space), bench.ddpo,
                        bench.out / name, resume=True, device=device)  # fmt: skip
 
 

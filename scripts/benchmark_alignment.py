@@ -4,9 +4,9 @@
 
 Trains what is not there yet (offline and online adapters, the latter in both selections, reward
 words, SFT, one LoRA per reward, DDPO for several preferences), calibrates our adapters, draws all
-of them with the same prompts and seeds, and writes table.md, cost.png and a report (index.html,
-front.png, metrics.json). Every part can be interrupted and goes on where it was; --skip leaves
-parts out, and a later run without it adds them.
+of them with the same prompts and seeds, and writes table.md, cost.png, the reward curves of DDPO
+(ddpo.png) and a report (index.html, front.png, metrics.json). Every part can be interrupted and
+goes on where it was; --skip leaves parts out, and a later run without it adds them.
 """
 
 from __future__ import annotations
@@ -39,6 +39,8 @@ from ric_diffusion.errors import InputError
 from ric_diffusion.evaluation import comparison
 from ric_diffusion.evaluation.baselines.base import BaseModel, Tuned
 from ric_diffusion.evaluation.baselines.best_of_n import BestOfN
+from ric_diffusion.evaluation.baselines.curves import curves_figure
+from ric_diffusion.evaluation.baselines.ddpo_run import reward_curve
 from ric_diffusion.evaluation.baselines.runs import spent
 from ric_diffusion.evaluation.baselines.soups import Soup
 from ric_diffusion.evaluation.baselines.subjects import method_subject, preference_points
@@ -63,6 +65,7 @@ from ric_diffusion.rewards import MAPPINGS
 
 OURS, OFFLINE, PLAIN = "RiC online", "RiC offline", "not calibrated"
 BEST, SFT, SOUP, DDPO = "best of {}", "SFT", "rewarded soup", "DDPO"
+DDPO_SOUP = "rewarded soup of DDPO"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,34 +79,37 @@ class Contender:
     variant: bool = False
 
 
-def adapters(bench: Bench, setup: Setup) -> Iterator[tuple[Contender, Calibration]]:
-    """Ours in all variants, and the calibration of each; the first is what all others are compared
-    with, the second the same without its calibration."""
+def adapters(bench: Bench, setup: Setup) -> Iterator[tuple[Contender, Calibration | None]]:
+    """Ours in all variants, with their calibrations; the first is what all others are compared
+    with, the second the same without its calibration, and these two also move each reward alone."""
 
     def contender(
-        name: str, *runs: str, mapping: str | None = None, plain: bool = False
-    ) -> tuple[Contender, Calibration]:
-        folder = bench.out / runs[-1] / "adapter"
+        name: str,
+        *runs: str,
+        mapping: str | None = None,
+        calibrate_it: bool = False,
+        alone: bool = False,
+    ) -> tuple[Contender, Calibration | None]:
+        folder, found = bench.out / runs[-1] / "adapter", None
         adapter = Adapter.load(folder)
         entrant = Entrant(
             given=runs[-1], name=name, folder=folder, adapter=adapter, sampling=bench.sampling
         )
         training = bench.labelling + spent(bench.out, runs)
-        found = calibrate(
-            bench.pipe,
-            entrant,
-            bench.base,
-            setup,
-            bench.out / SWEEP / runs[-1],
-            points=bench.config.points,
-            seeds=bench.config.calibration_seeds,
-        )
-        if not plain:
+        if calibrate_it:
+            found = calibrate(
+                bench.pipe,
+                entrant,
+                bench.base,
+                replace(setup, prompts=bench.prompts.calibration),
+                bench.out / SWEEP / runs[-1],
+                points=bench.config.points,
+                seeds=bench.config.calibration_seeds,
+            )
             entrant, training = calibrated(entrant, found.curves), training + found.cost
         used = mapping or adapter.mapping
         points = slider_points(adapter.space, used, bench.config.points)
-        if mapping:  # which only preferences depend on
-            points = [point for point in points if point.along is None]
+        points = [point for point in points if alone or point.along is None]
         one = Contender(
             subject=subject_of(
                 bench.pipe, entrant, bench.base, name=name, points=points, mapping=used
@@ -114,31 +120,38 @@ def adapters(bench: Bench, setup: Setup) -> Iterator[tuple[Contender, Calibratio
         )
         return one, found
 
-    yield contender(OURS, "offline", "online")
-    yield contender(f"{OURS}, {PLAIN}", "offline", "online", plain=True)
+    yield contender(OURS, "offline", "online", calibrate_it=True, alone=True)
+    yield contender(f"{OURS}, {PLAIN}", "offline", "online", alone=True)
     if "selection" not in bench.skip:
-        yield contender(f"{OURS}, {other_selection(bench)}", "offline", "online-other")
-    yield contender(OFFLINE, "offline")
-    yield contender(f"{OFFLINE}, {PLAIN}", "offline", plain=True)
+        other = f"{OURS}, {other_selection(bench)}, {PLAIN}"
+        yield contender(other, "offline", "online-other")
+    yield contender(OFFLINE, "offline", calibrate_it=True)
+    yield contender(f"{OFFLINE}, {PLAIN}", "offline")
     if "text" not in bench.skip:
-        yield contender(f"{OFFLINE}, words", "text")
+        yield contender(f"{OFFLINE}, words, {PLAIN}", "text")
     for mapping in () if "mappings" in bench.skip else MAPPINGS:
         if mapping != bench.offline.diffusion.mapping:
-            yield contender(f"{OURS}, mapping {mapping}", "offline", "online", mapping=mapping)
+            yield contender(
+                f"{OURS}, mapping {mapping}",
+                "offline",
+                "online",
+                mapping=mapping,
+                calibrate_it=True,
+            )
 
 
 def baselines(bench: Bench) -> Iterator[Contender]:
     pipe, space, out, n = bench.pipe, bench.space, bench.out, bench.config.best_of
-    given: Any = (pipe, bench.sampling)
+    given: Any = (pipe, bench.plain_sampling)
     line = preference_points(space, bench.config.points)
     if "base" not in bench.skip:  # hears no preference, so one point says all
         yield Contender(subject=method_subject("base model", BaseModel(*given), *given, [Point()]))
     if "best-of" not in bench.skip:
         for name, part in ((BEST.format(n), 1), (equal_cost(n), n)):
             steps = bench.sampling["num_inference_steps"] // part
-            meter, sampling = Meter(), {**bench.sampling, "num_inference_steps": steps}
-            scorers = meter.metered(load_scorers(space))
-            method = BestOfN(BaseModel(pipe, sampling), space, scorers, n)
+            meter, sampling = Meter(), {**bench.plain_sampling, "num_inference_steps": steps}
+            counted = meter.metered(load_scorers(space))
+            method = BestOfN(BaseModel(pipe, sampling), space, counted, n)
             yield Contender(
                 subject=method_subject(name, method, pipe, sampling, line, meter=meter, n=n)
             )
@@ -159,24 +172,41 @@ def baselines(bench: Bench) -> Iterator[Contender]:
     if runs := ddpo_runs(bench):
         made_for = [(wish, out / name / LORA_FILE) for name, wish in runs.items()]
         files, wishes = [file for _, file in made_for], [dict(wish) for wish, _ in made_for]
+        given = (
+            pipe,
+            {**bench.plain_sampling, "eta": bench.ddpo.eta},
+        )  # the chain it was trained on
         tuned = Tuned(DDPO, *given, space, made_for)
         yield Contender(
             subject=method_subject(DDPO, tuned, *given, line, files, preferences=wishes),
             training=spent(out, runs),
         )
+        corners = {next(iter(w)): name for name, w in runs.items() if len(w) == 1}
+        if set(corners) == set(space.names):
+            loras = {name: out / run / LORA_FILE for name, run in corners.items()}
+            soup = Soup(*given, space, loras)
+            yield Contender(
+                subject=method_subject(DDPO_SOUP, soup, *given, line, list(loras.values())),
+                training=spent(out, corners.values()),
+            )
 
 
 def setup_of(bench: Bench) -> Setup:
     return Setup(
         space=bench.space,
-        prompts=bench.prompts,
+        prompts=bench.prompts.compared,
         seeds=range(FIRST_SEED, FIRST_SEED + bench.config.seeds),
         scorers=load_scorers(bench.space),
+        held_out=bench.held_out,
     )
 
 
 def equal_cost(n: int) -> str:
     return f"{BEST.format(n)} at equal cost"
+
+
+def title_of(preference: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {weight:g}" for name, weight in preference.items())
 
 
 def measure(
@@ -204,7 +234,8 @@ def measure(
 
 def bars(metrics: Mapping[str, Any], best_of: int) -> list[comparison.Bar]:
     found = [
-        comparison.beats(metrics, OFFLINE, 1.05, apart=True),
+        comparison.beats(metrics, OFFLINE, 1.05),
+        *comparison.apart(metrics, OFFLINE),
         comparison.beats(metrics, SOUP, 1.2),
         comparison.beats(metrics, equal_cost(best_of), 1.1),
         comparison.beats(metrics, SFT, 1.5),
@@ -232,15 +263,19 @@ def main() -> None:
         train_baselines(bench)
         setup = setup_of(bench)
         with unsaid():
-            ours, calibrations = zip(*adapters(bench, setup), strict=True)
+            ours, (calibration, *_) = zip(*adapters(bench, setup), strict=True)
+            assert calibration is not None
             bench.pipe.unload_adapter()
             contenders = [*ours, *baselines(bench)]
-            metrics = measure(bench, contenders, setup, calibrations[0])
+            metrics = measure(bench, contenders, setup, calibration)
     except InputError as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
     write_report(metrics, bench.out, contenders[0].subject.sampler.read)
     shown = [one.subject.name for one in contenders if not one.variant]
     write_bytes(bench.out / "cost.png", png(cost_figure(metrics, shown)))
+    if runs := ddpo_runs(bench):
+        curves = {title_of(wish): reward_curve(bench.out / name) for name, wish in runs.items()}
+        write_bytes(bench.out / "ddpo.png", png(curves_figure(curves)))
     tables = [
         comparison.methods_table(metrics),
         comparison.bars_table(bars(metrics, bench.config.best_of)),

@@ -18,7 +18,9 @@ from diffusers import AutoencoderKL
 
 from ric_diffusion import config
 from ric_diffusion.backend import weights_digest
+from ric_diffusion.cost import Cost, Meter
 from ric_diffusion.diffusion import autoencoder, base
+from ric_diffusion.files import write_json
 from ric_diffusion.training.loop import LoopConfig, fit
 
 
@@ -67,13 +69,26 @@ def main() -> None:
     )  # fmt: skip
     trail: list[Any] = [settings.seed, settings.text_encoder, settings.unet, settings.scheduler]
     trail += [settings.labels, weights_digest(vae)]
+    spent = Cost()
     for name in ("text", "unet", "refine"):
         if name == "unet":
             model.freeze_text()
         loop = getattr(settings, f"{name}_loop")
         trail.append(loop)  # a phase depends on those before it, not on those to come
         digest = config.digest(trail)
-        fit(model, len(images), loop, options.out / name, digest=digest, resume=True)
+        meter = Meter()
+        with meter.running(model.unet):
+            fit(
+                model,
+                len(images),
+                loop,
+                options.out / name,
+                digest=digest,
+                resume=True,
+                meter=meter,
+            )
+        spent += meter.read()
+    write_json(options.out / "cost.json", spent.to_dict())
     model.save(options.out / "pipeline")
     print(f"{options.out / 'pipeline'}: {base.megabytes(options.out / 'pipeline'):.1f} MB")
 

@@ -61,7 +61,9 @@ def calibrate(
     put(model, entrant)
     outcome = evaluate(subject, replace(setup, seeds=own, held_out=()), out)
     cost = outcome.cost + Cost(scored=outcome.scores.size)  # judging is part of it
-    return Calibration(curves=curves_of(outcome, space), seeds=own, cost=cost)
+    return Calibration(
+        curves=curves_of(outcome, space), prompts=setup.prompts, seeds=own, cost=cost
+    )
 
 
 def calibrated(entrant: Entrant, curves: Mapping[str, Curve]) -> Entrant:

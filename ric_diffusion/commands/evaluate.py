@@ -6,6 +6,7 @@ import argparse
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -51,11 +52,14 @@ def run(options: argparse.Namespace) -> None:
     check_mapping(options.mapping)
     check_out_folder(options.out)
     prompts = read_prompts(options.prompts)
+    others = read_prompts(options.calibration_prompts) if options.calibration_prompts else prompts
     held_out = [scorers.load(spec) for spec in options.scorers]
     check_once("--adapter", options.adapter)
     check_once("--scorers", [scorer.name for scorer in held_out])
     if options.calibrate:
         check_calibrate(options.adapter, options.out)
+    elif options.calibration_prompts:
+        raise InputError("--calibration-prompts: goes with --calibrate; add that, or leave it out")
     process = PartialState(cpu=not torch.cuda.is_available())  # first: it picks the GPU
     model = load_model(options.model, None)
     kind = kind_of(model)
@@ -86,7 +90,7 @@ def run(options: argparse.Namespace) -> None:
                 model,
                 entrants[0],
                 base,
-                setup,
+                replace(setup, prompts=others),
                 options.out / SWEEP,
                 points=options.points,
                 seeds=options.seeds,

@@ -73,6 +73,7 @@ DIFFUSION = Kind(
         "steps": "num_inference_steps",
         "guidance_scale": "guidance_scale",
         "contrast": "contrast",
+        "prompt_guidance": "prompt_guidance",
     },
     software=("torch", "diffusers"),
 )

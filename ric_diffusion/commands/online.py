@@ -79,7 +79,7 @@ def run(options: argparse.Namespace) -> None:
         [
             what_counts(settings),
             adapter_digests(start),
-            [[r.file, *r.captions] for r in originals],
+            [[r.file, r.captions, r.scores] for r in originals],
             prompts,
             kind.digests(kind.model_of(backend)),
         ]
@@ -93,9 +93,10 @@ def run(options: argparse.Namespace) -> None:
         scorers=load_scorers(space),
         originals=originals,
     )
-    cost = run_rounds(backend, task, settings.online, out, key=key, resume=options.resume)
+    cost, space = run_rounds(backend, task, settings.online, out, key=key, resume=options.resume)
     backend.adapter = replace(
         backend.adapter,
+        space=space,
         training={**backend.adapter.training, "online": key, "rounds": settings.online.rounds},
     )
     backend.save(out / "adapter")

@@ -84,7 +84,7 @@ def run(options: argparse.Namespace) -> None:
         [
             what_counts(settings),
             space.to_dict(),
-            [[r.file, *r.captions] for r in records],
+            [[r.file, r.captions, r.scores] for r in records],
             *kind.digests(kind.model_of(backend)),
         ]
     )

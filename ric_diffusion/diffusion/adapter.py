@@ -25,7 +25,8 @@ from ric_diffusion.diffusion.lora_file import CONFIG_KEY, LORA_FILE
 
 @dataclass(frozen=True, kw_only=True)
 class Adapter(BaseAdapter):
-    """``sampling`` holds pipeline arguments (guidance_scale, num_inference_steps, contrast)."""
+    """``sampling`` holds pipeline arguments (guidance_scale, num_inference_steps, contrast,
+    prompt_guidance)."""
 
     def check_fit(self, unet: UNet2DConditionModel) -> None:
         """InputError if this U-Net cannot hear what the adapter says."""

@@ -87,7 +87,7 @@ class DiffusionConfig:
         if not self.timestep_shift > 0:
             raise ValueError(f"timestep_shift is {self.timestep_shift}; give a number above 0")
         stock = inspect.signature(StableDiffusionPipeline.__call__).parameters
-        accepted = [*stock, "contrast"]
+        accepted = [*stock, "contrast", "prompt_guidance"]
         accepted.remove("self")
         for key in self.sampling:
             if key not in accepted:

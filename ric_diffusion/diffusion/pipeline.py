@@ -148,6 +148,7 @@ class RiCMixin(AdapterMixin):
         negative_targets: Values | None = None,
         mapping: str | None = None,
         contrast: float = 0.0,
+        prompt_guidance: float | None = None,
         **kwargs: Any,
     ) -> Any:
         """The stock call, with rewards.
@@ -160,6 +161,9 @@ class RiCMixin(AdapterMixin):
             contrast: without negative_targets, the branch that guidance steers away from is asked
                 for so many times the opposite of the targets, within common values: rewards speak
                 up, at no extra cost.
+            prompt_guidance: how strongly guidance pulls towards the prompt, from 1 (not at all) to
+                guidance_scale, the default; towards the rewards it pulls with guidance_scale in any
+                case. The branch it steers away from then holds part of the prompt itself.
             Each may be one for all prompts or a list with one for each prompt.
 
         Returns RiCPipelineOutput, or the stock tuple with ``return_dict=False``.
@@ -172,6 +176,16 @@ class RiCMixin(AdapterMixin):
         negative = self.targets_for(count, targets=negative_targets, name="negative_targets")
         if not (isinstance(contrast, int | float) and 0 <= contrast < math.inf):
             raise InputError(f"contrast {contrast!r}: give a number from 0 up")
+        scale = arguments.get("guidance_scale", 7.5)
+        if prompt_guidance is None:
+            prompt_guidance = scale
+        elif not isinstance(prompt_guidance, int | float) or not 1 <= prompt_guidance <= scale:
+            raise InputError(
+                f"prompt_guidance {prompt_guidance!r}: give a number from 1 to guidance_scale, "
+                f"{scale}"
+            )
+        elif self.adapter is None:  # there is nothing else to be guided by
+            arguments["guidance_scale"] = prompt_guidance
         if self.adapter is not None:
             used = self._reachable(used, warn=targets is not None)
             negative = self._reachable(negative, warn=True)
@@ -179,7 +193,13 @@ class RiCMixin(AdapterMixin):
             against = [self.adapter.requests(t) for t in negative]
             if negative_targets is None and contrast:  # the opposite of what the model reads
                 against = [opposite(t, self.adapter.space, contrast) for t in requests]
-            self._put_context(arguments, requests, against, steered=negative_targets is not None)
+            self._put_context(
+                arguments,
+                requests,
+                against,
+                steered=negative_targets is not None,
+                prompt_guidance=prompt_guidance,
+            )
         output = super().__call__(**arguments)
         if not isinstance(output, StableDiffusionPipelineOutput):
             return output
@@ -211,35 +231,67 @@ class RiCMixin(AdapterMixin):
         negative: list[dict[str, float]],
         *,
         steered: bool,
+        prompt_guidance: float,
     ) -> None:
-        """Replace prompts, or add to prompt_embeds, in the arguments of the stock call."""
+        """Replace prompts, or add to prompt_embeds, in the arguments of the stock call.
+
+        With e(p, z) what the U-Net predicts from prompt p and targets z, guidance at the scale g is
+        e(q, y) + g·(e(p, z) - e(q, y)). Where q = p it is along the targets alone; the share s of p
+        in the context of q leaves about 1 + (g - 1)·(1 - s) of it to the prompt.
+        """
         assert self.adapter is not None
         scale = arguments.get("guidance_scale", 7.5)
         guided = scale > 1 and self.unet.config.time_cond_proj_dim is None
         if steered and not guided:
             raise InputError(f"negative_targets need guidance_scale above 1, not {scale}")
-        texts: dict[str, list[str]] = {}
-        branches = {"": targets, "negative_": negative} if guided else {"": targets}
-        for key, values in branches.items():
-            prompt = arguments.pop(f"{key}prompt", None)
-            embeds = arguments.get(f"{key}prompt_embeds")
-            if embeds is not None and prompt is None:
-                context = self.adapter.conditioner.context_of_states(embeds, values)
-                arguments[f"{key}prompt_embeds"] = context
-            elif embeds is None:
-                texts[key] = _as_list(prompt if prompt is not None else "", len(values), key)
-            else:
-                raise InputError(f"{key}prompt and {key}prompt_embeds: give one of them, not both")
-        if texts:  # both branches in one pass of the text encoder
+        count, share = len(targets), 0.0
+        given = {"": _given(arguments, "", count)}
+        branches = {"": (given[""], targets)}
+        if guided:
+            share = (scale - prompt_guidance) / (scale - 1)
+            branches["negative_"] = _given(arguments, "negative_", count), negative
+        if share:
+            branches["shared"] = given[""], negative
+        contexts = self._contexts(branches, arguments)
+        if share:
+            contexts["negative_"] = contexts["negative_"].lerp(contexts.pop("shared"), share)
+        arguments |= {f"{key}prompt_embeds": context for key, context in contexts.items()}
+
+    def _contexts(
+        self,
+        branches: Mapping[str, tuple[list[str] | torch.Tensor, list[dict[str, float]]]],
+        arguments: Mapping[str, Any],
+    ) -> dict[str, torch.Tensor]:
+        """Prompts or their states, and targets, N each -> contexts (N, T, D); all prompts go
+        through the text encoder in one pass."""
+        assert self.adapter is not None
+        contexts = {
+            key: self.adapter.conditioner.context_of_states(given, values)
+            for key, (given, values) in branches.items()
+            if isinstance(given, torch.Tensor)
+        }
+        if texts := {
+            k: (given, z) for k, (given, z) in branches.items() if isinstance(given, list)
+        }:
             scales = arguments.get("cross_attention_kwargs") or {}
-            contexts = self.encode_context(
-                [text for key in texts for text in texts[key]],
-                [values for key in texts for values in branches[key]],
+            encoded = self.encode_context(
+                [text for given, _ in texts.values() for text in given],
+                [values for _, several in texts.values() for values in several],
                 lora_scale=scales.get("scale"),
                 clip_skip=arguments.get("clip_skip"),
             )
-            for key, context in zip(texts, contexts.split(len(targets)), strict=True):
-                arguments[f"{key}prompt_embeds"] = context
+            contexts |= zip(texts, encoded.chunk(len(texts)), strict=True)
+        return contexts
+
+
+def _given(arguments: dict[str, Any], key: str, count: int) -> list[str] | torch.Tensor:
+    """The ``count`` prompts of a branch, taken out of the arguments, or their states."""
+    prompt, embeds = arguments.pop(f"{key}prompt", None), arguments.get(f"{key}prompt_embeds")
+    if embeds is None:
+        return _as_list(prompt if prompt is not None else "", count, key)
+    if prompt is not None:
+        raise InputError(f"{key}prompt and {key}prompt_embeds: give one of them, not both")
+    return embeds
 
 
 def _prompt_count(arguments: Mapping[str, Any]) -> int:

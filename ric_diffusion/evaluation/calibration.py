@@ -15,13 +15,15 @@ from ric_diffusion.rewards import Curve, RewardSpace
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """The curves of those rewards that rise with their sliders, drawn with ``seeds`` at ``cost``.
+    """The curves of those rewards that rise with their sliders, drawn from ``prompts`` with
+    ``seeds`` at ``cost``.
 
     A report with a calibration compares an adapter without it and with it: the outcomes at the two
     positions of ``pair``.
     """
 
     curves: Mapping[str, Curve]
+    prompts: Sequence[str]
     seeds: Sequence[int]
     cost: Cost
     pair: tuple[int, int] = (0, 1)

@@ -36,23 +36,34 @@ def model_of(metrics: Metrics, name: str) -> Mapping[str, Any] | None:
     return next((model for model in metrics["models"] if model["name"] == name), None)
 
 
-def beats(metrics: Metrics, name: str, least: float, *, apart: bool = False) -> Bar:
-    """How many times the hypervolume of the model ``name`` the first one covers.
-
-    ``apart``: more than ``least`` times, and the two can be told apart.
-    """
-    what = f"hypervolume, {metrics['models'][0]['name']} / {name}"
-    bar = f"> {least:g}, interval above 1" if apart else f"≥ {least:g}"
+def beats(metrics: Metrics, name: str, least: float) -> Bar:
+    """How many times the hypervolume of the model ``name`` the first one covers."""
+    what, bar = f"hypervolume, {metrics['models'][0]['name']} / {name}", f"≥ {least:g}"
     model = model_of(metrics, name)
     if model is None:
         return Bar(what=what, found=NOT_RUN, bar=bar, met=None)
     times = inverse(model["hypervolume_ratio"])
-    value, low = times["value"], times["low"]
-    if value is None or low is None:
-        met = False
-    else:
-        met = value > least and low > 1 if apart else value >= least
+    met = times["value"] is not None and times["value"] >= least
     return Bar(what=what, found=with_interval(times), bar=bar, met=met)
+
+
+def apart(metrics: Metrics, name: str) -> list[Bar]:
+    """Whether the first model's hypervolume can be told from that of ``name``: by the interval of
+    their ratio, and by their own intervals, most of whose width is the prompts that both share."""
+    first, model = metrics["models"][0], model_of(metrics, name)
+    pair = f"{first['name']} and {name}"
+    asked = [
+        (f"interval of the ratio, {pair}, paired", "above 1"),
+        (f"intervals of the hypervolume, {pair}", "apart"),
+    ]
+    if model is None:
+        return [Bar(what=what, found=NOT_RUN, bar=bar, met=None) for what, bar in asked]
+    low = inverse(model["hypervolume_ratio"])["low"]
+    own = [one["hypervolume"] for one in (first, model)]
+    found = [number(low), " and ".join(with_interval(one) for one in own)]
+    met = [low is not None and low > 1, own[0]["low"] > own[1]["high"]]
+    rows = zip(asked, found, met, strict=True)
+    return [Bar(what=what, found=text, bar=bar, met=ok) for (what, bar), text, ok in rows]
 
 
 def inverse(ratio: Figure) -> dict[str, float | None]:
@@ -71,7 +82,7 @@ def inverse(ratio: Figure) -> dict[str, float | None]:
 def cheaper(metrics: Metrics, name: str, most: float) -> Bar:
     """The forward passes of the first model's training as a share of those of ``name``."""
     first, other = metrics["models"][0], model_of(metrics, name)
-    what, bar = f"cost of training, {first['name']} / {name}", f"≤ {most:.2f}"
+    what, bar = f"forward passes of training, {first['name']} / {name}", f"≤ {most:.2f}"
     if other is None:
         return Bar(what=what, found=NOT_RUN, bar=bar, met=None)
     share = first["training_cost"]["forwards"] / other["training_cost"]["forwards"]
@@ -92,8 +103,11 @@ def near(metrics: Metrics, share: float) -> Bar:
 
 
 def calibration(metrics: Metrics, *, halved: float, most: float) -> list[Bar]:
-    """For each calibrated reward: the error of its slider, and how it compares to that without."""
+    """For each reward: the error of its slider, and how it compares to that without."""
     bars = []
+    for name in metrics["calibration"]["uncalibrated"]:
+        what = f"error of the {name} slider, calibrated, z"
+        bars.append(Bar(what=what, found="cannot be calibrated", bar=f"≤ {most:g}", met=False))
     for found in metrics["calibration"]["rewards"]:
         name = found["reward"]
         _, error = errors_of(metrics, name)
@@ -124,10 +138,13 @@ def control(metrics: Metrics, least: float) -> list[Bar]:
 
 
 def methods_table(metrics: Metrics) -> str:
-    """A row for each model: what it reaches, what its training cost, what a picture of it costs."""
+    """A row for each model: what it reaches, what its training cost, what a picture of it costs,
+    and what became of the rest, with the mean of each held-out scorer over the sweep."""
+    held_out = [scorer["name"] for scorer in metrics["held_out"]]
     header = ["method", "hypervolume", f"× {metrics['models'][0]['name']}",
-              "training, million forwards", "training, thousand scored", "a sample, forwards",
-              "a sample, scored", "diversity", "prompt kept", "near its front"]  # fmt: skip
+              "training, million forwards", "training, thousand scored", "training, minutes",
+              "a sample, forwards", "a sample, scored", "diversity", "prompt kept",
+              "near its front", *held_out]  # fmt: skip
     rows = [
         [
             model["name"],
@@ -135,15 +152,24 @@ def methods_table(metrics: Metrics) -> str:
             with_interval(model["hypervolume_ratio"]) if model["hypervolume_ratio"] else "1",
             number(model["training_cost"]["forwards"] / 1e6, 3),
             number(model["training_cost"]["scored"] / 1e3, 1),
+            number(model["training_cost"]["seconds"] / 60, 0),
             number(model["cost"]["forwards"] / model["samples"], 0),
             number(model["cost"]["scored"] / model["samples"], 0),
             with_interval(model["diversity"], 3),
             percent_with_interval(model["prompt_kept"]),
             f"{model['near_front']['count']} of {model['near_front']['of']}",
+            *(number(_mean_held_out(model, name)) for name in held_out),
         ]
         for model in metrics["models"]
     ]
     return markdown(header, rows)
+
+
+def _mean_held_out(model: Mapping[str, Any], name: str) -> float | None:
+    """Over the points of the sweep that have a value."""
+    values = [point["held_out"][name]["value"] for point in model["points"]]
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def bars_table(bars: Sequence[Bar]) -> str:

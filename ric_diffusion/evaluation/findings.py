@@ -42,7 +42,12 @@ def findings(metrics: Metrics) -> list[str]:
     told = models if len(models) <= TOLD else models[:1]
     found = [*_calibration(metrics), *(_volume(metrics, model) for model in models)]
     found += [_near(model) for model in told if model["near_front"]["of"] > 1]
-    found += [_control(model, sweep) for model in told for sweep in model["control"]]
+    calibrated = [one["reward"] for one in (metrics["calibration"] or {"rewards": []})["rewards"]]
+    found += [
+        _control(model, sweep, untold=sweep["reward"] not in calibrated)
+        for model in told
+        for sweep in model["control"]
+    ]
     found += [
         f"{model['name']}: a sample fits its own prompt better than another in "
         f"{percent_with_interval(model['prompt_kept'])} of comparisons."
@@ -116,16 +121,16 @@ def _near(model: Mapping[str, Any]) -> str:
     )
 
 
-def _control(model: Mapping[str, Any], sweep: Mapping[str, Any]) -> str:
+def _control(model: Mapping[str, Any], sweep: Mapping[str, Any], *, untold: bool) -> str:
+    """``untold``: its error is not said elsewhere, with a calibration's."""
     low, high = (number(end, sign=True) for end in sweep["reached"])
     asked = [number(end, sign=True) for end in (sweep["requested"][0], sweep["requested"][-1])]
     sentence = (
         f"{model['name']}, asked for {sweep['reward']} from {asked[0]} to {asked[1]} z, gives "
         f"{low} to {high} z on average"
     )
-    # With a calibration, errors count over another range, and are told about above.
-    if sweep["error"]["value"] is not None and sweep["reach"] is None:
-        sentence += f", and misses by {with_interval(sweep['error'])} z inside that range"
+    if untold and sweep["error"]["value"] is not None:
+        sentence += f", and misses by {with_interval(sweep['error'])} z inside what can be reached"
     return f"{sentence}; {percent(sweep['saturation']['value'])} of the slider lies outside it."
 
 

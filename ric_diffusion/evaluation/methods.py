@@ -1,4 +1,4 @@
-"""Methods: whatever answers a preference with samples, and the sweep that compares them."""
+"""Methods: whatever answers a preference with samples."""
 
 from __future__ import annotations
 
@@ -7,11 +7,8 @@ from itertools import groupby
 from typing import Any, Protocol
 
 import numpy as np
-from tqdm.auto import tqdm
 
-from ric_diffusion.backend import Sampler
-from ric_diffusion.evaluation.scoring import scores_of
-from ric_diffusion.rewards import RewardSpace, to_targets
+from ric_diffusion.rewards import RewardSpace
 
 
 class Method(Protocol):
@@ -23,21 +20,6 @@ class Method(Protocol):
         self, preference: Mapping[str, float], prompts: Sequence[str], seeds: Sequence[int]
     ) -> list[Any]:
         """One sample per prompt, each from its own seed, all for the same preference."""
-
-
-class RewardsInContext:
-    """Ours: the preference becomes targets, and the model reads them."""
-
-    def __init__(
-        self, sampler: Sampler, space: RewardSpace, mapping: str, *, name: str = "ric"
-    ) -> None:
-        self.sampler, self.space, self.mapping, self.name = sampler, space, mapping, name
-
-    def draw(
-        self, preference: Mapping[str, float], prompts: Sequence[str], seeds: Sequence[int]
-    ) -> list[Any]:
-        targets = to_targets(preference, self.space, self.mapping)
-        return self.sampler.sample(prompts, [targets] * len(prompts), seeds)
 
 
 def weights_of(preference: Mapping[str, float], space: RewardSpace) -> np.ndarray:
@@ -62,33 +44,3 @@ def by_preference(
         return samples
 
     return draw
-
-
-def sweep(
-    method: Method,
-    space: RewardSpace,
-    preferences: Sequence[Mapping[str, float]],
-    prompts: Sequence[str],
-    seeds: Sequence[int],
-    scorers: Sequence[Any],
-    *,
-    batch_size: int = 32,
-) -> np.ndarray:
-    """z obtained for P preferences x Q prompts x S seeds and the n rewards: (P, Q, S, n).
-
-    Every sample counts as it is scored; ``evaluate`` with ``by_preference`` also looks for faults,
-    keeps the samples and resumes.
-    """
-    cells = [(prompt, seed) for prompt in prompts for seed in seeds]
-    texts, numbers = zip(*cells, strict=True)
-    scores = []
-    with tqdm(total=len(preferences) * len(cells), desc=method.name, unit="sample") as bar:
-        for preference in preferences:
-            samples: list[Any] = []
-            for start in range(0, len(cells), batch_size):
-                some = slice(start, start + batch_size)
-                samples += method.draw(preference, texts[some], numbers[some])
-                bar.update(len(texts[some]))
-            scores.append(scores_of(samples, texts, scorers))
-    z = space.normalize(np.concatenate(scores))
-    return z.reshape(len(preferences), len(prompts), len(seeds), -1)

@@ -124,20 +124,21 @@ def reached_range(means: Array) -> Ends:
     return (float(known.min()), float(known.max())) if len(known) else (np.nan, np.nan)
 
 
-def control_error(requested: Array, means: Array, reach: Ends | None = None) -> float:
-    """Mean of |mean obtained - requested| over the requests (P,) inside ``reach``, by default the
-    reached range, in z; NaN if none lies there.
+def control_error(requested: Array, means: Array, reach: Ends) -> float:
+    """Mean of |mean obtained - requested| over the requests (P,) inside ``reach``, in z; NaN if
+    none lies there.
 
-    Models are compared by one ``reach``: one that obtains little is else judged by few requests.
+    Models are compared by one ``reach``: one that obtains little would else be judged by few
+    requests.
     """
-    low, high = reach or reached_range(means)
+    low, high = reach
     inside = (requested >= low) & (requested <= high) & np.isfinite(means)
     return float(np.abs(means - requested)[inside].mean()) if inside.any() else np.nan
 
 
-def sample_error(requested: Array, z: Array, reach: Ends | None = None) -> float:
+def sample_error(requested: Array, z: Array, reach: Ends) -> float:
     """The same of single samples, z (P, Q, S), whose scatter no calibration takes away."""
-    low, high = reach or reached_range(means_of(z[..., None])[:, 0])
+    low, high = reach
     inside = (requested >= low) & (requested <= high)
     distances = np.abs(z - requested[:, None, None])[inside]
     known = distances[np.isfinite(distances)]

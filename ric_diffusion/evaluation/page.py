@@ -171,8 +171,8 @@ def _method(metrics: Metrics) -> list[str]:
                       f"{boot['draws']} draws, seed {boot['seed']}; ratios are paired"),
         ("On or near the front", "no other point of the model is better in every reward by more "
                                  "than 2 % of that reward's range over the sweep"),
-        ("Error", "mean of |mean obtained − requested| over the requests inside the reached range; "
-                  "of a sample: the same for single samples"),
+        ("Error", "mean of |mean obtained − requested| over the requests inside the range that the "
+                  "models of this page reach; of a sample: the same for single samples"),
         *_calibration(metrics),
         ("Saturation", "share of the requested range outside the reached one"),
         ("Prompt kept", "how often the model without adapter explains a sample better by its own "
@@ -200,10 +200,13 @@ def _calibration(metrics: Metrics) -> list[tuple[str, str]]:
     if calibration is None:
         return []
     seeds = ", ".join(map(str, calibration["seeds"]))
+    prompts = _count(len(calibration["prompts"]), "prompt")
+    if not set(calibration["prompts"]) & set(metrics["prompts"]):
+        prompts += " that the report does not use"
     reached = [f"{one['reward']} {_range(one['reach'])} z" for one in calibration["rewards"]]
     return [
         ("Calibration", "isotonic regression through the means of each reward moved alone, on "
-                        f"seeds that the report does not use ({seeds}), for "
+                        f"{prompts}, and seeds that it does not use ({seeds}), for "
                         f"{_thousands(calibration['cost']['forwards'])} forward passes"),
         ("Error, calibrated", "for all models over the same requests, those inside what can be "
                               f"reached: {'; '.join(reached) or 'nothing'}"),

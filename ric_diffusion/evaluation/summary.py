@@ -36,7 +36,8 @@ def summarise(
     """
     space = setup.space
     curves = calibration.curves if calibration else {}
-    reach = {name: curve.reach for name, curve in curves.items()}
+    reach = {name: _common_reach(outcomes, name, space) for name in space.names}
+    reach |= {name: curve.reach for name, curve in curves.items()}
     models = []
     for outcome in tqdm(outcomes, desc="intervals", unit="model"):
         folder = folder_of(out, outcome.name)
@@ -76,6 +77,7 @@ def _calibration(
     pair = [outcomes[i] for i in calibration.pair] if calibration.curves else []
     return {
         "models": [outcome.name for outcome in pair],
+        "prompts": list(calibration.prompts),
         "seeds": list(calibration.seeds),
         "cost": calibration.cost.to_dict(),
         "rewards": [
@@ -112,6 +114,13 @@ def z_of(outcome: Outcome, space: RewardSpace) -> Array:
 def preference_z(outcome: Outcome, space: RewardSpace) -> Array:
     """z of the preference sweep alone."""
     return z_of(outcome, space)[: len(outcome.diversity)]
+
+
+def _common_reach(outcomes: Sequence[Outcome], name: str, space: RewardSpace) -> metrics.Ends:
+    """From the lowest to the highest mean that any of the models obtains with this slider: errors
+    over what each reaches itself would favour those that reach little. NaN without sliders."""
+    means = [means_of(alone(one, name, space)[1][..., None])[:, 0] for one in outcomes]
+    return metrics.reached_range(np.concatenate(means))
 
 
 def in_space(value: float, name: str, own: RewardSpace, space: RewardSpace) -> float:
@@ -153,7 +162,7 @@ def _model(
         "near_front": {"count": int(near.sum()), "of": len(near)},
         "points": _points(outcome, z, setup, folder.relative_to(out)),
         "control": [
-            _control(*alone(outcome, name, space), name, reach.get(name))
+            _control(*alone(outcome, name, space), name, reach[name])
             for name in space.names
             if any(point.along == name for point in outcome.points)
         ],
@@ -198,10 +207,10 @@ def _points(outcome: Outcome, z: Array, setup: Setup, folder: Path) -> list[dict
     ]
 
 
-def _control(requested: Array, z: Array, name: str, reach: metrics.Ends | None) -> dict[str, Any]:
+def _control(requested: Array, z: Array, name: str, reach: metrics.Ends) -> dict[str, Any]:
     """One reward moved alone: requested (P,) against obtained (P, Q, S).
 
-    ``reach``: where calibration found that requests can be had; they are what errors count over.
+    ``reach``: where requests can be had; they are what errors count over.
     """
     grid = z[..., None]
 
@@ -221,7 +230,7 @@ def _control(requested: Array, z: Array, name: str, reach: metrics.Ends | None) 
         "requested": requested.tolist(),
         "obtained": [_figures(obtained, p, 0) for p in range(len(requested))],
         "reached": [_finite(end) for end in metrics.reached_range(means_of(grid)[:, 0])],
-        "reach": None if reach is None else list(reach),
+        "reach": [_finite(end) for end in reach],
         "error": _figures(interval(grid, error)),
         "sample_error": _figures(interval(grid, sample_error)),
         "saturation": _figures(interval(grid, saturation)),

@@ -199,6 +199,12 @@ class RewardSpace:
             raise InputError(f"{name}: quantile level must lie in [0, 1], not {q!r}")
         return float(np.interp(100 * q, PERCENTILES, self.quantiles[self._index(name)]))
 
+    def reaching(self, z: Array) -> Self:
+        """The same rewards and statistics, with a front that also holds what these samples reach,
+        z (N, n): a model can do better than its training data."""
+        front = np.concatenate([np.array(self.front), fit_front(z, self.lows, self.highs)])
+        return replace(self, front=_rows(front[nondominated(front)]))
+
     def subset(self, names: Iterable[str]) -> Self:
         """The space of these rewards alone, in the order given."""
         columns = [self._index(name) for name in names]

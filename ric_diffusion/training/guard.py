@@ -12,7 +12,7 @@ import numpy as np
 
 from ric_diffusion.backend import Backend
 from ric_diffusion.cost import Meter
-from ric_diffusion.errors import InputError
+from ric_diffusion.errors import CollapseError
 from ric_diffusion.files import write_json
 
 SEEDS = 4  # to a prompt
@@ -91,14 +91,17 @@ class Guard:
             "prompt": float(self.backend.prompt_kept(prompts, samples).mean()),
         }
 
-    def check(self, number: int) -> dict[str, Any]:
-        """The figures after round ``number``; InputError if too little is left of them."""
-        now = self.measure()
+    def check(self, number: int, path: Path) -> dict[str, Any]:
+        """The figures after round ``number``, measured unless ``path`` holds them; CollapseError if
+        too little is left of them."""
+        if not path.exists():
+            write_json(path, self.measure())
+        now: dict[str, Any] = json.loads(path.read_text())
         for name in ("diversity", "prompt"):
             least = getattr(self.config, name) * self.start[name]
             if now[name] < least:
                 before = f"round {number - 1}" if number > 1 else "the start"
-                raise InputError(
+                raise CollapseError(
                     f"round {number}: {name} fell to {now[name]:.3f} from {self.start[name]:.3f}, "
                     f"below {least:.3f}; stopped, the adapter of {before} is the last good one "
                     "(lower loop.learning_rate or loop.steps, or raise originals)"

@@ -1,5 +1,8 @@
 """Online rounds: draw targets near the front, sample, score, select, fine-tune; again.
 
+What a round's samples reach becomes part of the front, for the targets of later rounds and for the
+preferences of the adapter that is left; what z means never changes.
+
 RiC's online stage (arXiv 2402.10207, section 3.2) against the backend protocol, so for pictures
 and text alike. Every round is a folder:
 
@@ -9,6 +12,7 @@ scores.jsonl   a line per batch: scores, what is wrong with a sample, cost so fa
 kept.json      for each sample "kept" or why not, and the original records chosen beside them
 train/         the fine-tuning and its checkpoints
 adapter/       what the round leaves behind
+guard.json     what it left of diversity and prompts
 round.json     the round in numbers; written last
 
 Killed anywhere, a run does again at most the batch or the steps it was in.
@@ -18,7 +22,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,6 +40,7 @@ from ric_diffusion.rewards.selection import SELECTIONS
 from ric_diffusion.training.guard import Guard, GuardConfig
 from ric_diffusion.training.loop import LoopConfig, fit
 
+ORIGINALS = 1  # a stream of random numbers beside that of the wishes
 OUT_OF_RANGE = 6.0  # z; no reward encoder reads further, and no honest sample lies there
 
 
@@ -73,7 +78,7 @@ class OnlineConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What the rounds work with: ``space`` and ``mapping`` are the adapter's and stay as they are;
+    """What the rounds work with: ``space`` and ``mapping`` are the adapter's at the start;
     ``originals`` are labelled records with absolute file names."""
 
     space: RewardSpace
@@ -85,28 +90,32 @@ class Task:
 
 def run_rounds(
     backend: Backend, task: Task, config: OnlineConfig, out: Path, *, key: str, resume: bool
-) -> Cost:
-    """Run the rounds that ``out`` lacks; returns what all of them cost. ``key`` names the run.
+) -> tuple[Cost, RewardSpace]:
+    """Run the rounds that ``out`` lacks; returns what all of them cost, and the space with the
+    front they have reached. ``key`` names the run.
 
-    Raises InputError when the guard finds that diversity or prompts have collapsed.
+    Raises CollapseError when the guard finds that diversity or prompts have collapsed.
     """
     guard = Guard(config.guard, backend, task.prompts, out / "start.json", seed=config.seed)
     total = Cost.from_dict(guard.start["cost"])
     for number in range(1, config.rounds + 1):
         folder = out / f"round-{number}"
         if (folder / "round.json").exists():
-            total += Cost.from_dict(json.loads((folder / "round.json").read_text())["cost"])
+            story = json.loads((folder / "round.json").read_text())
+            total += Cost.from_dict(story["cost"])
+            task = replace(task, space=replace(task.space, front=story["front"]))
             if not (out / f"round-{number + 1}" / "round.json").exists():
                 backend.load(folder / "adapter")
             continue
         folder.mkdir(parents=True, exist_ok=True)
         story = run_round(backend, task, config, folder, number=number, key=key, resume=resume)
-        story["guard"] = guard.check(number)
+        story["guard"] = guard.check(number, folder / "guard.json")
         cost = Cost.from_dict(story["cost"]) + Cost.from_dict(story["guard"]["cost"])
         story["cost"] = cost.to_dict()
         write_json(folder / "round.json", story)
+        task = replace(task, space=replace(task.space, front=story["front"]))
         total += cost
-    return total
+    return total, task.space
 
 
 def run_round(
@@ -122,7 +131,7 @@ def run_round(
     """One round, from what it asks to its adapter; returns round.json."""
     wishes = drawn(task, config, folder, number)
     rows, cost = sampled(backend, task, config, folder, wishes)
-    kept, chosen = selected(task, config, folder, wishes, rows)
+    kept, chosen = selected(task, config, folder, rows, number)
     records = [
         *(_record(folder, wishes[i], rows[i], task.space, backend.suffix, i) for i in kept),
         *(task.originals[i] for i in chosen),
@@ -137,7 +146,7 @@ def run_round(
         fit(
             backend,
             len(records),
-            config.loop,
+            replace(config.loop, seed=config.loop.seed + number - 1),  # other noise in each round
             folder / "train",
             digest=digest([key, number]),
             resume=resume,
@@ -151,6 +160,7 @@ def run_round(
         "kept": len(kept),
         "originals": len(chosen),
         "mean z": dict(zip(task.space.names, usable.mean(axis=0).tolist(), strict=True)),
+        "front": [list(point) for point in task.space.reaching(usable).front],
         "sampling cost": cost.to_dict(),
         "training cost": meter.read().to_dict(),
         "cost": (cost + meter.read()).to_dict(),
@@ -257,10 +267,11 @@ def selected(
     task: Task,
     config: OnlineConfig,
     folder: Path,
-    wishes: Sequence[Mapping[str, Any]],
     rows: Sequence[Mapping[str, Any]],
+    number: int,
 ) -> tuple[list[int], list[int]]:
-    """The samples worth training on and the originals to mix in, both by index."""
+    """The samples worth training on and the originals to mix in, both by index; of the latter no
+    more than are selected themselves."""
     names = task.space.names
     scores = [[record.scores[name] for name in names] for record in task.originals]
     reference = task.space.normalize(np.reshape(scores, (-1, len(names))))
@@ -270,7 +281,7 @@ def selected(
     kept = usable[select(z, reference, config.share)].tolist()
     good = select(reference, reference, config.share)
     wanted = round(len(kept) * config.originals / (1 - config.originals))
-    rng = np.random.default_rng([config.seed, 0, len(rows)])
+    rng = np.random.default_rng([config.seed, number, ORIGINALS])
     chosen = sorted(rng.permutation(good)[:wanted].tolist())
     verdicts = [row["fault"] or "not selected" for row in rows]
     for i in kept:

@@ -160,6 +160,32 @@ def test_contrast_asks_the_other_branch_for_the_opposite(ready, draw):
     assert far(draw(ready, preference=preference, contrast=1.0), draw(ready, preference=preference))
 
 
+def test_guidance_can_pull_towards_the_rewards_alone(ready, draw):
+    both = {"targets": ONE, "negative_targets": OTHER, "guidance_scale": 4.0}
+    alone = draw(ready, **both, prompt_guidance=1)
+    assert torch.equal(alone, draw(ready, **both, negative_prompt="red apple"))
+    assert torch.equal(draw(ready, **both, prompt_guidance=4.0), draw(ready, **both))
+    between = draw(ready, **both, prompt_guidance=2.5)
+    assert far(between, alone) and far(between, draw(ready, **both))
+    contrasted = {"targets": ONE, "contrast": 1.0, "guidance_scale": 4.0}
+    assert far(draw(ready, **contrasted, prompt_guidance=1), draw(ready, **contrasted))
+    unguided = {"targets": ONE, "guidance_scale": 1.0}
+    assert torch.equal(draw(ready, **unguided, prompt_guidance=1), draw(ready, **unguided))
+
+
+def test_without_an_adapter_there_is_only_the_prompt_to_be_guided_by(pipe, stock, draw):
+    both = {"guidance_scale": 4.0, "prompt_guidance": 2.5}
+    assert torch.equal(draw(pipe, **both), draw(stock, guidance_scale=2.5))
+
+
+def test_states_are_shared_as_prompts_are(pipes, draw):
+    ready = pipes["embedding"]
+    states = ready.encode_prompt(["red apple", ""], "cpu", 1, False)[0].detach()
+    given = {"targets": ONE, "contrast": 1.0, "guidance_scale": 4.0, "prompt_guidance": 2.0}
+    embeds = {"prompt_embeds": states[:1], "negative_prompt_embeds": states[1:]}
+    assert not far(draw(ready, None, **given, **embeds), draw(ready, **given))
+
+
 def test_without_guidance_there_is_no_negative_branch(ready, draw):
     for scale in (1.0, 0.0):
         with pytest.raises(InputError, match=f"guidance_scale above 1, not {scale}"):
@@ -189,6 +215,9 @@ BAD = [
     ({"targets": ONE, "contrast": -1.0}, r"^contrast -1\.0: give a number from 0"),
     ({"targets": ONE, "contrast": float("nan")}, "^contrast nan: give a number"),
     ({"targets": ONE, "contrast": "strong"}, "^contrast 'strong': give a number"),
+    ({"targets": ONE, "prompt_guidance": 0.5}, r"^prompt_guidance 0\.5: give a number from 1 to"),
+    ({"targets": ONE, "prompt_guidance": 9}, r"^prompt_guidance 9: .* to guidance_scale, 7\.5"),
+    ({"targets": ONE, "prompt_guidance": float("nan")}, "^prompt_guidance nan: give a number"),
     ({"preference": {"colorfulness": -1.0}}, "0 or above"),
     ({"preference": {}}, "no weights given"),
     ({"preference": {"colorfulness": 0}}, "every weight is 0"),

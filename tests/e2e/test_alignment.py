@@ -22,13 +22,15 @@ from support.processes import HOME
 SCRIPT = HOME / "scripts" / "benchmark_alignment.py"
 EVERYTHING = ["text", "selection", "mappings", "base", "best-of", "sft", "soup", "ddpo"]
 STEPS, PROMPTS, SEEDS, POINTS = 4, 2, 2, 3
+SAMPLING = {"guidance_scale": 4.0, "prompt_guidance": 2.0, "num_inference_steps": STEPS}
+CALIBRATION = 1  # prompts, under a seed of their own
 METHODS = [
     "RiC online",
     "RiC online, not calibrated",
-    "RiC online, quantile",
+    "RiC online, quantile, not calibrated",
     "RiC offline",
     "RiC offline, not calibrated",
-    "RiC offline, words",
+    "RiC offline, words, not calibrated",
     "RiC online, mapping linear",
     "RiC online, mapping l2",
     "RiC online, mapping linf",
@@ -39,6 +41,7 @@ METHODS = [
     "SFT",
     "rewarded soup",
     "DDPO",
+    "rewarded soup of DDPO",
 ]
 
 
@@ -73,14 +76,13 @@ def config(root, tiny, tmp_path_factory):
         "sampling": {"guidance_scale": 3.0, "num_inference_steps": STEPS},
     }
     fast = {"steps": 3, "batch_size": 4, "learning_rate": 0.01}
+    longer = fast | {"steps": 30, "validate_every": 1}  # the benchmark says how long
     guard = {"samples": 8, "diversity": 0.0, "prompt": 0.0}
     # Noise reaches no quantile of the data but the lowest.
     rounds = {"rounds": 1, "samples": 8, "batch_size": 4, "share": 1.0, "guard": guard}
     for mode in ("embedding", "text"):
-        own = {"diffusion": {"mode": mode, **diffusion}, "loop": fast | {"validate_every": 1}}
+        own = {"diffusion": {"mode": mode, **diffusion}, "loop": longer}
         tiny.write_config(folder / f"{mode}.yaml", tiny.config(root, mode, **own))
-    prompts = folder / "prompts.txt"
-    prompts.write_text("red apple\ncat face\n")
     online = {"model": "elsewhere", "data": "elsewhere", "adapter": "elsewhere"}
     tiny.write_config(folder / "online.yaml", online | {"online": rounds | {"loop": fast}})
 
@@ -94,13 +96,18 @@ def config(root, tiny, tmp_path_factory):
             "offline": str(folder / "embedding.yaml"),
             "text": str(folder / "text.yaml"),
             "online": str(folder / "online.yaml"),
-            "sft": {"share": 0.5, "loop": fast},
+            "steps": 3,
+            "sft_share": 0.5,
             "soup_share": 0.3,
+            "sampling": SAMPLING,
+            "guidance_scale": 2.5,
             "best_of": 4,
             "ddpo": ddpo,
-            "ddpo_preferences": [{first: 1.0}, {first: 0.5, last: 0.5}],
-            "prompts": str(prompts),
+            "ddpo_preferences": [{first: 1.0}, {first: 0.5, last: 0.5}, {last: 1.0}],
+            "ddpo_prompts": 1,
+            "prompts": PROMPTS,
             "seeds": SEEDS,
+            "calibration_prompts": CALIBRATION,
             "calibration_seeds": 1,
             "points": POINTS,
         }
@@ -122,9 +129,10 @@ def first_number(text):
     return float(text.split()[0].replace("−", "-"))
 
 
-def test_everything_once(benchmark, config, root, tmp_path, monkeypatch):
+def test_everything_once(benchmark, config, root, tiny, tmp_path, monkeypatch):
     out = tmp_path / "alignment"
-    code, said, err = benchmark("--config", config(root / "labelled"), "--out", out)
+    given = config(root / "labelled", held_out=["brightness"])
+    code, said, err = benchmark("--config", given, "--out", out)
     assert code == 0, err
     assert said.splitlines()[-1] == str(out / "table.md")
 
@@ -133,16 +141,16 @@ def test_everything_once(benchmark, config, root, tmp_path, monkeypatch):
     assert list(models) == METHODS
     spent = {name: model["training_cost"] for name, model in models.items()}
     trained, labels = 3 * 4 * 3, 14 * 2  # steps, batch, forward and backward; pictures, rewards
-    moved = 2 * POINTS * PROMPTS  # by a calibration, which moves two rewards
-    for name in ("RiC offline, not calibrated", "SFT"):
+    moved = 2 * POINTS * CALIBRATION  # by a calibration, which moves two rewards
+    for name in ("RiC offline, not calibrated", "RiC offline, words, not calibrated", "SFT"):
         assert spent[name] | {"seconds": 0} == {"forwards": trained, "scored": labels, "seconds": 0}
-    for name in ("RiC offline", "RiC offline, words"):
-        assert spent[name]["forwards"] == trained + moved * 2 * STEPS
-        assert spent[name]["scored"] == labels + moved * 2
+    assert spent["RiC offline"]["forwards"] == trained + moved * 2 * STEPS
+    assert spent["RiC offline"]["scored"] == labels + moved * 2
     assert spent["rewarded soup"]["forwards"] == 2 * trained
-    # drawing, then learning from all steps but the last, for each of 2 iterations and 2 runs
-    assert spent["DDPO"]["forwards"] == 2 * 2 * 4 * 2 * (STEPS + 3 * (STEPS - 1))
-    assert spent["DDPO"]["scored"] == 2 * 2 * 4 * 2
+    # drawing, then learning from all steps but the last, for each of 2 iterations and 3 runs
+    assert spent["DDPO"]["forwards"] == 3 * 2 * 4 * 2 * (STEPS + 3 * (STEPS - 1))
+    assert spent["DDPO"]["scored"] == 3 * 2 * 4 * 2
+    assert 3 * spent["rewarded soup of DDPO"]["forwards"] == 2 * spent["DDPO"]["forwards"]
     online = spent["RiC online"]
     assert online["forwards"] > 2 * trained + (8 + moved) * 2 * STEPS
     assert online["scored"] == labels + 8 * 2 + moved * 2
@@ -154,7 +162,7 @@ def test_everything_once(benchmark, config, root, tmp_path, monkeypatch):
     points = {name: len(model["points"]) for name, model in models.items()}
     assert {name for name, count in points.items() if count == 1} == {"base model", "SFT"}
     swept = {name for name, model in models.items() if model["control"]}  # each reward alone
-    assert swept == set(METHODS[:6])
+    assert swept == set(METHODS[:2])
     asked = [
         [point["targets"] for point in models[name]["points"]]
         for name in ("RiC online", "RiC online, mapping linear")
@@ -168,13 +176,13 @@ def test_everything_once(benchmark, config, root, tmp_path, monkeypatch):
         assert first_number(row["a sample, forwards"]) >= 2 * STEPS
     curved = [found["reward"] for found in metrics["calibration"]["rewards"]]
     assert metrics["calibration"]["models"] == METHODS[1::-1] and curved
-    assert len(bars) == 7 + 2 * len(curved)
+    assert len(bars) == 9 + 2 + len(curved)  # one less for a reward that cannot be calibrated
     assert {row[""] for row in bars.values()} <= {"met", "missed"}
-    share = bars["cost of training, RiC online / DDPO"]
+    share = bars["forward passes of training, RiC online / DDPO"]
     assert first_number(share["value"]) == pytest.approx(
         online["forwards"] / spent["DDPO"]["forwards"], abs=1e-3
     )
-    for name in ("cost.png", "front.png"):
+    for name in ("cost.png", "front.png", "ddpo.png"):
         with Image.open(out / name) as image:
             image.load()
             assert image.width >= 800
@@ -182,11 +190,31 @@ def test_everything_once(benchmark, config, root, tmp_path, monkeypatch):
 
     names = ("offline", "text", "online", "online-other", "sft")
     used = {name: yaml.safe_load((out / f"{name}.yaml").read_text()) for name in names}
+    for name in ("offline", "text", "sft"):
+        assert used[name]["loop"]["steps"] == 3
     ddpo = yaml.safe_load((out / "ddpo-1.yaml").read_text())["ddpo"]
     loras = [ddpo["lora"], *(settings["diffusion"]["lora"] for settings in used.values())]
     assert all(lora == loras[0] for lora in loras) and loras[0]["rank"] == 4
     selections = [used[name]["online"]["selection"] for name in ("online", "online-other")]
     assert selections == ["fronts", "quantile"]
+
+    # No prompt of the comparison was calibrated, drawn by an online round or optimised for.
+    training = (out / "prompts.txt").read_text().splitlines()
+    ddpo_prompts = yaml.safe_load((out / "ddpo-1.yaml").read_text())["prompts"]
+    assert len(ddpo_prompts) == 1 and set(ddpo_prompts) <= set(training)
+    wishes = json.loads((out / "online" / "round-1" / "drawn.json").read_text())
+    assert {wish["prompt"] for wish in wishes} <= set(training)
+    apart = [*metrics["prompts"], *metrics["calibration"]["prompts"], *training]
+    assert sorted(apart) == sorted(tiny.NAMES)
+
+    # DDPO draws as it was trained, and all are scored by what none was trained on.
+    sampling = {name: model["about"]["sampling"] for name, model in models.items()}
+    plain = {"num_inference_steps": STEPS, "guidance_scale": 2.5}
+    assert sampling["RiC online"] == SAMPLING
+    assert sampling["SFT"] == sampling["base model"] == sampling["rewarded soup"] == plain
+    assert sampling["DDPO"] == sampling["rewarded soup of DDPO"] == plain | {"eta": 1.0}
+    assert yaml.safe_load((out / "ddpo-1.yaml").read_text())["ddpo"]["guidance_scale"] == 2.5
+    assert all(0 < float(row["brightness"]) < 100 for row in methods.values())
 
     # Again: nothing is drawn, nothing trained, and a part can be left out of the table.
     def refuse(*given):
@@ -195,20 +223,20 @@ def test_everything_once(benchmark, config, root, tmp_path, monkeypatch):
     monkeypatch.setattr(DiffusionSampler, "sample", refuse)
     monkeypatch.setattr(loop, "update", refuse)
     before = (out / "table.md").read_bytes()
-    again = ["--config", config(root / "labelled"), "--out", out]
+    again = ["--config", given, "--out", out]
     assert benchmark(*again)[0] == 0
     assert (out / "table.md").read_bytes() == before
     assert benchmark(*again, "--skip", "ddpo", "mappings")[0] == 0
     methods, bars = tables_of(out)
-    assert len(methods) == len(METHODS) - 5
+    assert len(methods) == len(METHODS) - 6
     assert bars["hypervolume, RiC online / DDPO"]["value"] == "not run"
 
     # Other settings are not mixed with these.
-    other = config(root / "labelled", soup_share=0.5)
+    other = config(root / "labelled", soup_share=0.5, held_out=["brightness"])
     code, _, err = benchmark("--config", other, "--out", out)
     assert code == 2 and "soup-compressibility.yaml: begun with other settings or data" in err
     assert err.strip().splitlines()[-1].startswith("benchmark_alignment.py: ")
-    other = config(root / "labelled", seeds=1)
+    other = config(root / "labelled", seeds=1, held_out=["brightness"])
     code, _, err = benchmark("--config", other, "--out", out, "--skip", *EVERYTHING)
     assert code == 2 and "holds an evaluation with other seeds" in err
 
@@ -236,6 +264,8 @@ def test_own_configs_differ_in_their_mode_alone(benchmark, name):
     runs = import_module("alignment_runs")
     config = configs.load_yaml(SCRIPT.parent / "configs" / f"{name}.yaml", runs.Alignment)
     assert len(config.ddpo_preferences) == 5 and config.points == 11
+    least = config.ddpo.least * config.ddpo_prompts  # rewards, before each prompt has its own usual
+    assert config.ddpo.iterations * config.ddpo.batch_size > 4 * least
     offline, text = (
         configs.load_yaml(HOME / file, TrainConfig) for file in (config.offline, config.text)
     )
@@ -243,7 +273,6 @@ def test_own_configs_differ_in_their_mode_alone(benchmark, name):
     assert offline.data == config.data
     for run in (text, online):
         assert replace(run.diffusion, mode=offline.diffusion.mode) == offline.diffusion
-    assert config.sft.loop.steps == offline.loop.steps == text.loop.steps
 
 
 @pytest.mark.parametrize(
@@ -252,7 +281,9 @@ def test_own_configs_differ_in_their_mode_alone(benchmark, name):
         ({"ddpo_preferences": [{"beauty": 1.0}]}, "unknown reward 'beauty'"),
         ({"best_of": 3}, "best_of is 3; give a divisor of 4"),
         ({"best_of": 0}, "best_of is 0; give 1 or more"),
-        ({"sft_share": 0.1}, "sft_share: unknown field"),
+        ({"sft_shares": 0.1}, "sft_shares: unknown field"),
+        ({"prompts": 3}, "ddpo_prompts are 5, the data has 4 names; ask for fewer"),
+        ({"held_out": ["colorfulness"]}, "held_out: colorfulness is a reward of"),
         ({"offline": "gone.yaml"}, "gone.yaml: cannot be read"),
     ],
 )

@@ -30,7 +30,7 @@ def calibration_of(*names, gain=GAIN):
     found = curves_of(sweep(gain), SETUP.space)
     curves = {name: curve for name, curve in found.items() if name in names}
     cost = Cost(forwards=1234, scored=0, seconds=3.0)
-    return Calibration(curves=curves, seeds=[7, 8], cost=cost)
+    return Calibration(curves=curves, prompts=["a crow"], seeds=[7, 8], cost=cost)
 
 
 def with_calibration(calibration, **model):
@@ -134,11 +134,19 @@ def test_the_bars_of_a_calibration(pair):
     assert metrics["calibration"]["models"] == ["model", "calibrated"]
     without, after = (controls(metrics)[i]["error"]["value"] for i in pair)
     assert after < without
-    error, ratio = comparison.calibration(metrics, halved=0.5, most=after * 0.99)
+    _, error, ratio = comparison.calibration(metrics, halved=0.5, most=after * 0.99)
     assert FIRST in error.what and error.found.startswith(f"{after:.2f} (") and not error.met
     assert ratio.found.startswith(f"{after / without:.2f} (") and ratio.met
-    error, ratio = comparison.calibration(metrics, halved=after / without * 0.99, most=after)
+    _, error, ratio = comparison.calibration(metrics, halved=after / without * 0.99, most=after)
     assert error.met and not ratio.met
+
+
+def test_a_slider_that_cannot_be_calibrated_misses_its_bar():
+    model = outcome_of(SETUP, gain=GAIN)
+    metrics = summary_of([model, model], calibration_of(FIRST))
+    missed, *others = comparison.calibration(metrics, halved=0.5, most=0.25)
+    assert OTHER in missed.what and missed.found == "cannot be calibrated" and missed.met is False
+    assert all(FIRST in bar.what for bar in others) and len(others) == 2
 
 
 def test_the_reward_without_a_curve_is_judged_as_ever():
@@ -149,7 +157,7 @@ def test_the_reward_without_a_curve_is_judged_as_ever():
     assert alone["calibration"] is None
     assert metrics["calibration"]["uncalibrated"] == [OTHER]
     assert controls(metrics, OTHER)[0] == controls(alone, OTHER)[0]
-    assert controls(alone)[0]["reach"] is None
+    assert controls(alone)[0]["reach"] == controls(alone)[0]["reached"]
     assert controls(metrics)[0]["error"] != controls(alone)[0]["error"]
 
 
@@ -235,6 +243,16 @@ def test_nothing_was_calibrated():
     assert "those inside what can be reached: nothing" in text_of(metrics)
 
 
+@pytest.mark.parametrize("prompts", [SETUP.prompts, ["a crow", "a raven"]])
+def test_the_page_says_whether_prompts_were_calibrated_on(prompts):
+    calibration = dataclasses.replace(calibration_of(FIRST), prompts=prompts)
+    model = outcome_of(SETUP)
+    said = text_of(summary_of([model, model], calibration))
+    apart = f"{len(prompts)} prompts that the report does not use"
+    assert (apart in said) == (prompts != SETUP.prompts)
+    assert f"moved alone, on {len(prompts)} prompts" in said
+
+
 def text_of(metrics):
     return html.unescape(page(metrics, [], [], None))
 
@@ -244,7 +262,7 @@ def test_the_page_says_how():
     model = outcome_of(SETUP, gain=GAIN)
     text = text_of(summary_of([model, with_calibration(calibration, gain=GAIN)], calibration))
     low, high = calibration.curves[FIRST].reach
-    assert "seeds that the report does not use (7, 8)" in text
+    assert "seeds that it does not use (7, 8)" in text
     assert f"{FIRST} {low:+.2f} to {high:+.2f} z".replace("-", "−") in text
     assert "1\N{NARROW NO-BREAK SPACE}234 forward passes" in text
     assert "Calibration" not in text_of(summary_of([model], None))

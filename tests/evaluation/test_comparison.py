@@ -11,12 +11,12 @@ from ric_diffusion.evaluation.metrics import ratio_interval, volume_of
 from ric_diffusion.evaluation.summary import preference_z, summarise
 from support.outcomes import base_of, outcome_of, setup_of
 
-SPENT = {"ours": Cost(700_000, 8192), "rival": Cost(8_600_000, 64_000), "no adapter": Cost()}
+SPENT = {"ours": Cost(700_000, 8192), "rival": Cost(8_600_000, 64_000, 132.0), "no adapter": Cost()}
 
 
 @pytest.fixture(scope="module")
 def setup():
-    return setup_of(2)
+    return setup_of(2, held_out=["aesthetic"])
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +56,13 @@ def test_a_row_for_each_method(metrics):
     assert rival["× ours"].startswith(f"{ratio['value']:.2f} ({ratio['low']:.2f} to ")
     assert rival["training, million forwards"] == "8.600"
     assert rival["training, thousand scored"] == "64.0"
+    assert rival["training, minutes"] == "2"
     assert alone["training, million forwards"] == "0.000"
     samples = metrics["models"][0]["samples"]
     assert ours["a sample, forwards"] == f"{480 / samples:.0f}"
+    points = metrics["models"][0]["points"]
+    mean = sum(point["held_out"]["aesthetic"]["value"] for point in points) / len(points)
+    assert ours["aesthetic"] == f"{mean:.2f}".replace("-", "−")
     assert ours["near its front"] == "5 of 5" and alone["near its front"] == "1 of 1"
 
 
@@ -79,23 +83,39 @@ def test_nothing_goes_into_it_infinitely_often():
 
 
 @pytest.mark.parametrize(
-    ("ratio", "least", "apart", "met"),
+    ("ratio", "met"),
     [
-        ((0.80, 0.70, 0.90), 1.2, False, True),
-        ((0.90, 0.80, 1.00), 1.2, False, False),
-        ((0.80, 0.70, 1.10), 1.2, False, True),  # the value alone decides
-        ((0.80, 0.70, 0.99), 1.05, True, True),
-        ((0.80, 0.70, 1.00), 1.05, True, False),  # the two can't be told apart
-        ((0.97, 0.95, 0.99), 1.05, True, False),  # they can, but it is too little
-        ((None, None, None), 1.0, False, False),
+        ((0.80, 0.70, 0.90), True),
+        ((0.90, 0.80, 1.00), False),
+        ((0.80, 0.70, 1.10), True),  # the value alone decides
+        ((None, None, None), False),
     ],
 )
-def test_beating(metrics, ratio, least, apart, met):
+def test_beating(metrics, ratio, met):
     some = with_ratio(metrics, **dict(zip(("value", "low", "high"), ratio, strict=True)))
-    bar = comparison.beats(some, "rival", least, apart=apart)
+    bar = comparison.beats(some, "rival", 1.2)
     assert bar.met is met
-    assert bar.what == "hypervolume, ours / rival"
-    assert f"{least:g}" in bar.bar
+    assert (bar.what, bar.bar) == ("hypervolume, ours / rival", "≥ 1.2")
+
+
+@pytest.mark.parametrize(
+    ("high", "low", "met"),
+    [
+        (0.97, 7.1, [True, True]),
+        (0.97, 6.9, [True, False]),  # the ratio is sure, what each reaches is not
+        (1.00, 7.1, [False, True]),
+        (None, 7.1, [False, True]),
+    ],
+)
+def test_telling_apart(metrics, high, low, met):
+    some = with_ratio(metrics, value=0.9, low=0.8, high=high)
+    first, second, *rest = some["models"]
+    first = {**first, "hypervolume": {"value": 8.0, "low": low, "high": 9.0}}
+    second = {**second, "hypervolume": {"value": 6.0, "low": 5.0, "high": 7.0}}
+    bars = comparison.apart({**some, "models": [first, second, *rest]}, "rival")
+    assert [bar.met for bar in bars] == met
+    assert bars[1].found == f"8.00 ({low:.2f} to 9.00) and 6.00 (5.00 to 7.00)"
+    assert bars[0].found == ("–" if high is None else f"{1 / high:.2f}")
 
 
 def test_costing_less(metrics):
@@ -127,6 +147,7 @@ def test_control_of_every_reward(metrics):
 
 def test_what_was_not_run_is_said(metrics):
     bars = [comparison.beats(metrics, "gone", 1.2), comparison.cheaper(metrics, "gone", 0.1)]
+    bars += comparison.apart(metrics, "gone")
     rows = rows_of(comparison.bars_table([*bars, comparison.near(metrics, 1.0)]))
-    assert [row["value"] for row in rows] == ["not run", "not run", "5 of 5"]
-    assert [row[""] for row in rows] == ["", "", "met"]
+    assert [row["value"] for row in rows] == ["not run"] * 4 + ["5 of 5"]
+    assert [row[""] for row in rows] == [""] * 4 + ["met"]

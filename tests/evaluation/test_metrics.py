@@ -127,7 +127,7 @@ REQUESTED = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])
 def test_control_error_and_saturation_by_hand():
     obtained = np.array([-1.0, -1.0, 0.5, 1.0, 1.0])
     assert metrics.reached_range(obtained) == (-1.0, 1.0)
-    assert metrics.control_error(REQUESTED, obtained) == pytest.approx(0.5 / 3)
+    assert metrics.control_error(REQUESTED, obtained, (-1.0, 1.0)) == pytest.approx(0.5 / 3)
     assert metrics.saturation(REQUESTED, obtained) == pytest.approx(0.5)
 
 
@@ -145,34 +145,37 @@ def test_errors_within_a_reach_that_is_given():
 
 def test_a_model_that_reaches_further_than_asked_does_not_saturate():
     assert metrics.saturation(REQUESTED, 3 * REQUESTED) == 0
-    assert metrics.control_error(REQUESTED, 3 * REQUESTED) == pytest.approx(12 / 5)
+    assert metrics.control_error(REQUESTED, 3 * REQUESTED, (-6.0, 6.0)) == pytest.approx(12 / 5)
 
 
 def test_a_slider_that_does_nothing():
     obtained = np.full(5, 0.3)
-    assert np.isnan(metrics.control_error(REQUESTED, obtained))  # no request lies in that range
+    reach = metrics.reached_range(obtained)
+    assert np.isnan(metrics.control_error(REQUESTED, obtained, reach))  # no request lies in there
     assert metrics.saturation(REQUESTED, obtained) == 1
     assert metrics.saturation(REQUESTED, np.full(5, 7.0)) == 1
 
 
 def test_control_of_nothing_known():
     nothing = np.full(5, np.nan)
-    assert np.isnan(metrics.control_error(REQUESTED, nothing))
+    reach = metrics.reached_range(nothing)
+    assert np.isnan(metrics.control_error(REQUESTED, nothing, reach))
     assert np.isnan(metrics.saturation(REQUESTED, nothing))
-    assert np.isnan(metrics.sample_error(REQUESTED, np.full((5, 2, 2), np.nan)))
+    assert np.isnan(metrics.sample_error(REQUESTED, np.full((5, 2, 2), np.nan), reach))
     assert np.isnan(metrics.rank_control(REQUESTED, np.full((5, 2, 2), np.nan))).all()
 
 
 def test_samples_scatter_where_their_means_do_not():
     z = REQUESTED[:, None, None] + np.array([[-0.5, 0.5], [0.25, -0.25]])
-    assert metrics.control_error(REQUESTED, means_of(z[..., None])[:, 0]) == pytest.approx(0)
-    assert metrics.sample_error(REQUESTED, z) == pytest.approx(0.375)
+    reach = (-2.0, 2.0)
+    assert metrics.control_error(REQUESTED, means_of(z[..., None])[:, 0], reach) == pytest.approx(0)
+    assert metrics.sample_error(REQUESTED, z, reach) == pytest.approx(0.375)
 
 
 @given(st.lists(numbers, min_size=2, max_size=8, unique=True).map(sorted))
 def test_what_is_asked_is_obtained(asked):
     requested = np.array(asked)
-    assert metrics.control_error(requested, requested) == 0
+    assert metrics.control_error(requested, requested, metrics.reached_range(requested)) == 0
     assert metrics.saturation(requested, requested) == pytest.approx(0)
 
 

@@ -81,6 +81,21 @@ def test_control_of_a_model_that_gives_half(setup):
         assert sweep["spearman_per_sample"] == pytest.approx(1)
 
 
+def test_errors_of_several_models_are_over_what_any_of_them_reaches(setup):
+    """By hand: asked for z the one gives z, the other 0.1 z, which misses by 0.9 |z| on average;
+    over what it reaches itself, it would hardly miss."""
+    models = [
+        outcome_of(setup, name=name, gain=gain, noise=0.0)
+        for name, gain in (("good", 1.0), ("weak", 0.1))
+    ]
+    good, weak = summary_of(models, setup)["models"]
+    for theirs, sweep in zip(good["control"], weak["control"], strict=True):
+        requested = np.array(sweep["requested"])
+        assert sweep["reach"] == theirs["reach"] == pytest.approx(requested[[0, -1]].tolist())
+        assert sweep["error"]["value"] == pytest.approx(0.9 * np.abs(requested).mean())
+        assert theirs["error"]["value"] == pytest.approx(0, abs=1e-9)
+
+
 def test_everything_is_in_z_of_the_report(setup):
     """A model trained on other statistics, that gives what it is asked in its own z."""
     other = space(mean=11.0, std=4.0)

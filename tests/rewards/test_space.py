@@ -56,6 +56,18 @@ def test_normalize_gives_standard_units_and_back():
         SPACE.normalize([1.0, 2.0])
 
 
+def test_what_samples_reach_extends_the_front_and_nothing_else():
+    z = SPACE.normalize(MATRIX)
+    assert SPACE.reaching(z) == SPACE.reaching(z - 1) == SPACE  # nothing new
+    further = SPACE.reaching(z + 0.3)
+    assert further.rewards == SPACE.rewards and further.count == SPACE.count
+    old, new = np.array(SPACE.front), np.array(further.front)
+    assert (new <= SPACE.highs + 1e-9).all()
+    for point in old:  # every old point is there still, or beaten
+        assert (new >= point - 1e-9).all(axis=1).any()
+    assert any((new > point + 0.1).all(axis=1).any() for point in old)
+
+
 def test_range_and_quantile_are_percentiles_in_z():
     z = SPACE.normalize(MATRIX)
     np.testing.assert_allclose([SPACE.lows, SPACE.highs], np.percentile(z, [1, 99], axis=0))

@@ -2,13 +2,14 @@
 
 import dataclasses
 import json
+import re
 
 import numpy as np
 import pytest
 import torch
 
-from ric_diffusion.errors import InputError
-from ric_diffusion.rewards import to_targets
+from ric_diffusion.errors import CollapseError, InputError
+from ric_diffusion.rewards import hypervolume, to_targets
 from ric_diffusion.training.guard import GuardConfig, diversity
 from ric_diffusion.training.loop import LoopConfig
 from ric_diffusion.training.online import OnlineConfig, Task, run_rounds
@@ -37,8 +38,11 @@ def task(tmp_path):
 def run(task, out, backend=None, config=CONFIG, **given):
     backend = backend or Points()
     out.mkdir(exist_ok=True)
-    cost = run_rounds(backend, task, config, out, key="k", **{"resume": True, **given})
+    cost, _ = run_rounds(backend, task, config, out, key="k", **{"resume": True, **given})
     return backend, cost
+
+
+TIMED = ("round.json", "scores.jsonl", "start.json", "guard.json", "state.json")
 
 
 def read(path):
@@ -51,7 +55,7 @@ def everything(folder):
     for path in sorted(folder.rglob("*")):
         if path.is_file() and "tensorboard" not in path.parts:
             data = path.read_bytes()
-            if path.name in ("round.json", "scores.jsonl", "start.json", "state.json"):
+            if path.name in TIMED:
                 data = [timeless(json.loads(line)) for line in whole_json(path)]
             found[path.relative_to(folder)] = data
     return found
@@ -81,7 +85,8 @@ def test_a_round_says_what_it_drew_made_kept_and_why(task, tmp_path):
         assert set(verdicts["samples"]) == {"kept", "not selected"}
         assert {name: drawn[0]["targets"][name] for name in NAMES} == drawn[0]["targets"]
     assert sorted(p.name for p in folder.iterdir()) == [
-        "adapter", "drawn.json", "kept.json", "round.json", "samples", "scores.jsonl", "train",
+        "adapter", "drawn.json", "guard.json", "kept.json", "round.json", "samples",
+        "scores.jsonl", "train",
     ]  # fmt: skip
 
 
@@ -101,6 +106,30 @@ def test_targets_lie_near_the_front_and_a_little_beyond(task, tmp_path):
     counts = [prompts.count(prompt) for prompt in task.prompts]
     assert max(counts) - min(counts) <= 1
     assert len({wish["seed"] for wish in drawn}) == 200
+
+
+def test_the_front_holds_what_the_rounds_reach_and_z_stays(task, tmp_path):
+    (tmp_path / "out").mkdir()
+    _, space = run_rounds(Points(gain=1.3), task, CONFIG, tmp_path / "out", key="k", resume=True)
+    assert space.rewards == task.space.rewards
+    fronts = [np.array(task.space.front)]
+    for number in (1, 2):
+        folder = tmp_path / "out" / f"round-{number}"
+        batches = [json.loads(line) for line in whole_json(folder / "scores.jsonl")]
+        z = np.array([row["z"] for batch in batches for row in batch["rows"]])
+        before = dataclasses.replace(task.space, front=fronts[-1].tolist())
+        fronts.append(np.array(read(folder / "round.json")["front"]))
+        found = before.reaching(z)
+        assert np.array_equal(fronts[-1], np.array(found.front))
+        for wish in read(folder / "drawn.json"):  # asked near the front as it was before the round
+            asked = np.array([wish["targets"][name] for name in NAMES])
+            assert (asked <= fronts[number - 1].max(axis=0) + CONFIG.push + 1e-9).all()
+    volumes = [hypervolume(front, np.full(2, -3.0)) for front in fronts]
+    assert volumes[0] < volumes[1] <= volumes[2]
+    assert np.array_equal(np.array(space.front), fronts[2])
+    # Read from the folders, it is the same.
+    _, again = run_rounds(Points(gain=1.3), task, CONFIG, tmp_path / "out", key="k", resume=True)
+    assert again == space
 
 
 def test_training_is_on_obtained_scores_so_gains_come_nearer_to_one(task, tmp_path):
@@ -216,10 +245,36 @@ def test_the_guard_stops_a_collapse(task, tmp_path, figure):
             else:
                 self.noise = 0.0
 
-    with pytest.raises(InputError, match=rf"round 1: {figure} fell to .* from") as error:
+    with pytest.raises(CollapseError, match=rf"round 1: {figure} fell to .* from") as error:
         run(task, tmp_path / "out", Collapsing())
     assert "\n" not in str(error.value)
-    assert not (tmp_path / "out" / "round-1" / "round.json").exists()
+    folder = tmp_path / "out" / "round-1"
+    assert not (folder / "round.json").exists()
+    left, start = read(folder / "guard.json"), read(tmp_path / "out" / "start.json")
+    assert left[figure] < 0.7 * start[figure] and left["cost"]["forwards"] == 8
+    # Again: the same answer, from what was measured.
+    again = Points()
+    with pytest.raises(CollapseError, match=re.escape(str(error.value))):
+        run(task, tmp_path / "out", again)
+    assert not again.asked
+
+
+def test_every_round_mixes_in_other_originals_and_trains_on_other_noise(task, tmp_path):
+    config = dataclasses.replace(CONFIG, originals=0.1)
+    backend, seeds = Points(), []
+    loss = backend.loss
+
+    def remembering(batch):
+        seeds.append(batch.generator.initial_seed())
+        return loss(batch)
+
+    backend.loss = remembering
+    run(task, tmp_path / "out", backend, config)
+    first, second = (
+        read(tmp_path / "out" / f"round-{number}" / "kept.json")["originals"] for number in (1, 2)
+    )
+    assert len(first) == len(second) == round(24 / 9) and first != second
+    assert len(seeds) == len(set(seeds)) == 2 * LOOP.steps
 
 
 def test_the_original_space_is_used_for_every_round(task, tmp_path):
