@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +75,16 @@ class Sampler(Protocol):
 
     def watched(self) -> torch.nn.Module:
         """The network whose forward passes are counted as cost."""
+
+
+def diversity(features: np.ndarray) -> float:
+    """Mean cosine distance between samples of one prompt, features (S, D) of unit length; NaN for a
+    single sample. The mean over pairs comes from the length of the sum."""
+    count = len(features)
+    if count < 2:
+        return math.nan
+    pairs = (np.square(features.sum(axis=0)).sum() - count) / (count * (count - 1))
+    return float(1 - pairs)
 
 
 class Backend(Trainable, Sampler, Protocol):

@@ -24,9 +24,10 @@ import torch
 from accelerate import PartialState
 from tqdm.auto import tqdm
 
+from ric_diffusion.backend import diversity
 from ric_diffusion.cost import Cost
 from ric_diffusion.errors import InputError
-from ric_diffusion.evaluation.metrics import Array, diversity_of
+from ric_diffusion.evaluation.metrics import Array
 from ric_diffusion.evaluation.scoring import scores_of
 from ric_diffusion.evaluation.subject import (
     SETTINGS,
@@ -194,7 +195,7 @@ def judge_cells(
         entry = {
             "point": p,
             "prompts": prompts,
-            "diversity": _plain(diversity_of(features.reshape(*shape, -1))),
+            "diversity": _plain(np.array([diversity(f) for f in features.reshape(*shape, -1)])),
             "kept": np.asarray(kept, float).reshape(shape).tolist(),
         }
         append_json(folder / f"judged-{rank}.jsonl", entry)

@@ -164,15 +164,3 @@ def rank_control(requested: Array, z: Array) -> tuple[float, float]:
     each = [spearman(requested, one) for one in single]
     of_means = spearman(requested[known], means[known]) if known.any() else np.nan
     return of_means, float(np.median(each)) if each else np.nan
-
-
-def diversity_of(features: Array) -> Array:
-    """Mean pairwise cosine distance between the samples of each prompt: L2-normalised features
-    (Q, S, D) → (Q,), NaN for a single seed."""
-    seeds = features.shape[1]
-    if seeds < 2:
-        return np.full(len(features), np.nan)
-    cosines = features @ features.transpose(0, 2, 1)  # (Q, S, S)
-    between = cosines.sum(axis=(1, 2)) - np.trace(cosines, axis1=1, axis2=2)
-    diversity: Array = 1 - between / (seeds * (seeds - 1))
-    return diversity

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 TOP = 0.95  # the quantile that stands for "attainable": 5 % of the samples do better
+TOP_AIMED = 0.98  # the same of samples drawn for the front: few of them for any one direction
 TRADE = 0.05  # a front point gives up at most about 1 / TRADE for what it gains, in ranges
 FLOOR = 0.3  # the quantile below which no reward is given up for another
 POINTS = 200  # directions tried for three rewards and more, about
@@ -31,12 +32,12 @@ def hypervolume(points: Array, reference: Array) -> float:
     return float(moocore.hypervolume(above, ref=reference, maximise=True)) if len(above) else 0.0
 
 
-def fit_front(z: Array, lows: Array, highs: Array) -> Array:
+def fit_front(z: Array, lows: Array, highs: Array, top: float = TOP) -> Array:
     """The front the samples reach together: z (N, n), reachable range lows and highs (n,) → (F, n).
 
     It starts at `floors`, and samples below them in any reward don't count. Along each direction d
-    from there goes the point floor + t·d that a 5 % share of the samples reach or surpass in every
-    reward at once: t is a quantile over the samples of the weighted Chebyshev value
+    from there goes the point floor + t·d that a share 1 - ``top`` of the samples reach or surpass
+    in every reward at once: t is a quantile over the samples of the weighted Chebyshev value
     min_j (z_j - floor_j) / d_j, so that no single outlier decides. Kept are the points worth their
     price: one that gives up more than 21 times what it gains, each counted in ranges, falls to its
     neighbour (dominance after adding TRADE times the sum, as in the augmented Chebyshev norm of
@@ -50,7 +51,7 @@ def fit_front(z: Array, lows: Array, highs: Array) -> Array:
         wanted = direction > 0
         values = (heights[:, wanted] / direction[wanted]).min(axis=1)
         values[(heights < 0).any(axis=1)] = 0.0  # what lies below in another reward is no example
-        points.append(np.clip(np.quantile(values, TOP) * direction, 0, 1))
+        points.append(np.clip(np.quantile(values, top) * direction, 0, 1))
     front = np.array(points)
     worth = nondominated(front + TRADE * front.sum(axis=1, keepdims=True))
     front = np.clip(lows + front[worth] * span, lows, highs)

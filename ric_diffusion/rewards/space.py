@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from ric_diffusion.errors import InputError
 from ric_diffusion.files import write_text
 from ric_diffusion.rewards import checks
-from ric_diffusion.rewards.front import fit_front, nondominated
+from ric_diffusion.rewards.front import TOP_AIMED, fit_front, nondominated
 
 Array = NDArray[np.float64]
 
@@ -200,9 +200,10 @@ class RewardSpace:
         return float(np.interp(100 * q, PERCENTILES, self.quantiles[self._index(name)]))
 
     def reaching(self, z: Array) -> Self:
-        """The same rewards and statistics, with a front that also holds what these samples reach,
-        z (N, n): a model can do better than its training data."""
-        front = np.concatenate([np.array(self.front), fit_front(z, self.lows, self.highs)])
+        """The same rewards and statistics, with a front that also holds what samples drawn for the
+        front reach, z (N, n): a model can do better than its training data."""
+        reached = fit_front(z, self.lows, self.highs, TOP_AIMED)
+        front = np.concatenate([np.array(self.front), reached])
         return replace(self, front=_rows(front[nondominated(front)]))
 
     def subset(self, names: Iterable[str]) -> Self:

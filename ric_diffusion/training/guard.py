@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ric_diffusion.backend import Backend
+from ric_diffusion.backend import Backend, diversity
 from ric_diffusion.cost import Meter
 from ric_diffusion.errors import CollapseError
 from ric_diffusion.files import write_json
@@ -36,18 +36,11 @@ class GuardConfig:
                 raise ValueError(f"{name} is {value}; give a share from 0 to 1")
 
 
-def diversity(features: np.ndarray, groups: Sequence[str]) -> float:
-    """Mean cosine distance between samples of one group, over all groups; features (N, D), of unit
-    length."""
-    names = np.array(groups)
-    distances = []
-    for name in dict.fromkeys(groups):
-        own = features[names == name]
-        count = len(own)
-        if count > 1:  # mean over pairs of 1 - cos, from the length of their sum
-            pairs = (np.square(own.sum(axis=0)).sum() - count) / (count * (count - 1))
-            distances.append(1 - pairs)
-    return float(np.mean(distances))
+def mean_diversity(features: np.ndarray, prompts: Sequence[str]) -> float:
+    """Over the prompts that have several samples; features (N, D), of unit length."""
+    names = np.array(prompts)
+    groups = [features[names == prompt] for prompt in dict.fromkeys(prompts)]
+    return float(np.mean([diversity(group) for group in groups if len(group) > 1]))
 
 
 class Guard:
@@ -87,7 +80,7 @@ class Guard:
             return {"diversity": 0.0, "prompt": 0.0}
         samples, prompts = [samples[i] for i in sound], [self.prompts[i] for i in sound]
         return {
-            "diversity": diversity(self.backend.features(samples), prompts),
+            "diversity": mean_diversity(self.backend.features(samples), prompts),
             "prompt": float(self.backend.prompt_kept(prompts, samples).mean()),
         }
 

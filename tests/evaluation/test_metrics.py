@@ -185,12 +185,3 @@ def test_rank_control_counts_only_whole_sweeps():
     of_means, per_sample = metrics.rank_control(REQUESTED, z)
     assert per_sample == pytest.approx(0)  # the median of 1 and -1; the third has a gap
     assert of_means == pytest.approx(1)  # what is left of the third tips the balance
-
-
-def test_diversity_by_hand():
-    east, north = [1.0, 0.0], [0.0, 1.0]
-    west = [-1.0, 0.0]
-    features = np.array([[east, east, east], [east, north, west]])
-    assert metrics.diversity_of(features).tolist() == pytest.approx([0, 4 / 3])
-    assert metrics.diversity_of(np.array([[east, west]])).tolist() == pytest.approx([2])
-    assert np.isnan(metrics.diversity_of(np.array([[east], [north]]))).tolist() == [True, True]

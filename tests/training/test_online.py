@@ -10,7 +10,7 @@ import torch
 
 from ric_diffusion.errors import CollapseError, InputError
 from ric_diffusion.rewards import hypervolume, to_targets
-from ric_diffusion.training.guard import GuardConfig, diversity
+from ric_diffusion.training.guard import GuardConfig, mean_diversity
 from ric_diffusion.training.loop import LoopConfig
 from ric_diffusion.training.online import OnlineConfig, Task, run_rounds
 from support import points
@@ -288,8 +288,9 @@ def test_the_original_space_is_used_for_every_round(task, tmp_path):
 
 def test_diversity_by_hand():
     features = np.array([[1, 0], [0, 1], [1, 0], [1, 0]], dtype=np.float32)
-    assert diversity(features, ["a", "a", "b", "b"]) == pytest.approx(0.5)
-    assert diversity(features, ["a", "a", "a", "a"]) == pytest.approx(0.5)
+    assert mean_diversity(features, ["a", "a", "b", "b"]) == pytest.approx(0.5)
+    assert mean_diversity(features, ["a", "a", "a", "a"]) == pytest.approx(0.5)
+    assert mean_diversity(features, ["a", "a", "b", "c"]) == pytest.approx(1)  # of "a" alone
 
 
 @pytest.mark.parametrize(
