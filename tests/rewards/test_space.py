@@ -58,7 +58,7 @@ def test_normalize_gives_standard_units_and_back():
 
 def test_what_samples_reach_extends_the_front_and_nothing_else():
     z = SPACE.normalize(MATRIX)
-    assert SPACE.reaching(z) == SPACE.reaching(z - 1) == SPACE  # nothing new
+    assert SPACE.reaching(z - 1) == SPACE  # nothing new
     further = SPACE.reaching(z + 0.3)
     assert further.rewards == SPACE.rewards and further.count == SPACE.count
     old, new = np.array(SPACE.front), np.array(further.front)

@@ -22,6 +22,7 @@ def curves_figure(
     rewards (T,), thin, and their running mean."""
     figure, (axes,) = blank_panels(1, theme, SIZE)
     axes.set_xlabel("iteration")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_ylabel("mean weighted reward (z)")
     labels = []
     for i, (name, (steps, rewards)) in enumerate(curves.items()):
