@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from scipy.ndimage import uniform_filter1d
 
 from ric_diffusion.evaluation.labels import Label, beside, spread
@@ -22,7 +23,7 @@ def curves_figure(
     rewards (T,), thin, and their running mean."""
     figure, (axes,) = blank_panels(1, theme, SIZE)
     axes.set_xlabel("iteration")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel("mean weighted reward (z)")
     labels = []
     for i, (name, (steps, rewards)) in enumerate(curves.items()):
