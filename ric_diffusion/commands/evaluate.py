@@ -119,6 +119,7 @@ def run(options: argparse.Namespace) -> None:
         if calibration is not None:
             tell(calibration, space, options.out)
         print(options.out / "index.html")
+    process.wait_for_everyone()
     process.destroy_process_group()  # as after training
 
 

@@ -117,6 +117,7 @@ def run(options: argparse.Namespace) -> None:
         backend.save(out / "adapter")
         write_json(out / "cost.json", meter.read().to_dict())
         print(out / "adapter")
+    process.wait_for_everyone()
     process.destroy_process_group()  # one that dies before the other aborts it at its exit
 
 

@@ -69,6 +69,7 @@ def main():
     process = PartialState()
     story = {"values": toy.values().tolist(), "batches": toy.batches}
     (out / f"rank-{process.process_index}.json").write_text(json.dumps(story))
+    process.wait_for_everyone()
     process.destroy_process_group()
 
 
