@@ -10,6 +10,7 @@ import argparse
 from pathlib import Path
 
 from ric_diffusion.data.responses import read_dataset, write_responses
+from ric_diffusion.errors import InputError
 
 
 def main() -> None:
@@ -20,8 +21,14 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="rows to read, all by default")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    rows = read_dataset(options.source, options.format, split=options.split, limit=options.limit)
-    print(f"{options.out}: {write_responses(rows, options.out)} responses")
+    try:
+        rows = read_dataset(
+            options.source, options.format, split=options.split, limit=options.limit
+        )
+        count = write_responses(rows, options.out)
+    except InputError as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
+    print(f"{options.out}: {count} responses")
 
 
 if __name__ == "__main__":

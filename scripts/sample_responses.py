@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ric_diffusion.data.prompts import read_prompts
 from ric_diffusion.data.responses import self_sample
+from ric_diffusion.errors import InputError
 from ric_diffusion.llm.model import RiCCausalLM
 from ric_diffusion.llm.sampler import LlmSampler
 
@@ -26,16 +27,24 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
+    try:
+        run(options)
+    except InputError as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
+
+
+def run(options: argparse.Namespace) -> None:
+    prompts, hints = read_prompts(options.prompts), read_prompts(options.hints)
     lm = RiCCausalLM.from_pretrained(options.model)
     settings = [
         {"temperature": t, "response_tokens": options.response_tokens} for t in options.temperatures
     ]
     count = self_sample(
         {f"temperature {each['temperature']}": LlmSampler(lm, each) for each in settings},
-        read_prompts(options.prompts),
+        prompts,
         options.out,
         per_prompt=options.per_prompt,
-        hints=["", *read_prompts(options.hints)],
+        hints=["", *hints],
         seed=options.seed,
     )
     print(f"{options.out}: {count} responses")
