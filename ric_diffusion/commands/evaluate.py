@@ -43,6 +43,7 @@ from ric_diffusion.evaluation.scoring import load_scorers
 from ric_diffusion.evaluation.subject import Setup, check_folder, folder_of
 from ric_diffusion.evaluation.summary import summarise
 from ric_diffusion.rewards import RewardSpace
+from ric_diffusion.training.loop import leave
 
 FIRST_SEED = 1001  # far from the small seeds that people try and train with
 SOFTWARE = ("moocore", "numpy")  # beside that of the kind of model
@@ -119,8 +120,7 @@ def run(options: argparse.Namespace) -> None:
         if calibration is not None:
             tell(calibration, space, options.out)
         print(options.out / "index.html")
-    process.wait_for_everyone()
-    process.destroy_process_group()  # as after training
+    leave(process)
 
 
 def check_once(option: str, given: Sequence[str]) -> None:

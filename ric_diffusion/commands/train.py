@@ -25,7 +25,7 @@ from ric_diffusion.evaluation.sweep import target_line
 from ric_diffusion.files import write_json, write_text
 from ric_diffusion.llm.backend import LlmConfig
 from ric_diffusion.training import checkpoint
-from ric_diffusion.training.loop import LoopConfig, fit
+from ric_diffusion.training.loop import LoopConfig, fit, leave
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,8 +117,7 @@ def run(options: argparse.Namespace) -> None:
         backend.save(out / "adapter")
         write_json(out / "cost.json", meter.read().to_dict())
         print(out / "adapter")
-    process.wait_for_everyone()
-    process.destroy_process_group()  # one that dies before the other aborts it at its exit
+    leave(process)
 
 
 def write_sheet(backend: Any, name: str, prompts: tuple[str, ...], path: Path) -> None:

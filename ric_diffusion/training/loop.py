@@ -13,7 +13,7 @@ from typing import IO, Any, Literal
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from tqdm.auto import tqdm
 
 from ric_diffusion.backend import Batch, Trainable
@@ -164,6 +164,13 @@ def fit(
         if log:
             log.close()
     _copy(average, parameters)
+
+
+def leave(process: PartialState) -> None:
+    """All processes leave their group together: one that dies before the other aborts it at its
+    exit."""
+    process.wait_for_everyone()
+    process.destroy_process_group()
 
 
 def _run(

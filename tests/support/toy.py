@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ric_diffusion.backend import Batch
-from ric_diffusion.training.loop import LoopConfig, fit
+from ric_diffusion.training.loop import LoopConfig, fit, leave
 
 COUNT, WIDTH = 23, 5
 
@@ -69,8 +69,7 @@ def main():
     process = PartialState()
     story = {"values": toy.values().tolist(), "batches": toy.batches}
     (out / f"rank-{process.process_index}.json").write_text(json.dumps(story))
-    process.wait_for_everyone()
-    process.destroy_process_group()
+    leave(process)
 
 
 if __name__ == "__main__":
