@@ -16,7 +16,7 @@ from ric_diffusion.rewards import Curve, RewardSpace
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
     """The curves of those rewards that rise with their sliders, drawn from ``prompts`` with
-    ``seeds`` at ``cost``.
+    ``seeds`` for the first of them, at ``cost``.
 
     A report with a calibration compares an adapter without it and with it: the outcomes at the two
     positions of ``pair``.
@@ -37,6 +37,19 @@ def range_points(space: RewardSpace, count: int) -> list[Point]:
         for name in space.names
         for z in np.linspace(*space.range(name), count).tolist()
     ]
+
+
+def level_points(space: RewardSpace, curves: Mapping[str, Curve], count: int) -> list[Point]:
+    """The same with requests that by these ``curves`` come out evenly spaced: many where what is
+    obtained jumps, few where it stays. Without a curve the requests are evenly spaced."""
+    points = []
+    for name in space.names:
+        requests = np.linspace(*space.range(name), count).tolist()
+        if curve := curves.get(name):
+            levels = np.linspace(*curve.reach, count).tolist()
+            requests[1:-1] = [curve.request(level) for level in levels[1:-1]]
+        points += [Point(targets={name: z}, along=name) for z in requests]
+    return points
 
 
 def curves_of(outcome: Outcome, space: RewardSpace) -> dict[str, Curve]:

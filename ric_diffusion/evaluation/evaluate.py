@@ -86,7 +86,7 @@ def blocks_of(subject: Subject, setup: Setup) -> list[Block]:
 def file_of(subject: Subject, setup: Setup, cell: Cell) -> str:
     """Where the sample of a cell lies, below the subject's folder."""
     p, q, s = cell
-    return f"samples/{p:03d}/{q:04d}-{setup.seeds[s]}{subject.sampler.suffix}"
+    return f"samples/{p:03d}/{q:04d}-{setup.seed(q, s)}{subject.sampler.suffix}"
 
 
 def read_drawn(subject: Subject, setup: Setup, folder: Path) -> dict[int, Entry]:
@@ -143,7 +143,7 @@ def _drawn(subject: Subject, setup: Setup, folder: Path, batch: Sequence[Cell]) 
     prompts = [setup.prompts[q] for _, q, _ in batch]
     before = subject.meter.read()
     with subject.meter.running(subject.sampler.watched()):
-        samples = subject.draw(points, prompts, [setup.seeds[s] for _, _, s in batch])
+        samples = subject.draw(points, prompts, [setup.seed(q, s) for _, q, s in batch])
     after = subject.meter.read()
     for cell, sample in zip(batch, samples, strict=True):
         path = folder / file_of(subject, setup, cell)
@@ -158,7 +158,7 @@ def _drawn(subject: Subject, setup: Setup, folder: Path, batch: Sequence[Cell]) 
         {
             "point": p,
             "prompt": q,
-            "seed": setup.seeds[s],
+            "seed": setup.seed(q, s),
             "scores": _plain(scores[i]),
             "held_out": _plain(held_out[i]) if i < weighed else [],
             "fault": subject.sampler.fault(samples[i]),

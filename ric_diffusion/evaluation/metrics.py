@@ -72,7 +72,8 @@ class Interval:
 
 
 def interval(z: Array, statistic: Statistic, *, draws: int = DRAWS, seed: int = 0) -> Interval:
-    """Bootstrap over prompts and seeds, both drawn with replacement, of a statistic of z."""
+    """Bootstrap of a statistic of z: prompts are drawn with replacement, and so are the seeds of
+    each, which no other prompt has."""
     found = [statistic(z[:, q[:, None], s]) for q, s in _resamples(z.shape[1:3], draws, seed)]
     return _interval(statistic(z), found)
 
@@ -99,11 +100,11 @@ def ratio_interval(
 def _resamples(
     shape: tuple[int, ...], draws: int, seed: int
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Indices of the prompts (Q,) and of the seeds (S,) of each draw."""
+    """Indices of the prompts (Q,) of each draw, and of each one's seeds (Q, S)."""
     rng = np.random.default_rng(seed)
     prompts, seeds = shape
     for _ in range(draws):
-        yield rng.integers(prompts, size=prompts), rng.integers(seeds, size=seeds)
+        yield rng.integers(prompts, size=prompts), rng.integers(seeds, size=shape)
 
 
 def _interval(value: ArrayLike, found: Sequence[ArrayLike]) -> Interval:

@@ -181,7 +181,7 @@ def _method(metrics: Metrics) -> list[str]:
         ("Faulty samples", "left out of all scores, and counted"),
         ("Forward passes", "one sample through the network counts 1; the cost of drawing, without "
                            "judging what was drawn"),
-        ("Seeds", ", ".join(map(str, metrics["seeds"]))),
+        ("Seeds", f"{_seeds(metrics)} for the first prompt, and so on: no two share one"),
         *[(model["name"], _about(model)) for model in metrics["models"]],
         *[(name, version) for name, version in metrics["versions"].items()],
     ]  # fmt: skip
@@ -199,18 +199,23 @@ def _calibration(metrics: Metrics) -> list[tuple[str, str]]:
     calibration = metrics["calibration"]
     if calibration is None:
         return []
-    seeds = ", ".join(map(str, calibration["seeds"]))
     prompts = _count(len(calibration["prompts"]), "prompt")
     if not set(calibration["prompts"]) & set(metrics["prompts"]):
         prompts += " that the report does not use"
     reached = [f"{one['reward']} {_range(one['reach'])} z" for one in calibration["rewards"]]
     return [
         ("Calibration", "isotonic regression through the means of each reward moved alone, on "
-                        f"{prompts}, and seeds that it does not use ({seeds}), for "
+                        f"{prompts}, and seeds that it does not use ({_seeds(calibration)} for "
+                        "the first), for "
                         f"{_thousands(calibration['cost']['forwards'])} forward passes"),
         ("Error, calibrated", "for all models over the same requests, those inside what can be "
                               f"reached: {'; '.join(reached) or 'nothing'}"),
     ]  # fmt: skip
+
+
+def _seeds(drawn: Metrics) -> str:
+    """Those of the first prompt, of a report or of its calibration."""
+    return ", ".join(map(str, drawn["seeds"]))
 
 
 def _about(model: Metrics) -> str:

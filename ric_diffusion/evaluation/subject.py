@@ -84,8 +84,9 @@ class Subject:
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """What all subjects of a report share: Q prompts, S seeds, the scorers of the n rewards of
-    ``space``, and h held-out ones, which no subject was trained on."""
+    """What all subjects of a report share: Q prompts, S seeds each, the scorers of the n rewards of
+    ``space``, and h held-out ones, which no subject was trained on. ``seeds`` are those of the
+    first prompt."""
 
     space: RewardSpace
     prompts: Sequence[str]
@@ -93,6 +94,11 @@ class Setup:
     scorers: Sequence[Any]
     held_out: Sequence[Any] = ()
     batch_size: int = 32
+
+    def seed(self, q: int, s: int) -> int:
+        """The ``s``-th seed of prompt ``q``. No two prompts share one: what a noise does to all
+        prompts alike would else stay in every mean."""
+        return self.seeds[s] + q * len(self.seeds)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +134,9 @@ def settings_of(subject: Subject, setup: Setup) -> dict[str, Any]:
         "model": dict(subject.about),
         "points": [asdict(point) for point in subject.points],
         "prompts": list(setup.prompts),
-        "seeds": list(setup.seeds),
+        "seeds": [
+            [setup.seed(q, s) for s in range(len(setup.seeds))] for q in range(len(setup.prompts))
+        ],
         "scorers": [scorer.fingerprint for scorer in setup.scorers],
         "held-out scorers": [scorer.fingerprint for scorer in setup.held_out],
         "batch size": setup.batch_size,

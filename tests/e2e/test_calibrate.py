@@ -1,6 +1,7 @@
 """ric evaluate --calibrate: the curves, the adapter that carries them, and both in one report."""
 
 import io
+import itertools
 import json
 import shutil
 from contextlib import redirect_stderr, redirect_stdout
@@ -21,7 +22,7 @@ from support.processes import starter
 
 REPORT = {"metrics.json", "front.png", "control.png", "grid.png", "index.html", "models"}
 POINTS, SEEDS = 7, 2
-BATCHES = {"calibration": 2, "embedding": 3, "calibrated": 3}  # of 32 samples or fewer
+BATCHES = {"coarse": 1, "fine": 2, "embedding": 3, "calibrated": 3}  # of 32 samples or fewer
 GAIN, SHIFT = 0.5, 0.3  # what the painted model gives of what it is asked, in z
 LEFT = (
     "ric evaluate: compressibility: what is obtained does not rise with what is asked; left "
@@ -98,13 +99,19 @@ def test_what_is_written_and_said(painted):
     # The sweep that calibrated is no model of the report, and shares no seed with it.
     assert [model["name"] for model in metrics["models"]] == ["embedding", "calibrated"]
     assert {path.name for path in (out / "models").iterdir()} == {"embedding", "calibrated"}
-    settings = json.loads((out / "calibration" / "settings.json").read_text())
-    assert len(settings["seeds"]) == SEEDS
-    assert settings["seeds"] == metrics["calibration"]["seeds"]
-    assert not set(settings["seeds"]) & set(metrics["seeds"])
-    points = settings["points"]
-    assert [point["along"] for point in points] == ["compressibility"] * 7 + ["colorfulness"] * 7
-    assert all(list(point["targets"]) == [point["along"]] for point in points)
+    report, coarse, fine = (
+        json.loads((out / name / "settings.json").read_text())
+        for name in ("models/embedding", "calibration/coarse", "calibration/fine")
+    )
+    assert fine["seeds"][0] == metrics["calibration"]["seeds"] and len(fine["seeds"][0]) == SEEDS
+    drawn = [set(itertools.chain(*settings["seeds"])) for settings in (report, coarse, fine)]
+    assert not drawn[0] & (drawn[1] | drawn[2])
+    assert fine["prompts"] == report["prompts"] == [*coarse["prompts"], *fine["prompts"][1:]]
+    for settings in (coarse, fine):
+        points = settings["points"]
+        alongs = [point["along"] for point in points]
+        assert alongs == ["compressibility"] * 7 + ["colorfulness"] * 7
+        assert all(list(point["targets"]) == [point["along"]] for point in points)
 
 
 def test_the_adapter_is_the_old_one_with_curves(painted, root):
@@ -183,7 +190,8 @@ def test_interrupted(painted, arguments, ric, patched, tmp_path):
 
     patched(stopping)
     total = sum(BATCHES.values())
-    stops = {BATCHES["calibration"], total + 1}
+    calibrating = BATCHES["coarse"] + BATCHES["fine"]
+    stops = {calibrating, total + 1}
     out = tmp_path / "report"
     for adapter in (False, True):
         done = ric(*arguments(out, "--calibrate"))
@@ -201,10 +209,9 @@ def test_interrupted(painted, arguments, ric, patched, tmp_path):
             one["cost"].pop("seconds")
     assert found == whole
     # Each was drawn with the curves and seeds that are its own.
-    apart, report = set(found["calibration"]["seeds"]), set(found["seeds"])
     curves = Adapter.load(out / "adapter").calibration
     for number, (calibration, seeds) in enumerate(seen):
-        assert seeds <= (apart if number < BATCHES["calibration"] else report)
+        assert all((seed >= 1_000_000) == (number < calibrating) for seed in seeds)
         assert calibration == (curves if number >= total - BATCHES["calibrated"] else {})
 
 
@@ -287,7 +294,7 @@ def test_two_processes_are_one(arguments, ric, tmp_path):
         for one in (*metrics["models"], metrics["calibration"]):
             one["cost"].pop("seconds")
     assert shared == alone
-    journals = (tmp_path / "two" / "calibration").glob("drawn-*.jsonl")
+    journals = (tmp_path / "two" / "calibration" / "fine").glob("drawn-*.jsonl")
     assert sorted(path.name for path in journals) == ["drawn-0.jsonl", "drawn-1.jsonl"]
 
 

@@ -9,10 +9,11 @@ import pytest
 
 from ric_diffusion.cost import Cost
 from ric_diffusion.evaluation import comparison
-from ric_diffusion.evaluation.calibration import Calibration, curves_of, range_points
+from ric_diffusion.evaluation.calibration import Calibration, curves_of, level_points, range_points
 from ric_diffusion.evaluation.findings import findings, with_interval
 from ric_diffusion.evaluation.page import page
 from ric_diffusion.evaluation.summary import summarise
+from ric_diffusion.rewards import Curve
 from support.outcomes import NAMES, outcome_of, setup_of
 
 GAIN = 0.4
@@ -70,6 +71,18 @@ def test_points_reach_from_end_to_end():
         asked = [point.targets[name] for point in points if point.along == name]
         assert (asked[0], asked[-1]) == pytest.approx(SETUP.space.range(name))
         assert np.diff(asked) == pytest.approx(np.diff(asked)[0])
+
+
+def test_requests_lie_where_what_is_obtained_rises():
+    """By a curve that jumps by 2 z between requests of 0 and 0.1, most requests go there."""
+    jump = Curve(requested=(-1, 0, 0.1, 1), obtained=(-1, -0.9, 1.1, 1.2))
+    points = level_points(SETUP.space, {FIRST: jump}, 12)
+    asked = {name: [p.targets[name] for p in points if p.along == name] for name in NAMES[:2]}
+    assert (asked[FIRST][0], asked[FIRST][-1]) == pytest.approx(SETUP.space.range(FIRST))
+    assert all(np.diff(asked[FIRST]) > 0)
+    assert sum(0 < z < 0.1 for z in asked[FIRST]) == 10
+    even = [p.targets[OTHER] for p in range_points(SETUP.space, 12) if p.along == OTHER]
+    assert asked[OTHER] == even  # no curve
 
 
 def test_curves_turn_the_sweep_around():
@@ -262,7 +275,7 @@ def test_the_page_says_how():
     model = outcome_of(SETUP, gain=GAIN)
     text = text_of(summary_of([model, with_calibration(calibration, gain=GAIN)], calibration))
     low, high = calibration.curves[FIRST].reach
-    assert "seeds that it does not use (7, 8)" in text
+    assert "seeds that it does not use (7, 8 for the first)" in text
     assert f"{FIRST} {low:+.2f} to {high:+.2f} z".replace("-", "−") in text
     assert "1\N{NARROW NO-BREAK SPACE}234 forward passes" in text
     assert "Calibration" not in text_of(summary_of([model], None))

@@ -29,6 +29,13 @@ from support.points import NAMES, Axis, Points, space
 PROMPTS = ["a", "bb", "ccc"]
 SEEDS = [5, 6]
 SPACE = space()
+
+
+def seed_of(q, s):
+    """5 and 6 for the first prompt, 7 and 8 for the second, 9 and 10 for the third."""
+    return SEEDS[s] + 2 * q
+
+
 POINTS = slider_points(SPACE, "front", 4)
 CELLS = len(POINTS) * len(PROMPTS) * len(SEEDS)
 BATCH = 7
@@ -113,12 +120,15 @@ def test_every_cell_is_drawn_once_and_kept(tmp_path):
     drawer = Drawer()
     outcome = evaluate(subject_of(drawer), setup_of(), tmp_path)
     assert len(drawer.drawn) == len(set(drawer.drawn)) == CELLS
+    assert {(prompt, seed) for _, prompt, seed in drawer.drawn} == {
+        ("a", 5), ("a", 6), ("bb", 7), ("bb", 8), ("ccc", 9), ("ccc", 10)
+    }  # fmt: skip
     assert outcome.scores.shape == (len(POINTS), 3, 2, 2)
     assert outcome.held_out.shape == (4, 3, 2, 1)
     for p, point in enumerate(POINTS):
         for q, prompt in enumerate(PROMPTS):
-            for s, seed in enumerate(SEEDS):
-                (sample,) = Drawer().sample([prompt], [point.targets], [seed])
+            for s in range(len(SEEDS)):
+                (sample,) = Drawer().sample([prompt], [point.targets], [seed_of(q, s)])
                 assert outcome.scores[p, q, s].tolist() == pytest.approx(sample)
                 file = tmp_path / outcome.files[p][q][s]
                 assert json.loads(file.read_text()) == pytest.approx(sample)
@@ -134,7 +144,7 @@ def test_diversity_is_that_of_the_seeds_of_a_prompt(tmp_path):
     drawer = Drawer()
     outcome = evaluate(subject_of(drawer), setup_of(), tmp_path)
     assert outcome.diversity.shape == (4, 3)
-    pair = [Drawer().sample(["bb"], [POINTS[1].targets], [seed])[0] for seed in SEEDS]
+    pair = [Drawer().sample(["bb"], [POINTS[1].targets], [seed_of(1, s)])[0] for s in (0, 1)]
     features = drawer.features(pair)
     assert outcome.diversity[1, 1] == pytest.approx(1 - features[0] @ features[1], abs=1e-6)
     assert len(drawer.read_files) == 4 * 6  # only the preference sweep is judged

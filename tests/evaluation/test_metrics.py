@@ -75,14 +75,18 @@ def test_interval_of_a_mean_over_prompts_is_the_textbook_one():
     assert found.high == pytest.approx(values.mean() + half, abs=0.1 * half)
 
 
-@pytest.mark.parametrize("axis", [1, 2])
-def test_prompts_and_seeds_are_both_drawn(axis):
-    """Whichever of the two the scores depend on, the interval shows it."""
-    shape = [1, 1, 1, 1]
-    shape[axis] = 8
-    effect = np.random.default_rng(2).normal(size=8).reshape(shape)
-    found = interval(np.broadcast_to(effect, (1, 8, 8, 1)), mean)
-    expected = 2 * 1.96 * effect.std() / np.sqrt(8)
+@pytest.mark.parametrize("of", ["prompts", "seeds"])
+def test_prompts_and_seeds_are_both_drawn(of):
+    """Whichever of the two the scores depend on, the interval shows it; each prompt has seeds of
+    its own, so what depends on seeds is known from all of the cells."""
+    z = np.random.default_rng(2).normal(size=(1, 8, 8, 1))
+    by_prompt = z.mean(axis=2, keepdims=True)
+    if of == "prompts":
+        z, independent = np.broadcast_to(by_prompt, z.shape), 8
+    else:
+        z, independent = z - by_prompt, 64
+    found = interval(z, mean)
+    expected = 2 * 1.96 * z.std() / np.sqrt(independent)
     assert found.high - found.low == pytest.approx(expected, rel=0.2)
 
 

@@ -72,7 +72,7 @@ def outcome_of(setup, name="model", gain=0.8, own=None, points=None, noise=0.1, 
         "kept": rng.uniform(0.5, 1.0, (sweep, *shape[1:])),
         "files": [
             [
-                [f"samples/{p:03d}/{q:04d}-{seed}.png" for seed in setup.seeds]
+                [f"samples/{p:03d}/{q:04d}-{setup.seed(q, s)}.png" for s in range(len(setup.seeds))]
                 for q in range(shape[1])
             ]
             for p in range(shape[0])
