@@ -4,9 +4,10 @@
 
 Trains what is not there yet (offline and online adapters, the latter in both selections, reward
 words, SFT, one LoRA per reward, DDPO for several preferences), calibrates our adapters, draws all
-of them with the same prompts and seeds, and writes table.md, cost.png, the reward curves of DDPO
-(ddpo.png) and a report (index.html, front.png, metrics.json). Every part can be interrupted and
-goes on where it was; --skip leaves parts out, and a later run without it adds them.
+of them with the same prompts and seeds, and writes table.md, cost.png, the fronts of the methods
+(methods.png), the reward curves of DDPO (ddpo.png) and a report (index.html, metrics.json). Every
+part can be interrupted and goes on where it was; --skip leaves parts out, and a later run without
+it adds them.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from alignment_runs import (
     train_adapters,
     train_baselines,
 )
+from matplotlib.figure import Figure
 
 from ric_diffusion import __version__
 from ric_diffusion.commands.calibration import SWEEP, calibrate, calibrated
@@ -47,7 +49,7 @@ from ric_diffusion.evaluation.baselines.subjects import method_subject, preferen
 from ric_diffusion.evaluation.calibration import Calibration
 from ric_diffusion.evaluation.cost_plot import cost_figure
 from ric_diffusion.evaluation.evaluate import evaluate
-from ric_diffusion.evaluation.plots import png
+from ric_diffusion.evaluation.plots import front_figure, png, reward_pairs
 from ric_diffusion.evaluation.report import write_report
 from ric_diffusion.evaluation.scoring import load_scorers
 from ric_diffusion.evaluation.subject import (
@@ -249,6 +251,13 @@ def bars(metrics: Mapping[str, Any], best_of: int) -> list[comparison.Bar]:
     return found
 
 
+def methods_figure(metrics: Mapping[str, Any], shown: Sequence[str]) -> Figure:
+    """The fronts of the methods alone, without what was left out of ours to see what it does."""
+    chief = [model for model in metrics["models"] if model["name"] in shown]
+    chief = [model for model in chief if PLAIN not in model["name"]]
+    return front_figure({**metrics, "models": chief}, reward_pairs(metrics))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     own = Path(__file__).parent / "configs" / "emoji-alignment.yaml"
@@ -273,6 +282,7 @@ def main() -> None:
     write_report(metrics, bench.out, contenders[0].subject.sampler.read)
     shown = [one.subject.name for one in contenders if not one.variant]
     write_bytes(bench.out / "cost.png", png(cost_figure(metrics, shown)))
+    write_bytes(bench.out / "methods.png", png(methods_figure(metrics, shown)))
     if runs := ddpo_runs(bench):
         curves = {title_of(wish): reward_curve(bench.out / name) for name, wish in runs.items()}
         write_bytes(bench.out / "ddpo.png", png(curves_figure(curves)))
