@@ -26,7 +26,7 @@ def wishes_of(options: argparse.Namespace) -> dict[str, Any]:
     """The pipeline's arguments about rewards. InputError for a name given twice."""
     wishes = {}
     for argument in ("preference", "targets", "negative_targets"):
-        given = getattr(options, argument)
+        given = getattr(options, argument, None)  # not every verb has all three
         if not given:
             continue
         names = [name for name, _ in given]

@@ -16,8 +16,9 @@ from typing import Any
 from diffusers import UNet2DConditionModel
 from safetensors.torch import save_file
 
-from ric_diffusion.conditioning import adapter as base
-from ric_diffusion.conditioning.adapter import BaseAdapter, fetched
+from ric_diffusion.conditioning import card as cards
+from ric_diffusion.conditioning.adapter import BaseAdapter
+from ric_diffusion.conditioning.hub import fetched
 from ric_diffusion.conditioning.lora import Lora
 from ric_diffusion.diffusion import modulation
 from ric_diffusion.diffusion.lora_file import CONFIG_KEY, LORA_FILE
@@ -63,4 +64,4 @@ def card(adapter: Adapter) -> str:
         f'pipe("a prompt", targets={{"{adapter.space.names[0]}": 1.0}}).images[0]',
         "```",
     ]
-    return base.card(adapter, library="diffusers", task="text-to-image", example=example)
+    return cards.card(adapter, library="diffusers", task="text-to-image", example=example)

@@ -16,7 +16,9 @@ from safetensors.torch import load_file, save_file
 
 from ric_diffusion import config
 from ric_diffusion.conditioning import lora
-from ric_diffusion.conditioning.adapter import BaseAdapter, card, fetched
+from ric_diffusion.conditioning.adapter import BaseAdapter
+from ric_diffusion.conditioning.card import card
+from ric_diffusion.conditioning.hub import fetched
 from ric_diffusion.errors import InputError
 from ric_diffusion.files import write_json
 from ric_diffusion.llm.generation import Sampling
