@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from ric_diffusion.commands.generate import wishes_of
 from ric_diffusion.commands.kinds import adapter_kind
 from ric_diffusion.commands.model import check_mapping, loading
+from ric_diffusion.commands.wishes import wishes_of
 
 
 def run(options: argparse.Namespace) -> None:
