@@ -87,7 +87,8 @@ class ApplyRewards:
                 "this adapter reads rewards as words: write what `ric prompt` prints into CLIP "
                 "Text Encode instead of applying them to a conditioning"
             )
-        targets = adapter.targets_for(**{meaning: parsed(rewards)})
+        wish: dict[str, Any] = {meaning: parsed(rewards)}
+        targets = adapter.targets_for(**wish)
         for line in adapter.beyond_reach(targets):
             _log.warning(line)
         requests = adapter.requests(adapter.used(targets))
