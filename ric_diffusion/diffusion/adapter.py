@@ -71,8 +71,8 @@ def card(adapter: Adapter) -> str:
         ]
     else:
         elsewhere = [
-            "ComfyUI takes it through the nodes of ric-diffusion. Stock diffusers loads the LoRA, "
-            "but without its reward tokens it has no sliders.",
+            "ComfyUI takes it through the nodes of ric-diffusion, where it has the base. Stock "
+            "diffusers loads the LoRA, but without its reward tokens it has no sliders.",
         ]
     return cards.card(
         adapter,
