@@ -11,18 +11,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import AutoTokenizer
 
+from ric_diffusion import config
 from ric_diffusion.backend import weights_digest
 from ric_diffusion.conditioning.adapter import BaseAdapter
+from ric_diffusion.conditioning.hub import fetched
 from ric_diffusion.diffusion import adapter as diffusion_adapter
 from ric_diffusion.diffusion.backend import DiffusionBackend
 from ric_diffusion.diffusion.latents import base_digests
+from ric_diffusion.diffusion.lora_file import LORA_FILE
 from ric_diffusion.diffusion.pipeline import BUNDLED, RiCStableDiffusionPipeline
 from ric_diffusion.diffusion.pipeline import model_path as diffusion_path
 from ric_diffusion.diffusion.sampler import DiffusionSampler
+from ric_diffusion.errors import InputError
 from ric_diffusion.llm import adapter as llm_adapter
 from ric_diffusion.llm.backend import LlmBackend
-from ric_diffusion.llm.model import PACKAGES, RiCCausalLM
+from ric_diffusion.llm.chat import Turn
+from ric_diffusion.llm.generation import Sampling
+from ric_diffusion.llm.model import PACKAGES, RiCCausalLM, load_tokenizer
 from ric_diffusion.llm.sampler import LlmSampler
 
 NAMES = (*BUNDLED, *PACKAGES)  # of models that need neither a folder nor a hub
@@ -34,7 +41,9 @@ class Kind:
 
     ``load``: its name, a device and a dtype -> a model; ``model_of``: the model of a sampler;
     ``digests``: of the parts of a model that have weights; ``options``: which arguments of sampling
-    the command line can set, by the name of the option; ``software``: whose versions are told.
+    the command line can set, by the name of the option; ``software``: whose versions are told;
+    ``files``: of an adapter's LoRA; ``reader``: a model's name and an adapter for it -> the
+    tokenizer that reads a prompt, of the length that a prompt may have.
     """
 
     name: str
@@ -47,6 +56,8 @@ class Kind:
     digests: Callable[[Any], list[str]]
     options: Mapping[str, str]
     software: tuple[str, ...]
+    files: tuple[str, ...]
+    reader: Callable[[str, BaseAdapter], Any]
 
 
 def _load_pipeline(name: str, device: str, dtype: torch.dtype) -> RiCStableDiffusionPipeline:
@@ -58,6 +69,15 @@ def _load_lm(name: str, device: str, dtype: torch.dtype) -> RiCCausalLM:
     lm = RiCCausalLM.from_pretrained(name, dtype)
     lm.model.to(device)
     return lm
+
+
+def _reader(name: str, adapter: BaseAdapter) -> Any:
+    return AutoTokenizer.from_pretrained(diffusion_path(name), subfolder="tokenizer")
+
+
+def _turn(name: str, adapter: BaseAdapter) -> Turn:
+    sampling = config.from_dict(dict(adapter.sampling), Sampling, "sampling")
+    return Turn(load_tokenizer(name), sampling.prompt_tokens)
 
 
 DIFFUSION = Kind(
@@ -76,6 +96,8 @@ DIFFUSION = Kind(
         "prompt_guidance": "prompt_guidance",
     },
     software=("torch", "diffusers"),
+    files=(LORA_FILE,),
+    reader=_reader,
 )
 LLM = Kind(
     name="llm",
@@ -88,6 +110,8 @@ LLM = Kind(
     digests=lambda lm: [weights_digest(lm.model)],
     options={},
     software=("torch", "transformers"),
+    files=(llm_adapter.WEIGHTS_FILE, llm_adapter.CONFIG_FILE),
+    reader=_turn,
 )
 KINDS = {kind.name: kind for kind in (DIFFUSION, LLM)}
 
@@ -107,6 +131,16 @@ def kind_named(model: str) -> Kind:
 def kind_of(model: Any) -> Kind:
     """The kind of a loaded model."""
     return LLM if isinstance(model, RiCCausalLM) else DIFFUSION
+
+
+def adapter_kind(path_or_id: str) -> tuple[Kind, Path]:
+    """The kind of an adapter by its LoRA, and its folder, fetched from the hub unless it is here.
+    InputError if it is no adapter."""
+    folder = fetched(path_or_id, [file for kind in KINDS.values() for file in kind.files])
+    for kind in KINDS.values():
+        if all((folder / file).is_file() for file in kind.files):
+            return kind, folder
+    raise InputError(f"{path_or_id}: not an adapter folder, it has no LoRA")
 
 
 def _has_config(hub_id: str) -> bool:
