@@ -61,7 +61,7 @@ class Kind:
 
 
 def _load_pipeline(name: str, device: str, dtype: torch.dtype) -> RiCStableDiffusionPipeline:
-    pipe = RiCStableDiffusionPipeline.from_pretrained(name, torch_dtype=dtype)
+    pipe = RiCStableDiffusionPipeline.from_pretrained(name, dtype=dtype)
     return pipe.to(device)
 
 

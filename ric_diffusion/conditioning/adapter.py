@@ -62,6 +62,10 @@ class BaseAdapter:
         for name in self.calibration:
             checks.known(name, self.space.names, "calibration")
 
+    def check_fit(self, network: Any) -> None:
+        """InputError if this network cannot hear what the adapter says."""
+        raise NotImplementedError
+
     def targets_for(
         self,
         *,

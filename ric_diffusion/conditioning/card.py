@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from ric_diffusion.conditioning.adapter import BaseAdapter
@@ -13,25 +14,65 @@ CARD_FILE = "README.md"
 HERE = "this/folder"  # where the adapter lies, as long as nobody knows
 
 
-def card(
-    adapter: BaseAdapter,
-    *,
-    library: str,
-    task: str,
-    python: Sequence[str],
-    prompt: str,
-    elsewhere: Sequence[str],
-) -> str:
-    """The text of the card.
+@dataclass(frozen=True, kw_only=True)
+class Use:
+    """How adapters for one kind of model are used.
 
-    ``library`` and ``task`` as the hub's tags name them; ``python``: the lines of an example, in
-    which the adapter lies at ``HERE``; ``prompt``: what the command line's example asks for;
-    ``elsewhere``: how other programs take it.
+    ``library`` and ``task`` as the hub's tags name them; ``python``: an example, with {base} and
+    {reward} for names; ``prompt``: what the command line's example asks for; ``elsewhere``: how
+    other programs take an adapter of each mode.
     """
+
+    library: str
+    task: str
+    python: str
+    prompt: str
+    elsewhere: Mapping[str, str]
+
+
+PICTURES = Use(
+    library="diffusers",
+    task="text-to-image",
+    python="""from ric_diffusion import RiCStableDiffusionPipeline
+
+pipe = RiCStableDiffusionPipeline.from_pretrained("{base}")
+pipe.load_adapter("this/folder")
+asked = {{"targets": {{"{reward}": 1.0}}, **pipe.adapter.sampling}}
+pipe("a prompt", **asked).images[0].save("picture.png")""",
+    prompt="a prompt",
+    elsewhere={
+        "text": "Other programs take the LoRA (`ric export --adapter this/folder --format kohya "
+        "--out sliders.safetensors`) and, as the prompt, what `ric prompt --adapter this/folder …` "
+        "prints.",
+        "embedding": "ComfyUI takes it through the nodes of ric-diffusion, where it has the base. "
+        "Stock diffusers loads the LoRA, but without its reward tokens it has no sliders.",
+    },
+)
+TEXTS = Use(
+    library="peft",
+    task="text-generation",
+    python="""from ric_diffusion.llm.model import RiCCausalLM
+from ric_diffusion.llm.sampler import LlmSampler
+
+lm = RiCCausalLM.from_pretrained("{base}")
+lm.load_adapter("this/folder")
+targets = {{"{reward}": 1.0}}
+print(LlmSampler(lm).sample(["How do I bake a cake?"], [targets], [0])[0])  # seed 0""",
+    prompt="How do I bake a cake?",
+    elsewhere={
+        "text": "Stock peft loads the LoRA; the user's turn is then what `ric prompt --adapter "
+        "this/folder …` prints.",
+        "embedding": "Stock peft loads the LoRA, but without its reward tokens it has no sliders.",
+    },
+)
+
+
+def card(adapter: BaseAdapter, use: Use) -> str:
+    """The text of the card, in which the adapter lies at ``HERE``."""
     rewards = adapter.space.rewards
-    asked = f"--prompt '{prompt}' --targets {rewards[0].name}=1.0"
+    asked = f"--prompt '{use.prompt}' --targets {rewards[0].name}=1.0"
     lines = [
-        *_metadata(adapter, library, task),
+        *_metadata(adapter, use),
         "",
         "# Reward sliders",
         "",
@@ -48,14 +89,14 @@ def card(
         f"instead, and the mapping `{adapter.mapping}` turns it into targets.",
         "",
         "```python",
-        *python,
+        use.python.format(base=adapter.base_model, reward=rewards[0].name),
         "```",
         "",
         "```bash",
         f"ric generate --model {adapter.base_model} --adapter {HERE} {asked}",
         "```",
         "",
-        *elsewhere,
+        use.elsewhere[adapter.conditioner.mode],
         "",
         "## What it was made of",
         "",
@@ -76,7 +117,7 @@ def card(
     return "\n".join(lines)
 
 
-def _metadata(adapter: BaseAdapter, library: str, task: str) -> list[str]:
+def _metadata(adapter: BaseAdapter, use: Use) -> list[str]:
     """The hub's YAML. It refuses a base model that is no hub id, so a folder is not named there."""
     base, found = adapter.base_model, []
     if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", base) and not Path(base).exists():
@@ -85,8 +126,8 @@ def _metadata(adapter: BaseAdapter, library: str, task: str) -> list[str]:
     return [
         "---",
         *found,
-        f"library_name: {library}",
-        f"pipeline_tag: {task}",
+        f"library_name: {use.library}",
+        f"pipeline_tag: {use.task}",
         f"tags: [{', '.join(tags)}]",
         "---",
     ]

@@ -34,6 +34,9 @@ class Conditioner(Protocol):
     def context_of_states(self, states: torch.Tensor, targets: Sequence[Targets]) -> torch.Tensor:
         """The same for states that a user computed; InputError where only text can say it."""
 
+    def shift(self, targets: Sequence[Targets]) -> torch.Tensor | None:
+        """What the rewards add to an embedding, (B, width of it); None where nothing."""
+
     def check_width(self, width: int) -> None:
         """InputError if the context of a model of this width cannot hold what is learned."""
 
@@ -75,6 +78,9 @@ class TextConditioner:
             )
         return states
 
+    def shift(self, targets: Sequence[Targets]) -> torch.Tensor | None:
+        return None
+
     def check_width(self, width: int) -> None:
         """Words fit every model."""
 
@@ -104,11 +110,17 @@ class EmbeddingConditioner:
 
     def context(self, states: torch.Tensor, targets: Sequence[Targets]) -> torch.Tensor:
         self.encoder.to(states.device)
-        tokens = self.encoder(as_values(targets, self.names).to(states.device))
-        return torch.cat([states, tokens.to(states.dtype)], dim=1)
+        return torch.cat([states, self._tokens(targets).to(states.dtype)], dim=1)
 
     def context_of_states(self, states: torch.Tensor, targets: Sequence[Targets]) -> torch.Tensor:
         return self.context(states, targets)
+
+    def shift(self, targets: Sequence[Targets]) -> torch.Tensor | None:
+        return self.encoder.time_shift(self._tokens(targets)) if self.encoder.time_width else None
+
+    def _tokens(self, targets: Sequence[Targets]) -> torch.Tensor:
+        """(B, n, D), where the encoder is."""
+        return self.encoder(as_values(targets, self.names).to(self.encoder.identity.device))
 
     def check_width(self, width: int) -> None:
         if width != self.encoder.width:

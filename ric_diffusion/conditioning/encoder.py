@@ -43,7 +43,8 @@ def fourier_features(values: torch.Tensor) -> torch.Tensor:
 class RewardEncoder(torch.nn.Module):
     """z values -> tokens of the text encoder's width, ready to follow its hidden states.
 
-    ``time_width``: of the time embedding that the tokens also shift, where the model has one.
+    ``time_width``: of the embedding that the tokens also shift, a U-Net's of the time, a language
+    model's of the response; 0 for none.
     """
 
     def __init__(
@@ -80,10 +81,18 @@ class RewardEncoder(torch.nn.Module):
         return self.norm(self.out(self.mix(states + self.identity)))
 
     def time_shift(self, context: torch.Tensor) -> torch.Tensor:
-        """A context (B, T, width) that ends in reward tokens -> what they add to the time
-        embedding, (B, time_width)."""
+        """A context (B, T, width) that ends in reward tokens -> what they add to the embedding,
+        (B, time_width)."""
         tokens = context[:, -len(self.names) :].flatten(1)
         return self.to_time(tokens.to(self.to_time.weight.dtype))
+
+    def check_shift(self, width: int) -> None:
+        """InputError if the embedding that the tokens shift is of another width."""
+        if self.time_width not in (0, width):
+            raise InputError(
+                f"the reward encoder shifts an embedding {self.time_width} wide, this model's is "
+                f"{width}: the adapter was trained on another architecture"
+            )
 
     def save(self, path: Path) -> None:
         """Write weights and shape to one safetensors file, in one move."""

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from ric_diffusion.data import metadata
@@ -91,13 +90,6 @@ def read_labelled(folder: str | os.PathLike[str]) -> tuple[list[Record], RewardS
         gone = f"{len(missing)} of {len(records)} pictures are missing, {missing[0]!r} first"
         raise InputError(f"{folder}: {gone}; run `ric label` again")
     return records, space
-
-
-def normalized(records: Sequence[Record], space: RewardSpace) -> list[dict[str, float]]:
-    """The scores of labelled records in z of ``space``, by reward."""
-    scores = [[record.scores[name] for name in space.names] for record in records]
-    z = space.normalize(np.reshape(scores, (-1, len(space.names))))
-    return [dict(zip(space.names, row, strict=True)) for row in z.tolist()]
 
 
 def write_metadata(folder: str | os.PathLike[str], records: Sequence[Record]) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -13,11 +13,11 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
 from ric_diffusion.backend import Batch
 from ric_diffusion.conditioning import lora
-from ric_diffusion.conditioning.adapter import check_continues
 from ric_diffusion.conditioning.conditioner import Mode, Words, fresh
 from ric_diffusion.conditioning.dropout import Dropout
 from ric_diffusion.conditioning.lora import LORA_NAME
-from ric_diffusion.data.records import Record, normalized
+from ric_diffusion.conditioning.trained import Trained
+from ric_diffusion.data.records import Record
 from ric_diffusion.diffusion import lora_file
 from ric_diffusion.diffusion.adapter import Adapter
 from ric_diffusion.diffusion.latents import cached_latents
@@ -25,7 +25,7 @@ from ric_diffusion.diffusion.modulation import time_width
 from ric_diffusion.diffusion.objective import denoising_loss, plain_attention
 from ric_diffusion.diffusion.pipeline import RiCStableDiffusionPipeline
 from ric_diffusion.diffusion.sampler import DiffusionSampler
-from ric_diffusion.errors import InputError, suggest
+from ric_diffusion.errors import suggest
 from ric_diffusion.rewards import RewardSpace
 
 LORA_MODULES = {
@@ -88,21 +88,17 @@ class DiffusionConfig:
                 raise ValueError(f"sampling: unknown field {key!r}{suggest(key, accepted)}")
 
 
-class DiffusionBackend(DiffusionSampler):
+class DiffusionBackend(DiffusionSampler, Trained):
     """A Stable Diffusion pipeline with an adapter in training."""
 
     def __init__(
         self, pipe: RiCStableDiffusionPipeline, config: DiffusionConfig | None = None
     ) -> None:
         """``pipe`` with its adapter in place; without ``config``, to sample from only."""
-        if pipe.adapter is None:
-            raise InputError("the pipeline has no adapter; call load_adapter first")
         super().__init__(pipe)
         self.config = config or DiffusionConfig()
-        self.adapter = pipe.adapter
-        self.records: Sequence[Record] = ()
+        self.hold(pipe)
         self.moments = torch.empty(0)
-        self.z: list[dict[str, float]] = []
         self.states: dict[str, torch.Tensor] = {}
 
     @classmethod
@@ -148,9 +144,7 @@ class DiffusionBackend(DiffusionSampler):
 
     def prepare(self, records: Sequence[Record], folder: Path, cache: Path) -> None:
         """Take the records to train on; their pictures are encoded once, into ``cache``."""
-        if not records:
-            raise InputError(f"{folder}: no records are left to train on; check `where`")
-        self.records = records
+        self.take(records, folder)
         size = self.config.resolution or self.pipe.unet.config.sample_size * (
             self.pipe.vae_scale_factor
         )
@@ -161,11 +155,6 @@ class DiffusionBackend(DiffusionSampler):
             cache,
             mirrored=self.config.mirror,
         )
-        self.z = normalized(self.records, self.adapter.space)
-
-    def parameters(self) -> Iterable[torch.nn.Parameter]:
-        lora = [p for p in self.pipe.unet.parameters() if p.requires_grad]
-        return [*lora, *self.adapter.conditioner.parameters()]
 
     def loss(self, batch: Batch) -> torch.Tensor:
         generator, rows = batch.generator, list(batch.indices)
@@ -202,25 +191,8 @@ class DiffusionBackend(DiffusionSampler):
         states = torch.stack([self.states[text] for text in texts]).to(self.pipe.device)
         return conditioner.context(states, targets)
 
-    def save(self, folder: Path) -> None:
-        self.pipe.adapter = self.adapter
-        self.pipe.save_adapter(folder)
-
-    def load(self, folder: Path) -> None:
-        """Go on training an adapter that ``save`` wrote, of the same shape and rewards.
-
-        Its statistics come along: they say what its reward values mean, and so does its sampling.
-        Its calibration does not: it says what the weights gave that are about to change.
-        """
-        stored, weights = Adapter.load(folder), lora_file.read(folder / lora_file.LORA_FILE)
-        check_continues(folder, (stored, weights), (self.adapter, lora.trained(self.pipe.unet)))
-        stored.check_fit(self.pipe.unet)
-        lora.check_fit(self.pipe.unet, weights)
-        lora.put(self.pipe.unet, weights)
-        stored.conditioner.to(self.pipe.device)
-        self.adapter = self.pipe.adapter = replace(stored, calibration={})
-        self.sampling = self.adapter.sampling
-        self.z = normalized(self.records, self.adapter.space)
+    def stored(self, folder: Path) -> tuple[Adapter, lora.Lora]:
+        return Adapter.load(folder), lora_file.read(folder / lora_file.LORA_FILE)
 
     def _caption(self, index: int, draws: Sequence[float]) -> str:
         captions = self.records[index].captions or ("",)

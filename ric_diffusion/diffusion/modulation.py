@@ -14,21 +14,11 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from ric_diffusion.conditioning.encoder import RewardEncoder
-from ric_diffusion.errors import InputError
 
 
 def time_width(unet: UNet2DConditionModel) -> int:
     """Width of a U-Net's time embedding."""
     return int(unet.time_embedding.linear_2.out_features)
-
-
-def check_fit(unet: UNet2DConditionModel, encoder: RewardEncoder) -> None:
-    """InputError if the encoder shifts a time embedding of another width."""
-    if encoder.time_width not in (0, time_width(unet)):
-        raise InputError(
-            f"the reward encoder shifts a time embedding {encoder.time_width} wide, this U-Net's "
-            f"is {time_width(unet)}: the adapter was trained on another architecture"
-        )
 
 
 class Modulation:

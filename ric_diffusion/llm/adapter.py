@@ -11,13 +11,14 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import load_file, save_file
 
 from ric_diffusion import config
 from ric_diffusion.conditioning import lora
 from ric_diffusion.conditioning.adapter import BaseAdapter
-from ric_diffusion.conditioning.card import CARD_FILE, HERE, card
+from ric_diffusion.conditioning.card import CARD_FILE, TEXTS, card
 from ric_diffusion.conditioning.hub import fetched
 from ric_diffusion.errors import InputError
 from ric_diffusion.files import write_json
@@ -35,6 +36,12 @@ class Adapter(BaseAdapter):
         super().__post_init__()
         config.from_dict(dict(self.sampling), Sampling, "sampling")
 
+    def check_fit(self, model: Any) -> None:
+        """InputError if this model cannot hear what the adapter says."""
+        self.conditioner.check_width(model.config.hidden_size)
+        if self.encoder is not None:
+            self.encoder.check_shift(model.config.hidden_size)
+
     def save(self, folder: Path, weights: lora.Lora) -> None:
         """Write the folder, in one move."""
         tensors = {f"{PREFIX}{k}": v.contiguous() for k, v in weights.tensors.items()}
@@ -43,7 +50,7 @@ class Adapter(BaseAdapter):
         with self.writing(folder) as temporary:
             save_file(tensors, temporary / WEIGHTS_FILE, metadata={"format": "pt"})
             write_json(temporary / CONFIG_FILE, about)
-            (temporary / CARD_FILE).write_text(_card(self), encoding="utf-8")
+            (temporary / CARD_FILE).write_text(card(self, TEXTS), encoding="utf-8")
 
 
 def resolve(path_or_id: str | Path) -> Path:
@@ -65,29 +72,3 @@ def read(folder: Path) -> lora.Lora:
     if problem:
         raise InputError(f"{folder}: holds no LoRA of a language model ({problem})")
     return found
-
-
-def _card(adapter: Adapter) -> str:
-    prompt = "How do I bake a cake?"
-    python = [
-        "from ric_diffusion.llm.model import RiCCausalLM",
-        "from ric_diffusion.llm.sampler import LlmSampler",
-        "",
-        f'lm = RiCCausalLM.from_pretrained("{adapter.base_model}")',
-        f'lm.load_adapter("{HERE}")',
-        f'targets = {{"{adapter.space.names[0]}": 1.0}}',
-        f'print(LlmSampler(lm).sample(["{prompt}"], [targets], [0])[0])  # seed 0',
-    ]
-    elsewhere = "Stock peft loads the LoRA"
-    if adapter.encoder is None:
-        elsewhere += f"; the user's turn is then what `ric prompt --adapter {HERE} …` prints."
-    else:
-        elsewhere += ", but without its reward tokens it has no sliders."
-    return card(
-        adapter,
-        library="peft",
-        task="text-generation",
-        python=python,
-        prompt=prompt,
-        elsewhere=[elsewhere],
-    )

@@ -73,7 +73,7 @@ class RiCCausalLM:
         changed, if it was made for another architecture."""
         folder = resolve(path_or_id)
         adapter, weights = Adapter.load(folder), read(folder)
-        adapter.conditioner.check_width(self.model.config.hidden_size)
+        adapter.check_fit(self.model)
         lora.check_fit(self.model, weights)
         self.unload_adapter()
         lora.install(self.model, weights)
@@ -104,17 +104,26 @@ class RiCCausalLM:
         self, prompts: Sequence[str], targets: Sequence[Mapping[str, float]], room: int
     ) -> list[torch.Tensor]:
         """What the model reads before it responds, embeddings (T_i, D) each: a user's turn with the
-        prompt, cut to ``room`` tokens, and the rewards at its end."""
+        prompt, cut to ``room`` tokens, and the rewards at its end. What follows is shifted, too."""
         turn = Turn(self.tokenizer, room)
         conditioner = self.adapter.conditioner if self.adapter else None
         texts = conditioner.texts(prompts, targets, turn) if conditioner else prompts
-        found = []
-        for text, target in zip(texts, targets, strict=True):
+        found, shifts = [], self.shifts(targets)
+        for text, target, shift in zip(texts, targets, shifts, strict=True):
             states = self.embed([*self.chat.before, *turn(fit_prompt(text, "", turn)).input_ids])
             if conditioner:
                 states = conditioner.context(states[None], [target])[0]
-            found.append(torch.cat([states, self.embed(self.chat.after)]))
+            found.append(torch.cat([states, self.embed(self.chat.after) + shift]))
         return found
+
+    def shifts(self, targets: Sequence[Mapping[str, float]]) -> torch.Tensor:
+        """What the rewards add to the embedding of everything behind them, (B, 1, D): the response
+        then hears them without having to look back."""
+        embeddings = self.model.get_input_embeddings().weight
+        found = self.adapter.conditioner.shift(targets) if self.adapter else None
+        if found is None:
+            found = torch.zeros(len(targets), embeddings.shape[1], device=embeddings.device)
+        return found[:, None].to(embeddings)
 
     def embed(self, ids: Sequence[int]) -> torch.Tensor:
         """N token ids -> (N, D)."""

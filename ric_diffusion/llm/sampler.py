@@ -47,8 +47,9 @@ class LlmSampler(Texts):
         ]
         with torch.no_grad():
             contexts = lm.contexts(prompts, requests, settings.prompt_tokens)
+            shifts = lm.shifts(requests)
         found = []
-        for ids in generate(lm.model, contexts, seeds, settings, lm.chat.stops):
+        for ids in generate(lm.model, contexts, shifts, seeds, settings, lm.chat.stops):
             text = lm.tokenizer.decode(ids, skip_special_tokens=True).strip()
             ended = bool(ids) and ids[-1] in lm.chat.stops
             found.append(text if ended else whole_sentences(text))
@@ -88,8 +89,10 @@ def token_losses(
     """Cross-entropy of each response's tokens, (R_i,) each; the prompt's own count nothing."""
     ids = [lm.chat.response(text, settings.response_tokens) for text in responses]
     contexts = lm.contexts(prompts, targets, settings.prompt_tokens)
-    # The last token is only predicted, never read.
-    rows = [torch.cat([c, lm.embed(r[:-1])]) for c, r in zip(contexts, ids, strict=True)]
+    said = [lm.embed(r[:-1]) for r in ids]  # the last token is only predicted, never read
+    rows = [
+        torch.cat([c, r + s]) for c, r, s in zip(contexts, said, lm.shifts(targets), strict=True)
+    ]
     inputs = left_padded(rows)
     inputs["position_ids"] = (inputs["attention_mask"].cumsum(dim=1) - 1).clamp(min=0)
     longest = max(len(r) for r in ids)

@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
@@ -182,6 +182,12 @@ class RewardSpace:
         """Scores (N, n), columns in the order of `names` → z (N, n). NaN stays NaN."""
         z: Array = (self._matrix(scores) - self.means) / self.stds
         return z
+
+    def normalize_each(self, scores: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
+        """The same for scores by name, N of them."""
+        rows = [[one[name] for name in self.names] for one in scores]
+        z = self.normalize(np.reshape(rows, (-1, len(self.names))))
+        return [dict(zip(self.names, row, strict=True)) for row in z.tolist()]
 
     def denormalize(self, z: ArrayLike) -> Array:
         """z (N, n) → scores (N, n); undoes `normalize`."""

@@ -281,7 +281,7 @@ def test_a_failed_save_leaves_the_old_folder(adapters, pipe, tmp_path, monkeypat
     shutil.copytree(adapters["text"], tmp_path / "a")
     pipe.load_adapter(adapters["embedding"])
 
-    def fail(adapter):
+    def fail(adapter, use):
         raise RuntimeError("disk full")
 
     monkeypatch.setattr(adapter_module, "card", fail)

@@ -7,10 +7,9 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from ric_diffusion.conditioning.card import HERE
-from ric_diffusion.diffusion.adapter import Adapter, card
+from ric_diffusion.conditioning.card import HERE, PICTURES, TEXTS, card
+from ric_diffusion.diffusion.adapter import Adapter
 from ric_diffusion.llm.adapter import Adapter as TextAdapter
-from ric_diffusion.llm.adapter import _card as text_card
 
 
 def blocks(text, language):
@@ -36,15 +35,15 @@ def test_metadata(adapter):
 )  # fmt: skip
 def test_the_base_model_is_named_where_the_hub_has_it(root, base, told, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for kind, write, library in ((Adapter, card, "diffusers"), (TextAdapter, text_card, "peft")):
+    for kind, use, library in ((Adapter, PICTURES, "diffusers"), (TextAdapter, TEXTS, "peft")):
         loaded = Adapter.load(root / "text" / "adapter")
         adapter = kind(base_model=base, space=loaded.space, conditioner=loaded.conditioner)
-        data = yaml.safe_load(write(adapter).split("---")[1])
+        data = yaml.safe_load(card(adapter, use).split("---")[1])
         assert data.get("base_model") == told and data["library_name"] == library
         assert data.get("base_model_relation") == ("adapter" if told else None)
     if told:  # a folder of that name is no hub id
         (tmp_path / told).mkdir(parents=True)
-        assert "base_model" not in yaml.safe_load(write(adapter).split("---")[1])
+        assert "base_model" not in yaml.safe_load(card(adapter, use).split("---")[1])
 
 
 def test_the_examples_work(adapter, ric, tmp_path, monkeypatch):

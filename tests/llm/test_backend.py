@@ -54,6 +54,31 @@ def test_training_brings_the_loss_down(ready, mode, tmp_path):
     assert backend.loss(batch()).item() < 0.7 * before
 
 
+@pytest.mark.parametrize("modulation", [True, False])
+def test_generation_hears_what_training_heard(ready, stir, monkeypatch, modulation):
+    """Step by step with a cache or all at once, a response has the same logits, shifts included."""
+    backend = stir(ready("embedding", modulation=modulation))
+    assert (backend.adapter.encoder.time_width > 0) == modulation
+    found, asked, prompts = [], [{"positivity": 1.5}], ["tell me about the sea."]
+    backend.lm.model.register_forward_hook(lambda *call: found.append(call[-1].logits[0]))
+
+    def logits(do):
+        found.clear()
+        with torch.no_grad():
+            do()
+        return torch.cat(found)
+
+    stepwise = logits(lambda: backend.sample(prompts, asked, [0]))
+    said = stepwise.argmax(dim=1).tolist()  # what is read of its text may be other tokens
+    assert len(said) > 3
+    monkeypatch.setattr(backend.lm.chat, "response", lambda text, limit: said)
+    at_once, auto = (
+        logits(lambda: token_losses(backend.lm, prompts, [target], [""], backend.settings))
+        for target in (asked[0], {})
+    )
+    assert stepwise.allclose(at_once, atol=1e-4) and not stepwise.allclose(auto, atol=0.1)
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_half_precision_is_of_the_frozen_weights_alone(ready, mode, tmp_path, model):
     """It trains as well, and its adapter goes with a model of any precision."""

@@ -77,12 +77,16 @@ def test_a_response_ends_where_it_ended(lm):
     contexts = [torch.zeros(2, 32), torch.zeros(3, 32)]
 
     class Scripted:
+        def get_input_embeddings(self):
+            return lm.model.get_input_embeddings()
+
         def generate(self, **given):
             assert given["inputs_embeds"].shape == (2, 3, 32)
             assert given["attention_mask"].tolist() == [[0, 1, 1], [1, 1, 1]]
             return torch.tensor([[5, 6, 1, 1, 1], [5, 6, 5, 6, 5]])
 
-    found = generate(Scripted(), contexts, [0, 0], Sampling(temperature=0.0), [1])
+    shifts = torch.zeros(2, 1, 32)
+    found = generate(Scripted(), contexts, shifts, [0, 0], Sampling(temperature=0.0), [1])
     assert found == [[5, 6, 1], [5, 6, 5, 6, 5]]
 
 
