@@ -62,20 +62,20 @@ def test_generation_hears_what_training_heard(ready, stir, monkeypatch, modulati
     found, asked, prompts = [], [{"positivity": 1.5}], ["tell me about the sea."]
     backend.lm.model.register_forward_hook(lambda *call: found.append(call[-1].logits[0]))
 
-    def logits(do):
+    def logits(do, *given):
         found.clear()
         with torch.no_grad():
-            do()
+            do(*given)
         return torch.cat(found)
 
-    stepwise = logits(lambda: backend.sample(prompts, asked, [0]))
+    def losses(target):
+        token_losses(backend.lm, prompts, [target], [""], backend.settings)
+
+    stepwise = logits(backend.sample, prompts, asked, [0])
     said = stepwise.argmax(dim=1).tolist()  # what is read of its text may be other tokens
     assert len(said) > 3
     monkeypatch.setattr(backend.lm.chat, "response", lambda text, limit: said)
-    at_once, auto = (
-        logits(lambda: token_losses(backend.lm, prompts, [target], [""], backend.settings))
-        for target in (asked[0], {})
-    )
+    at_once, auto = logits(losses, asked[0]), logits(losses, {})
     assert stepwise.allclose(at_once, atol=1e-4) and not stepwise.allclose(auto, atol=0.1)
 
 
