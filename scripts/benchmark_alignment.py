@@ -35,6 +35,7 @@ from ric_diffusion.commands.evaluate import FIRST_SEED, SOFTWARE, unsaid
 from ric_diffusion.cost import Cost, Meter
 from ric_diffusion.diffusion.adapter import Adapter
 from ric_diffusion.diffusion.lora_file import LORA_FILE
+from ric_diffusion.diffusion.sampler import DiffusionSampler
 from ric_diffusion.errors import InputError
 from ric_diffusion.evaluation import comparison
 from ric_diffusion.evaluation.baselines.base import BaseModel, Tuned
@@ -142,51 +143,47 @@ def adapters(bench: Bench, setup: Setup) -> Iterator[tuple[Contender, Calibratio
 
 def baselines(bench: Bench) -> Iterator[Contender]:
     pipe, space, out, n = bench.pipe, bench.space, bench.out, bench.config.best_of
-    given: Any = (pipe, bench.plain_sampling)
+    plain = DiffusionSampler(pipe, bench.plain_sampling)
     line = preference_points(space, bench.config.points)
     if "base" not in bench.skip:  # hears no preference, so one point says all
-        yield Contender(subject=method_subject("base model", BaseModel(*given), *given, [Point()]))
+        yield Contender(subject=method_subject("base model", BaseModel(plain), plain, [Point()]))
     if "best-of" not in bench.skip:
         for name, part in ((BEST.format(n), 1), (equal_cost(n), n)):
             steps = bench.sampling["num_inference_steps"] // part
-            meter, sampling = Meter(), {**bench.plain_sampling, "num_inference_steps": steps}
-            counted = meter.metered(load_scorers(space))
-            method = BestOfN(BaseModel(pipe, sampling), space, counted, n)
-            yield Contender(
-                subject=method_subject(name, method, pipe, sampling, line, meter=meter, n=n)
-            )
+            shorter = {**bench.plain_sampling, "num_inference_steps": steps}
+            meter, sampler = Meter(), DiffusionSampler(pipe, shorter)
+            method = BestOfN(BaseModel(sampler), space, meter.metered(load_scorers(space)), n)
+            yield Contender(subject=method_subject(name, method, sampler, line, meter=meter, n=n))
     if "sft" not in bench.skip:  # hears none either
         files = [out / "sft" / LORA_FILE]
-        tuned = Tuned(SFT, *given, space, [(dict.fromkeys(space.names, 1.0), files[0])])
+        tuned = Tuned(SFT, plain, space, [(dict.fromkeys(space.names, 1.0), files[0])])
         yield Contender(
-            subject=method_subject(SFT, tuned, *given, [Point()], files),
+            subject=method_subject(SFT, tuned, plain, [Point()], files),
             training=bench.labelling + spent(out, ["sft"]),
         )
     if "soup" not in bench.skip:
         loras = {name: out / f"soup-{name}" / LORA_FILE for name in space.names}
-        soup = Soup(*given, space, loras)
+        soup = Soup(plain, space, loras)
         yield Contender(
-            subject=method_subject(SOUP, soup, *given, line, list(loras.values())),
+            subject=method_subject(SOUP, soup, plain, line, list(loras.values())),
             training=bench.labelling + spent(out, [f"soup-{name}" for name in space.names]),
         )
     if runs := ddpo_runs(bench):
         made_for = [(wish, out / name / LORA_FILE) for name, wish in runs.items()]
         files, wishes = [file for _, file in made_for], [dict(wish) for wish, _ in made_for]
-        given = (
-            pipe,
-            {**bench.plain_sampling, "eta": bench.ddpo.eta},
-        )  # the chain it was trained on
-        tuned = Tuned(DDPO, *given, space, made_for)
+        # on the chain that it was trained on
+        noisy = DiffusionSampler(pipe, {**bench.plain_sampling, "eta": bench.ddpo.eta})
+        tuned = Tuned(DDPO, noisy, space, made_for)
         yield Contender(
-            subject=method_subject(DDPO, tuned, *given, line, files, preferences=wishes),
+            subject=method_subject(DDPO, tuned, noisy, line, files, preferences=wishes),
             training=spent(out, runs),
         )
         corners = {next(iter(w)): name for name, w in runs.items() if len(w) == 1}
         if set(corners) == set(space.names):
             loras = {name: out / run / LORA_FILE for name, run in corners.items()}
-            soup = Soup(*given, space, loras)
+            soup = Soup(noisy, space, loras)
             yield Contender(
-                subject=method_subject(DDPO_SOUP, soup, *given, line, list(loras.values())),
+                subject=method_subject(DDPO_SOUP, soup, noisy, line, list(loras.values())),
                 training=spent(out, corners.values()),
             )
 
