@@ -66,8 +66,8 @@ class Meter:
                 hook.remove()
 
     def _count(self, network: torch.nn.Module, given: Any, output: Any) -> None:
-        if isinstance(output, Mapping):
-            output = tuple(output.values())
+        if isinstance(output, Mapping):  # of which a loss has no samples
+            output = [value for value in output.values() if torch.is_tensor(value) and value.ndim]
         first = output if isinstance(output, torch.Tensor) else output[0]
         self._cost.forwards += len(first) * (3 if first.requires_grad else 1)
 
