@@ -178,6 +178,12 @@ def _model(parser: Parser) -> None:
 
 
 def _sampling(parser: Parser) -> None:
+    parser.add_argument(
+        "--dtype",
+        choices=["float32", "bfloat16", "float16"],
+        default="float32",
+        help="of the model's weights; half of the memory, and on most hardware faster, in 16 bits",
+    )
     parser.add_argument("--steps", type=positive, help="denoising steps; the adapter's own default")
     parser.add_argument("--guidance-scale", type=scale, help="likewise")
     parser.add_argument(

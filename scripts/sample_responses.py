@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import torch
+
 from ric_diffusion.data.prompts import read_prompts
 from ric_diffusion.data.responses import self_sample
 from ric_diffusion.errors import InputError
@@ -24,6 +26,7 @@ def main() -> None:
     parser.add_argument("--temperatures", type=float, nargs="+", default=[0.7, 1.0])
     parser.add_argument("--per-prompt", type=int, default=6, help="for each temperature")
     parser.add_argument("--response-tokens", type=int, default=64)
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
@@ -35,7 +38,7 @@ def main() -> None:
 
 def run(options: argparse.Namespace) -> None:
     prompts, hints = read_prompts(options.prompts), read_prompts(options.hints)
-    lm = RiCCausalLM.from_pretrained(options.model)
+    lm = RiCCausalLM.from_pretrained(options.model, getattr(torch, options.dtype))
     settings = [
         {"temperature": t, "response_tokens": options.response_tokens} for t in options.temperatures
     ]

@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> None:
     elif options.calibration_prompts:
         raise InputError("--calibration-prompts: goes with --calibrate; add that, or leave it out")
     process = PartialState(cpu=not torch.cuda.is_available())  # first: it picks the GPU
-    model = load_model(options.model, None)
+    model = load_model(options.model, None, options.dtype)
     kind = kind_of(model)
     if kind is DIFFUSION:
         model.set_progress_bar_config(disable=True)

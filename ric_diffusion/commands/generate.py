@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> None:
     wishes = wishes_of(options)
     check_mapping(options.mapping)
     check_out_folder(options.out)
-    pipe = load_model(options.model, options.adapter)
+    pipe = load_model(options.model, options.adapter, options.dtype)
     if wishes:
         require_adapter(pipe, options.model)
     if kind_of(pipe) is LLM:

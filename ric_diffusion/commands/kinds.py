@@ -35,15 +35,15 @@ NAMES = (*BUNDLED, *PACKAGES)  # of models that need neither a folder nor a hub
 class Kind:
     """What the verbs do with one kind of model.
 
-    ``load``: its name and a device -> a model; ``model_of``: the model of a sampler; ``digests``:
-    of the parts of a model that have weights; ``held_out``: a model without adapter and these
-    digests -> the scorers that are in every report on this kind and never a reward; ``options``:
-    which arguments of sampling the command line can set, by the name of the option; ``software``:
-    whose versions a report tells.
+    ``load``: its name, a device and a dtype -> a model; ``model_of``: the model of a sampler;
+    ``digests``: of the parts of a model that have weights; ``held_out``: a model without adapter
+    and these digests -> the scorers that are in every report on this kind and never a reward;
+    ``options``: which arguments of sampling the command line can set, by the name of the option;
+    ``software``: whose versions are told.
     """
 
     name: str
-    load: Callable[[str, str], Any]
+    load: Callable[[str, str, torch.dtype], Any]
     sampler: Callable[..., Any]
     backend: Any
     adapter: type[BaseAdapter]
@@ -55,13 +55,13 @@ class Kind:
     software: tuple[str, ...]
 
 
-def _load_pipeline(name: str, device: str) -> RiCStableDiffusionPipeline:
-    pipe = RiCStableDiffusionPipeline.from_pretrained(name)
+def _load_pipeline(name: str, device: str, dtype: torch.dtype) -> RiCStableDiffusionPipeline:
+    pipe = RiCStableDiffusionPipeline.from_pretrained(name, torch_dtype=dtype)
     return pipe.to(device)
 
 
-def _load_lm(name: str, device: str) -> RiCCausalLM:
-    lm = RiCCausalLM.from_pretrained(name)
+def _load_lm(name: str, device: str, dtype: torch.dtype) -> RiCCausalLM:
+    lm = RiCCausalLM.from_pretrained(name, dtype)
     lm.model.to(device)
     return lm
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
+import torch
 import transformers
 
 from ric_diffusion.commands.kinds import DIFFUSION, NAMES, default_device, kind_named, kind_of
@@ -35,26 +36,28 @@ def loading(model: str, field: str) -> Iterator[None]:
         raise InputError(f"{field} {model}: cannot be loaded ({reason})") from error
 
 
-def load_model(model: str, adapter: str | None) -> Any:
+def load_model(model: str, adapter: str | None, dtype: str = "float32") -> Any:
     """A bundled name, folder or hub id, of either kind, on the GPU if there is one."""
     with loading(model, "--model"):
-        found = kind_named(model).load(model, default_device())
+        found = kind_named(model).load(model, default_device(), getattr(torch, dtype))
     if adapter:
         found.load_adapter(adapter)
     return found
 
 
-def load_pipeline(model: str, adapter: str | None) -> RiCStableDiffusionPipeline:
+def load_pipeline(
+    model: str, adapter: str | None, dtype: str = "float32"
+) -> RiCStableDiffusionPipeline:
     """``load_model`` where only pictures will do."""
     if kind_named(model) is not DIFFUSION:
         raise InputError(f"--model {model}: a language model; this needs one that makes pictures")
-    pipe: RiCStableDiffusionPipeline = load_model(model, adapter)
+    pipe: RiCStableDiffusionPipeline = load_model(model, adapter, dtype)
     return pipe
 
 
-def load_backend(model: str, adapter: str | None) -> DiffusionBackend:
+def load_backend(model: str, adapter: str | None, dtype: str = "float32") -> DiffusionBackend:
     """A backend that samples pictures with an adapter, which there must be."""
-    pipe = load_pipeline(model, adapter)
+    pipe = load_pipeline(model, adapter, dtype)
     require_adapter(pipe, model)
     pipe.set_progress_bar_config(disable=True)
     return DiffusionBackend(pipe)

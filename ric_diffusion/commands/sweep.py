@@ -18,7 +18,7 @@ from ric_diffusion.rewards import RewardSpace, to_targets
 def run(options: argparse.Namespace) -> None:
     check_mapping(options.mapping)
     check_out_folder(options.out)
-    backend = load_backend(options.model, options.adapter)
+    backend = load_backend(options.model, options.adapter, options.dtype)
     backend.sampling = sampling_of(backend.pipe, options)
     adapter = backend.adapter
     space = adapter.space

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 
@@ -12,6 +12,8 @@ from ric_diffusion.conditioning.grammar import Grammar, fit_prompt, rounded
 from ric_diffusion.errors import InputError
 
 Targets = Mapping[str, float]
+Mode = Literal["embedding", "text"]
+Words = Literal["words", "upstream"]  # presets of the grammar
 
 
 class Conditioner(Protocol):
@@ -123,3 +125,12 @@ class EmbeddingConditioner:
 
     def to(self, device: str | torch.device) -> None:
         self.encoder.to(device)
+
+
+def fresh(
+    mode: Mode, grammar: Words, names: tuple[str, ...], width: int, time_width: int = 0
+) -> Conditioner:
+    """An untrained one for these rewards; words know nothing of widths."""
+    if mode == "embedding":
+        return EmbeddingConditioner(RewardEncoder(names, width, time_width=time_width))
+    return TextConditioner(Grammar.preset(grammar, names))

@@ -75,14 +75,16 @@ def put(network: torch.nn.Module, lora: Lora) -> None:
 
 
 def inject(network: torch.nn.Module, rank: int, alpha: float, modules: str | list[str]) -> None:
-    """Fresh LoRA into the layers of these names, or of a kind, as peft names them. It leaves the
-    network's own weights alone."""
+    """Fresh LoRA in float32 into the layers of these names, or of a kind, as peft names them. It
+    leaves the network's own weights alone."""
     import peft
+    from peft.tuners.tuners_utils import cast_adapter_dtype
 
     config = peft.LoraConfig(
         r=rank, lora_alpha=alpha, target_modules=modules, init_lora_weights="gaussian"
     )
     peft.inject_adapter_in_model(config, network, adapter_name=LORA_NAME)
+    cast_adapter_dtype(network, LORA_NAME)
 
 
 def install(network: torch.nn.Module, lora: Lora) -> None:

@@ -14,14 +14,8 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from ric_diffusion.backend import Batch
 from ric_diffusion.conditioning import lora
 from ric_diffusion.conditioning.adapter import check_continues
-from ric_diffusion.conditioning.conditioner import (
-    Conditioner,
-    EmbeddingConditioner,
-    TextConditioner,
-)
+from ric_diffusion.conditioning.conditioner import Mode, Words, fresh
 from ric_diffusion.conditioning.dropout import Dropout
-from ric_diffusion.conditioning.encoder import RewardEncoder
-from ric_diffusion.conditioning.grammar import Grammar
 from ric_diffusion.conditioning.lora import LORA_NAME
 from ric_diffusion.data.records import Record, normalized
 from ric_diffusion.diffusion import lora_file
@@ -67,9 +61,9 @@ class DiffusionConfig:
     are learned far more slowly, but work wherever a context can be extended.
     """
 
-    mode: Literal["embedding", "text"] = "embedding"
+    mode: Mode = "embedding"
     modulation: bool = True
-    grammar: Literal["words", "upstream"] = "words"
+    grammar: Words = "words"
     dropout: Dropout = field(default_factory=Dropout)
     lora: LoraConfig = field(default_factory=LoraConfig)
     min_snr_gamma: float | None = None
@@ -131,7 +125,13 @@ class DiffusionBackend(DiffusionSampler):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             _add_lora(pipe.unet, config.lora)
-            conditioner = _conditioner(config, space, pipe.unet)
+            conditioner = fresh(
+                config.mode,
+                config.grammar,
+                space.names,
+                pipe.unet.config.cross_attention_dim,
+                time_width(pipe.unet) * config.modulation,
+            )
         conditioner.to(device)
         pipe.adapter = Adapter(
             base_model=str(model),
@@ -242,12 +242,3 @@ def _add_lora(unet: UNet2DConditionModel, config: LoraConfig) -> None:
         ),
         adapter_name=LORA_NAME,
     )
-
-
-def _conditioner(
-    config: DiffusionConfig, space: RewardSpace, unet: UNet2DConditionModel
-) -> Conditioner:
-    if config.mode == "embedding":
-        width, shifted = unet.config.cross_attention_dim, time_width(unet) * config.modulation
-        return EmbeddingConditioner(RewardEncoder(space.names, width, time_width=shifted))
-    return TextConditioner(Grammar.preset(config.grammar, space.names))

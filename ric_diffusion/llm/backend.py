@@ -12,14 +12,8 @@ import torch
 from ric_diffusion.backend import Batch
 from ric_diffusion.conditioning import lora
 from ric_diffusion.conditioning.adapter import check_continues
-from ric_diffusion.conditioning.conditioner import (
-    Conditioner,
-    EmbeddingConditioner,
-    TextConditioner,
-)
+from ric_diffusion.conditioning.conditioner import EmbeddingConditioner, Mode, Words, fresh
 from ric_diffusion.conditioning.dropout import Dropout
-from ric_diffusion.conditioning.encoder import RewardEncoder
-from ric_diffusion.conditioning.grammar import Grammar
 from ric_diffusion.data.records import Record, normalized
 from ric_diffusion.errors import InputError
 from ric_diffusion.llm.adapter import Adapter, read
@@ -40,10 +34,12 @@ class LlmLora:
 @dataclass(frozen=True, kw_only=True)
 class LlmConfig:
     """What the backend of language models trains and how it conditions. ``dropout`` leaves whole
-    prompts in by default: there is no guidance that would need samples without."""
+    prompts in by default: there is no guidance that would need samples without. ``dtype`` is that
+    of the frozen weights; what is trained is float32."""
 
-    mode: Literal["embedding", "text"] = "embedding"
-    grammar: Literal["words", "upstream"] = "words"
+    mode: Mode = "embedding"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    grammar: Words = "words"
     dropout: Dropout = field(default_factory=lambda: Dropout(prompt=0.0, everything=0.0))
     lora: LlmLora = field(default_factory=LlmLora)
     mapping: str = "front"
@@ -75,11 +71,16 @@ class LlmBackend(LlmSampler):
         device: str | torch.device = "cpu",
     ) -> LlmBackend:
         """A fresh adapter on a base model; ``seed`` draws its first weights."""
-        lm = RiCCausalLM.from_pretrained(model)
+        lm = RiCCausalLM.from_pretrained(model, getattr(torch, config.dtype))
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             lora.inject(lm.model, config.lora.rank, config.lora.alpha, "all-linear")
-            conditioner = _conditioner(config, space, lm)
+            width = lm.model.config.hidden_size
+            conditioner = fresh(config.mode, config.grammar, space.names, width)
+        if isinstance(conditioner, EmbeddingConditioner):
+            # A language model's embeddings are far smaller than what a LayerNorm gives.
+            size = lm.model.get_input_embeddings().weight.float().square().mean().sqrt()
+            torch.nn.init.constant_(conditioner.encoder.norm.weight, float(size))
         lm.model.to(device)
         conditioner.to(device)
         lm.adapter = Adapter(
@@ -132,13 +133,3 @@ class LlmBackend(LlmSampler):
         self.adapter = self.lm.adapter = replace(stored, calibration={})
         self.sampling = self.adapter.sampling
         self.z = normalized(self.records, self.adapter.space)
-
-
-def _conditioner(config: LlmConfig, space: RewardSpace, lm: RiCCausalLM) -> Conditioner:
-    if config.mode == "text":
-        return TextConditioner(Grammar.preset(config.grammar, space.names))
-    encoder = RewardEncoder(space.names, lm.model.config.hidden_size)
-    # The embeddings of a language model are far smaller than what a text encoder's LayerNorm gives.
-    size = lm.model.get_input_embeddings().weight.square().mean().sqrt()
-    torch.nn.init.constant_(encoder.norm.weight, float(size))
-    return EmbeddingConditioner(encoder)

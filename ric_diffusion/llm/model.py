@@ -33,7 +33,7 @@ def model_path(name: str) -> str:
 
 
 class RiCCausalLM:
-    """A model of transformers, in evaluation and float32, that hears reward words or tokens."""
+    """A model of transformers, in evaluation mode, that hears reward words or tokens."""
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.model = model.eval().requires_grad_(False)
@@ -44,14 +44,14 @@ class RiCCausalLM:
         self.adapter: Adapter | None = None
 
     @classmethod
-    def from_pretrained(cls, name: str) -> RiCCausalLM:
+    def from_pretrained(cls, name: str, dtype: torch.dtype = torch.float32) -> RiCCausalLM:
         """``smollm2``, a folder or a hub id; a folder may hold one GGUF file. Weights are read
-        from safetensors or GGUF only, and no code that comes with them is run."""
+        from safetensors or GGUF only, as ``dtype``, and no code that comes with them is run."""
         path = model_path(name)
         gguf = sorted(Path(path).glob("*.gguf")) if Path(path).is_dir() else []
         source: dict[str, Any] = {"gguf_file": gguf[0].name} if gguf else {}
         tokenizer = transformers.AutoTokenizer.from_pretrained(path, **source)
-        source |= {"dtype": torch.float32, "use_safetensors": not gguf}
+        source |= {"dtype": dtype, "use_safetensors": not gguf}
         model = transformers.AutoModelForCausalLM.from_pretrained(path, **source)
         if gguf:  # its tensors were unpacked: for peft too it is a plain model now
             del model.config.quantization_config

@@ -54,6 +54,31 @@ def test_training_brings_the_loss_down(ready, mode, tmp_path):
     assert backend.loss(batch()).item() < 0.7 * before
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_half_precision_is_of_the_frozen_weights_alone(ready, mode, tmp_path, model):
+    """It trains as well, and its adapter goes with a model of any precision."""
+    backend = ready(mode, dropout=NONE, dtype="bfloat16")
+    assert {p.dtype for p in backend.parameters()} == {torch.float32}
+    frozen = [p for p in backend.lm.model.parameters() if not p.requires_grad]
+    assert {p.dtype for p in frozen} == {torch.bfloat16}
+    before = backend.loss(batch()).item()
+    fit(backend, 10, LoopConfig(steps=30, batch_size=5, learning_rate=1e-2, ema=0.0),
+        tmp_path / "run", digest="x")  # fmt: skip
+    after = backend.loss(batch()).item()
+    assert after < 0.7 * before
+    backend.save(tmp_path / "adapter")
+    losses = []
+    for dtype in (torch.bfloat16, torch.float32):
+        lm = RiCCausalLM.from_pretrained(str(model), dtype)
+        lm.load_adapter(tmp_path / "adapter")
+        other = LlmBackend(lm, backend.config)
+        other.records, other.responses, other.z = backend.records, backend.responses, backend.z
+        losses.append(other.loss(batch()).item())
+        assert len(other.sample(["how?"], [{"brevity": 1.0}], [0])) == 1
+    assert losses[0] == pytest.approx(after, rel=1e-3)
+    assert losses[1] == pytest.approx(after, rel=0.05)
+
+
 def test_it_learns_to_do_what_rewards_ask(make_backend, tmp_path):
     """Two responses to one prompt that only the reward tells apart, and where they end."""
     backend = make_backend("embedding", dropout=NONE, lora=LlmLora(rank=8, alpha=16))
