@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+COST = "cost.json"  # beside what was made at that cost; training runs write it last
+
 
 @dataclass
 class Cost:

@@ -1,9 +1,8 @@
 """scripts/benchmark_alignment.py on the tiny model: every part, once."""
 
 import json
-import runpy
-import sys
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 
 import pytest
@@ -15,9 +14,9 @@ from ric_diffusion.cli import main
 from ric_diffusion.commands.online import OnlineRun
 from ric_diffusion.commands.train import TrainConfig
 from ric_diffusion.diffusion.sampler import DiffusionSampler
-from ric_diffusion.evaluation import metrics as figures
 from ric_diffusion.training import loop
 from support.processes import HOME
+from support.tables import first_number, tables_of
 
 SCRIPT = HOME / "scripts" / "benchmark_alignment.py"
 EVERYTHING = ["text", "selection", "mappings", "base", "best-of", "sft", "soup", "ddpo"]
@@ -46,25 +45,8 @@ METHODS = [
 
 
 @pytest.fixture
-def benchmark(monkeypatch, capsys):
-    """benchmark(*arguments) runs the script in this process: its exit code, output and errors."""
-    monkeypatch.syspath_prepend(str(SCRIPT.parent))
-    resamples = figures._resamples  # a thousand draws of tiny data would take most of the time
-    monkeypatch.setattr(figures, "_resamples", lambda shape, n, seed: resamples(shape, 20, seed))
-    monkeypatch.setattr(figures, "REFERENCE", -1e3)  # noise is far below any training data
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, arguments)])
-        capsys.readouterr()
-        try:
-            runpy.run_path(str(SCRIPT), run_name="__main__")
-            code = 0
-        except SystemExit as stop:
-            code = stop.code
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
+def benchmark(script):
+    return partial(script, SCRIPT)
 
 
 @pytest.fixture(scope="module")
@@ -114,19 +96,6 @@ def config(root, tiny, tmp_path_factory):
         return tiny.write_config(folder / "alignment.yaml", settings | changes)
 
     return write
-
-
-def tables_of(out):
-    """The Markdown tables in table.md, as dicts by their first column."""
-    found = []
-    for part in (out / "table.md").read_text().split("\n\n"):
-        rows = [line[2:-2].split(" | ") for line in part.strip().splitlines()]
-        found.append({row[0]: dict(zip(rows[0], row, strict=True)) for row in rows[2:]})
-    return found
-
-
-def first_number(text):
-    return float(text.split()[0].replace("−", "-"))
 
 
 def test_everything_once(benchmark, config, root, tiny, tmp_path, monkeypatch):
