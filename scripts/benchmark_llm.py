@@ -121,8 +121,6 @@ def bars(metrics: Mapping[str, Any], bench: Bench) -> list[Bar]:
         comparison.cheaper(metrics, GRPO, 0.10),
         comparison.fluent(metrics, BASE, 0.5),
         *speed_bars(speed(bench), len(bench.prompts.compared)),
-        comparison.beats(metrics, OFFLINE, 1.0),
-        *comparison.calibration(metrics, halved=0.5, most=0.25),
     ]
 
 

@@ -228,8 +228,9 @@ def test_three_rewards(benchmark, config, root, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["emoji-alignment", "emoji-alignment-three"])
-def test_own_configs_differ_in_their_mode_alone(benchmark, name):
+def test_own_configs_differ_in_their_mode_alone(monkeypatch, name):
     """They are read without the data, which they name only."""
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
     runs = import_module("alignment_runs")
     config = configs.load_yaml(SCRIPT.parent / "configs" / f"{name}.yaml", runs.Alignment)
     assert len(config.ddpo_preferences) == 5 and config.points == 11

@@ -189,7 +189,7 @@ def test_everything_once(benchmark, config, data, tmp_path, monkeypatch):
     assert code == 2 and "grpo-1.yaml: begun with other settings or data" in err
 
 
-def test_own_config(benchmark, monkeypatch):
+def test_own_config(monkeypatch):
     """It is read without the data, which it names only."""
     monkeypatch.syspath_prepend(str(SCRIPTS))
     runs = import_module("llm_runs")
