@@ -4,9 +4,10 @@
 
 Trains what is not there yet (offline and online adapters, the latter in both selections, reward
 words, SFT, one LoRA per reward, DDPO for several preferences), calibrates our adapters, draws all
-of them with the same prompts and seeds, and writes table.md, cost.png, the reward curves of DDPO
-(ddpo.png) and a report (index.html, front.png, metrics.json). Every part can be interrupted and
-goes on where it was; --skip leaves parts out, and a later run without it adds them.
+of them with the same prompts and seeds, and writes table.md, cost.png, the fronts of the methods
+(methods.png), the reward curves of DDPO (ddpo.png) and a report (index.html, metrics.json). Every
+part can be interrupted and goes on where it was; --skip leaves parts out, and a later run without
+it adds them.
 """
 
 from __future__ import annotations

@@ -6,9 +6,10 @@
 
 Trains what is not there yet (offline and online adapter, SFT, one LoRA per reward, TRL's GRPO for
 several preferences), calibrates our adapters, has all of them respond to the same prompts, and
-writes table.md, cost.png, the reward curves of GRPO (grpo.png) and a report (index.html, front.png,
-metrics.json). Every part can be interrupted and goes on where it was; --skip leaves parts out, and
-a later run without it adds them. Needs the extra `benchmark` for GRPO.
+writes table.md, cost.png, the fronts of the methods (methods.png), the reward curves of GRPO
+(grpo.png) and a report (index.html, metrics.json). Every part can be interrupted and goes on where
+it was; --skip leaves parts out, and a later run without it adds them. GRPO needs the extra
+`benchmark`.
 """
 
 from __future__ import annotations

@@ -9,6 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
+
 from ric_diffusion import __version__
 from ric_diffusion import config as configs
 from ric_diffusion.cli import main as ric
@@ -32,7 +34,7 @@ from ric_diffusion.evaluation.baselines.subjects import method_subject, preferen
 from ric_diffusion.evaluation.calibration import Calibration
 from ric_diffusion.evaluation.cost_plot import cost_figure
 from ric_diffusion.evaluation.evaluate import evaluate
-from ric_diffusion.evaluation.plots import png
+from ric_diffusion.evaluation.plots import front_figure, png, reward_pairs
 from ric_diffusion.evaluation.report import write_report
 from ric_diffusion.evaluation.scoring import load_scorers
 from ric_diffusion.evaluation.subject import (
@@ -278,16 +280,25 @@ def publish(
     curves: str,
     runs: Mapping[str, Preference],
 ) -> None:
-    """The report, cost.png, table.md, and the reward curves of ``runs`` as ``curves``."""
+    """The report, cost.png, methods.png, table.md, and the reward curves of ``runs`` as
+    ``curves``."""
     write_report(metrics, bench.out, contenders[0].subject.sampler.read)
     shown = [one.subject.name for one in contenders if not one.variant]
     write_bytes(bench.out / "cost.png", png(cost_figure(metrics, shown)))
+    write_bytes(bench.out / "methods.png", png(methods_figure(metrics, shown)))
     if runs:
         drawn = {title_of(wish): reward_curve(bench.out / name) for name, wish in runs.items()}
         write_bytes(bench.out / curves, png(curves_figure(drawn)))
     tables = [comparison.methods_table(metrics), comparison.bars_table(bars)]
     write_text(bench.out / "table.md", "\n".join(tables))
     print(bench.out / "table.md")
+
+
+def methods_figure(metrics: Mapping[str, Any], shown: Sequence[str]) -> Figure:
+    """The fronts of the methods alone, without what was left out of ours to see what it does."""
+    chief = [model for model in metrics["models"] if model["name"] in shown]
+    chief = [model for model in chief if PLAIN not in model["name"]]
+    return front_figure({**metrics, "models": chief}, reward_pairs(metrics))
 
 
 def title_of(preference: Preference) -> str:

@@ -82,6 +82,8 @@ class LlmBackend(LlmSampler):
             size = lm.model.get_input_embeddings().weight.float().square().mean().sqrt()
             torch.nn.init.constant_(conditioner.encoder.norm.weight, float(size))
         lm.model.to(device)
+        if lm.model.device.type == "cpu":  # there the fused attention is slow backwards
+            lm.model.set_attn_implementation("eager")
         conditioner.to(device)
         lm.adapter = Adapter(
             base_model=str(model),

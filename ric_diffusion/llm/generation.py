@@ -80,6 +80,7 @@ def generate(
     draw = [Draw(sampling, seeds)] if sampling.temperature > 0 else []
     found = model.generate(
         **left_padded(contexts),
+        logits_to_keep=torch.tensor([-1]),  # indices, for the reason that token_losses gives
         generation_config=GenerationConfig(
             max_new_tokens=sampling.response_tokens,
             do_sample=False,

@@ -93,7 +93,9 @@ def token_losses(
     inputs = left_padded(rows)
     inputs["position_ids"] = (inputs["attention_mask"].cumsum(dim=1) - 1).clamp(min=0)
     longest = max(len(r) for r in ids)
-    logits = lm.model(**inputs, use_cache=False, logits_to_keep=longest).logits  # (B, R, V)
+    # As indices: of a slice, the output layer would copy its weight once for each row.
+    last = torch.arange(-longest, 0, device=inputs["inputs_embeds"].device)
+    logits = lm.model(**inputs, use_cache=False, logits_to_keep=last).logits  # (B, R, V)
     return [
         F.cross_entropy(
             row[longest - len(r) :].float(), torch.tensor(r, device=row.device), reduction="none"

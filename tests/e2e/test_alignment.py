@@ -151,7 +151,7 @@ def test_everything_once(benchmark, config, root, tiny, tmp_path, monkeypatch):
     assert first_number(share["value"]) == pytest.approx(
         online["forwards"] / spent["DDPO"]["forwards"], abs=1e-3
     )
-    for name in ("cost.png", "front.png", "ddpo.png"):
+    for name in ("cost.png", "methods.png", "front.png", "ddpo.png"):
         with Image.open(out / name) as image:
             image.load()
             assert image.width >= 800

@@ -160,7 +160,7 @@ def test_everything_once(benchmark, config, data, tmp_path, monkeypatch):
     gap = middle[1]["held_out"]["fluency"]["value"] - base[0]["held_out"]["fluency"]["value"]
     fluency = bars["fluency in the middle of the sweep, RiC online - base model, nat"]
     assert first_number(fluency["value"]) == pytest.approx(gap, abs=0.01)
-    for name in ("cost.png", "front.png", "grpo.png"):
+    for name in ("cost.png", "methods.png", "grpo.png"):
         with Image.open(out / name) as image:
             image.load()
 
