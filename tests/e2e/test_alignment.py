@@ -110,7 +110,7 @@ def test_everything_once(benchmark, config, root, tiny, tmp_path, monkeypatch):
     assert list(models) == METHODS
     spent = {name: model["training_cost"] for name, model in models.items()}
     trained, labels = 3 * 4 * 3, 14 * 2  # steps, batch, forward and backward; pictures, rewards
-    moved = 2 * POINTS * CALIBRATION  # by a calibration, which moves two rewards
+    moved = 2 * 2 * POINTS * CALIBRATION  # by a calibration: two sweeps, two rewards
     for name in ("RiC offline, not calibrated", "RiC offline, words, not calibrated", "SFT"):
         assert spent[name] | {"seconds": 0} == {"forwards": trained, "scored": labels, "seconds": 0}
     assert spent["RiC offline"]["forwards"] == trained + moved * 2 * STEPS
