@@ -188,6 +188,7 @@ def _train(
     from trl import GRPOConfig, GRPOTrainer
 
     network, done = backend.lm.model, run.state.step
+    network.is_quantized = False  # one that was unpacked from GGUF still says that it is
     # Where our sampler stops; TRL reads it from there.
     network.generation_config.eos_token_id = backend.lm.chat.stops
     order = order_of(len(prompts), config.steps * config.groups, config.seed)

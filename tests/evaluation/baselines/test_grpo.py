@@ -12,7 +12,7 @@ from ric_diffusion.conditioning import lora
 from ric_diffusion.cost import Cost
 from ric_diffusion.errors import InputError
 from ric_diffusion.evaluation.baselines import grpo
-from ric_diffusion.evaluation.baselines.base import BaseModel, Tuned
+from ric_diffusion.evaluation.baselines.base import BaseModel, Tuned, plain_backend
 from ric_diffusion.evaluation.baselines.ddpo_run import reward_curve
 from ric_diffusion.evaluation.baselines.grpo import GrpoConfig, Reward, order_of, train_grpo
 from ric_diffusion.evaluation.baselines.kinds import LLM
@@ -157,6 +157,19 @@ def test_a_run_can_be_made_longer(train, tmp_path):
     train(tmp_path / "longer", replace(CONFIG, steps=4), resume=True)
     assert same(tensors(tmp_path / "whole"), tensors(tmp_path / "longer"))
     assert len(reward_curve(tmp_path / "longer")[0]) == 4
+
+
+def test_a_model_unpacked_from_gguf_is_trained_as_any_other(train, tmp_path, monkeypatch):
+    train(tmp_path / "plain", replace(CONFIG, steps=1))
+
+    def unpacked(*given, **others):
+        backend = plain_backend(*given, **others)
+        backend.lm.model.is_quantized = True
+        return backend
+
+    monkeypatch.setattr(grpo, "plain_backend", unpacked)
+    train(tmp_path / "unpacked", replace(CONFIG, steps=1))
+    assert same(tensors(tmp_path / "plain"), tensors(tmp_path / "unpacked"))
 
 
 def test_rewards_are_those_of_what_the_sampler_would_give(model, rewards):
