@@ -18,14 +18,30 @@ from ric_diffusion import __version__
 from ric_diffusion.errors import CollapseError, InputError
 
 EXAMPLES = {
-    "generate": "ric generate --model emoji-64 --prompt 'red apple' --targets colorfulness=1.5",
-    "sweep": "ric sweep --model emoji-64 --prompt 'red apple' --points 11 --out sweep/",
-    "score": "ric score photos/ --scorers compressibility colorfulness",
-    "label": "ric label photos/ --scorers compressibility colorfulness --out labelled/",
-    "train": "ric train scripts/configs/emoji-embedding.yaml --out runs/mine",
-    "online": "ric online scripts/configs/emoji-online.yaml --out runs/online",
-    "evaluate": "ric evaluate --adapter runs/mine/adapter none --prompts prompts.txt --out report/",
-    "export": "ric export --adapter runs/mine/adapter --format kohya --out mine.safetensors",
+    "generate": (
+        "ric generate --prompt 'red apple' --preference colorfulness=0.7 compressibility=0.3",
+        "ric generate --prompt 'red apple' --targets colorfulness=1.5 --count 4 --out out/",
+    ),
+    "sweep": (
+        "ric sweep --model emoji-64 --prompt 'red apple' --points 11 --out sweep/",
+        "ric sweep --prompt 'red apple' --along colorfulness --out sweep/",
+    ),
+    "score": ("ric score photos/ --scorers compressibility:resize=none colorfulness --json",),
+    "label": ("ric label photos/ --scorers compressibility colorfulness --out labelled/",),
+    "train": (
+        "ric train scripts/configs/emoji-embedding.yaml --out runs/mine",
+        "ric train scripts/configs/sd15.yaml --resume --push-to-hub user/name",
+    ),
+    "online": ("ric online scripts/configs/emoji-online.yaml --out runs/online",),
+    "evaluate": (
+        "ric evaluate --adapter runs/mine/adapter none --prompts prompts.txt --out report/",
+        "ric evaluate --prompts prompts.txt --calibrate --out calibrated/",
+    ),
+    "export": ("ric export --adapter runs/mine/adapter --format kohya --out mine.safetensors",),
+    "prompt": (
+        "ric prompt --adapter runs/words/adapter --prompt 'red apple' --targets colorfulness=1.5",
+    ),
+    "push": ("ric push --adapter runs/mine/adapter --to user/name",),
 }
 
 
@@ -84,17 +100,16 @@ def build_parser() -> Parser:
             name,
             help=text,
             description=text,
-            epilog=f"example: {EXAMPLES[name]}",
+            epilog="\n".join(["examples:", *(f"  {line}" for line in EXAMPLES[name])]),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
 
     generate = verb("generate", "make pictures of a prompt, or respond to it, steered by rewards")
     _model(generate)
-    wish = generate.add_mutually_exclusive_group()
-    many: Any = {"nargs": "+", "type": pairs, "action": "extend"}
-    wish.add_argument("--preference", **many, metavar="REWARD=WEIGHT")
-    wish.add_argument("--targets", **many, metavar="REWARD=Z")
-    generate.add_argument("--negative-targets", **many, metavar="REWARD=Z")
+    _wish(generate)
+    generate.add_argument(
+        "--negative-targets", **MANY, metavar="REWARD=Z", help="what to steer away from, in z"
+    )
     generate.add_argument("--negative-prompt", metavar="TEXT")
     generate.add_argument("--count", type=positive, default=1, help="samples, from as many seeds")
     generate.add_argument("--out", type=Path, default=Path("out"), metavar="FOLDER")
@@ -121,11 +136,13 @@ def build_parser() -> Parser:
     train.add_argument("config", type=Path, metavar="CONFIG.yaml")
     train.add_argument("--out", type=Path, metavar="FOLDER", help="instead of the config's")
     train.add_argument("--resume", action="store_true", help="go on after an interruption")
+    _push(train)
 
     online = verb("online", "improve an adapter on its own samples, in rounds")
     online.add_argument("config", type=Path, metavar="CONFIG.yaml")
     online.add_argument("--out", type=Path, metavar="FOLDER")
     online.add_argument("--resume", action="store_true", help="go on where it was interrupted")
+    _push(online)
 
     evaluate = verb("evaluate", "measure a model, compare adapters; resumable: run it again")
     evaluate.add_argument("--model", default="emoji-64", help="bundled name, folder or hub id")
@@ -166,7 +183,37 @@ def build_parser() -> Parser:
     export.add_argument("--adapter", required=True, metavar="FOLDER")
     export.add_argument("--format", required=True, choices=["kohya"])
     export.add_argument("--out", type=Path, required=True, metavar="FILE.safetensors")
+
+    prompt = verb("prompt", "print what an adapter of text mode reads, for other programs")
+    prompt.add_argument("--adapter", required=True, help="folder or hub id")
+    prompt.add_argument("--model", help="whose tokenizer counts; by default its base model")
+    prompt.add_argument("--prompt", required=True, metavar="TEXT")
+    _wish(prompt)
+    prompt.add_argument("--mapping", help="how a preference becomes targets")
+
+    push = verb("push", "upload an adapter folder to the hub, to a private repository if it is new")
+    push.add_argument("--adapter", required=True, metavar="FOLDER")
+    push.add_argument("--to", required=True, metavar="USER/NAME")
     return parser
+
+
+MANY: Any = {"nargs": "+", "type": pairs, "action": "extend"}
+
+
+def _wish(parser: Parser) -> None:
+    wish = parser.add_mutually_exclusive_group()
+    wish.add_argument("--preference", **MANY, metavar="REWARD=WEIGHT", help="what the sliders set")
+    wish.add_argument(
+        "--targets", **MANY, metavar="REWARD=Z", help="values in z; a reward left out is auto"
+    )
+
+
+def _push(parser: Parser) -> None:
+    parser.add_argument(
+        "--push-to-hub",
+        metavar="USER/NAME",
+        help="upload the adapter when it is done, to a private repository if it is new",
+    )
 
 
 def _model(parser: Parser) -> None:

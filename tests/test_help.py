@@ -1,14 +1,18 @@
 """`ric --help` is quick, because nothing heavy is imported for it."""
 
 import resource
+import shlex
 import statistics
 import subprocess
 import sys
 
 import pytest
 
+from ric_diffusion.cli import EXAMPLES, build_parser, main
+
 HEAVY = ["torch", "diffusers", "transformers", "peft", "accelerate", "open_clip", "pandas", "PIL"]
-COMMANDS = ["generate", "sweep", "score", "label", "train", "evaluate", "export"]
+COMMANDS = ["generate", "sweep", "score", "label", "train", "online", "evaluate", "export"]
+COMMANDS += ["prompt", "push"]
 
 CALL = f"""
 import sys
@@ -35,6 +39,19 @@ def test_help_imports_nothing_heavy() -> None:
     assert "usage: ric" in done.stdout
     for command in COMMANDS:
         assert command in done.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_verb_shows_examples_that_it_understands(command: str, capsys) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    shown = capsys.readouterr().out
+    assert EXAMPLES[command]
+    for line in EXAMPLES[command]:
+        assert f"\n  {line}\n" in shown  # on a line of its own, not wrapped
+        name, *args = shlex.split(line)
+        assert name == "ric" and build_parser().parse_args(args).verb == command
 
 
 def test_module_is_the_command() -> None:

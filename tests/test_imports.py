@@ -27,7 +27,7 @@ ABOVE: dict[str, set[str]] = {
     "assets": set(),
 }
 EVERYWHERE = {"errors", "files", "config", "backend", "cost", "__version__"}
-KNOWS_ALL = {"__init__", "__main__", "cli", "commands", "app"}
+KNOWS_ALL = {"__init__", "__main__", "cli", "commands", "app", "comfyui"}
 
 # Which third parties a room may name, where the table restricts them.
 ONLY = {"rewards": {"numpy", "moocore"}}
@@ -145,6 +145,7 @@ def test_allowed_arrows(tmp_path: Path) -> None:
             "ric_diffusion/evaluation/sweep.py": "from ric_diffusion.training.backend import B",
             "ric_diffusion/evaluation/baselines/a.py": "from ric_diffusion.diffusion import b",
             "ric_diffusion/app/main.py": "from ric_diffusion.evaluation import sweep",
+            "ric_diffusion/comfyui/a.py": "from ric_diffusion.commands import wishes",
         },
     )
     assert violations(tree) == []
@@ -186,6 +187,7 @@ def test_allowed_arrows(tmp_path: Path) -> None:
         ("ric_diffusion/evaluation/a.py", "from ric_diffusion.diffusion.backend import B"),
         ("ric_diffusion/evaluation/a.py", "import diffusers"),
         ("ric_diffusion/evaluation/baselines/a.py", "from ric_diffusion.app import main"),
+        ("ric_diffusion/diffusion/a.py", "from ric_diffusion.comfyui import nodes"),
         ("ric_diffusion/assets/a.py", "from ric_diffusion.diffusion import b"),
         ("ric_diffusion/errors.py", "from ric_diffusion.rewards import S"),
         ("ric_diffusion/files.py", "import scorers"),

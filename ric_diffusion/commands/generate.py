@@ -4,7 +4,6 @@ models respond to it instead."""
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
 import torch
 
@@ -17,24 +16,9 @@ from ric_diffusion.commands.model import (
 )
 from ric_diffusion.commands.paths import check_out_folder
 from ric_diffusion.commands.respond import in_words, respond, story_of
+from ric_diffusion.commands.wishes import wishes_of
 from ric_diffusion.data.images import save_png
-from ric_diffusion.errors import InputError
 from ric_diffusion.evaluation.scoring import load_scorers
-
-
-def wishes_of(options: argparse.Namespace) -> dict[str, Any]:
-    """The pipeline's arguments about rewards. InputError for a name given twice."""
-    wishes = {}
-    for argument in ("preference", "targets", "negative_targets"):
-        given = getattr(options, argument)
-        if not given:
-            continue
-        names = [name for name, _ in given]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
-            field = argument.replace("_", "-")
-            raise InputError(f"--{field}: {twice[0]} is given twice; keep one of them")
-        wishes[argument] = dict(given)
-    return wishes
 
 
 def run(options: argparse.Namespace) -> None:

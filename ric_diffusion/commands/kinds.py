@@ -12,20 +12,26 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers import AutoTokenizer
 
 from ric_diffusion import config
 from ric_diffusion.backend import weights_digest
 from ric_diffusion.conditioning.adapter import BaseAdapter
+from ric_diffusion.conditioning.hub import fetched
 from ric_diffusion.diffusion import adapter as diffusion_adapter
 from ric_diffusion.diffusion.backend import DiffusionBackend
 from ric_diffusion.diffusion.latents import base_digests
+from ric_diffusion.diffusion.lora_file import LORA_FILE
 from ric_diffusion.diffusion.pipeline import BUNDLED, RiCStableDiffusionPipeline
 from ric_diffusion.diffusion.pipeline import model_path as diffusion_path
 from ric_diffusion.diffusion.sampler import DiffusionSampler
+from ric_diffusion.errors import InputError
 from ric_diffusion.evaluation.fluency import Fluency
 from ric_diffusion.llm import adapter as llm_adapter
 from ric_diffusion.llm.backend import LlmBackend
-from ric_diffusion.llm.model import PACKAGES, RiCCausalLM
+from ric_diffusion.llm.chat import Turn
+from ric_diffusion.llm.generation import Sampling
+from ric_diffusion.llm.model import PACKAGES, RiCCausalLM, load_tokenizer
 from ric_diffusion.llm.sampler import LlmSampler
 
 NAMES = (*BUNDLED, *PACKAGES)  # of models that need neither a folder nor a hub
@@ -39,7 +45,9 @@ class Kind:
     ``digests``: of the parts of a model that have weights; ``held_out``: a model without adapter
     and these digests -> the scorers that are in every report on this kind and never a reward;
     ``options``: which arguments of sampling the command line can set, by the name of the option;
-    ``software``: whose versions are told.
+    ``software``: whose versions are told; ``files``: of an adapter's LoRA; ``reader``: a model's
+    name and an adapter for it -> the tokenizer that reads a prompt, of the length that a prompt may
+    have.
     """
 
     name: str
@@ -53,6 +61,8 @@ class Kind:
     held_out: Callable[[Any, Sequence[str]], list[Any]]
     options: Mapping[str, str]
     software: tuple[str, ...]
+    files: tuple[str, ...]
+    reader: Callable[[str, BaseAdapter], Any]
 
 
 def _load_pipeline(name: str, device: str, dtype: torch.dtype) -> RiCStableDiffusionPipeline:
@@ -77,6 +87,15 @@ def fluency_of(lm: RiCCausalLM, digests: Sequence[str]) -> Fluency:
     return Fluency(log_likelihood, config.digest(digests)[:16])
 
 
+def _reader(name: str, adapter: BaseAdapter) -> Any:
+    return AutoTokenizer.from_pretrained(diffusion_path(name), subfolder="tokenizer")
+
+
+def _turn(name: str, adapter: BaseAdapter) -> Turn:
+    sampling = config.from_dict(dict(adapter.sampling), Sampling, "sampling")
+    return Turn(load_tokenizer(name), sampling.prompt_tokens)
+
+
 DIFFUSION = Kind(
     name="diffusion",
     load=_load_pipeline,
@@ -94,6 +113,8 @@ DIFFUSION = Kind(
         "prompt_guidance": "prompt_guidance",
     },
     software=("torch", "diffusers"),
+    files=(LORA_FILE,),
+    reader=_reader,
 )
 LLM = Kind(
     name="llm",
@@ -107,6 +128,8 @@ LLM = Kind(
     held_out=lambda lm, digests: [fluency_of(lm, digests)],
     options={},
     software=("torch", "transformers"),
+    files=(llm_adapter.WEIGHTS_FILE, llm_adapter.CONFIG_FILE),
+    reader=_turn,
 )
 KINDS = {kind.name: kind for kind in (DIFFUSION, LLM)}
 
@@ -126,6 +149,16 @@ def kind_named(model: str) -> Kind:
 def kind_of(model: Any) -> Kind:
     """The kind of a loaded model."""
     return LLM if isinstance(model, RiCCausalLM) else DIFFUSION
+
+
+def adapter_kind(path_or_id: str) -> tuple[Kind, Path]:
+    """The kind of an adapter by its LoRA, and its folder, fetched from the hub unless it is here.
+    InputError if it is no adapter."""
+    folder = fetched(path_or_id, [file for kind in KINDS.values() for file in kind.files])
+    for kind in KINDS.values():
+        if all((folder / file).is_file() for file in kind.files):
+            return kind, folder
+    raise InputError(f"{path_or_id}: not an adapter folder, it has no LoRA")
 
 
 def _has_config(hub_id: str) -> bool:

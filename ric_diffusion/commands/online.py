@@ -17,7 +17,9 @@ from ric_diffusion.commands.entrants import adapter_digests
 from ric_diffusion.commands.kinds import KINDS
 from ric_diffusion.commands.model import loading
 from ric_diffusion.commands.paths import out_folder
+from ric_diffusion.commands.push import push_trained
 from ric_diffusion.commands.train import kept, what_counts
+from ric_diffusion.conditioning.hub import open_repository
 from ric_diffusion.data.prompts import read_prompts
 from ric_diffusion.data.records import Record, read_labelled
 from ric_diffusion.diffusion.backend import DiffusionConfig
@@ -85,6 +87,8 @@ def run(options: argparse.Namespace) -> None:
         ]
     )
     check_same_run(out, key)
+    if options.push_to_hub:
+        open_repository(options.push_to_hub)  # now, not after hours of rounds
     write_json(out / "config.json", {"key": key, **config.to_dict(settings)})
     task = Task(
         space=space,
@@ -102,6 +106,8 @@ def run(options: argparse.Namespace) -> None:
     backend.save(out / "adapter")
     write_json(out / "cost.json", cost.to_dict())
     print(out / "adapter")
+    if options.push_to_hub:
+        push_trained(out / "adapter", options.push_to_hub, kind)
 
 
 def check_same_run(out: Path, key: str) -> None:

@@ -12,7 +12,7 @@ from ric_diffusion.evaluation.scoring import load_scorers, scores_of
 from ric_diffusion.files import write_json
 from ric_diffusion.llm.model import RiCCausalLM
 from ric_diffusion.llm.sampler import LlmSampler
-from ric_diffusion.rewards import RewardSpace, to_targets
+from ric_diffusion.rewards import RewardSpace
 
 
 def respond(lm: RiCCausalLM, options: argparse.Namespace, wishes: Mapping[str, Any]) -> None:
@@ -43,12 +43,8 @@ def targets_of(
     reached and said."""
     if lm.adapter is None:
         return {}
-    space = lm.adapter.space
-    if preference := wishes.get("preference"):
-        targets = to_targets(preference, space, options.mapping or lm.adapter.mapping)
-    else:
-        targets = space.check_targets(wishes.get("targets", {}), "targets")
-    return lm.adapter.used(targets)
+    asked = lm.adapter.targets_for(**wishes, mapping=options.mapping)
+    return lm.adapter.used(asked)
 
 
 def story_of(

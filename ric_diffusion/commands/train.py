@@ -15,6 +15,8 @@ from ric_diffusion import config
 from ric_diffusion.commands.kinds import KINDS
 from ric_diffusion.commands.model import loading
 from ric_diffusion.commands.paths import out_folder
+from ric_diffusion.commands.push import push_trained
+from ric_diffusion.conditioning.hub import open_repository
 from ric_diffusion.cost import Meter
 from ric_diffusion.data.images import save_png
 from ric_diffusion.data.records import Record, read_labelled
@@ -79,6 +81,8 @@ def run(options: argparse.Namespace) -> None:
             seed=settings.loop.seed,
             device=process.device,
         )
+    if options.push_to_hub and process.is_main_process:
+        open_repository(options.push_to_hub)  # now, not after hours of training
     backend.prepare(records, settings.data, out / "cache")
     digest = config.digest(
         [
@@ -117,6 +121,8 @@ def run(options: argparse.Namespace) -> None:
         backend.save(out / "adapter")
         write_json(out / "cost.json", meter.read().to_dict())
         print(out / "adapter")
+        if options.push_to_hub:
+            push_trained(out / "adapter", options.push_to_hub, kind)
     leave(process)
 
 

@@ -7,10 +7,10 @@ reward_encoder.safetensors   embedding mode only
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Self
 
 from ric_diffusion.conditioning.conditioner import (
@@ -23,11 +23,13 @@ from ric_diffusion.conditioning.grammar import Grammar
 from ric_diffusion.conditioning.lora import Lora
 from ric_diffusion.errors import InputError
 from ric_diffusion.files import replacing_folder, write_json
-from ric_diffusion.rewards import MAPPINGS, Curve, RewardSpace, calibration, checks
+from ric_diffusion.rewards import MAPPINGS, Curve, RewardSpace, calibration, checks, to_targets
 
 FORMAT_VERSION = 1
 ABOUT_FILE = "ric_adapter.json"
 ENCODER_FILE = "reward_encoder.safetensors"
+
+TOLD = 0.05  # z; a target moved by less is not worth a line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,12 +62,34 @@ class BaseAdapter:
         for name in self.calibration:
             checks.known(name, self.space.names, "calibration")
 
+    def targets_for(
+        self,
+        *,
+        preference: Mapping[str, float] | None = None,
+        targets: Mapping[str, float] | None = None,
+        mapping: str | None = None,
+    ) -> dict[str, float]:
+        """A preference, mapped, or targets, checked -> targets in z; neither is all on auto."""
+        if preference is not None and targets is not None:
+            raise InputError("preference and targets: give one of them, not both")
+        if preference is not None:
+            return to_targets(preference, self.space, mapping or self.mapping)
+        return self.space.check_targets(targets or {}, "targets")
+
     def reachable(self, targets: Mapping[str, float]) -> dict[str, float]:
         """Targets in z, each moved to the nearest value its calibration says can be had."""
         return {
             name: self.calibration[name].clamp(z) if name in self.calibration else z
             for name, z in targets.items()
         }
+
+    def beyond_reach(self, targets: Mapping[str, float]) -> list[str]:
+        """A line about every target that calibration moves."""
+        return [
+            f"{name}: {targets[name]:.2f} z is beyond the reachable range; {z:.2f} is used"
+            for name, z in self.reachable(targets).items()
+            if abs(z - targets[name]) > TOLD
+        ]
 
     def used(self, targets: Mapping[str, float]) -> dict[str, float]:
         """Targets in z as they are really asked for: the nearest that can be reached where that was
@@ -83,6 +107,23 @@ class BaseAdapter:
             for name, z in targets.items()
         }
         return self.conditioner.used(asked)
+
+    def text(self, prompt: str, targets: Mapping[str, float], tokenizer: Any) -> tuple[str, bool]:
+        """Prompt and targets in z -> the text that the model reads in text mode, and whether the
+        prompt was cut to make room; InputError in embedding mode."""
+        conditioner = self.check_text()
+        requests = self.requests(self.used(targets))
+        [text] = conditioner.texts([prompt], [requests], tokenizer)
+        return text, text != conditioner.grammar.format(prompt, requests)
+
+    def check_text(self) -> TextConditioner:
+        """The conditioner of text mode; InputError in embedding mode."""
+        if isinstance(self.conditioner, TextConditioner):
+            return self.conditioner
+        raise InputError(
+            "this adapter reads rewards as learned tokens, which no text can say; use `ric "
+            "generate`, the Python API or the ComfyUI nodes, or train one with mode: text"
+        )
 
     @property
     def encoder(self) -> RewardEncoder | None:
@@ -170,76 +211,3 @@ def check_continues(
             raise InputError(f"{folder}: its {what} is {theirs}, this run's {wanted}")
     if set(weights.tensors) != set(lora.tensors):
         raise InputError(f"{folder}: has LoRA for other layers than this run trains")
-
-
-def fetched(path_or_id: str | Path, files: Sequence[str], subfolder: str = "", **hub: Any) -> Path:
-    """A local folder as it is; anything else is a hub id, of which an adapter's files are fetched:
-    those of every adapter and ``files``.
-
-    ``hub``: revision, token, cache_dir and so on, as huggingface_hub's snapshot_download has them.
-    The ``subfolder`` of either may turn out not to be there.
-    """
-    if (local := Path(path_or_id)).is_dir():
-        return local / subfolder
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    wanted = [str(PurePosixPath(subfolder, f)) for f in (ABOUT_FILE, ENCODER_FILE, *files)]
-    try:
-        return Path(snapshot_download(str(path_or_id), allow_patterns=wanted, **hub), subfolder)
-    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"{path_or_id}: no such folder, and the hub did not give it ({reason})"
-        ) from error
-
-
-def card(adapter: BaseAdapter, *, library: str, task: str, example: Sequence[str]) -> str:
-    """The adapter's model card, with the ranges of its sliders. ``library`` and ``task`` as the
-    hub's tags name them; ``example``: the lines of a code block."""
-    lines = [
-        "---",
-        f"base_model: {adapter.base_model}",
-        f"library_name: {library}",
-        f"tags: [ric-diffusion, lora, {task}]",
-        "---",
-        "",
-        "# Reward sliders",
-        "",
-        f"An adapter for `{adapter.base_model}` with {len(adapter.space.names)} reward sliders, in "
-        f"{adapter.conditioner.mode} mode, made with ric-diffusion.",
-        "",
-        *_slider_table(adapter),
-        "",
-        *example,
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def _slider_table(adapter: BaseAdapter) -> list[str]:
-    """The ranges of the sliders, and how much of them calibrated ones reach."""
-    header = ["reward", "unit", "range (z)", "mean", "one z"]
-    rows = [
-        [reward.name, reward.unit, _ends(*adapter.space.range(reward.name)), f"{reward.mean:.2f}",
-         f"{reward.std:.2f}"]
-        for reward in adapter.space.rewards
-    ]  # fmt: skip
-    said = []
-    if curves := adapter.calibration:
-        header.append("reachable (z)")
-        for row in rows:
-            row.append(_ends(*curves[row[0]].reach) if row[0] in curves else "not calibrated")
-        said = [
-            "",
-            "A calibrated slider gives on average what it is asked, as far as that was measured to "
-            "be reachable; beyond, it gives the nearest that is.",
-        ]
-    return [
-        *("| " + " | ".join(row) + " |" for row in [header, ["---"] * len(header), *rows]),
-        *said,
-    ]
-
-
-def _ends(low: float, high: float) -> str:
-    return f"{low:+.2f} … {high:+.2f}"

@@ -16,8 +16,9 @@ from typing import Any
 from diffusers import UNet2DConditionModel
 from safetensors.torch import save_file
 
-from ric_diffusion.conditioning import adapter as base
-from ric_diffusion.conditioning.adapter import BaseAdapter, fetched
+from ric_diffusion.conditioning import card as cards
+from ric_diffusion.conditioning.adapter import BaseAdapter
+from ric_diffusion.conditioning.hub import fetched
 from ric_diffusion.conditioning.lora import Lora
 from ric_diffusion.diffusion import modulation
 from ric_diffusion.diffusion.lora_file import CONFIG_KEY, LORA_FILE
@@ -44,7 +45,7 @@ class Adapter(BaseAdapter):
         }
         with self.writing(folder) as temporary:
             save_file(tensors, temporary / LORA_FILE, metadata=metadata)
-            (temporary / "README.md").write_text(card(self), encoding="utf-8")
+            (temporary / cards.CARD_FILE).write_text(card(self), encoding="utf-8")
 
 
 def resolve(path_or_id: str | Path, subfolder: str = "", **hub: Any) -> Path:
@@ -54,13 +55,30 @@ def resolve(path_or_id: str | Path, subfolder: str = "", **hub: Any) -> Path:
 
 def card(adapter: Adapter) -> str:
     """The adapter's model card."""
-    example = [
-        "```python",
+    python = [
         "from ric_diffusion import RiCStableDiffusionPipeline",
         "",
         f'pipe = RiCStableDiffusionPipeline.from_pretrained("{adapter.base_model}")',
-        'pipe.load_adapter("this/folder")',
-        f'pipe("a prompt", targets={{"{adapter.space.names[0]}": 1.0}}).images[0]',
-        "```",
+        f'pipe.load_adapter("{cards.HERE}")',
+        f'asked = {{"targets": {{"{adapter.space.names[0]}": 1.0}}, **pipe.adapter.sampling}}',
+        'pipe("a prompt", **asked).images[0].save("picture.png")',
     ]
-    return base.card(adapter, library="diffusers", task="text-to-image", example=example)
+    exported = f"`ric export --adapter {cards.HERE} --format kohya --out sliders.safetensors`"
+    if adapter.encoder is None:
+        elsewhere = [
+            f"Other programs take the LoRA ({exported}) and, as the prompt, what "
+            f"`ric prompt --adapter {cards.HERE} …` prints.",
+        ]
+    else:
+        elsewhere = [
+            "ComfyUI takes it through the nodes of ric-diffusion, where it has the base. Stock "
+            "diffusers loads the LoRA, but without its reward tokens it has no sliders.",
+        ]
+    return cards.card(
+        adapter,
+        library="diffusers",
+        task="text-to-image",
+        python=python,
+        prompt="a prompt",
+        elsewhere=elsewhere,
+    )

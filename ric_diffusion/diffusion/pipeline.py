@@ -27,8 +27,6 @@ BUNDLED = {"emoji-64": ASSETS / "emoji-64"}
 ADAPTER_SUBFOLDER = "ric_adapter"
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "token")
 
-TOLD = 0.05  # z; a target moved by less is not worth a line
-
 _log = logging.getLogger(__name__)
 
 Values = Mapping[str, float] | Sequence[Mapping[str, float]]
@@ -214,15 +212,11 @@ class RiCMixin(AdapterMixin):
         """Targets moved into the reachable range where that was measured, and said so; else what
         the conditioning can say (text rounds)."""
         assert self.adapter is not None
-        moved: dict[str, tuple[float, float]] = {}
-        found = []
-        for each in targets:
-            reached = self.adapter.reachable(each)
-            moved |= {k: (each[k], z) for k, z in reached.items() if abs(z - each[k]) > TOLD}
-            found.append(self.adapter.used(each))
-        for name, (asked, z) in moved.items() if warn else ():
-            _log.warning("%s: %.2f z is beyond the reachable range; %.2f is used", name, asked, z)
-        return found
+        # Once for each, however many prompts ask for it.
+        lines = dict.fromkeys(line for each in targets for line in self.adapter.beyond_reach(each))
+        for line in lines if warn else ():
+            _log.warning(line)
+        return [self.adapter.used(each) for each in targets]
 
     def _put_context(
         self,

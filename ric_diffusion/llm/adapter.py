@@ -16,7 +16,9 @@ from safetensors.torch import load_file, save_file
 
 from ric_diffusion import config
 from ric_diffusion.conditioning import lora
-from ric_diffusion.conditioning.adapter import BaseAdapter, card, fetched
+from ric_diffusion.conditioning.adapter import BaseAdapter
+from ric_diffusion.conditioning.card import CARD_FILE, HERE, card
+from ric_diffusion.conditioning.hub import fetched
 from ric_diffusion.errors import InputError
 from ric_diffusion.files import write_json
 from ric_diffusion.llm.generation import Sampling
@@ -41,7 +43,7 @@ class Adapter(BaseAdapter):
         with self.writing(folder) as temporary:
             save_file(tensors, temporary / WEIGHTS_FILE, metadata={"format": "pt"})
             write_json(temporary / CONFIG_FILE, about)
-            (temporary / "README.md").write_text(_card(self), encoding="utf-8")
+            (temporary / CARD_FILE).write_text(_card(self), encoding="utf-8")
 
 
 def resolve(path_or_id: str | Path) -> Path:
@@ -66,10 +68,26 @@ def read(folder: Path) -> lora.Lora:
 
 
 def _card(adapter: Adapter) -> str:
-    prompt = f"--prompt 'How do I bake a cake?' --targets {adapter.space.names[0]}=1.0"
-    example = [
-        "```bash",
-        f"ric generate --model {adapter.base_model} --adapter this/folder {prompt}",
-        "```",
+    prompt = "How do I bake a cake?"
+    python = [
+        "from ric_diffusion.llm.model import RiCCausalLM",
+        "from ric_diffusion.llm.sampler import LlmSampler",
+        "",
+        f'lm = RiCCausalLM.from_pretrained("{adapter.base_model}")',
+        f'lm.load_adapter("{HERE}")',
+        f'targets = {{"{adapter.space.names[0]}": 1.0}}',
+        f'print(LlmSampler(lm).sample(["{prompt}"], [targets], [0])[0])  # seed 0',
     ]
-    return card(adapter, library="peft", task="text-generation", example=example)
+    elsewhere = "Stock peft loads the LoRA"
+    if adapter.encoder is None:
+        elsewhere += f"; the user's turn is then what `ric prompt --adapter {HERE} …` prints."
+    else:
+        elsewhere += ", but without its reward tokens it has no sliders."
+    return card(
+        adapter,
+        library="peft",
+        task="text-generation",
+        python=python,
+        prompt=prompt,
+        elsewhere=[elsewhere],
+    )

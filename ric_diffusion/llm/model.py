@@ -32,6 +32,19 @@ def model_path(name: str) -> str:
     return str(Path(spec.origin).parent)
 
 
+def _source(name: str) -> tuple[str, dict[str, Any]]:
+    """Where a model is read from, and the GGUF file in it if it is one."""
+    path = model_path(name)
+    gguf = sorted(Path(path).glob("*.gguf")) if Path(path).is_dir() else []
+    return path, {"gguf_file": gguf[0].name} if gguf else {}
+
+
+def load_tokenizer(name: str) -> Any:
+    """The tokenizer alone of ``smollm2``, a folder or a hub id."""
+    path, source = _source(name)
+    return transformers.AutoTokenizer.from_pretrained(path, **source)
+
+
 class RiCCausalLM:
     """A model of transformers, in evaluation mode, that hears reward words or tokens."""
 
@@ -47,11 +60,9 @@ class RiCCausalLM:
     def from_pretrained(cls, name: str, dtype: torch.dtype = torch.float32) -> RiCCausalLM:
         """``smollm2``, a folder or a hub id; a folder may hold one GGUF file. Weights are read
         from safetensors or GGUF only, as ``dtype``, and no code that comes with them is run."""
-        path = model_path(name)
-        gguf = sorted(Path(path).glob("*.gguf")) if Path(path).is_dir() else []
-        source: dict[str, Any] = {"gguf_file": gguf[0].name} if gguf else {}
-        tokenizer = transformers.AutoTokenizer.from_pretrained(path, **source)
-        source |= {"dtype": dtype, "use_safetensors": not gguf}
+        tokenizer = load_tokenizer(name)
+        path, gguf = _source(name)
+        source = {**gguf, "dtype": dtype, "use_safetensors": not gguf}
         model = transformers.AutoModelForCausalLM.from_pretrained(path, **source)
         if gguf:  # its tensors were unpacked: for peft too it is a plain model now
             del model.config.quantization_config

@@ -56,7 +56,7 @@ def test_the_card_tells_the_slider_ranges(folder, space, model):
     card = (folder / "README.md").read_text()
     low, high = space.range("compressibility")
     assert f"| compressibility | -kB | {low:+.2f} … {high:+.2f} |" in card
-    assert f"base_model: {model}" in card and f"{folder.name} mode" in card
+    assert f"An adapter for `{model}`" in card and f"{folder.name} mode" in card
 
 
 SCRIPT = """

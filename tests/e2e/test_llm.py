@@ -1,6 +1,8 @@
 """A language model through the verbs: respond, label, train, evaluate, online, generate."""
 
 import json
+import re
+import shlex
 from html import escape
 
 import numpy as np
@@ -12,6 +14,8 @@ from ric_diffusion.cli import main
 from ric_diffusion.data.records import read_labelled
 from ric_diffusion.data.responses import write_responses
 from ric_diffusion.llm.adapter import Adapter
+from ric_diffusion.llm.model import RiCCausalLM
+from ric_diffusion.llm.sampler import LlmSampler
 from support.lm import write_lm
 
 SCORERS = ["positivity", "brevity"]
@@ -113,6 +117,41 @@ def test_generate(home, ric, tmp_path, mode):
     assert liked.code == 0
     story = json.loads((tmp_path / "liked" / "0.json").read_text())
     assert set(story["targets"]) == set(SCORERS)
+
+
+@pytest.mark.parametrize("prompt", ["why?", "tell me about the sea. " * 60])
+def test_prompt(home, ric, prompt):
+    done = ric("prompt", "--adapter", home / "text" / "adapter", "--prompt", prompt,
+               "--targets", "brevity=1.23")  # fmt: skip
+    assert done.code == 0, done.err
+    text = done.out[:-1]
+    assert text.endswith(" <brevity> 1.2") and (text.split(" <")[0] == prompt) == (prompt == "why?")
+    assert ("the prompt was cut; 256 tokens" in done.err) == (prompt != "why?")
+    lm = RiCCausalLM.from_pretrained(str(home / "model"))
+    lm.load_adapter(home / "text" / "adapter")
+    [read] = lm.contexts([prompt], [{"brevity": 1.23}], LlmSampler(lm).settings.prompt_tokens)
+    turn = lm.tokenizer(text, add_special_tokens=False).input_ids
+    assert torch.equal(read, lm.embed([*lm.chat.before, *turn, *lm.chat.after]))
+
+
+def test_prompt_of_tokens_is_refused(home, ric):
+    done = ric("prompt", "--adapter", home / "embedding" / "adapter", "--prompt", "why?")
+    assert (done.code, done.out) == (2, "") and "which no text can say" in done.err
+
+
+def test_the_examples_of_its_card_work(home, ric, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for mode in ("embedding", "text"):
+        card = (home / mode / "adapter" / "README.md").read_text()
+        card = card.replace("this/folder", str(home / mode / "adapter"))
+        [python], [shell] = (
+            re.findall(rf"```{language}\n(.*?)```", card, flags=re.DOTALL)
+            for language in ("python", "bash")
+        )
+        exec(python, {})
+        assert capsys.readouterr().out
+        assert ric(*shlex.split(shell)[1:]).code == 0
+        assert ("ric prompt" in card) == (mode == "text")
 
 
 def test_generate_without_an_adapter(home, ric, tmp_path):

@@ -168,7 +168,7 @@ def test_the_card_tells_the_slider_ranges(adapters, space, model):
     card = (adapters["text"] / "README.md").read_text()
     low, high = space.range("brevity")
     assert f"{low:+.2f} … {high:+.2f}" in card
-    assert f"base_model: {model}" in card and "library_name: peft" in card
+    assert f"An adapter for `{model}`" in card and "library_name: peft" in card
 
 
 def test_a_model_that_comes_in_a_package(monkeypatch):
