@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+COST = "cost.json"  # beside what was made at that cost; training runs write it last
+
 
 @dataclass
 class Cost:
@@ -66,8 +68,8 @@ class Meter:
                 hook.remove()
 
     def _count(self, network: torch.nn.Module, given: Any, output: Any) -> None:
-        if isinstance(output, Mapping):
-            output = tuple(output.values())
+        if isinstance(output, Mapping):  # of which a loss has no samples
+            output = [value for value in output.values() if torch.is_tensor(value) and value.ndim]
         first = output if isinstance(output, torch.Tensor) else output[0]
         self._cost.forwards += len(first) * (3 if first.requires_grad else 1)
 

@@ -8,27 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from contenders import Bench, Dealt, basis_of, device_of, run, train_on_the_best
 
 import scorers
 from ric_diffusion import config as configs
-from ric_diffusion.cli import main as ric
-from ric_diffusion.commands.entrants import adapter_digests
 from ric_diffusion.commands.model import load_pipeline
 from ric_diffusion.commands.online import OnlineRun, names_of
 from ric_diffusion.commands.paths import check_out_folder
 from ric_diffusion.commands.train import TrainConfig, kept
 from ric_diffusion.cost import Cost
-from ric_diffusion.data.records import Record, read_labelled
+from ric_diffusion.data.records import read_labelled
 from ric_diffusion.diffusion.latents import base_digests
 from ric_diffusion.errors import InputError
 from ric_diffusion.evaluation.baselines.ddpo import DdpoConfig
 from ric_diffusion.evaluation.baselines.ddpo_run import train_ddpo
 from ric_diffusion.evaluation.baselines.runs import due
-from ric_diffusion.evaluation.baselines.sft import best_records, best_records_for, train_sft
 from ric_diffusion.evaluation.methods import weights_of
 from ric_diffusion.evaluation.scoring import load_scorers
 from ric_diffusion.files import write_text
-from ric_diffusion.rewards import RewardSpace
 from ric_diffusion.rewards.selection import SELECTIONS
 
 PROMPTS = "prompts.txt"  # those that online rounds draw
@@ -79,38 +76,11 @@ class Alignment:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dealt:
-    """Prompts, each to one use; ``ddpo`` are some of ``training``."""
+class AlignmentBench(Bench):
+    """With the runs that pictures alone have."""
 
-    compared: list[str]
-    calibration: list[str]
-    training: list[str]
-    ddpo: list[str]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Bench:
-    """What all parts work with. ``pipe`` has no adapter; ``base``: digests of its
-    parts; ``basis`` stands for model and data."""
-
-    config: Alignment
-    out: Path
-    skip: Sequence[str]
-    offline: TrainConfig
     text: TrainConfig
-    online: OnlineRun
     ddpo: DdpoConfig
-    records: list[Record]
-    prompts: Dealt
-    space: RewardSpace
-    held_out: Sequence[Any]
-    pipe: Any
-    base: list[str]
-    basis: str
-
-    @property
-    def sampling(self) -> Mapping[str, Any]:
-        return self.offline.diffusion.sampling
 
     @property
     def plain_sampling(self) -> Mapping[str, Any]:
@@ -118,13 +88,8 @@ class Bench:
         steps = self.sampling["num_inference_steps"]
         return {"num_inference_steps": steps, "guidance_scale": self.config.guidance_scale}
 
-    @property
-    def labelling(self) -> Cost:
-        """What the scores of the data cost, which all that is trained on it needs."""
-        return Cost(scored=len(self.records) * len(self.space.names))
 
-
-def load(path: Path, out: Path, skip: Sequence[str]) -> Bench:
+def load(path: Path, out: Path, skip: Sequence[str]) -> AlignmentBench:
     """Whatever is wrong with the config is found here, before hours of work."""
     check_out_folder(out)
     config = configs.load_yaml(path, Alignment)
@@ -163,12 +128,12 @@ def load(path: Path, out: Path, skip: Sequence[str]) -> Bench:
     pipe.set_progress_bar_config(disable=True)
     pipe.unload_adapter()
     base = base_digests(pipe)
-    data = [[record.file, record.captions, record.scores] for record in records]
-    return Bench(
+    return AlignmentBench(
         config=config, out=out, skip=skip, offline=offline, text=text, online=online, ddpo=ddpo,
-        records=records, prompts=prompts, space=space, pipe=pipe, base=base,
+        records=records, prompts=prompts, space=space, model=pipe, base=base,
         held_out=[scorers.load(name) for name in config.held_out],
-        basis=configs.digest([base, space.to_dict(), data])[:16],
+        basis=basis_of(base, space, records),
+        labelling=Cost(scored=len(records) * len(space.names)),
     )  # fmt: skip
 
 
@@ -184,60 +149,36 @@ def deal(names: Sequence[str], config: Alignment, where: str) -> Dealt:
         [names[i] for i in some]
         for some in (order[: config.prompts], order[config.prompts : apart], order[apart:])
     )
-    return Dealt(
-        compared=compared,
-        calibration=calibration,
-        training=training,
-        ddpo=training[: config.ddpo_prompts],
-    )
+    return Dealt(compared=compared, calibration=calibration, training=training)
 
 
-def train_adapters(bench: Bench) -> None:
+def train_adapters(bench: AlignmentBench) -> None:
     write_text(bench.out / PROMPTS, "".join(f"{name}\n" for name in bench.prompts.training))
-
-    def run(verb: str, name: str, settings: Any, basis: str) -> None:
-        if due(bench.out, name, settings, basis):
-            recipe, folder = bench.out / f"{name}.yaml", bench.out / name
-            if code := ric([verb, str(recipe), "--out", str(folder), "--resume"]):
-                raise SystemExit(code)
-
-    run("train", "offline", bench.offline, bench.basis)
+    run(bench, "train", "offline", bench.offline)
     if "text" not in bench.skip:
-        run("train", "text", bench.text, bench.basis)
-    start = configs.digest([bench.basis, adapter_digests(Path(bench.online.adapter))])[:16]
-    run("online", "online", bench.online, start)
+        run(bench, "train", "text", bench.text)
+    run(bench, "online", "online", bench.online)
     if "selection" not in bench.skip:
         rounds = replace(bench.online.online, selection=other_selection(bench))
-        run("online", "online-other", replace(bench.online, online=rounds), start)
+        run(bench, "online", "online-other", replace(bench.online, online=rounds))
 
 
-def other_selection(bench: Bench) -> Any:
+def other_selection(bench: AlignmentBench) -> Any:
     return next(name for name in SELECTIONS if name != bench.online.online.selection)
 
 
-def train_baselines(bench: Bench) -> None:
-    config, space, device = bench.config, bench.space, bench.pipe.device
-    diffusion, loop = bench.offline.diffusion, bench.offline.loop
-    chosen: dict[str, list[Record]] = {}
-    if "sft" not in bench.skip:
-        chosen["sft"] = best_records(bench.records, space, config.sft_share)
-    for name in () if "soup" in bench.skip else space.names:
-        best = best_records_for(bench.records, space, {name: 1.0}, config.soup_share)
-        chosen[f"soup-{name}"] = best
-    for name, records in chosen.items():
-        settings = {"records": len(records), "diffusion": diffusion, "loop": loop}
-        if due(bench.out, name, settings, bench.basis):
-            train_sft(config.model, records, config.data, space, diffusion, loop, bench.out / name,
-                      resume=True, device=device)  # fmt: skip
-    prompts = bench.prompts.ddpo
+def train_baselines(bench: AlignmentBench) -> None:
+    train_on_the_best(bench)
+    config, space = bench.config, bench.space
+    prompts = bench.prompts.training[: config.ddpo_prompts]
     for name, preference in ddpo_runs(bench).items():
         settings = {"preference": preference, "prompts": prompts, "ddpo": bench.ddpo}
         if due(bench.out, name, settings, bench.basis):
             train_ddpo(config.model, space, preference, prompts, load_scorers(space), bench.ddpo,
-                       bench.out / name, resume=True, device=device)  # fmt: skip
+                       bench.out / name, resume=True, device=device_of(bench))  # fmt: skip
 
 
-def ddpo_runs(bench: Bench) -> dict[str, Mapping[str, float]]:
+def ddpo_runs(bench: AlignmentBench) -> dict[str, Mapping[str, float]]:
     """The preference that each DDPO run is for."""
     preferences = () if "ddpo" in bench.skip else bench.config.ddpo_preferences
     return {f"ddpo-{i}": preference for i, preference in enumerate(preferences, start=1)}

@@ -13,225 +13,95 @@ it adds them.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from importlib.metadata import version
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from alignment_runs import (
     PARTS,
-    Bench,
+    AlignmentBench,
     ddpo_runs,
     load,
     other_selection,
     train_adapters,
     train_baselines,
 )
-from matplotlib.figure import Figure
+from contenders import (
+    OFFLINE,
+    OURS,
+    PLAIN,
+    SFT,
+    SOUP,
+    Contender,
+    base_contender,
+    best_contenders,
+    measure,
+    nearest_contender,
+    ours,
+    publish,
+    setup_of,
+    soup_contender,
+)
 
-from ric_diffusion import __version__
-from ric_diffusion.commands.calibration import SWEEP, calibrate, calibrated
-from ric_diffusion.commands.entrants import Entrant, put, subject_of
-from ric_diffusion.commands.evaluate import FIRST_SEED, SOFTWARE, unsaid
+from ric_diffusion.commands.evaluate import unsaid
 from ric_diffusion.cost import Cost, Meter
-from ric_diffusion.diffusion.adapter import Adapter
-from ric_diffusion.diffusion.lora_file import LORA_FILE
+from ric_diffusion.diffusion.sampler import DiffusionSampler
 from ric_diffusion.errors import InputError
 from ric_diffusion.evaluation import comparison
-from ric_diffusion.evaluation.baselines.base import BaseModel, Tuned
+from ric_diffusion.evaluation.baselines.base import BaseModel
 from ric_diffusion.evaluation.baselines.best_of_n import BestOfN
-from ric_diffusion.evaluation.baselines.curves import curves_figure
-from ric_diffusion.evaluation.baselines.ddpo_run import reward_curve
-from ric_diffusion.evaluation.baselines.runs import spent
-from ric_diffusion.evaluation.baselines.soups import Soup
 from ric_diffusion.evaluation.baselines.subjects import method_subject, preference_points
 from ric_diffusion.evaluation.calibration import Calibration
-from ric_diffusion.evaluation.cost_plot import cost_figure
-from ric_diffusion.evaluation.evaluate import evaluate
-from ric_diffusion.evaluation.plots import front_figure, png, reward_pairs
-from ric_diffusion.evaluation.report import write_report
 from ric_diffusion.evaluation.scoring import load_scorers
-from ric_diffusion.evaluation.subject import (
-    Outcome,
-    Point,
-    Setup,
-    Subject,
-    check_folder,
-    folder_of,
-    slider_points,
-)
-from ric_diffusion.evaluation.summary import summarise
-from ric_diffusion.files import write_bytes, write_text
+from ric_diffusion.evaluation.subject import Setup
 from ric_diffusion.rewards import MAPPINGS
 
-OURS, OFFLINE, PLAIN = "RiC online", "RiC offline", "not calibrated"
-BEST, SFT, SOUP, DDPO = "best of {}", "SFT", "rewarded soup", "DDPO"
-DDPO_SOUP = "rewarded soup of DDPO"
+BEST, DDPO, DDPO_SOUP = "best of {}", "DDPO", "rewarded soup of DDPO"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Contender:
-    """A subject, the adapter it draws under, and what its training cost; a ``variant`` differs from
-    another contender in nothing that costs."""
-
-    subject: Subject
-    entrant: Entrant | None = None
-    training: Cost = field(default_factory=Cost)
-    variant: bool = False
-
-
-def adapters(bench: Bench, setup: Setup) -> Iterator[tuple[Contender, Calibration | None]]:
+def adapters(bench: AlignmentBench, setup: Setup) -> Iterator[tuple[Contender, Calibration | None]]:
     """Ours in all variants, with their calibrations; the first is what all others are compared
     with, the second the same without its calibration, and these two also move each reward alone."""
-
-    def contender(
-        name: str,
-        *runs: str,
-        mapping: str | None = None,
-        calibrate_it: bool = False,
-        alone: bool = False,
-    ) -> tuple[Contender, Calibration | None]:
-        folder, found = bench.out / runs[-1] / "adapter", None
-        adapter = Adapter.load(folder)
-        entrant = Entrant(
-            given=runs[-1], name=name, folder=folder, adapter=adapter, sampling=bench.sampling
-        )
-        training = bench.labelling + spent(bench.out, runs)
-        if calibrate_it:
-            found = calibrate(
-                bench.pipe,
-                entrant,
-                bench.base,
-                replace(setup, prompts=bench.prompts.calibration),
-                bench.out / SWEEP / runs[-1],
-                points=bench.config.points,
-                seeds=bench.config.calibration_seeds,
-            )
-            entrant, training = calibrated(entrant, found.curves), training + found.cost
-        used = mapping or adapter.mapping
-        points = slider_points(adapter.space, used, bench.config.points)
-        points = [point for point in points if alone or point.along is None]
-        one = Contender(
-            subject=subject_of(
-                bench.pipe, entrant, bench.base, name=name, points=points, mapping=used
-            ),
-            entrant=entrant,
-            training=training,
-            variant=mapping is not None,
-        )
-        return one, found
-
-    yield contender(OURS, "offline", "online", calibrate_it=True, alone=True)
-    yield contender(f"{OURS}, {PLAIN}", "offline", "online", alone=True)
+    runs = "offline", "online"
+    yield ours(bench, setup, OURS, *runs, calibrate_it=True, alone=True)
+    yield ours(bench, setup, f"{OURS}, {PLAIN}", *runs, alone=True)
     if "selection" not in bench.skip:
         other = f"{OURS}, {other_selection(bench)}, {PLAIN}"
-        yield contender(other, "offline", "online-other")
-    yield contender(OFFLINE, "offline", calibrate_it=True)
-    yield contender(f"{OFFLINE}, {PLAIN}", "offline")
+        yield ours(bench, setup, other, "offline", "online-other")
+    yield ours(bench, setup, OFFLINE, "offline", calibrate_it=True)
+    yield ours(bench, setup, f"{OFFLINE}, {PLAIN}", "offline")
     if "text" not in bench.skip:
-        yield contender(f"{OFFLINE}, words, {PLAIN}", "text")
+        yield ours(bench, setup, f"{OFFLINE}, words, {PLAIN}", "text")
     for mapping in () if "mappings" in bench.skip else MAPPINGS:
         if mapping != bench.offline.diffusion.mapping:
-            yield contender(
-                f"{OURS}, mapping {mapping}",
-                "offline",
-                "online",
-                mapping=mapping,
-                calibrate_it=True,
-            )
+            name = f"{OURS}, mapping {mapping}"
+            yield ours(bench, setup, name, *runs, mapping=mapping, calibrate_it=True)
 
 
-def baselines(bench: Bench) -> Iterator[Contender]:
-    pipe, space, out, n = bench.pipe, bench.space, bench.out, bench.config.best_of
-    given: Any = (pipe, bench.plain_sampling)
+def baselines(bench: AlignmentBench) -> Iterator[Contender]:
+    pipe, space, n = bench.model, bench.space, bench.config.best_of
+    plain = DiffusionSampler(pipe, bench.plain_sampling)
     line = preference_points(space, bench.config.points)
-    if "base" not in bench.skip:  # hears no preference, so one point says all
-        yield Contender(subject=method_subject("base model", BaseModel(*given), *given, [Point()]))
+    yield from base_contender(bench, plain)
     if "best-of" not in bench.skip:
         for name, part in ((BEST.format(n), 1), (equal_cost(n), n)):
             steps = bench.sampling["num_inference_steps"] // part
-            meter, sampling = Meter(), {**bench.plain_sampling, "num_inference_steps": steps}
-            counted = meter.metered(load_scorers(space))
-            method = BestOfN(BaseModel(pipe, sampling), space, counted, n)
-            yield Contender(
-                subject=method_subject(name, method, pipe, sampling, line, meter=meter, n=n)
-            )
-    if "sft" not in bench.skip:  # hears none either
-        files = [out / "sft" / LORA_FILE]
-        tuned = Tuned(SFT, *given, space, [(dict.fromkeys(space.names, 1.0), files[0])])
-        yield Contender(
-            subject=method_subject(SFT, tuned, *given, [Point()], files),
-            training=bench.labelling + spent(out, ["sft"]),
-        )
-    if "soup" not in bench.skip:
-        loras = {name: out / f"soup-{name}" / LORA_FILE for name in space.names}
-        soup = Soup(*given, space, loras)
-        yield Contender(
-            subject=method_subject(SOUP, soup, *given, line, list(loras.values())),
-            training=bench.labelling + spent(out, [f"soup-{name}" for name in space.names]),
-        )
+            shorter = {**bench.plain_sampling, "num_inference_steps": steps}
+            meter, sampler = Meter(), DiffusionSampler(pipe, shorter)
+            method = BestOfN(BaseModel(sampler), space, meter.metered(load_scorers(space)), n)
+            yield Contender(subject=method_subject(name, method, sampler, line, meter=meter, n=n))
+    yield from best_contenders(bench, plain)
     if runs := ddpo_runs(bench):
-        made_for = [(wish, out / name / LORA_FILE) for name, wish in runs.items()]
-        files, wishes = [file for _, file in made_for], [dict(wish) for wish, _ in made_for]
-        given = (
-            pipe,
-            {**bench.plain_sampling, "eta": bench.ddpo.eta},
-        )  # the chain it was trained on
-        tuned = Tuned(DDPO, *given, space, made_for)
-        yield Contender(
-            subject=method_subject(DDPO, tuned, *given, line, files, preferences=wishes),
-            training=spent(out, runs),
-        )
+        # on the chain that it was trained on
+        noisy = DiffusionSampler(pipe, {**bench.plain_sampling, "eta": bench.ddpo.eta})
+        yield nearest_contender(bench, DDPO, noisy, runs)
         corners = {next(iter(w)): name for name, w in runs.items() if len(w) == 1}
         if set(corners) == set(space.names):
-            loras = {name: out / run / LORA_FILE for name, run in corners.items()}
-            soup = Soup(*given, space, loras)
-            yield Contender(
-                subject=method_subject(DDPO_SOUP, soup, *given, line, list(loras.values())),
-                training=spent(out, corners.values()),
-            )
-
-
-def setup_of(bench: Bench) -> Setup:
-    return Setup(
-        space=bench.space,
-        prompts=bench.prompts.compared,
-        seeds=range(FIRST_SEED, FIRST_SEED + bench.config.seeds),
-        scorers=load_scorers(bench.space),
-        held_out=bench.held_out,
-    )
+            yield soup_contender(bench, DDPO_SOUP, noisy, corners, Cost())
 
 
 def equal_cost(n: int) -> str:
     return f"{BEST.format(n)} at equal cost"
-
-
-def title_of(preference: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {weight:g}" for name, weight in preference.items())
-
-
-def measure(
-    bench: Bench, contenders: Sequence[Contender], setup: Setup, calibration: Calibration
-) -> dict[str, Any]:
-    """Draw, score and judge all of them; ``metrics.json``, with the costs of training.
-
-    ``calibration``: of the first, from which the second differs in nothing else.
-    """
-    for one in contenders:
-        check_folder(one.subject, setup, folder_of(bench.out, one.subject.name))
-    outcomes: list[Outcome] = []
-    for one in contenders:
-        bench.pipe.unload_adapter()
-        if one.entrant is not None:
-            put(bench.pipe, one.entrant)
-        outcomes.append(evaluate(one.subject, setup, folder_of(bench.out, one.subject.name)))
-    versions = {"ric-diffusion": __version__} | {name: version(name) for name in SOFTWARE}
-    metrics = summarise(outcomes, setup, bench.out, model=bench.config.model, versions=versions,
-                        calibration=replace(calibration, pair=(1, 0)))  # fmt: skip
-    for model, one in zip(metrics["models"], contenders, strict=True):
-        model["training_cost"] = one.training.to_dict()
-    return metrics
 
 
 def bars(metrics: Mapping[str, Any], best_of: int) -> list[comparison.Bar]:
@@ -251,13 +121,6 @@ def bars(metrics: Mapping[str, Any], best_of: int) -> list[comparison.Bar]:
     return found
 
 
-def methods_figure(metrics: Mapping[str, Any], shown: Sequence[str]) -> Figure:
-    """The fronts of the methods alone, without what was left out of ours to see what it does."""
-    chief = [model for model in metrics["models"] if model["name"] in shown]
-    chief = [model for model in chief if PLAIN not in model["name"]]
-    return front_figure({**metrics, "models": chief}, reward_pairs(metrics))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     own = Path(__file__).parent / "configs" / "emoji-alignment.yaml"
@@ -272,26 +135,15 @@ def main() -> None:
         train_baselines(bench)
         setup = setup_of(bench)
         with unsaid():
-            ours, (calibration, *_) = zip(*adapters(bench, setup), strict=True)
+            first, (calibration, *_) = zip(*adapters(bench, setup), strict=True)
             assert calibration is not None
-            bench.pipe.unload_adapter()
-            contenders = [*ours, *baselines(bench)]
+            bench.model.unload_adapter()
+            contenders = [*first, *baselines(bench)]
             metrics = measure(bench, contenders, setup, calibration)
     except InputError as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
-    write_report(metrics, bench.out, contenders[0].subject.sampler.read)
-    shown = [one.subject.name for one in contenders if not one.variant]
-    write_bytes(bench.out / "cost.png", png(cost_figure(metrics, shown)))
-    write_bytes(bench.out / "methods.png", png(methods_figure(metrics, shown)))
-    if runs := ddpo_runs(bench):
-        curves = {title_of(wish): reward_curve(bench.out / name) for name, wish in runs.items()}
-        write_bytes(bench.out / "ddpo.png", png(curves_figure(curves)))
-    tables = [
-        comparison.methods_table(metrics),
-        comparison.bars_table(bars(metrics, bench.config.best_of)),
-    ]
-    write_text(bench.out / "table.md", "\n".join(tables))
-    print(bench.out / "table.md")
+    asked = bars(metrics, bench.config.best_of)
+    publish(bench, metrics, contenders, asked, "ddpo.png", ddpo_runs(bench))
 
 
 if __name__ == "__main__":

@@ -70,15 +70,15 @@ def run(options: argparse.Namespace) -> None:
     space = space_of(measure)
     check_rewards(space, measure, entrants)
     check_held_out(space, held_out)
+    model.unload_adapter()
+    base = kind.digests(model)
     setup = Setup(
         space=space,
         prompts=prompts,
         seeds=range(FIRST_SEED, FIRST_SEED + options.seeds),
         scorers=load_scorers(space),
-        held_out=held_out,
+        held_out=[*held_out, *kind.held_out(model, base)],
     )
-    model.unload_adapter()
-    base = kind.digests(model)
     if options.calibrate:
         entrants = [uncalibrated(measure)]
     subjects = subjects_of(model, options, entrants, base)

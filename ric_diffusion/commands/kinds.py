@@ -5,11 +5,12 @@ A model of either kind has ``adapter``, ``load_adapter``, ``unload_adapter`` and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import AutoTokenizer
 
@@ -25,6 +26,7 @@ from ric_diffusion.diffusion.pipeline import BUNDLED, RiCStableDiffusionPipeline
 from ric_diffusion.diffusion.pipeline import model_path as diffusion_path
 from ric_diffusion.diffusion.sampler import DiffusionSampler
 from ric_diffusion.errors import InputError
+from ric_diffusion.evaluation.fluency import Fluency
 from ric_diffusion.llm import adapter as llm_adapter
 from ric_diffusion.llm.backend import LlmBackend
 from ric_diffusion.llm.chat import Turn
@@ -40,10 +42,12 @@ class Kind:
     """What the verbs do with one kind of model.
 
     ``load``: its name, a device and a dtype -> a model; ``model_of``: the model of a sampler;
-    ``digests``: of the parts of a model that have weights; ``options``: which arguments of sampling
-    the command line can set, by the name of the option; ``software``: whose versions are told;
-    ``files``: of an adapter's LoRA; ``reader``: a model's name and an adapter for it -> the
-    tokenizer that reads a prompt, of the length that a prompt may have.
+    ``digests``: of the parts of a model that have weights; ``held_out``: a model without adapter
+    and these digests -> the scorers that are in every report on this kind and never a reward;
+    ``options``: which arguments of sampling the command line can set, by the name of the option;
+    ``software``: whose versions are told; ``files``: of an adapter's LoRA; ``reader``: a model's
+    name and an adapter for it -> the tokenizer that reads a prompt, of the length that a prompt may
+    have.
     """
 
     name: str
@@ -54,6 +58,7 @@ class Kind:
     resolve: Callable[..., Path]
     model_of: Callable[[Any], Any]
     digests: Callable[[Any], list[str]]
+    held_out: Callable[[Any, Sequence[str]], list[Any]]
     options: Mapping[str, str]
     software: tuple[str, ...]
     files: tuple[str, ...]
@@ -69,6 +74,17 @@ def _load_lm(name: str, device: str, dtype: torch.dtype) -> RiCCausalLM:
     lm = RiCCausalLM.from_pretrained(name, dtype)
     lm.model.to(device)
     return lm
+
+
+def fluency_of(lm: RiCCausalLM, digests: Sequence[str]) -> Fluency:
+    """By the model without any adapter, whichever it has when it is asked."""
+    sampler = LlmSampler(lm, {})
+
+    def log_likelihood(prompts: Sequence[str], samples: Sequence[str]) -> np.ndarray:
+        with lm.without_adapter():
+            return sampler.log_likelihood(prompts, samples)
+
+    return Fluency(log_likelihood, config.digest(digests)[:16])
 
 
 def _reader(name: str, adapter: BaseAdapter) -> Any:
@@ -89,6 +105,7 @@ DIFFUSION = Kind(
     resolve=diffusion_adapter.resolve,
     model_of=lambda sampler: sampler.pipe,
     digests=base_digests,
+    held_out=lambda pipe, digests: [],
     options={
         "steps": "num_inference_steps",
         "guidance_scale": "guidance_scale",
@@ -108,6 +125,7 @@ LLM = Kind(
     resolve=llm_adapter.resolve,
     model_of=lambda sampler: sampler.lm,
     digests=lambda lm: [weights_digest(lm.model)],
+    held_out=lambda lm, digests: [fluency_of(lm, digests)],
     options={},
     software=("torch", "transformers"),
     files=(llm_adapter.WEIGHTS_FILE, llm_adapter.CONFIG_FILE),

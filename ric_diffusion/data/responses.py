@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,10 +11,11 @@ from typing import Any, Literal
 from tqdm.auto import tqdm
 
 from ric_diffusion.backend import Sampler
+from ric_diffusion.cost import COST, Cost, Meter
 from ric_diffusion.data.records import Record, write_metadata
 from ric_diffusion.data.texts import Texts
 from ric_diffusion.errors import InputError, suggest
-from ric_diffusion.files import append_json, read_json_lines
+from ric_diffusion.files import append_json, read_json_lines, write_json
 
 Format = Literal["dialogue", "summary"]
 JOURNAL = "responses.jsonl"
@@ -55,7 +57,7 @@ def self_sample(
     ``hints`` are said to the model behind its prompts, in turn, and not recorded with them: left to
     itself a model responds too much alike for its rewards to spread. Every batch is journalled: run
     again after an interruption, it goes on. The columns ``sampler``, ``hint`` and ``seed`` say how
-    a response came about.
+    a response came about, ``cost.json`` what all of them cost.
     """
     turns = [(name, number) for name in samplers for number in range(per_prompt)]
     said_too = list(hints) or [""]
@@ -68,19 +70,29 @@ def self_sample(
     done = read_json_lines(out / JOURNAL)
     if [row[:-1] for row in done] != [list(wish) for wish in wishes[: len(done)]]:
         raise InputError(f"{out}: holds other responses; choose another folder")
-    with tqdm(total=len(wishes), initial=len(done), desc="respond", unit="response") as bar:
+    meter = Meter(_spent(out / COST))
+    networks = {sampler.watched() for sampler in samplers.values()}
+    with (
+        meter.running(*networks),
+        tqdm(total=len(wishes), initial=len(done), desc="respond", unit="response") as bar,
+    ):
         while len(done) < len(wishes):
             name = wishes[len(done)][0]
             part = [w for w in wishes[len(done) : len(done) + batch_size] if w[0] == name]
             asked = [f"{prompt} {hint}".strip() for _, prompt, hint, _ in part]
             seeds = [number for *_, number in part]
             said = samplers[name].sample(asked, [{}] * len(part), seeds)
+            write_json(out / COST, meter.read().to_dict())  # first: a batch that is lost costs, too
             for wish, response in zip(part, said, strict=True):
                 append_json(out / JOURNAL, [*wish, response])
                 done.append([*wish, response])
             bar.update(len(part))
     extra = [{"sampler": row[0], "hint": row[2], "seed": row[3]} for row in done]
     return write_responses([(row[1], row[4]) for row in done], out, extra)
+
+
+def _spent(path: Path) -> Cost:
+    return Cost.from_dict(json.loads(path.read_text())) if path.exists() else Cost()
 
 
 def read_dataset(

@@ -137,6 +137,24 @@ def control(metrics: Metrics, least: float) -> list[Bar]:
     return bars
 
 
+def fluent(metrics: Metrics, name: str, most: float) -> Bar:
+    """How many nats a token the middle of the first model's sweep is less fluent than ``name``,
+    a model without preferences."""
+    first, other = metrics["models"][0], model_of(metrics, name)
+    what = f"fluency in the middle of the sweep, {first['name']} - {name}, nat"
+    if other is None:
+        return Bar(what=what, found=NOT_RUN, bar=f"≥ {number(-most)}", met=None)
+    middle = first["points"][len(first["points"]) // 2]
+    values = [point["held_out"]["fluency"]["value"] for point in (middle, other["points"][0])]
+    gap = None if None in values else values[0] - values[1]
+    return Bar(
+        what=what,
+        found=number(gap),
+        bar=f"≥ {number(-most)}",
+        met=gap is not None and gap >= -most,
+    )
+
+
 def methods_table(metrics: Metrics) -> str:
     """A row for each model: what it reaches, what its training cost, what a picture of it costs,
     and what became of the rest, with the mean of each held-out scorer over the sweep."""

@@ -4,8 +4,10 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 import scorers
+from ric_diffusion.cost import COST
 from ric_diffusion.data.label import label_folder
 from ric_diffusion.data.prompts import read_prompts
 from ric_diffusion.data.records import read_folder, read_labelled
@@ -99,14 +101,19 @@ class Echo(Texts):
 
     def __init__(self, word, batches=99):
         self.word, self.batches, self.asked = word, batches, []
+        self.network = torch.nn.Identity()
 
     def sample(self, prompts, targets, seeds):
         if self.batches == 0:
             raise KeyboardInterrupt
         self.batches -= 1
+        self.network(torch.zeros(len(prompts), 3))
         assert targets == [{}] * len(prompts)
         self.asked += seeds
         return [f"{self.word} {p} {s}" for p, s in zip(prompts, seeds, strict=True)]
+
+    def watched(self):
+        return self.network
 
 
 def sample(out, cold, hot, **changes):
@@ -144,10 +151,12 @@ def test_self_sampling_goes_on_where_it_was(tmp_path):
     cold, hot = Echo("c"), Echo("h")
     sample(tmp_path / "out", cold, hot)
     assert (cold.asked, hot.asked) == ([], [5, 6, 6, 6])
+    costs = [json.loads((tmp_path / run / COST).read_text()) for run in ("whole", "out")]
+    assert [cost["forwards"] for cost in costs] == [12, 12] and costs[1]["seconds"] > 0
     for file in sorted((tmp_path / "whole").rglob("*.*")):
-        assert (tmp_path / "out" / file.relative_to(tmp_path / "whole")).read_bytes() == (
-            file.read_bytes()
-        )
+        assert file.name == COST or (
+            tmp_path / "out" / file.relative_to(tmp_path / "whole")
+        ).read_bytes() == (file.read_bytes())
 
 
 def test_self_sampling_of_something_else_is_refused(tmp_path):

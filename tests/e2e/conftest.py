@@ -1,6 +1,7 @@
 """The tiny model and its folders, and the command line in this process or another one."""
 
 import os
+import runpy
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import torch
 from safetensors import safe_open
 
 from ric_diffusion.cli import main
+from ric_diffusion.evaluation import metrics as figures
 from support import tiny as tiny_model
 from support.processes import ENVIRONMENT
 
@@ -69,6 +71,28 @@ def ric_process():
             timeout=600,
         )
         return Done(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture
+def script(monkeypatch, capsys):
+    """script(path, *arguments) runs a benchmark in this process: its exit code, output, errors."""
+    resamples = figures._resamples  # a thousand draws of tiny data would take most of the time
+    monkeypatch.setattr(figures, "_resamples", lambda shape, n, seed: resamples(shape, 20, seed))
+    monkeypatch.setattr(figures, "REFERENCE", -1e3)  # noise is far below any training data
+
+    def run(path, *arguments):
+        monkeypatch.syspath_prepend(str(path.parent))
+        monkeypatch.setattr(sys, "argv", [str(path), *map(str, arguments)])
+        capsys.readouterr()
+        try:
+            runpy.run_path(str(path), run_name="__main__")
+            code = 0
+        except SystemExit as stop:
+            code = stop.code
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
 
     return run
 

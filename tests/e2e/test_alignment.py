@@ -1,9 +1,8 @@
 """scripts/benchmark_alignment.py on the tiny model: every part, once."""
 
 import json
-import runpy
-import sys
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 
 import pytest
@@ -15,9 +14,9 @@ from ric_diffusion.cli import main
 from ric_diffusion.commands.online import OnlineRun
 from ric_diffusion.commands.train import TrainConfig
 from ric_diffusion.diffusion.sampler import DiffusionSampler
-from ric_diffusion.evaluation import metrics as figures
 from ric_diffusion.training import loop
 from support.processes import HOME
+from support.tables import first_number, tables_of
 
 SCRIPT = HOME / "scripts" / "benchmark_alignment.py"
 EVERYTHING = ["text", "selection", "mappings", "base", "best-of", "sft", "soup", "ddpo"]
@@ -46,25 +45,8 @@ METHODS = [
 
 
 @pytest.fixture
-def benchmark(monkeypatch, capsys):
-    """benchmark(*arguments) runs the script in this process: its exit code, output and errors."""
-    monkeypatch.syspath_prepend(str(SCRIPT.parent))
-    resamples = figures._resamples  # a thousand draws of tiny data would take most of the time
-    monkeypatch.setattr(figures, "_resamples", lambda shape, n, seed: resamples(shape, 20, seed))
-    monkeypatch.setattr(figures, "REFERENCE", -1e3)  # noise is far below any training data
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, arguments)])
-        capsys.readouterr()
-        try:
-            runpy.run_path(str(SCRIPT), run_name="__main__")
-            code = 0
-        except SystemExit as stop:
-            code = stop.code
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
+def benchmark(script):
+    return partial(script, SCRIPT)
 
 
 @pytest.fixture(scope="module")
@@ -116,19 +98,6 @@ def config(root, tiny, tmp_path_factory):
     return write
 
 
-def tables_of(out):
-    """The Markdown tables in table.md, as dicts by their first column."""
-    found = []
-    for part in (out / "table.md").read_text().split("\n\n"):
-        rows = [line[2:-2].split(" | ") for line in part.strip().splitlines()]
-        found.append({row[0]: dict(zip(rows[0], row, strict=True)) for row in rows[2:]})
-    return found
-
-
-def first_number(text):
-    return float(text.split()[0].replace("−", "-"))
-
-
 def test_everything_once(benchmark, config, root, tiny, tmp_path, monkeypatch):
     out = tmp_path / "alignment"
     given = config(root / "labelled", held_out=["brightness"])
@@ -141,7 +110,7 @@ def test_everything_once(benchmark, config, root, tiny, tmp_path, monkeypatch):
     assert list(models) == METHODS
     spent = {name: model["training_cost"] for name, model in models.items()}
     trained, labels = 3 * 4 * 3, 14 * 2  # steps, batch, forward and backward; pictures, rewards
-    moved = 2 * POINTS * CALIBRATION  # by a calibration, which moves two rewards
+    moved = 2 * 2 * POINTS * CALIBRATION  # by a calibration: two sweeps, two rewards
     for name in ("RiC offline, not calibrated", "RiC offline, words, not calibrated", "SFT"):
         assert spent[name] | {"seconds": 0} == {"forwards": trained, "scored": labels, "seconds": 0}
     assert spent["RiC offline"]["forwards"] == trained + moved * 2 * STEPS
@@ -182,7 +151,7 @@ def test_everything_once(benchmark, config, root, tiny, tmp_path, monkeypatch):
     assert first_number(share["value"]) == pytest.approx(
         online["forwards"] / spent["DDPO"]["forwards"], abs=1e-3
     )
-    for name in ("cost.png", "front.png", "ddpo.png"):
+    for name in ("cost.png", "methods.png", "front.png", "ddpo.png"):
         with Image.open(out / name) as image:
             image.load()
             assert image.width >= 800
@@ -259,8 +228,9 @@ def test_three_rewards(benchmark, config, root, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["emoji-alignment", "emoji-alignment-three"])
-def test_own_configs_differ_in_their_mode_alone(benchmark, name):
+def test_own_configs_differ_in_their_mode_alone(monkeypatch, name):
     """They are read without the data, which they name only."""
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
     runs = import_module("alignment_runs")
     config = configs.load_yaml(SCRIPT.parent / "configs" / f"{name}.yaml", runs.Alignment)
     assert len(config.ddpo_preferences) == 5 and config.points == 11

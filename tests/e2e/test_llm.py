@@ -180,6 +180,10 @@ def test_evaluate(home, ric, tmp_path):
     metrics = json.loads((report / "metrics.json").read_text())
     assert [model["name"] for model in metrics["models"]] == ["embedding", "no adapter"]
     assert {"torch", "transformers"} <= metrics["versions"].keys()
+    assert [scorer["name"] for scorer in metrics["held_out"]] == ["length", "fluency"]
+    for model in metrics["models"]:
+        values = [point["held_out"]["fluency"]["value"] for point in model["points"]]
+        assert all(value < 0 for value in values)
     for model in metrics["models"]:
         assert model["hypervolume"]["value"] >= 0 and model["cost"]["forwards"] > 0
         for point in model["points"]:

@@ -151,3 +151,15 @@ def test_what_was_not_run_is_said(metrics):
     rows = rows_of(comparison.bars_table([*bars, comparison.near(metrics, 1.0)]))
     assert [row["value"] for row in rows] == ["not run"] * 4 + ["5 of 5"]
     assert [row[""] for row in rows] == [""] * 4 + ["met"]
+
+
+@pytest.mark.parametrize(("ours", "met"), [(-2.4, True), (-2.6, False), (None, False)])
+def test_fluency_in_the_middle(ours, met):
+    def model(name, *values):
+        return {"name": name, "points": [{"held_out": {"fluency": {"value": v}}} for v in values]}
+
+    found = {"models": [model("ours", -9.0, ours, -1.0), model("base", -2.0)]}
+    bar = comparison.fluent(found, "base", 0.5)
+    assert bar.met is met and bar.bar == "≥ −0.50"
+    assert bar.found == ("–" if ours is None else f"−{-2.0 - ours:.2f}")
+    assert comparison.fluent(found, "gone", 0.5).met is None

@@ -17,14 +17,10 @@ from ric_diffusion import config as configs
 from ric_diffusion.cost import Cost, Meter
 from ric_diffusion.diffusion.backend import DiffusionConfig
 from ric_diffusion.diffusion.latents import base_digests
-from ric_diffusion.diffusion.lora_file import LORA_FILE
 from ric_diffusion.errors import InputError
-from ric_diffusion.evaluation.baselines.base import (
-    Preference,
-    plain_backend,
-    save_lora,
-)
+from ric_diffusion.evaluation.baselines.base import Preference, plain_backend
 from ric_diffusion.evaluation.baselines.ddpo import DdpoConfig, RunState, Task, encoded, iterate
+from ric_diffusion.evaluation.baselines.kinds import DIFFUSION
 from ric_diffusion.evaluation.baselines.policy import Policy, denoising_chain
 from ric_diffusion.evaluation.methods import weights_of
 from ric_diffusion.files import write_json
@@ -96,7 +92,7 @@ def train_ddpo(
     write_json(out / "config.json", configs.to_dict(config))
     with meter.running(pipe.unet):
         _run(task, state, meter, out, digest)
-    save_lora(pipe.unet, out / LORA_FILE)
+    DIFFUSION.save(backend, out)
     write_json(out / "cost.json", meter.read().to_dict())
     return meter.read()
 

@@ -10,11 +10,9 @@ from typing import Any
 import yaml
 
 from ric_diffusion import config
-from ric_diffusion.cost import Cost
+from ric_diffusion.cost import COST, Cost
 from ric_diffusion.errors import InputError
 from ric_diffusion.files import write_text
-
-COST = "cost.json"  # every kind of run writes it last
 
 
 def due(out: Path, name: str, settings: Any, basis: str) -> bool:

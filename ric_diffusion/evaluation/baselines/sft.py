@@ -13,16 +13,12 @@ from ric_diffusion import config as configs
 from ric_diffusion.cost import Cost, Meter
 from ric_diffusion.data.records import Record
 from ric_diffusion.diffusion.backend import DiffusionConfig
-from ric_diffusion.diffusion.latents import base_digests
-from ric_diffusion.diffusion.lora_file import LORA_FILE
 from ric_diffusion.errors import InputError
-from ric_diffusion.evaluation.baselines.base import (
-    Preference,
-    plain_backend,
-    save_lora,
-)
+from ric_diffusion.evaluation.baselines.base import Preference, plain_backend
+from ric_diffusion.evaluation.baselines.kinds import kind_of
 from ric_diffusion.evaluation.methods import weights_of
 from ric_diffusion.files import write_json
+from ric_diffusion.llm.backend import LlmConfig
 from ric_diffusion.rewards import RewardSpace
 from ric_diffusion.rewards.selection import by_fronts
 from ric_diffusion.training import checkpoint
@@ -61,34 +57,35 @@ def train_sft(
     records: Sequence[Record],
     folder: Path,
     space: RewardSpace,
-    config: DiffusionConfig,
+    config: DiffusionConfig | LlmConfig,
     loop: LoopConfig,
     out: Path,
     *,
     resume: bool = False,
     device: str | torch.device = "cpu",
 ) -> Cost:
-    """Fine-tune a LoRA on ``records``, whose pictures lie in ``folder``; returns the cost.
+    """Fine-tune a LoRA on ``records``, whose files lie in ``folder``; returns the cost. The kind of
+    model is that of ``config``, of which what conditions on rewards is not used.
 
-    Leaves ``out/pytorch_lora_weights.safetensors`` and ``cost.json``. Of ``config``, what
-    conditions on rewards is not used. ``resume`` goes on after an interruption, exactly.
+    Leaves the LoRA in ``out``, where the kind has it, and ``cost.json``. ``resume`` goes on after
+    an interruption, exactly.
     """
-    checkpoints = out / "checkpoints"
-    if checkpoint.newest(checkpoints) and not resume:
+    if checkpoint.newest(out / "checkpoints") and not resume:
         raise InputError(f"{out}: holds a run already; resume it, or choose another folder")
+    kind = kind_of(config)
     backend = plain_backend(model, space, config, seed=loop.seed, device=device)
     backend.prepare(records, folder, out / "cache")
     digest = configs.digest(
         [
             configs.to_dict(config),
             configs.to_dict(loop),
-            [[record.file, *record.captions] for record in records],
-            base_digests(backend.pipe),
+            [[record.file, record.captions, record.scores] for record in records],
+            kind.digests(kind.model_of(backend)),
         ]
     )
     meter = Meter()
-    with meter.running(backend.pipe.unet):
+    with meter.running(backend.watched()):
         fit(backend, len(records), loop, out, digest=digest, resume=resume, meter=meter)
-    save_lora(backend.pipe.unet, out / LORA_FILE)
+    kind.save(backend, out)
     write_json(out / "cost.json", meter.read().to_dict())
     return meter.read()

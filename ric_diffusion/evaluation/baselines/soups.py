@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 
 from ric_diffusion.conditioning.lora import Lora
-from ric_diffusion.diffusion.pipeline import RiCStableDiffusionPipeline
 from ric_diffusion.errors import InputError
-from ric_diffusion.evaluation.baselines.base import BaseModel, Preference, merged, read_lora
+from ric_diffusion.evaluation.baselines.base import BaseModel, Preference, read_lora
 from ric_diffusion.evaluation.methods import weights_of
 from ric_diffusion.rewards import RewardSpace
 
@@ -42,30 +40,23 @@ def mixture(loras: Sequence[Lora], weights: Sequence[float]) -> Lora:
 class Soup(BaseModel):
     """The base model under the mixture of the rewards' LoRA that the preference asks for.
 
-    ``files``: one LoRA file for each reward of the space, however it was trained.
+    ``files``: one LoRA for each reward of the space, however it was trained.
     """
 
     name = "rewarded soup"
 
-    def __init__(
-        self,
-        pipe: RiCStableDiffusionPipeline,
-        sampling: Mapping[str, Any],
-        space: RewardSpace,
-        files: Mapping[str, Path],
-    ) -> None:
-        super().__init__(pipe, sampling)
+    def __init__(self, sampler: Any, space: RewardSpace, files: Mapping[str, Path]) -> None:
+        super().__init__(sampler)
         if set(files) != set(space.names):
             raise InputError(
                 f"a soup needs one LoRA for each of {', '.join(space.names)}; given are those of "
                 f"{', '.join(files) or 'none'}"
             )
         self.space = space
-        self.loras = [read_lora(pipe, files[name]) for name in space.names]
+        self.loras = [read_lora(sampler, files[name]) for name in space.names]
 
     def draw(
         self, preference: Preference, prompts: Sequence[str], seeds: Sequence[int]
-    ) -> list[Image.Image]:
+    ) -> list[Any]:
         soup = mixture(self.loras, weights_of(preference, self.space).tolist())
-        with merged(self.pipe.unet, soup):
-            return super().draw(preference, prompts, seeds)
+        return self.draw_under(soup, prompts, seeds)

@@ -8,7 +8,10 @@ import torch
 
 from ric_diffusion.data.records import Record
 from ric_diffusion.diffusion.backend import DiffusionConfig, LoraConfig
-from ric_diffusion.evaluation.baselines.base import load_base, plain_backend, save_lora
+from ric_diffusion.diffusion.pipeline import RiCStableDiffusionPipeline
+from ric_diffusion.diffusion.sampler import DiffusionSampler
+from ric_diffusion.evaluation.baselines.base import plain_backend
+from ric_diffusion.evaluation.baselines.kinds import save_lora
 from ric_diffusion.rewards import RewardSpace
 from support import tiny
 
@@ -29,12 +32,19 @@ def model(tmp_path_factory) -> str:
 
 @pytest.fixture
 def pipe(model):
-    return load_base(model)
+    pipe = RiCStableDiffusionPipeline.from_pretrained(model)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
 
 
 @pytest.fixture(scope="session")
 def sampling():
     return {"guidance_scale": 3.0, "num_inference_steps": 2}
+
+
+@pytest.fixture
+def sampler(pipe, sampling):
+    return DiffusionSampler(pipe, sampling)
 
 
 @pytest.fixture(scope="session")

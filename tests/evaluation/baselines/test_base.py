@@ -14,13 +14,11 @@ from ric_diffusion.errors import InputError
 from ric_diffusion.evaluation.baselines.base import (
     BaseModel,
     Tuned,
-    load_base,
-    merged,
     plain_backend,
     read_lora,
-    save_lora,
     z_of,
 )
+from ric_diffusion.evaluation.baselines.kinds import merged, save_lora
 
 PROMPTS = ["red apple", "pizza"]
 SEEDS = [3, 4]
@@ -42,48 +40,48 @@ def same(module, then):
     return all(torch.equal(value, then[key]) for key, value in module.state_dict().items())
 
 
-def test_the_base_model_is_the_stock_pipeline(pipe, model, sampling, pixels):
-    base = BaseModel(pipe, sampling)
+def test_the_base_model_is_the_stock_pipeline(model, sampling, pixels, sampler):
+    base = BaseModel(sampler)
     expected = pixels(stock(model, sampling))
     for preference in (EQUAL, {"warm": 1.0}):
         assert np.array_equal(pixels(base.draw(preference, PROMPTS, SEEDS)), expected)
 
 
-def test_a_pipeline_with_an_adapter_is_no_base_model(pipe, sampling):
+def test_a_pipeline_with_an_adapter_is_no_base_model(pipe, sampling, sampler):
     pipe.adapter = SimpleNamespace(sampling={}, encoder=None)
     with pytest.raises(InputError, match="unload_adapter"):
-        BaseModel(pipe, sampling)
+        BaseModel(sampler)
 
 
-def test_one_file_answers_every_preference(pipe, sampling, space, lora_files, pixels):
-    method = Tuned("sft", pipe, sampling, space, [(EQUAL, lora_files["bright"])])
+def test_one_file_answers_every_preference(sampler, space, lora_files, pixels):
+    method = Tuned("sft", sampler, space, [(EQUAL, lora_files["bright"])])
     assert method.name == "sft"
     one, other = (
         pixels(method.draw(preference, PROMPTS, SEEDS))
         for preference in ({"bright": 1.0}, {"warm": 1.0})
     )
     assert np.array_equal(one, other)
-    assert not np.array_equal(one, pixels(BaseModel(pipe, sampling).draw(EQUAL, PROMPTS, SEEDS)))
+    assert not np.array_equal(one, pixels(BaseModel(sampler).draw(EQUAL, PROMPTS, SEEDS)))
 
 
-def test_of_several_files_the_nearest_answers(pipe, sampling, space, lora_files, pixels):
+def test_of_several_files_the_nearest_answers(pipe, sampler, space, lora_files, pixels):
     corners = [({name: 1.0}, lora_files[name]) for name in space.names]
-    method = Tuned("ddpo", pipe, sampling, space, corners)
+    method = Tuned("ddpo", sampler, space, corners)
     before = weights(pipe.unet)
     for preference, name in (
         ({"bright": 7.0, "warm": 3.0}, "bright"),
         ({"bright": 0.4, "warm": 0.6}, "warm"),
         (EQUAL, "bright"),  # as near to both: the first
     ):
-        alone = Tuned("one", pipe, sampling, space, [(EQUAL, lora_files[name])])
+        alone = Tuned("one", sampler, space, [(EQUAL, lora_files[name])])
         found = pixels(method.draw(preference, PROMPTS, SEEDS))
         assert np.array_equal(found, pixels(alone.draw(EQUAL, PROMPTS, SEEDS)))
         assert same(pipe.unet, before)
 
 
-def test_an_error_leaves_the_weights_as_they_were(pipe, lora_files):
+def test_an_error_leaves_the_weights_as_they_were(pipe, lora_files, sampler):
     before = weights(pipe.unet)
-    with pytest.raises(RuntimeError), merged(pipe.unet, read_lora(pipe, lora_files["warm"])):
+    with pytest.raises(RuntimeError), merged(pipe.unet, read_lora(sampler, lora_files["warm"])):
         assert not same(pipe.unet, before)
         raise RuntimeError
     assert same(pipe.unet, before)
@@ -110,18 +108,18 @@ def test_a_lora_file_is_plain_diffusers(model, space, config, pipe, tmp_path):
     assert torch.allclose(layer.base_layer.weight, merged_weight, atol=1e-6)
 
 
-def test_files_of_another_shape_are_refused(pipe, lora_files, tmp_path):
+def test_files_of_another_shape_are_refused(lora_files, tmp_path, sampler):
     with pytest.raises(InputError, match="not a LoRA file"):
-        read_lora(pipe, tmp_path / "none.safetensors")
+        read_lora(sampler, tmp_path / "none.safetensors")
     other = torch.nn.ModuleDict()
     with pytest.raises(InputError, match="lacks"):
-        lora.check_fit(other, read_lora(pipe, lora_files["warm"]))
+        lora.check_fit(other, read_lora(sampler, lora_files["warm"]))
 
 
-def test_the_plain_backend_reads_the_prompt_alone(model, space, config, pictures, tmp_path):
+def test_the_plain_backend_reads_the_prompt_alone(model, pipe, space, config, pictures, tmp_path):
     folder, records = pictures
     backend = plain_backend(model, space, config, seed=0, device="cpu")
-    stock_states, _ = load_base(model).encode_prompt(PROMPTS, "cpu", 1, False)
+    stock_states, _ = pipe.encode_prompt(PROMPTS, "cpu", 1, False)
     assert torch.equal(backend.context(PROMPTS, [{}, {}]), stock_states)
     backend.prepare(records, folder, tmp_path)
     told = [{"bright": 1.0, "warm": -1.0}] * len(PROMPTS)

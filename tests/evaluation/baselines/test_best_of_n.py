@@ -64,9 +64,9 @@ def test_a_blank_picture_is_never_chosen_unless_all_are(space, pixel_scorers):
     assert len(nothing.draw({"bright": 1.0}, PROMPTS, SEEDS)) == 3
 
 
-def test_forwards_and_scorer_calls_are_counted(pipe, sampling, space, pixel_scorers):
+def test_forwards_and_scorer_calls_are_counted(pipe, sampling, space, pixel_scorers, sampler):
     meter = Meter()
-    best = BestOfN(BaseModel(pipe, sampling), space, meter.metered(pixel_scorers), 3)
+    best = BestOfN(BaseModel(sampler), space, meter.metered(pixel_scorers), 3)
     with meter.running(pipe.unet):
         best.draw({"bright": 1.0}, ["pizza", "rocket"], [0, 1])
     steps, guided = sampling["num_inference_steps"], 2

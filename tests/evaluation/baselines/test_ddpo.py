@@ -14,7 +14,7 @@ from ric_diffusion.diffusion.backend import LoraConfig
 from ric_diffusion.diffusion.lora_file import LORA_FILE
 from ric_diffusion.errors import InputError
 from ric_diffusion.evaluation.baselines import ddpo, ddpo_run
-from ric_diffusion.evaluation.baselines.base import merged, read_lora
+from ric_diffusion.evaluation.baselines.base import read_lora
 from ric_diffusion.evaluation.baselines.ddpo import (
     DdpoConfig,
     advantages,
@@ -24,6 +24,7 @@ from ric_diffusion.evaluation.baselines.ddpo import (
     encoded,
 )
 from ric_diffusion.evaluation.baselines.ddpo_run import reward_curve, train_ddpo
+from ric_diffusion.evaluation.baselines.kinds import merged
 from ric_diffusion.evaluation.baselines.policy import Policy, denoising_chain
 
 PROMPTS = ["red apple", "pizza", "rocket"]
@@ -57,7 +58,7 @@ def latents_as_pictures(pipe, latents, batch_size):
     return [Image.fromarray(one.permute(1, 2, 0).contiguous().numpy()) for one in levels]
 
 
-def test_the_reward_rises(train, pipe, pixel_scorers, tmp_path, monkeypatch):
+def test_the_reward_rises(train, pipe, pixel_scorers, tmp_path, monkeypatch, sampler):
     """From the same noise before and after: the mean of one batch says little about the policy."""
     monkeypatch.setattr(ddpo, "decoded", latents_as_pictures)
     steps = 2
@@ -83,7 +84,7 @@ def test_the_reward_rises(train, pipe, pixel_scorers, tmp_path, monkeypatch):
         return pixel_scorers[0](pictures, [""] * len(pictures))
 
     before = rewards()
-    with merged(pipe.unet, read_lora(pipe, tmp_path / LORA_FILE)):
+    with merged(pipe.unet, read_lora(sampler, tmp_path / LORA_FILE)):
         after = rewards()
     assert (after - before).mean() > 0.4 * before.std()
 

@@ -1,23 +1,28 @@
 """The baselines of language models, on the tiny one."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+from ric_diffusion.conditioning import lora
 from ric_diffusion.data.label import label_folder
 from ric_diffusion.data.records import read_labelled
 from ric_diffusion.data.responses import write_responses
 from ric_diffusion.errors import InputError
-from ric_diffusion.evaluation.baselines.llm import LlmBase, LlmSoup, llm_subject, train_llm_sft
-from ric_diffusion.evaluation.baselines.sft import best_records_for
-from ric_diffusion.evaluation.baselines.subjects import preference_points
+from ric_diffusion.evaluation.baselines.base import BaseModel, Tuned
+from ric_diffusion.evaluation.baselines.kinds import LLM, installed
+from ric_diffusion.evaluation.baselines.sft import best_records_for, train_sft
+from ric_diffusion.evaluation.baselines.soups import Soup, mixture
+from ric_diffusion.evaluation.baselines.subjects import method_subject, preference_points
 from ric_diffusion.evaluation.evaluate import evaluate
 from ric_diffusion.evaluation.scoring import load_scorers
 from ric_diffusion.evaluation.subject import Setup
 from ric_diffusion.llm.backend import LlmConfig, LlmLora
 from ric_diffusion.llm.model import RiCCausalLM
+from ric_diffusion.llm.sampler import LlmSampler
 from ric_diffusion.training.loop import LoopConfig
 from scorers import load
 from support.lm import write_lm
@@ -43,15 +48,13 @@ def home(tmp_path_factory):
     records, space = read_labelled(home / "labelled")
     for name in space.names:
         best = best_records_for(records, space, {name: 1.0}, 0.3)
-        train_llm_sft(
-            str(home / "model"), best, home / "labelled", space, CONFIG, LOOP, home / name
-        )
+        train_sft(str(home / "model"), best, home / "labelled", space, CONFIG, LOOP, home / name)
     return home
 
 
 @pytest.fixture
-def lm(home):
-    return RiCCausalLM.from_pretrained(str(home / "model"))
+def sampler(home):
+    return LlmSampler(RiCCausalLM.from_pretrained(str(home / "model")), GREEDY)
 
 
 @pytest.fixture
@@ -60,42 +63,49 @@ def space(home):
 
 
 @pytest.fixture
-def soup(home, lm, space):
-    files = {name: home / name / "adapter" for name in space.names}
-    return LlmSoup("rewarded soup", lm, GREEDY, space, files)
+def files(home, space):
+    return {name: home / name / LLM.file for name in space.names}
 
 
-def test_training_leaves_a_lora_and_its_cost(home, lm, space):
+def test_training_leaves_a_lora_and_its_cost(home, space):
     assert json.loads((home / "brevity" / "cost.json").read_text())["forwards"] == 3 * 4 * 4
     records, _ = read_labelled(home / "labelled")
     with pytest.raises(InputError, match="holds a run already"):
-        train_llm_sft(
+        train_sft(
             str(home / "model"), records, home / "labelled", space, CONFIG, LOOP, home / "brevity"
         )
 
 
-def test_a_corner_of_the_soup_is_that_rewards_own_model(home, lm, soup, space):
-    base = LlmBase(lm, GREEDY).draw({}, ASKS, SEEDS)
+def test_a_run_is_not_resumed_with_other_scores(home, space):
+    """They chose the records, and so belong to the run as they do in ``ric train``."""
+    records, _ = read_labelled(home / "labelled")
+    best = best_records_for(records, space, {"brevity": 1.0}, 0.3)
+    given = home / "labelled", space, CONFIG, LOOP, home / "brevity"
+    train_sft(str(home / "model"), best, *given, resume=True)
+    others = [replace(r, scores=dict.fromkeys(r.scores, 0.0)) for r in best]
+    with pytest.raises(InputError, match="other settings or data"):
+        train_sft(str(home / "model"), others, *given, resume=True)
+
+
+def test_a_corner_of_the_soup_is_that_rewards_own_model(sampler, files, space):
+    soup = Soup(sampler, space, files)
+    base = BaseModel(sampler).draw({}, ASKS, SEEDS)
     for name in space.names:
-        own = LlmSoup("sft", lm, GREEDY, space, home / name / "adapter")
+        own = Tuned("sft", sampler, space, [({name: 1.0}, files[name])])
         alone = own.draw({name: 1.0}, ASKS, SEEDS)
         assert soup.draw({name: 1.0}, ASKS, SEEDS) == alone != base
         assert own.draw({"positivity": 0.5, "brevity": 0.5}, ASKS, SEEDS) == alone
-    assert LlmBase(lm, GREEDY).draw({}, ASKS, SEEDS) == base
+    assert BaseModel(sampler).draw({}, ASKS, SEEDS) == base
 
 
-def test_the_middle_of_the_soup_has_the_mean_of_the_deltas(lm, soup):
-    from ric_diffusion.conditioning import lora
-    from ric_diffusion.evaluation.baselines.soups import mixture
-
-    mixed = mixture(soup.loras, [0.25, 0.75])
-    lora.install(lm.model, mixed)
+def test_the_middle_of_the_soup_has_the_mean_of_the_deltas(sampler, files, space):
+    soup = Soup(sampler, space, files)
+    lm, mixed = sampler.lm, mixture(soup.loras, [0.25, 0.75])
     embeds = lm.embed([5, 6, 7])[None]
     with torch.no_grad():
-        ours = lm.model(inputs_embeds=embeds).logits
-    lora.eject(lm.model)
-    originals = lora.merge(lm.model, mixed)
-    with torch.no_grad():
+        with installed(lm.model, mixed):
+            ours = lm.model(inputs_embeds=embeds).logits
+        originals = lora.merge(lm.model, mixed)
         theirs = lm.model(inputs_embeds=embeds).logits
     lora.restore(lm.model, mixed, originals)
     assert torch.allclose(ours, theirs, atol=1e-4)
@@ -104,22 +114,22 @@ def test_the_middle_of_the_soup_has_the_mean_of_the_deltas(lm, soup):
         assert torch.allclose(mixed.delta(name), wanted, atol=1e-5)
 
 
-def test_a_soup_without_an_ingredient(home, lm, space):
+def test_a_soup_without_an_ingredient(sampler, files, space):
     with pytest.raises(InputError, match="one LoRA for each of positivity, brevity"):
-        LlmSoup("soup", lm, GREEDY, space, {"brevity": home / "brevity" / "adapter"})
+        Soup(sampler, space, {"brevity": files["brevity"]})
 
 
-def test_a_baseline_needs_the_base_model(home, lm):
-    lm.load_adapter(home / "brevity" / "adapter")
+def test_a_baseline_needs_the_base_model(home, sampler):
+    sampler.lm.load_adapter(home / "brevity" / "adapter")
     with pytest.raises(InputError, match="the base model alone"):
-        LlmBase(lm, GREEDY)
+        BaseModel(sampler)
 
 
-def test_they_are_evaluated(lm, soup, space, home, tmp_path):
-    points = preference_points(space, 3)
-    folders = [home / name / "adapter" for name in space.names]
+def test_they_are_evaluated(sampler, files, space, tmp_path):
+    soup, points = Soup(sampler, space, files), preference_points(space, 3)
     setup = Setup(space=space, prompts=ASKS, seeds=[1, 2], scorers=load_scorers(space))
-    outcome = evaluate(llm_subject(soup, points, folders), setup, tmp_path)
+    subject = method_subject("soup", soup, sampler, points, list(files.values()))
+    outcome = evaluate(subject, setup, tmp_path)
     assert outcome.scores.shape == (3, 2, 2, 2) and outcome.cost.forwards > 0
-    other = llm_subject(soup, points, folders[:1])
-    assert other.about != llm_subject(soup, points, folders).about
+    other = method_subject("soup", soup, sampler, points, list(files.values())[:1])
+    assert other.about != subject.about

@@ -8,7 +8,8 @@ from numpy.testing import assert_allclose
 from ric_diffusion.conditioning.lora import Lora
 from ric_diffusion.diffusion import lora_file
 from ric_diffusion.errors import InputError
-from ric_diffusion.evaluation.baselines.base import BaseModel, Tuned, merged
+from ric_diffusion.evaluation.baselines.base import BaseModel, Tuned
+from ric_diffusion.evaluation.baselines.kinds import merged
 from ric_diffusion.evaluation.baselines.soups import Soup, mixture
 
 PROMPTS = ["red apple", "pizza"]
@@ -82,21 +83,21 @@ def test_it_is_peft_s_cat_and_not_its_linear():
         assert not torch.allclose(ours, layer.get_delta_weight("linear").detach(), atol=0.1)
 
 
-def test_a_corner_is_that_lora_alone(pipe, sampling, space, lora_files, pixels):
-    soup = Soup(pipe, sampling, space, lora_files)
+def test_a_corner_is_that_lora_alone(sampler, space, lora_files, pixels):
+    soup = Soup(sampler, space, lora_files)
     for name in space.names:
-        alone = Tuned(name, pipe, sampling, space, [({name: 1.0}, lora_files[name])])
+        alone = Tuned(name, sampler, space, [({name: 1.0}, lora_files[name])])
         found = pixels(soup.draw({name: 2.0}, PROMPTS, SEEDS))
         assert_allclose(found, pixels(alone.draw({name: 1.0}, PROMPTS, SEEDS)), atol=1)
-        plain = pixels(BaseModel(pipe, sampling).draw({name: 1.0}, PROMPTS, SEEDS))
+        plain = pixels(BaseModel(sampler).draw({name: 1.0}, PROMPTS, SEEDS))
         assert abs(found - plain).max() > 5
 
 
 def test_between_them_it_is_neither_and_leaves_no_trace(
-    pipe, sampling, space, lora_files, pixels, pair
+    pipe, sampler, space, lora_files, pixels, pair
 ):
     then = {key: value.clone() for key, value in pipe.unet.state_dict().items()}
-    soup = Soup(pipe, sampling, space, lora_files)
+    soup = Soup(sampler, space, lora_files)
     found = pixels(soup.draw({"bright": 1.0, "warm": 1.0}, PROMPTS, SEEDS))
     for name in space.names:
         assert abs(found - pixels(soup.draw({name: 1.0}, PROMPTS, SEEDS))).max() > 1
@@ -108,9 +109,9 @@ def test_between_them_it_is_neither_and_leaves_no_trace(
             assert torch.allclose(now, then[f"{name}.weight"] + change, atol=1e-5)
 
 
-def test_what_does_not_fit_is_refused(pipe, sampling, space, lora_files, pair):
+def test_what_does_not_fit_is_refused(sampler, space, lora_files, pair):
     with pytest.raises(InputError, match="one LoRA for each of bright, warm"):
-        Soup(pipe, sampling, space, {"bright": lora_files["bright"]})
+        Soup(sampler, space, {"bright": lora_files["bright"]})
     fewer = {k: v for k, v in pair[1].tensors.items() if "attn" not in k}
     with pytest.raises(InputError, match="different layers"):
         mixture([pair[0], Lora(tensors=fewer, config=pair[1].config)], [0.5, 0.5])

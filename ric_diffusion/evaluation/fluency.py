@@ -1,0 +1,27 @@
+"""How likely the base model finds what was said: rewards can be had by writing nonsense."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+LogLikelihood = Callable[[Sequence[str], Sequence[str]], np.ndarray]
+
+
+class Fluency:
+    """A held-out scorer of responses: their log-likelihood under the base model, mean per token.
+
+    ``log_likelihood``: N prompts and responses → (N,) in nats; ``weights``: the digest of the
+    model that it asks. What it costs is part of judging, not of drawing.
+    """
+
+    name = "fluency"
+    unit = "nat"
+
+    def __init__(self, log_likelihood: LogLikelihood, weights: str) -> None:
+        self._log_likelihood = log_likelihood
+        self.fingerprint = f"{self.name} model={weights}"
+
+    def __call__(self, samples: Sequence[str], prompts: Sequence[str]) -> np.ndarray:
+        return np.asarray(self._log_likelihood(prompts, samples), np.float32)

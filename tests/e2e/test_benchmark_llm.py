@@ -1,0 +1,227 @@
+"""scripts/benchmark_llm.py on the tiny language model: every part, once."""
+
+import json
+from functools import partial
+from importlib import import_module
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from ric_diffusion import config as configs
+from ric_diffusion.cli import main
+from ric_diffusion.commands.online import OnlineRun
+from ric_diffusion.commands.train import TrainConfig
+from ric_diffusion.data.prompts import read_prompts
+from ric_diffusion.llm.sampler import LlmSampler
+from ric_diffusion.training import loop
+from support.lm import write_lm
+from support.processes import HOME
+from support.tables import first_number, tables_of
+
+pytest.importorskip("trl")
+SCRIPTS = HOME / "scripts"
+ASKS, JUDGED = ["how do i bake a cake?", "why?", "two tips"], ["and the sea?", "a name"]
+SEEDS, POINTS, CALIBRATION, TOKENS = 2, 3, 1, 8
+METHODS = [
+    "RiC online",
+    "RiC online, not calibrated",
+    "RiC offline",
+    "base model",
+    "SFT",
+    "rewarded soup",
+    "GRPO",
+]
+EVERYTHING = ["base", "sft", "soup", "grpo"]
+
+
+@pytest.fixture
+def benchmark(script):
+    return partial(script, SCRIPTS / "benchmark_llm.py")
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """model/, the responses it gave with their cost, labelled/, prompts and configs."""
+    torch.set_num_threads(1)
+    home = tmp_path_factory.mktemp("home")
+    write_lm(home / "model")
+    (home / "asks.txt").write_text("\n".join(ASKS))
+    (home / "judged.txt").write_text("\n".join(JUDGED))
+    sampling = {"temperature": 1.0, "response_tokens": TOKENS}
+    llm = {"lora": {"rank": 4, "alpha": 8}, "sampling": sampling}
+    fast = {"steps": 3, "batch_size": 4, "learning_rate": 0.01}
+    common = {"model": "elsewhere", "data": "elsewhere", "backend": "llm", "llm": llm}
+    offline = common | {"loop": fast | {"validate_every": 1}, "prompts": ASKS}
+    (home / "offline.yaml").write_text(yaml.safe_dump(offline))
+    guard = {"samples": 8, "diversity": 0.0, "prompt": 0.0}
+    rounds = {"rounds": 1, "samples": 8, "batch_size": 4, "guard": guard, "loop": fast}
+    online = common | {"adapter": "elsewhere", "online": rounds}
+    (home / "online.yaml").write_text(yaml.safe_dump(online))
+    return home
+
+
+@pytest.fixture
+def data(home, script):
+    """Sampled and labelled by the script and the verb that the benchmark's own text names."""
+    if not (home / "labelled").exists():
+        code, _, err = script(
+            SCRIPTS / "sample_responses.py", "--model", home / "model", "--out", home / "said",
+            "--prompts", home / "asks.txt", "--temperatures", 1.0, "--per-prompt", 6,
+            "--response-tokens", TOKENS,
+        )  # fmt: skip
+        assert code == 0, err
+        scorers = ["--scorers", "positivity", "brevity"]
+        assert main(["label", str(home / "said"), *scorers, "--out", str(home / "labelled")]) == 0
+    return home
+
+
+@pytest.fixture
+def config(home, tmp_path):
+    """config(**changes): the path of a config of the benchmark."""
+
+    def write(**changes):
+        settings = {
+            "model": str(home / "model"),
+            "responses": str(home / "said"),
+            "data": str(home / "labelled"),
+            "prompts": str(home / "asks.txt"),
+            "compared": str(home / "judged.txt"),
+            "offline": str(home / "offline.yaml"),
+            "online": str(home / "online.yaml"),
+            "sft_share": 0.5,
+            "soup_share": 0.3,
+            "grpo": {"steps": 2, "groups": 1, "group_size": 4, "minibatch": 4},
+            "grpo_preferences": [{"positivity": 1.0}, {"positivity": 1.0, "brevity": 1.0}],
+            "seeds": SEEDS,
+            "calibration_prompts": CALIBRATION,
+            "calibration_seeds": 1,
+            "points": POINTS,
+        }
+        path = tmp_path / "config.yaml"
+        path.write_text(yaml.safe_dump(settings | changes))
+        return path
+
+    return write
+
+
+def test_everything_once(benchmark, config, data, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    code, said, err = benchmark("--config", config(), "--out", out)
+    assert code == 0, err
+    assert said.splitlines()[-1] == str(out / "table.md")
+
+    metrics = json.loads((out / "metrics.json").read_text())
+    models = {model["name"]: model for model in metrics["models"]}
+    assert list(models) == METHODS and metrics["prompts"] == JUDGED
+    assert [scorer["name"] for scorer in metrics["held_out"]] == ["fluency"]
+    spent = {name: model["training_cost"] for name, model in models.items()}
+    sampled = json.loads((data / "said" / "cost.json").read_text())["forwards"]
+    labels = spent["SFT"]["scored"]
+    learned = 3 * 4 * 3  # steps, batch, forward and backward
+    assert 18 < sampled <= 18 * TOKENS and 0 < labels <= 18 * 2
+    assert spent["SFT"]["forwards"] == sampled + learned
+    assert spent["rewarded soup"]["forwards"] == sampled + 2 * learned
+    moved = 2 * 2 * POINTS * CALIBRATION  # coarse and fine, rewards
+    assert spent["RiC offline"]["scored"] == labels + 2 * moved
+    assert spent["RiC offline"]["forwards"] > sampled + learned + moved
+    online = spent["RiC online, not calibrated"]
+    assert online["forwards"] > sampled + 2 * learned and online["scored"] == labels + 8 * 2
+    assert spent["RiC online"]["scored"] == online["scored"] + 2 * moved
+    grpo = 2 * 2 * 4  # runs, steps, responses; they need none of our data
+    assert grpo * 4 <= spent["GRPO"]["forwards"] <= grpo * (TOKENS + 3)
+    assert spent["GRPO"]["scored"] == grpo * 2 and spent["base model"]["forwards"] == 0
+    assert {name for name, model in models.items() if model["control"]} == set(METHODS[:2])
+    points = {name: len(model["points"]) for name, model in models.items()}
+    assert {name for name, count in points.items() if count == 1} == {"base model", "SFT"}
+    sampling = [model["about"]["sampling"] for model in models.values()]
+    assert all(one == sampling[0] for one in sampling)
+
+    methods, bars = tables_of(out)
+    assert list(methods) == METHODS
+    assert all(float(row["fluency"].replace("−", "-")) < 0 for row in methods.values())
+    assert list(bars)[:9] == [
+        "control, positivity: Spearman of the means",
+        "control, brevity: Spearman of the means",
+        "hypervolume, RiC online / base model",
+        "hypervolume, RiC online / rewarded soup",
+        "hypervolume, RiC online / GRPO",
+        "forward passes of training, RiC online / GRPO",
+        "fluency in the middle of the sweep, RiC online - base model, nat",
+        "speed of 2 responses in one batch / one by one",
+        "these responses are the same, in float32",
+    ]
+    share = bars["forward passes of training, RiC online / GRPO"]
+    found = spent["RiC online"]["forwards"] / spent["GRPO"]["forwards"]
+    assert first_number(share["value"]) == pytest.approx(found, abs=1e-3)
+    assert bars["these responses are the same, in float32"]["value"] == "yes"
+    middle, base = (models[name]["points"] for name in ("RiC online", "base model"))
+    gap = middle[1]["held_out"]["fluency"]["value"] - base[0]["held_out"]["fluency"]["value"]
+    fluency = bars["fluency in the middle of the sweep, RiC online - base model, nat"]
+    assert first_number(fluency["value"]) == pytest.approx(gap, abs=0.01)
+    for name in ("cost.png", "methods.png", "grpo.png"):
+        with Image.open(out / name) as image:
+            image.load()
+
+    # What calibrated and what online rounds and GRPO drew is nobody's test.
+    assert set(metrics["calibration"]["prompts"]) <= set(ASKS)
+    wishes = json.loads((out / "online" / "round-1" / "drawn.json").read_text())
+    assert {wish["prompt"] for wish in wishes} <= set(ASKS)
+    used = yaml.safe_load((out / "grpo-1.yaml").read_text())
+    assert used["prompts"] == ASKS and used["llm"]["lora"]["rank"] == 4
+
+    # Again: nothing is drawn, nothing trained, and a part can be left out of the table.
+    def refuse(*given):
+        raise AssertionError("done twice")
+
+    monkeypatch.setattr(LlmSampler, "sample", refuse)
+    monkeypatch.setattr(loop, "update", refuse)
+    before = (out / "table.md").read_bytes()
+    assert benchmark("--config", config(), "--out", out)[0] == 0
+    assert (out / "table.md").read_bytes() == before
+    assert benchmark("--config", config(), "--out", out, "--skip", "grpo", "soup")[0] == 0
+    methods, bars = tables_of(out)
+    assert list(methods) == METHODS[:5]
+    assert bars["hypervolume, RiC online / GRPO"]["value"] == "not run"
+    other = config(grpo={"steps": 3, "groups": 1, "group_size": 4, "minibatch": 4})
+    code, _, err = benchmark("--config", other, "--out", out)
+    assert code == 2 and "grpo-1.yaml: begun with other settings or data" in err
+
+
+def test_own_config(monkeypatch):
+    """It is read without the data, which it names only."""
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    runs = import_module("llm_runs")
+    config = configs.load_yaml(SCRIPTS / "configs" / "smollm2-alignment.yaml", runs.LlmAlignment)
+    assert len(config.grpo_preferences) == 5 and config.points == 11
+    offline = configs.load_yaml(HOME / config.offline, TrainConfig)
+    online = configs.load_yaml(HOME / config.online, OnlineRun)
+    assert offline.data == online.data == config.data
+    assert online.llm.lora == offline.llm.lora and online.llm.sampling == offline.llm.sampling
+    assert len(read_prompts(HOME / config.compared)) == 40
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"grpo_preferences": [{"beauty": 1.0}]}, "unknown reward 'beauty'"),
+        ({"calibration_prompts": 4}, "has 3; ask for fewer"),
+        ({"seeds": 0}, "seeds is 0; give 1 or more"),
+        ({"grpo": {"group_size": 1}}, "group_size is 1; give 2 or more"),
+        ({"responses": "elsewhere"}, "elsewhere/cost.json: says no cost"),
+        ({"compared": "{home}/asks.txt"}, "judge others"),
+        ({"model": "smollm3"}, "smollm3: no such folder or bundled model"),
+        ({"offline": "scripts/configs/emoji-text.yaml"}, "is of backend diffusion"),
+    ],
+)
+def test_bad_configs_are_one_line_and_leave_nothing(
+    benchmark, config, data, tmp_path, monkeypatch, changes, message
+):
+    monkeypatch.chdir(HOME)
+    out = tmp_path / "out"
+    given = {k: v.format(home=data) if isinstance(v, str) else v for k, v in changes.items()}
+    code, _, err = benchmark("--config", config(**given), "--out", out)
+    assert code == 2 and message in err
+    assert len(err.strip().splitlines()) == 1
+    assert not out.exists()
