@@ -1,0 +1,189 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 6 · A real checkpoint on a GPU
+#
+# Stable Diffusion 1.5, a folder of your photos and one GPU: from there to an adapter with sliders for
+# the LAION **aesthetic** score and **compressibility**, the two rewards of the paper. Every cell is what
+# you would run; one variable decides whether it is run at full size.
+
+# %%
+# Once, in a clone of the repository: take the first "#" away, then restart the kernel.
+# # %pip install -e ..
+
+# %% [markdown]
+# ## One variable
+#
+# With `FULL = True` the notebook loads Stable Diffusion 1.5 and the aesthetic predictor from the hub,
+# reads your pictures from `photos/` and trains for some hours on a GPU. With `FULL = False` the same
+# cells run in a minute on a CPU and without a hub: on the bundled `emoji-64`, with scorers that need no
+# weights, on pictures that it draws itself, and for far fewer steps. What you see below is the latter.
+
+# %%
+import json
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from ric_diffusion import RiCStableDiffusionPipeline
+
+FULL = False
+
+if FULL:
+    MODEL = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+    SCORERS = "aesthetic compressibility"
+    STEPS, BATCH, ACCUMULATE, RATE, PRECISION = 4000, 8, 2, 1.0e-4, "bf16"
+    GUIDANCE, DENOISING, LAYERS = 7.5, 50, "attention, feed_forward"
+    PROMPTS = ["a photo of a mountain lake", "a portrait of a fox", "a street at night"]
+    POINTS, SEEDS, DTYPE = 11, 4, "float16"
+else:
+    MODEL = "emoji-64"
+    SCORERS = "compressibility:resize=none colorfulness"
+    STEPS, BATCH, ACCUMULATE, RATE, PRECISION = 20, 8, 2, 1.0e-3, "fp32"
+    GUIDANCE, DENOISING, LAYERS = 3.0, 20, "attention, feed_forward, convolution"
+    PROMPTS = ["red apple", "rocket"]
+    POINTS, SEEDS, DTYPE = 3, 1, "float32"
+
+# %% [markdown]
+# ## Pictures with captions
+#
+# `photos/` holds `x.jpg` with its caption in `x.txt`, or is an imagefolder with `metadata.jsonl`. Some
+# thousands of pictures are good, and the more they differ in the rewards the further the sliders can
+# reach. At small size the model draws 24 of them.
+
+# %%
+photos = Path("photos")
+if not FULL:
+    photos.mkdir(exist_ok=True)
+    pipe = RiCStableDiffusionPipeline.from_pretrained(MODEL)
+    pipe.set_progress_bar_config(disable=True)
+    pipe.unload_adapter()
+    names = ["red apple", "cat face", "rocket", "pizza", "octopus", "crown", "tulip", "fire"] * 3
+    generators = [torch.Generator().manual_seed(seed) for seed in range(len(names))]
+    out = pipe(names, generator=generators, guidance_scale=3.0, num_inference_steps=20)
+    for i, (name, picture) in enumerate(zip(names, out.images, strict=True)):
+        picture.save(photos / f"{i}.png")
+        (photos / f"{i}.txt").write_text(name)
+
+# %% [markdown]
+# ## Label
+#
+# The aesthetic scorer fetches the OpenCLIP weights when it is first used. Labelling can be interrupted:
+# run it again and it scores what is missing.
+
+# %%
+# %run -m ric_diffusion label photos --scorers {SCORERS} --out labelled
+
+# %% [markdown]
+# ## Train
+#
+# As `scripts/configs/sd15.yaml`. The photos go through the autoencoder once, before the first step.
+# `gradient_checkpointing` saves memory for time, `accumulate` gives a batch of 16 where 8 fit, and
+# `min_snr_gamma` weighs the noise levels so that no single one rules the loss. Interrupted, `ric train
+# sd15.yaml --resume` goes on where it was; on several GPUs it is `accelerate launch -m ric_diffusion
+# train sd15.yaml`.
+
+# %%
+Path("sd15.yaml").write_text(f"""
+model: {MODEL}
+data: labelled
+out: runs/sd15
+diffusion:
+  mode: embedding
+  lora: {{rank: 32, alpha: 32, targets: [{LAYERS}]}}
+  min_snr_gamma: 5.0
+  mirror: true
+  gradient_checkpointing: true
+  sampling: {{guidance_scale: {GUIDANCE}, num_inference_steps: {DENOISING}}}
+loop:
+  steps: {STEPS}
+  batch_size: {BATCH}
+  accumulate: {ACCUMULATE}
+  learning_rate: {RATE}
+  warmup: {STEPS // 20}
+  ema: 0.999
+  precision: {PRECISION}
+  validate_every: {max(STEPS // 8, 20)}
+prompts: {json.dumps(PROMPTS[:2])}
+""")
+# %run -m ric_diffusion train sd15.yaml
+
+# %% [markdown]
+# While it trains, `runs/sd15/sheets/` shows what each slider does so far, and
+# `tensorboard --logdir runs/sd15` the loss.
+
+# %%
+sheets = sorted(Path("runs/sd15/sheets").glob(f"*-{STEPS}.png"))
+assert len(sheets) == 2  # one for each reward
+Image.open(sheets[0])
+
+# %% [markdown]
+# ## Look
+#
+# One prompt and one seed, and the preference moves from the first reward to the second. At small size
+# this adapter has seen twenty steps, and hardly anything moves yet: the point is that it runs.
+
+# %%
+# %run -m ric_diffusion sweep --model {MODEL} --adapter runs/sd15/adapter --prompt "{PROMPTS[0]}" --points 5 --dtype {DTYPE} --out sweep
+
+# %%
+Image.open("sweep/grid.png")
+
+# %% [markdown]
+# ## Measure
+#
+# The front against the model without any adapter, on prompts that are not in the training data. The
+# page is `report/index.html`.
+
+# %%
+Path("prompts.txt").write_text("\n".join(PROMPTS))
+# %run -m ric_diffusion evaluate --model {MODEL} --adapter runs/sd15/adapter none --prompts prompts.txt --points {POINTS} --seeds {SEEDS} --dtype {DTYPE} --out report
+
+# %%
+metrics = json.loads(Path("report/metrics.json").read_text())
+for model in metrics["models"]:
+    found = model["hypervolume"]
+    print(f"{model['name']}: {found['value']:.2f} ({found['low']:.2f} to {found['high']:.2f})")
+assert [len(model["points"]) for model in metrics["models"]] == [POINTS, 1]
+Image.open("report/front.png")
+
+# %% [markdown]
+# ## Use
+#
+# The pipeline is a stock one: half precision, offload and another scheduler as in diffusers. Where
+# memory is short, `pipe.enable_model_cpu_offload()` in place of `.to(device)`.
+
+# %%
+device = "cuda" if FULL else "cpu"
+pipe = RiCStableDiffusionPipeline.from_pretrained(MODEL, dtype=getattr(torch, DTYPE)).to(device)
+pipe.set_progress_bar_config(disable=True)
+pipe.load_adapter("runs/sd15/adapter")
+out = pipe(
+    PROMPTS[0],
+    targets={"compressibility": 1.0},
+    contrast=1.5,  # steers away from the opposite of the targets
+    generator=torch.Generator().manual_seed(0),
+    **pipe.adapter.sampling,
+)
+assert out.targets[0].keys() == {"compressibility"}
+out.images[0]
+
+# %% [markdown]
+# ## What to try next
+#
+# - `FULL = True`, a GPU, and your photos.
+# - `ric push --adapter runs/sd15/adapter --to user/name`: the adapter on the hub, private at first; its
+#   model card asks you for the licence and where the data is from.
+# - `mode: text` in the config, then `ric export --adapter runs/sd15/adapter --format kohya
+#   --out sliders.safetensors` and `ric prompt`, for ComfyUI and A1111.
+# - `ric evaluate … --calibrate --out calibrated/`: sliders that give the z on their label.
+# - Online rounds, as in notebook 3, with the config's model and adapter.
