@@ -44,8 +44,7 @@ for name, unit, mean, std in zip(space.names, space.units, space.means, space.st
 # %% [markdown]
 # ## Without a wish
 #
-# A reward that is not mentioned is **auto**: the model fills it in. Six seeds give six drawings, some
-# plain and some colourful, since the model was trained on five styles of emoji.
+# A reward that is not mentioned is **auto**: the model fills it in. Six seeds give six apples.
 
 # %%
 from IPython.display import display

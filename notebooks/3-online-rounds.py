@@ -58,7 +58,7 @@ for seed in range(3):
 # %% [markdown]
 # ## One small round
 #
-# A round's own settings are under `online`; those of the model are as in training. 48 samples and 12
+# A round's own settings are under `online`; those of the model are as in training. 32 samples and 12
 # steps make a tiny round: `scripts/configs/emoji-online.yaml` has 512 and 100. The guard measures
 # before and after whether pictures have become alike or forgotten their prompts, and would stop a run
 # that collapses.
@@ -77,8 +77,8 @@ diffusion:
   sampling: {guidance_scale: 3.0, num_inference_steps: 20, contrast: 1.5}
 online:
   rounds: 1
-  samples: 48
-  batch_size: 24
+  samples: 32
+  batch_size: 32
   originals: 0.25
   guard: {samples: 16, diversity: 0.4, prompt: 0.5}
   loop:
@@ -142,12 +142,12 @@ for name in ("diversity", "prompt"):
 # ## The front, measured
 #
 # `ric evaluate` moves the preference from one reward to the other, on prompts and seeds of its own,
-# and takes the mean score of each reward at every stop. Three prompts with two seeds are few, so look
+# and takes the mean score of each reward at every stop. Two prompts with two seeds are few, so look
 # at the mechanics and the width of the intervals; the README's table has 24 prompts and 11 stops.
 
 # %%
-Path("prompts.txt").write_text("bicycle\nstrawberry\nrobot\n")
-# %run -m ric_diffusion evaluate --adapter bundled runs/online/adapter --prompts prompts.txt --points 4 --seeds 2 --out report
+Path("prompts.txt").write_text("bicycle\nstrawberry\n")
+# %run -m ric_diffusion evaluate --adapter bundled runs/online/adapter --prompts prompts.txt --points 3 --seeds 2 --out report
 
 # %%
 Image.open("report/front.png")
