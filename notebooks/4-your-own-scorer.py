@@ -68,7 +68,7 @@ from ric_diffusion.data.records import read_labelled
 from ric_diffusion.evaluation.sheet import draw_sheet
 
 warmth = Warmth()
-colours = ["red", "orange", "grey", "white", "blue"]
+colours = ["orange", "tan", "grey", "white", "blue"]
 swatches = [Image.new("RGB", (64, 64), colour) for colour in colours]
 found = warmth(swatches)
 assert found[0] > found[1] > found[2] == found[3] == 0 > found[4]
@@ -173,9 +173,9 @@ for point in metrics["models"][0]["points"]:
     )
 
 # %% [markdown]
-# The intervals of four pictures to a stop are wide: read them before the means. With twenty prompts and
-# more you would see whether the colorfulness slider also pulls towards warm colours, and if it does,
-# training on both rewards together lets you hold one while you move the other.
+# The mean rises with colorfulness, but the intervals, of four pictures to a stop, overlap widely: so few
+# show nothing yet. With twenty prompts and more you would see whether that slider also pulls towards
+# warm colours; if it does, training on both rewards lets you hold one while you move the other.
 
 # %% [markdown]
 # ## What to try next
