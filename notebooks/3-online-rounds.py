@@ -169,6 +169,8 @@ for model in metrics["models"]:
         f"{found['high']:.2f}), {on} of {len(model['points'])} stops on the front"
     )
     assert 0 < found["low"] <= found["value"] <= found["high"]
+start, online = (model["hypervolume"] for model in metrics["models"])
+assert online["low"] < start["high"] and start["low"] < online["high"]  # the intervals overlap
 
 # %% [markdown]
 # Where the two intervals overlap, as they do after so small a round, nothing is shown yet. The full
