@@ -131,7 +131,7 @@ Image.open(sheets[0])
 # ## Look
 #
 # One prompt and one seed, and the preference moves from the first reward to the second. At small size
-# this adapter has seen twelve steps, and hardly anything moves yet: the point is that it runs.
+# this adapter has seen forty steps on sixteen pictures: the point is that it runs.
 
 # %%
 # %run -m ric_diffusion sweep --model {MODEL} --adapter runs/sd15/adapter --prompt "{PROMPTS[0]}" --points 5 --dtype {DTYPE} --out sweep

@@ -1,5 +1,7 @@
 """The notebooks: each runs from its .py, and the .ipynb beside it is that one, executed."""
 
+import base64
+import io
 import re
 from importlib import import_module
 from importlib.util import find_spec
@@ -7,6 +9,8 @@ from importlib.util import find_spec
 import jupytext
 import nbformat
 import pytest
+from nbformat.v4 import new_output
+from PIL import Image
 
 from support.processes import HOME
 
@@ -19,9 +23,10 @@ every = pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.ste
 
 
 @pytest.fixture
-def executed(monkeypatch):
+def runner(monkeypatch):
+    """scripts/run_notebooks.py"""
     monkeypatch.syspath_prepend(str(HOME / "scripts"))
-    return import_module("run_notebooks").executed
+    return import_module("run_notebooks")
 
 
 def code(notebook):
@@ -37,7 +42,9 @@ def pictures(notebook):
 
 
 def said(output):
-    return {kind: data for kind, data in output.get("data", {}).items() if kind != "image/png"}
+    """All that an output says in words."""
+    data = output.get("data", {})
+    return "\n".join([output.get("text", ""), *(data[k] for k in data if k.startswith("text/"))])
 
 
 def committed(source):
@@ -49,10 +56,10 @@ def test_there_are_six():
 
 
 @every
-def test_it_runs_and_what_it_says_holds(source, executed, tmp_path):
+def test_it_runs_and_what_it_says_holds(source, runner, tmp_path):
     if (package := NEEDS.get(source.stem[0])) and find_spec(package) is None:
         pytest.skip(f"{package} is not installed")
-    notebook = executed(source, tmp_path)  # an assert of a cell that fails is raised here
+    notebook = runner.executed(source, tmp_path)  # an assert of a cell that fails is raised here
     assert all(cell.execution_count for cell in code(notebook))
     assert pictures(notebook)
     assert len(pictures(notebook)) == len(pictures(committed(source)))
@@ -78,7 +85,7 @@ def test_the_committed_one_is_small_and_tidy(source):
     assert path.stat().st_size <= LARGEST
     stored = committed(source)
     assert not [o for o in outputs(stored) if o.get("name") == "stderr" or "ename" in o]
-    told = "\n".join(str({**o, "data": said(o)}) for o in outputs(stored))
+    told = "\n".join(said(output) for output in outputs(stored))
     assert not re.search(ABSOLUTE, told) and "it/s" not in told
     assert all(cell.metadata == {} for cell in stored.cells)  # no times of execution
 
@@ -96,3 +103,22 @@ def test_paths_are_found():
     for text in ("at /home/me/x", "('/tmp/x')", r"in C:\Users"):
         assert re.search(ABSOLUTE, text)
     assert not re.search(ABSOLUTE, "runs/tmp/x, 3 / 4, https://a.b/usr/x")
+
+
+def test_progress_is_noise(runner):
+    widget = {"application/vnd.jupyter.widget-view+json": {}, "text/plain": "0%"}
+    assert runner.noise(new_output("display_data", data=widget))
+    assert runner.noise(new_output("stream", name="stderr", text="0%"))
+    assert not runner.noise(new_output("stream", name="stdout", text="0%"))
+
+
+def test_pictures_are_made_small(runner):
+    noisy = Image.effect_noise((64, 64), 99).convert("RGB")
+    noisy.putpixel((0, 0), (255, 0, 0))
+    file = io.BytesIO()
+    noisy.save(file, "png")
+    png = base64.b64encode(file.getvalue()).decode()
+    found = runner.tidy(new_output("display_data", data={"image/png": png, "image/jpeg": "x"}))
+    assert found.data.keys() == {"image/png"} and len(found.data["image/png"]) < len(png)
+    with Image.open(io.BytesIO(base64.b64decode(found.data["image/png"]))) as image:
+        assert image.size == (64, 64) and len(image.convert("RGB").getcolors()) <= 128
