@@ -143,5 +143,6 @@ draw_sheet([plain.images], title="no sliders")
 # - `contrast=0` or `contrast=3` in the call: how strongly guidance steers away from the opposite of
 #   your targets.
 # - `preference=…, mapping="linf"`: the paper's mapping instead of ours.
-# - In a terminal: `ric sweep --model emoji-64 --prompt octopus --points 11 --out sweep/`.
+# - In a terminal, `ric app`: the sliders in a browser. Or `ric sweep --model emoji-64 --prompt octopus
+#   --points 11 --out sweep/`.
 # - Notebook 2: sliders from a folder of your own.

@@ -143,7 +143,7 @@ for name in ("diversity", "prompt"):
 #
 # `ric evaluate` moves the preference from one reward to the other, on prompts and seeds of its own,
 # and takes the mean score of each reward at every stop. Two prompts with two seeds are few, so look
-# at the mechanics and the width of the intervals; the README's table has 24 prompts and 11 stops.
+# at the mechanics and the width of the intervals; the README's table has many more.
 
 # %%
 Path("prompts.txt").write_text("bicycle\nstrawberry\n")
@@ -173,8 +173,8 @@ start, online = (model["hypervolume"] for model in metrics["models"])
 assert online["low"] < start["high"] and start["low"] < online["high"]  # the intervals overlap
 
 # %% [markdown]
-# Where the two intervals overlap, as they do after so small a round, nothing is shown yet. The full
-# round of the README covers 1.23 times as much as its start (1.13 to 1.32).
+# Where the two intervals overlap, as they do after so small a round, nothing is shown yet. What a full
+# round gains is in the README, with the interval of the ratio.
 #
 # ## Asked and obtained
 #
