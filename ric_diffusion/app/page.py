@@ -1,0 +1,69 @@
+"""How the page looks: style sheet, and the little that runs in the browser."""
+
+# Weights share 100: the one that is moved has what it was given, the others split the rest as they
+# stood to each other. Gradio hands over all weights, and takes them back.
+SHARE = """(...weights) => {
+  const moved = %d, rest = 100 - weights[moved];
+  const others = weights.map((_, i) => i).filter(i => i !== moved);
+  const sum = others.reduce((total, i) => total + weights[i], 0);
+  let left = rest;
+  others.forEach((i, k) => {
+    const part = sum ? rest * weights[i] / sum : rest / others.length;
+    weights[i] = k === others.length - 1 ? left : Math.round(part);
+    left -= weights[i];
+  });
+  return weights;
+}"""
+
+# A slider is let go of by pointer only; here also by key, after arrows or a number typed in.
+KEYS = """<script>
+document.addEventListener("keyup", event => {
+  const slider = event.target.matches?.(".reward input[type=range]") &&
+    /^(Arrow|Home|End|Page)/.test(event.key);
+  const number = event.target.matches?.(".reward input[type=number]") && event.key === "Enter";
+  if (slider || number)
+    event.target.dispatchEvent(new PointerEvent("pointerup", {bubbles: true}));
+});
+</script>"""
+
+# A point of the chart is chosen by click, Enter or space.
+CHOOSE = """
+const choose = event => {
+  const point = event.target.closest("[data-place]");
+  if (!point) return;
+  event.preventDefault();
+  trigger("select", {index: Number(point.dataset.place)});
+};
+element.addEventListener("click", choose);
+element.addEventListener("keydown", event => {
+  if (event.key === "Enter" || event.key === " ") choose(event);
+});
+"""
+
+STYLE = """
+.gradio-container { max-width: 1240px !important; margin: 0 auto; }
+.said { min-height: 1.5em; margin: 0; }
+.said.error { color: var(--error-text-color); font-weight: 600; }
+.shown img { width: 100% !important; height: auto !important; aspect-ratio: 1;
+  object-fit: contain !important; }
+.strip { margin: 0 4px 4px; }
+.strip .track { position: relative; height: 8px; border-radius: 4px;
+  background: var(--border-color-primary); }
+.strip i { position: absolute; top: 0; height: 100%; border-radius: 4px; }
+.strip .most { background: var(--color-accent); opacity: 0.25; }
+.strip .half { background: var(--color-accent); opacity: 0.5; }
+.strip .middle { width: 3px; margin-left: -1px; background: var(--body-text-color); }
+.strip small, .scores small { color: var(--body-text-color-subdued); }
+.scores { width: 100%; border-collapse: collapse; }
+.scores th, .scores td { padding: 6px 8px; text-align: left;
+  border-bottom: 1px solid var(--border-color-primary); }
+.scores td small { white-space: nowrap; }
+.chart { width: 100%; max-width: 560px; font-size: 13px; }
+.chart text { fill: var(--body-text-color); }
+.chart .axis { fill: none; stroke: var(--body-text-color-subdued); }
+.chart .point { cursor: pointer; fill: var(--body-background-fill); stroke-width: 2;
+  stroke: var(--color-accent); }
+.chart .on { fill: var(--color-accent); }
+.chart .chosen { stroke: var(--body-text-color); stroke-width: 4; }
+.chart .point:focus-visible { outline: 3px solid var(--body-text-color); outline-offset: 2px; }
+"""
