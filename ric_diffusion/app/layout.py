@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
-from gradio.data_classes import ImageData
 
 from ric_diffusion.app import views
 from ric_diffusion.app.engine import MAX_POINTS, MAX_SEED
@@ -15,16 +14,8 @@ from ric_diffusion.app.page import CHOOSE, SHARE
 from ric_diffusion.app.sliders import MODES, PREFERENCE, STEP, TARGETS, Slider, shares
 
 ONE_AT_A_TIME: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
+PLAIN: dict[str, Any] = {"apply_default_css": False}  # Gradio's makes tables and lists wide
 QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-
-
-class Dropped(gr.Image):
-    """A picture as the file that was dropped: Gradio itself decodes nothing of it."""
-
-    is_template = True  # to the browser it is an image like any other
-
-    def preprocess(self, payload: ImageData | None) -> str | None:
-        return payload.path if payload else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +48,7 @@ def build(handlers: Handlers) -> Any:
             with gr.Column(scale=2, min_width=320):
                 controls = _controls(handlers)
             with gr.Column(scale=3, min_width=320):
-                line = gr.HTML(views.said(""), elem_id="line")
+                line = gr.HTML(views.said(""), elem_id="line", **PLAIN)
                 sample, scores = _sample(engine.pictures)
                 with gr.Tabs():
                     runs = _tabs(handlers, controls, line)
@@ -82,7 +73,7 @@ def _controls(handlers: Handlers) -> Controls:
         locked = gr.Checkbox(True, label="Keep this seed", min_width=120, elem_id="lock")
     several = len(sliders) > 1
     mode = gr.Radio(
-        [("Preference: weights that share 100 %", PREFERENCE), ("Targets, in z", TARGETS)],
+        [("Preference: shares of 100 %", PREFERENCE), ("Targets, in z", TARGETS)],
         value=PREFERENCE if several else TARGETS,
         label="Sliders",
         visible=several,
@@ -133,7 +124,7 @@ def _target(slider: Slider) -> tuple[Any, Any]:
             label=f"{slider.name}, z", buttons=[], elem_classes="reward",
             elem_id=f"target-{slider.name}",
         )  # fmt: skip
-        gr.HTML(views.strip(slider), padding=True)
+        gr.HTML(views.strip(slider), **PLAIN)
     return value, auto
 
 
@@ -145,14 +136,14 @@ def _sample(pictures: bool) -> tuple[Any, Any]:
             sample = gr.Textbox(
                 label="Response", lines=8, interactive=False, buttons=["copy"], elem_id="response"
             )
-        scores = gr.HTML(elem_id="scores")
+        scores = gr.HTML(elem_id="scores", min_width=260, **PLAIN)
     return sample, scores
 
 
 def _picture(label: str, name: str) -> Any:
     return gr.Image(
-        label=label, format="png", interactive=False, buttons=["download", "fullscreen"],
-        elem_classes="shown", elem_id=name, min_width=260,
+        label=label, alt_text=label, format="png", interactive=False,
+        buttons=["download", "fullscreen"], elem_classes="shown", elem_id=name, min_width=260,
     )  # fmt: skip
 
 
@@ -211,7 +202,7 @@ def _front_tab(handlers: Handlers, controls: Controls) -> None:
     with gr.Row(visible=len(names) > 2):
         pair = [gr.Dropdown(names, value=name, label=f"{axis} axis", min_width=140)
                 for axis, name in (("Horizontal", x), ("Vertical", y))]  # fmt: skip
-    chart = gr.HTML(views.chart(front, x, y), js_on_load=CHOOSE, elem_id="front")
+    chart = gr.HTML(views.chart(front, x, y), js_on_load=CHOOSE, elem_id="front", **PLAIN)
     gr.on(
         [axis.change for axis in pair],
         lambda x, y: views.chart(front, x, y),
@@ -224,17 +215,21 @@ def _front_tab(handlers: Handlers, controls: Controls) -> None:
 
 def _transform_tab(handlers: Handlers, controls: Controls, line: Any) -> Any:
     with gr.Row(equal_height=False):
-        picture = Dropped(
-            label="Drop a picture", sources=["upload", "clipboard"], elem_id="dropped",
-            min_width=220, height=280,
-        )  # fmt: skip
+        picture = gr.Image(
+            label="Drop a picture",
+            sources=["upload", "clipboard"],
+            elem_id="dropped",
+            min_width=220,
+            height=280,
+        )
+        picture.preprocess = _path_of
         result = _picture("Moved along the rewards", "moved")
     strength = gr.Slider(
         0.1, 1, 0.5, step=0.05, label="Strength: how much of it is drawn anew", buttons=[],
         elem_id="strength",
     )  # fmt: skip
     start = gr.Button("Move along the rewards", variant="primary", elem_id="start-transform")
-    scores = gr.HTML(elem_id="moved-scores")
+    scores = gr.HTML(elem_id="moved-scores", **PLAIN)
     return start.click(
         handlers.transform,
         [picture, strength, controls.prompt, controls.seed, controls.mode, *controls.positions],
@@ -243,6 +238,11 @@ def _transform_tab(handlers: Handlers, controls: Controls, line: Any) -> Any:
         api_name="transform",
         **ONE_AT_A_TIME,
     )
+
+
+def _path_of(dropped: Any) -> str | None:
+    """Where a dropped picture lies: decoding it is ours to do, Gradio's knows no bounds."""
+    return dropped.path if dropped else None
 
 
 def _draw(handlers: Handlers, controls: Controls, sample: Any, scores: Any, line: Any) -> Any:

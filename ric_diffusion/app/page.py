@@ -44,19 +44,27 @@ STYLE = """
 .gradio-container { max-width: 1240px !important; margin: 0 auto; }
 .said { min-height: 1.5em; margin: 0; }
 .said.error { color: var(--error-text-color); font-weight: 600; }
-.shown img { width: 100% !important; height: auto !important; aspect-ratio: 1;
-  object-fit: contain !important; }
-.strip { margin: 0 4px 4px; }
-.strip .track { position: relative; height: 8px; border-radius: 4px;
+.shown .image-container > button, .shown .image-frame { width: 100%; }
+.shown img { width: 100% !important; height: auto !important; max-height: 512px !important;
+  aspect-ratio: 1; object-fit: contain !important; }
+.strip { padding: 0 12px 8px; }
+.track { position: relative; height: 8px; margin: 5px 0; border-radius: 4px;
   background: var(--border-color-primary); }
-.strip i { position: absolute; top: 0; height: 100%; border-radius: 4px; }
-.strip .most { background: var(--color-accent); opacity: 0.25; }
-.strip .half { background: var(--color-accent); opacity: 0.5; }
-.strip .middle { width: 3px; margin-left: -1px; background: var(--body-text-color); }
-.strip small, .scores small { color: var(--body-text-color-subdued); }
+.track i { position: absolute; top: 0; height: 100%; border-radius: 4px; }
+.track .most { background: var(--color-accent); opacity: 0.25; }
+.track .half { background: var(--color-accent); opacity: 0.5; }
+.track .middle { width: 3px; margin-left: -1px; background: var(--body-text-color); }
+.track .mark, .key { box-sizing: border-box; width: 14px; height: 14px; border-radius: 50%;
+  border: 3px solid var(--body-text-color); }
+.track .mark { top: -3px; height: 14px; margin-left: -7px; border-radius: 50%; }
+.key { display: inline-block; margin-right: 6px; vertical-align: -2px; }
+.requested { background: var(--body-background-fill); }
+.obtained { background: var(--body-text-color); }
+.strip small, #scores small, #moved-scores small { color: var(--body-text-color-subdued);
+  font-size: 13px; }
 .scores { width: 100%; border-collapse: collapse; }
-.scores th, .scores td { padding: 6px 8px; text-align: left;
-  border-bottom: 1px solid var(--border-color-primary); }
+.scores th, .scores td { padding: 4px 8px 4px 0; text-align: left; font-weight: normal; }
+.scores tr[data-reward] > * { border-top: 1px solid var(--border-color-primary); }
 .scores td small { white-space: nowrap; }
 .chart { width: 100%; max-width: 560px; font-size: 13px; }
 .chart text { fill: var(--body-text-color); }

@@ -19,34 +19,54 @@ def said(text: str, kind: str = "note") -> str:
 
 
 def strip(slider: Slider) -> str:
-    """A line under a slider that shows where the training data lies, and its range in words."""
-    a, b, middle, c, d = (100 * slider.place(z) for z in slider.common)
+    """What stands under a slider: where the training data lies along it, and its range in words."""
     unit = escape(slider.reward.unit)
     ends = f"{slider.score(slider.low):.3g} … {slider.score(slider.high):.3g} {unit}"
     half = " … ".join(f"{slider.score(slider.common[i]):.3g}" for i in (1, 3))
     return (
-        '<div class="strip"><div class="track" aria-hidden="true">'
+        f'<div class="strip">{track(slider)}<small>{slider.low:+.2f} … {slider.high:+.2f} z is '
+        f"{ends}; half of the training data: {half} {unit}</small></div>"
+    )
+
+
+def track(slider: Slider, **marks: float | None) -> str:
+    """The middle nine tenths of the training data, its middle half and its median, from end to end
+    of the slider; ``marks`` in z by class."""
+    a, b, middle, c, d = (100 * slider.place(z) for z in slider.common)
+    spots = "".join(
+        f'<i class="mark {kind}" style="left:{100 * slider.place(z):.1f}%"></i>'
+        for kind, z in marks.items()
+        if z is not None
+    )
+    return (
+        '<div class="track" aria-hidden="true">'
         f'<i class="most" style="left:{a:.1f}%;width:{d - a:.1f}%"></i>'
         f'<i class="half" style="left:{b:.1f}%;width:{c - b:.1f}%"></i>'
-        f'<i class="middle" style="left:{middle:.1f}%"></i></div>'
-        f"<small>{slider.low:+.2f} … {slider.high:+.2f} z is {ends}; half of the training data: "
-        f"{half} {unit}</small></div>"
+        f'<i class="middle" style="left:{middle:.1f}%"></i>{spots}</div>'
     )
 
 
 def scores(story: Mapping[str, Any], sliders: Sequence[Slider]) -> str:
-    """Requested beside obtained, for each reward, in z and in the scorer's unit."""
+    """Requested beside obtained, for each reward, in z and in the scorer's unit; and both on the
+    track of its slider."""
     rows = []
     for slider in sliders:
         name, unit = slider.name, escape(slider.reward.unit)
+        requested, obtained = story["targets"].get(name), story["obtained"][name]
         cells = []
-        for z in (story["targets"].get(name), story["obtained"][name]):
+        for z in (requested, obtained):
             score = "" if z is None else f"<small>{slider.score(z):.3g} {unit}</small>"
-            cells.append(f"<td><b>{'auto' if z is None else f'{z:+.2f} z'}</b> {score}</td>")
-        rows.append(f'<tr data-reward="{name}"><th scope="row">{name}</th>{"".join(cells)}</tr>')
+            cells.append(f"<td><b>{'auto' if z is None else f'{z:+.2f} z'}</b><br>{score}</td>")
+        rows.append(
+            f'<tr data-reward="{name}"><th scope="row">{name}</th>{"".join(cells)}</tr>'
+            f'<tr><td colspan="3">{track(slider, requested=requested, obtained=obtained)}</td></tr>'
+        )
     return (
-        '<table class="scores"><thead><tr><th scope="col">reward</th><th scope="col">requested</th>'
-        f'<th scope="col">obtained</th></tr></thead><tbody>{"".join(rows)}</tbody></table>'
+        '<table class="scores"><thead><tr><th scope="col">reward</th>'
+        '<th scope="col"><i class="key requested"></i>requested</th>'
+        '<th scope="col"><i class="key obtained"></i>obtained</th></tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table><small>The band is the training data: its middle "
+        "half, and nine tenths.</small>"
     )
 
 
