@@ -47,8 +47,8 @@ def build(handlers: Handlers) -> Any:
         with gr.Row(equal_height=False):
             with gr.Column(scale=2, min_width=320):
                 controls = _controls(handlers)
-            with gr.Column(scale=3, min_width=320):
                 line = gr.HTML(views.said(""), elem_id="line", **PLAIN)
+            with gr.Column(scale=3, min_width=320):
                 sample, scores = _sample(engine.pictures)
                 with gr.Tabs():
                     runs = _tabs(handlers, controls, line)
@@ -124,19 +124,25 @@ def _target(slider: Slider) -> tuple[Any, Any]:
             label=f"{slider.name}, z", buttons=[], elem_classes="reward",
             elem_id=f"target-{slider.name}",
         )  # fmt: skip
-        gr.HTML(views.strip(slider), **PLAIN)
+        gr.HTML(views.strip(slider), elem_classes="under", **PLAIN)
     return value, auto
 
 
 def _sample(pictures: bool) -> tuple[Any, Any]:
     with gr.Row(equal_height=False):
-        if pictures:
-            sample = _picture("Picture", "picture")
-        else:
-            sample = gr.Textbox(
-                label="Response", lines=8, interactive=False, buttons=["copy"], elem_id="response"
-            )
-        scores = gr.HTML(elem_id="scores", min_width=260, **PLAIN)
+        with gr.Column(min_width=260):
+            if pictures:
+                sample = _picture("Picture", "picture")
+            else:
+                sample = gr.Textbox(
+                    label="Response",
+                    lines=8,
+                    interactive=False,
+                    buttons=["copy"],
+                    elem_id="response",
+                )
+        with gr.Column(min_width=260):
+            scores = gr.HTML(elem_id="scores", **PLAIN)
     return sample, scores
 
 
@@ -177,7 +183,13 @@ def _sweep_tab(handlers: Handlers, controls: Controls, line: Any) -> Any:
     )
     start = gr.Button("Sweep", variant="primary", elem_id="start-sweep")
     sheet = gr.Image(
-        label="Sweep", format="png", interactive=False, buttons=["fullscreen"], elem_id="sheet"
+        label="Sweep",
+        alt_text="Sweep",
+        show_label=False,
+        format="png",
+        interactive=False,
+        buttons=["fullscreen"],
+        elem_id="sheet",
     )
     with gr.Row():
         png = gr.DownloadButton("Download PNG", interactive=False, elem_id="png", min_width=140)

@@ -47,7 +47,9 @@ STYLE = """
 .shown .image-container > button, .shown .image-frame { width: 100%; }
 .shown img { width: 100% !important; height: auto !important; max-height: 512px !important;
   aspect-ratio: 1; object-fit: contain !important; }
+.under { background: var(--block-background-fill) !important; }
 .strip { padding: 0 12px 8px; }
+.reward .min_value, .reward .max_value { display: none; }  /* the strip below says more */
 .track { position: relative; height: 8px; margin: 5px 0; border-radius: 4px;
   background: var(--border-color-primary); }
 .track i { position: absolute; top: 0; height: 100%; border-radius: 4px; }
@@ -57,11 +59,12 @@ STYLE = """
 .track .mark, .key { box-sizing: border-box; width: 14px; height: 14px; border-radius: 50%;
   border: 3px solid var(--body-text-color); }
 .track .mark { top: -3px; height: 14px; margin-left: -7px; border-radius: 50%; }
-.key { display: inline-block; margin-right: 6px; vertical-align: -2px; }
+.key { display: inline-block; width: 12px; height: 12px; margin-right: 4px; vertical-align: -1px; }
+.scores thead th { white-space: nowrap; font-size: 13px; }
 .requested { background: var(--body-background-fill); }
 .obtained { background: var(--body-text-color); }
-.strip small, #scores small, #moved-scores small { color: var(--body-text-color-subdued);
-  font-size: 13px; }
+.strip small, #scores small, #moved-scores small { color: var(--body-text-color);
+  opacity: 0.8; font-size: 13px; }
 .scores { width: 100%; border-collapse: collapse; }
 .scores th, .scores td { padding: 4px 8px 4px 0; text-align: left; font-weight: normal; }
 .scores tr[data-reward] > * { border-top: 1px solid var(--border-color-primary); }
