@@ -7,8 +7,18 @@ import sys
 
 import pytest
 
-HEAVY = ["torch", "diffusers", "transformers", "peft", "accelerate", "open_clip", "pandas", "PIL"]
-COMMANDS = ["generate", "sweep", "score", "label", "train", "evaluate", "export"]
+HEAVY = [
+    "torch",
+    "diffusers",
+    "transformers",
+    "peft",
+    "accelerate",
+    "open_clip",
+    "pandas",
+    "PIL",
+    "gradio",
+]
+COMMANDS = ["generate", "sweep", "score", "label", "train", "evaluate", "app", "export"]
 
 CALL = f"""
 import sys
