@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageOps
 
 from ric_diffusion.app.jobs import Job
-from ric_diffusion.app.memory import remember
+from ric_diffusion.app.memory import Recent, remember
 from ric_diffusion.commands.kinds import DIFFUSION, kind_of
 from ric_diffusion.commands.model import require_adapter
 from ric_diffusion.commands.respond import story_of
@@ -29,6 +29,7 @@ MAX_SEED = 2**53 - 1  # what a browser can count to
 MAX_PIXELS = 2**24  # of a dropped picture, which is scaled down to the model's own size
 MAX_POINTS, MAX_CELLS = 15, 64  # of a sweep along one slider, and across two
 AT_ONCE = 8  # samples of a sweep: so many passes long it takes to stop one
+KEPT_SAMPLES = 32
 STEPS = 50  # what pipelines take where the adapter does not say
 
 
@@ -61,6 +62,7 @@ class Engine:
         self.scorers = load_scorers(self.space)
         self.sampler = self.kind.sampler(model)
         self.lock = threading.Lock()
+        self.drawn = Recent(KEPT_SAMPLES)
         self.pictures = self.kind is DIFFUSION
         if self.pictures:
             model.set_progress_bar_config(disable=True)
@@ -107,10 +109,18 @@ class Engine:
         return Wish(prompt=prompt, seed=int(number), targets=self.adapter.used(wanted))
 
     def draw(self, wish: Wish, job: Job) -> Drawn:
-        """A picture, or a response: what ``ric generate`` makes of the same wish, to the bit."""
-        with self.lock, job.watching(self.sampler.watched(), self.passes):
-            (sample,) = self.sampler.sample([wish.prompt], [wish.targets], [wish.seed])
-        return self._told(wish, sample)
+        """A picture, or a response: what ``ric generate`` makes of the same wish, to the bit. One
+        that was drawn lately is not drawn again: a slider's number counts as set whenever it is
+        left."""
+
+        def make() -> Drawn:
+            with job.watching(self.sampler.watched(), self.passes):
+                (sample,) = self.sampler.sample([wish.prompt], [wish.targets], [wish.seed])
+            return self._told(wish, sample)
+
+        with self.lock:
+            drawn: Drawn = self.drawn.get((wish.prompt, wish.seed, *wish.targets.items()), make)
+        return drawn
 
     def transform(self, wish: Wish, path: str | Path, strength: float, job: Job) -> Drawn:
         """The picture in a file, moved along the rewards: noise is added, ``strength`` of it all,

@@ -12,6 +12,23 @@ import torch
 KEPT = 64  # answers; text states of Stable Diffusion 1.5 are 0.5 MB a prompt
 
 
+class Recent:
+    """The latest of what was made, by what it was made from."""
+
+    def __init__(self, kept: int = KEPT) -> None:
+        self.kept = kept
+        self.made: OrderedDict[Any, Any] = OrderedDict()
+
+    def get(self, key: Any, make: Callable[[], Any]) -> Any:
+        """What was made from ``key`` before, else what ``make`` makes now."""
+        if key not in self.made:
+            self.made[key] = make()
+            while len(self.made) > self.kept:
+                self.made.popitem(last=False)
+        self.made.move_to_end(key)
+        return self.made[key]
+
+
 class Remembered:
     """A function of tensors that answers from memory where it was given the same before.
 
@@ -20,17 +37,11 @@ class Remembered:
 
     def __init__(self, function: Callable[..., Any], kept: int = KEPT) -> None:
         self.function = function
-        self.kept = kept
-        self.answers: OrderedDict[Any, Any] = OrderedDict()
+        self.recent = Recent(kept)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         key = tuple(_key(a) for a in args), tuple((k, _key(kwargs[k])) for k in sorted(kwargs))
-        if key not in self.answers:
-            self.answers[key] = self.function(*args, **kwargs)
-            while len(self.answers) > self.kept:
-                self.answers.popitem(last=False)
-        self.answers.move_to_end(key)
-        return self.answers[key]
+        return self.recent.get(key, lambda: self.function(*args, **kwargs))
 
 
 def remember(module: torch.nn.Module, method: str) -> Remembered:

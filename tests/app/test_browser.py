@@ -6,12 +6,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+from app_in_browser import CHROMIUM, another_picture, chromium, drag, picture, running
 from PIL import Image
 
 import ric_diffusion
-from support.browser import CHROMIUM, chromium
-from support.ports import free_port
-from support.processes import starter
 from support.report import write_report
 
 pytest.importorskip("gradio")
@@ -33,15 +31,8 @@ def address(tmp_path_factory):
     about["sampling"]["num_inference_steps"] = 6
     (adapter / "ric_adapter.json").write_text(json.dumps(about))
     report = write_report(home / "report", NAMES)
-    port = free_port()
-    with starter() as start:
-        app = start(
-            "-m", "ric_diffusion", "app", "--adapter", adapter, "--report", report, "--port", port,
-            stderr=None,
-        )  # fmt: skip
-        assert app.stdout.readline().strip() == f"http://127.0.0.1:{port}"
-        yield f"http://127.0.0.1:{port}"
-        assert app.poll() is None  # alive, after all of it
+    with running("--adapter", adapter, "--report", report) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -85,41 +76,17 @@ def write(page, prompt):
     page.locator("#prompt").locator("textarea, input").fill(prompt)
 
 
-def shown(page, what="#picture"):
-    """The address of a picture, None before there is one."""
-    image = page.locator(f"{what} img")
-    return image.get_attribute("src") if image.count() else None
-
-
 def after(page, act, what="#picture"):
     """Do something, and wait for another picture."""
-    before = shown(page, what)
+    before = picture(page, what)
     act()
-    page.wait_for_function(
-        "([what, before]) => { const image = document.querySelector(what + ' img');"
-        " return image && image.getAttribute('src') !== before && image.complete"
-        " && image.naturalWidth > 0; }",
-        arg=[what, before],
-    )
+    another_picture(page, before, what)
 
 
 def obtained(page, name):
     """z of the picture shown, requested and obtained."""
     cells = page.locator(f"#scores tr[data-reward={name}] td").all_inner_texts()
     return [None if "auto" in text else float(text.split()[0]) for text in cells]
-
-
-def drag(page, slider, place):
-    """Take a slider by its thumb to a place from 0 to 1, and let go."""
-    rail = page.locator(f"#{slider} input[type=range]")
-    rail.scroll_into_view_if_needed()
-    box = rail.bounding_box()
-    low, high, value = (float(rail.evaluate(f"e => e.{key}")) for key in ("min", "max", "value"))
-    y = box["y"] + box["height"] / 2
-    page.mouse.move(box["x"] + 8 + (box["width"] - 16) * (value - low) / (high - low), y)
-    page.mouse.down()
-    page.mouse.move(box["x"] + 8 + (box["width"] - 16) * place, y, steps=4)
-    page.mouse.up()
 
 
 def value_of(page, slider):
@@ -165,7 +132,7 @@ def test_targets_and_auto_by_keyboard(page):
     after(page, lambda: number.press("Enter"))
     assert obtained(page, "compressibility")[0] == 0.5
     auto = page.locator("#auto-colorfulness input")
-    auto.focus()
+    after(page, auto.focus)  # a number that is left counts as set
     after(page, lambda: auto.press("Space"))
     assert obtained(page, "colorfulness")[0] is None
 
@@ -179,7 +146,7 @@ def test_seeds(page):
     assert first.endswith("/7.png")
     page.get_by_label("Keep this seed").uncheck()
     after(page, lambda: page.locator("#go").click())
-    assert seed.input_value() != "7" and shown(page).endswith(f"/{seed.input_value()}.png")
+    assert seed.input_value() != "7" and picture(page).endswith(f"/{seed.input_value()}.png")
 
 
 def test_sweep_and_download(page):
@@ -269,7 +236,7 @@ def test_cancel(page):
     page.wait_for_selector("#sheet >> text=/[0-9.]+%/")  # it is under way, and says how far
     page.locator("#cancel").click()
     page.wait_for_function("document.querySelector('#line').innerText.includes('Cancelled')")
-    assert shown(page, "#sheet") is None
+    assert picture(page, "#sheet") is None
     after(page, lambda: page.locator("#go").click())  # and the next is drawn at once
 
 

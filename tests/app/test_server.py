@@ -7,10 +7,10 @@ import zlib
 from pathlib import Path
 
 import pytest
+from app_in_browser import free_port
 
 from ric_diffusion.app.server import check_port, launch
 from ric_diffusion.errors import InputError
-from support.ports import free_port
 
 pytest.importorskip("gradio")
 
