@@ -222,11 +222,11 @@ def test_a_full_queue_is_told(client):
     """Beyond the limit nobody waits in vain."""
     codes = []
 
-    def ask():
-        body = json.dumps({"data": ["red apple", 0, True, "preference", *POSITIONS]})
+    def ask(seed):
+        body = json.dumps({"data": ["red apple", seed, True, "preference", *POSITIONS]})
         codes.append(client.ask("POST", "/gradio_api/call/draw", body)[0])
 
-    threads = [threading.Thread(target=ask) for _ in range(80)]
+    threads = [threading.Thread(target=ask, args=(100 + i,)) for i in range(80)]
     for thread in threads:
         thread.start()
     for thread in threads:
