@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import secrets
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +26,7 @@ from scorers import ScorerError
 RANDOM_SEEDS = 2**31
 ALL_WEIGHTS = "all, by preference"  # what a sweep can go along beside single rewards
 NONE = "nothing"
+TOLD_EVERY = 0.25  # s
 
 _log = logging.getLogger(__name__)
 
@@ -167,9 +170,7 @@ class Handlers:
 
     @contextmanager
     def _job(self, request: gr.Request) -> Iterator[Job]:
-        progress = gr.Progress()
-        job = Job(lambda done, total: progress((done, total)))
-        with self.jobs.of(request.session_hash, job):
+        with self.jobs.of(request.session_hash, Job(now_and_then(gr.Progress()))) as job:
             yield job
 
     def _shown(self, drawn: Drawn) -> Any:
@@ -178,6 +179,20 @@ class Handlers:
 
 
 DONE = views.said("")
+
+
+def now_and_then(progress: Any) -> Callable[[int, int], None]:
+    """Tells a progress bar no more often than anybody sees; every time is work for the browser,
+    often on the cores that the model needs."""
+    told_at = -math.inf
+
+    def tell(done: int, total: int) -> None:
+        nonlocal told_at
+        if (now := time.monotonic()) - told_at >= TOLD_EVERY:
+            told_at = now
+            progress((done, total))
+
+    return tell
 
 
 def _download(path: str) -> Any:
