@@ -148,7 +148,7 @@ def _sample(pictures: bool) -> tuple[Any, Any]:
 
 def _picture(label: str, name: str) -> Any:
     return gr.Image(
-        label=label, alt_text=label, format="png", interactive=False,
+        label=label, alt_text=label, show_label=False, format="png", interactive=False,
         buttons=["download", "fullscreen"], elem_classes="shown", elem_id=name, min_width=260,
     )  # fmt: skip
 

@@ -48,7 +48,7 @@ STYLE = """
 .shown img { width: 100% !important; height: auto !important; max-height: 512px !important;
   aspect-ratio: 1; object-fit: contain !important; }
 .under { background: var(--block-background-fill) !important; }
-.strip { padding: 0 12px 8px; }
+.strip { padding: 0 0 4px; }
 .reward .min_value, .reward .max_value { display: none; }  /* the strip below says more */
 .track { position: relative; height: 8px; margin: 5px 0; border-radius: 4px;
   background: var(--border-color-primary); }
