@@ -37,6 +37,7 @@ EXAMPLES = {
         "ric evaluate --adapter runs/mine/adapter none --prompts prompts.txt --out report/",
         "ric evaluate --prompts prompts.txt --calibrate --out calibrated/",
     ),
+    "app": ("ric app --model emoji-64 --port 7860",),
     "export": ("ric export --adapter runs/mine/adapter --format kohya --out mine.safetensors",),
     "prompt": (
         "ric prompt --adapter runs/words/adapter --prompt 'red apple' --targets colorfulness=1.5",
@@ -178,6 +179,17 @@ def build_parser() -> Parser:
     )
     _sampling(evaluate)
     evaluate.add_argument("--out", type=Path, default=Path("report"), metavar="FOLDER")
+
+    app = verb("app", "the sliders in a browser, on this machine alone")
+    app.add_argument("--model", default="emoji-64", help="bundled name, folder or hub id")
+    app.add_argument("--adapter", help="folder or hub id; a bundled model has its own")
+    app.add_argument("--port", type=positive, default=7860)
+    app.add_argument(
+        "--report",
+        type=Path,
+        metavar="FOLDER",
+        help="of ric evaluate, whose front is shown to choose from",
+    )
 
     export = verb("export", "write an adapter's LoRA for other programs")
     export.add_argument("--adapter", required=True, metavar="FOLDER")

@@ -45,6 +45,20 @@ def from_dict(data: Any, cls: type[T], source: str) -> T:
     return result
 
 
+def at_least(config: Any, least: int, *fields: str) -> None:
+    """For `__post_init__`: ValueError for a field below ``least``."""
+    for name in fields:
+        if (value := getattr(config, name)) < least:
+            raise ValueError(f"{name} is {value}; give {least} or more")
+
+
+def above_zero(config: Any, *fields: str) -> None:
+    """For `__post_init__`: ValueError for a field that is not."""
+    for name in fields:
+        if not (value := getattr(config, name)) > 0:
+            raise ValueError(f"{name} is {value}; give a number above 0")
+
+
 def to_dict(value: Any) -> Any:
     """The plain data (dicts, lists, strings, numbers) that `from_dict` turns back into `value`."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

@@ -70,9 +70,7 @@ class Alignment:
 
     def __post_init__(self) -> None:
         counts = "best_of", "ddpo_prompts", "prompts", "seeds"
-        for name in (*counts, "calibration_prompts", "calibration_seeds"):
-            if (value := getattr(self, name)) < 1:
-                raise ValueError(f"{name} is {value}; give 1 or more")
+        configs.at_least(self, 1, *counts, "calibration_prompts", "calibration_seeds")
 
 
 @dataclass(frozen=True, kw_only=True)

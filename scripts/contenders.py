@@ -17,7 +17,7 @@ from ric_diffusion.cli import main as ric
 from ric_diffusion.commands.calibration import SWEEP, calibrate, calibrated
 from ric_diffusion.commands.entrants import Entrant, adapter_digests, put, subject_of
 from ric_diffusion.commands.evaluate import FIRST_SEED, SOFTWARE
-from ric_diffusion.commands.kinds import kind_of
+from ric_diffusion.commands.kinds import KINDS, kind_of
 from ric_diffusion.commands.online import OnlineRun
 from ric_diffusion.commands.train import TrainConfig
 from ric_diffusion.cost import Cost
@@ -124,9 +124,12 @@ def run(bench: Bench, verb: str, name: str, settings: Any) -> None:
     basis = bench.basis
     if verb == "online":
         basis = configs.digest([basis, adapter_digests(Path(settings.adapter))])[:16]
-    if due(bench.out, name, settings, basis):
-        recipe, folder = bench.out / f"{name}.yaml", bench.out / name
-        if code := ric([verb, str(recipe), "--out", str(folder), "--resume"]):
+    recipe: dict[str, Any] = configs.to_dict(settings)
+    for other in KINDS.keys() - {settings.backend}:
+        del recipe[other]  # of a kind of model that is not trained
+    if due(bench.out, name, recipe, basis):
+        path, folder = bench.out / f"{name}.yaml", bench.out / name
+        if code := ric([verb, str(path), "--out", str(folder), "--resume"]):
             raise SystemExit(code)
 
 

@@ -59,9 +59,7 @@ class LlmAlignment:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("seeds", "calibration_prompts", "calibration_seeds"):
-            if (value := getattr(self, name)) < 1:
-                raise ValueError(f"{name} is {value}; give 1 or more")
+        configs.at_least(self, 1, "seeds", "calibration_prompts", "calibration_seeds")
 
 
 def load(path: Path, out: Path, skip: Sequence[str]) -> Bench:

@@ -11,7 +11,8 @@ import pytest
 from ric_diffusion.cli import EXAMPLES, build_parser, main
 
 HEAVY = ["torch", "diffusers", "transformers", "peft", "accelerate", "open_clip", "pandas", "PIL"]
-COMMANDS = ["generate", "sweep", "score", "label", "train", "online", "evaluate", "export"]
+HEAVY += ["gradio"]
+COMMANDS = ["generate", "sweep", "score", "label", "train", "online", "evaluate", "app", "export"]
 COMMANDS += ["prompt", "push"]
 
 CALL = f"""

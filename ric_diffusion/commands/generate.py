@@ -50,7 +50,8 @@ def run(options: argparse.Namespace) -> None:
             **sampling_of(pipe, options),
         )
         image = output.images[0]
-        story = story_of(options, seed, output.targets[0], space, using, image)
+        targets = output.targets[0]
+        story = story_of(options.model, options.prompt, seed, targets, space, using, image)
         path = options.out / f"{seed}.png"
         save_png(path, image, story)
         print(f"{path}  {in_words(story)}".rstrip())

@@ -28,7 +28,7 @@ def respond(lm: RiCCausalLM, options: argparse.Namespace, wishes: Mapping[str, A
     responses = sampler.sample([options.prompt] * len(seeds), [targets] * len(seeds), list(seeds))
     using = load_scorers(space) if space else []
     for seed, response in zip(seeds, responses, strict=True):
-        story = story_of(options, seed, targets, space, using, response)
+        story = story_of(options.model, options.prompt, seed, targets, space, using, response)
         path = options.out / f"{seed}{sampler.suffix}"
         sampler.write(response, path)
         write_json(path.with_suffix(".json"), story)
@@ -48,7 +48,8 @@ def targets_of(
 
 
 def story_of(
-    options: argparse.Namespace,
+    model: str,
+    prompt: str,
     seed: int,
     targets: Mapping[str, float],
     space: RewardSpace | None,
@@ -58,13 +59,13 @@ def story_of(
     """What is told about one sample: what was asked, and what was obtained where that can be
     scored."""
     story: dict[str, Any] = {
-        "prompt": options.prompt,
+        "prompt": prompt,
         "seed": seed,
-        "model": options.model,
+        "model": model,
         "targets": dict(targets),
     }
     if space:
-        scores = scores_of([sample], [options.prompt], using)
+        scores = scores_of([sample], [prompt], using)
         z = space.normalize(scores)
         story["scores"] = dict(zip(space.names, scores[0].tolist(), strict=True))
         story["obtained"] = dict(zip(space.names, z[0].tolist(), strict=True))

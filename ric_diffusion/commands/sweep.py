@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> None:
         [[plane[0][0] for plane in sweep.samples]], title=about, captions=captions(sweep, space)
     )
     save_png(options.out / "grid.png", sheet)
-    write_json(options.out / "sweep.json", story(options, sweep, space, preferences))
+    write_json(options.out / "sweep.json", story(options.model, sweep, space, preferences))
     print(options.out / "grid.png")
 
 
@@ -62,12 +62,9 @@ def _asked(targets: dict[str, float], name: str) -> str:
 
 
 def story(
-    options: argparse.Namespace,
-    sweep: Sweep,
-    space: RewardSpace,
-    preferences: list[dict[str, float]],
+    model: str, sweep: Sweep, space: RewardSpace, preferences: list[dict[str, float]]
 ) -> dict[str, Any]:
-    """``sweep.json``."""
+    """``sweep.json``: one prompt and seed."""
     points = []
     for p, targets in enumerate(sweep.targets):
         point: dict[str, Any] = {"preference": preferences[p]} if preferences else {}
@@ -76,9 +73,9 @@ def story(
         point["obtained"] = dict(zip(space.names, sweep.z[p, 0, 0].tolist(), strict=True))
         points.append(point)
     return {
-        "model": options.model,
-        "prompt": options.prompt,
-        "seed": options.seed,
+        "model": model,
+        "prompt": sweep.prompts[0],
+        "seed": sweep.seeds[0],
         "units": dict(zip(space.names, space.units, strict=True)),
         "points": points,
     }

@@ -17,6 +17,7 @@ from ric_diffusion.conditioning.conditioner import Mode, Words, fresh
 from ric_diffusion.conditioning.dropout import Dropout
 from ric_diffusion.conditioning.lora import LORA_NAME
 from ric_diffusion.conditioning.trained import Trained
+from ric_diffusion.config import above_zero
 from ric_diffusion.data.records import Record
 from ric_diffusion.diffusion import lora_file
 from ric_diffusion.diffusion.adapter import Adapter
@@ -78,8 +79,7 @@ class DiffusionConfig:
     gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
-        if not self.timestep_shift > 0:
-            raise ValueError(f"timestep_shift is {self.timestep_shift}; give a number above 0")
+        above_zero(self, "timestep_shift")
         stock = inspect.signature(StableDiffusionPipeline.__call__).parameters
         accepted = [*stock, "contrast", "prompt_guidance"]
         accepted.remove("self")

@@ -196,6 +196,7 @@ class RiCMixin(AdapterMixin):
                 requests,
                 against,
                 steered=negative_targets is not None,
+                scale=scale,
                 prompt_guidance=prompt_guidance,
             )
         output = super().__call__(**arguments)
@@ -225,6 +226,7 @@ class RiCMixin(AdapterMixin):
         negative: list[dict[str, float]],
         *,
         steered: bool,
+        scale: float,
         prompt_guidance: float,
     ) -> None:
         """Replace prompts, or add to prompt_embeds, in the arguments of the stock call.
@@ -234,7 +236,6 @@ class RiCMixin(AdapterMixin):
         in the context of q leaves about 1 + (g - 1)·(1 - s) of it to the prompt.
         """
         assert self.adapter is not None
-        scale = arguments.get("guidance_scale", 7.5)
         guided = scale > 1 and self.unet.config.time_cond_proj_dim is None
         if steered and not guided:
             raise InputError(f"negative_targets need guidance_scale above 1, not {scale}")

@@ -103,21 +103,33 @@ def near(metrics: Metrics, share: float) -> Bar:
 
 
 def calibration(metrics: Metrics, *, halved: float, most: float) -> list[Bar]:
-    """For each reward: the error of its slider, and how it compares to that without."""
-    bars = []
-    for name in metrics["calibration"]["uncalibrated"]:
-        what = f"error of the {name} slider, calibrated, z"
-        bars.append(Bar(what=what, found="cannot be calibrated", bar=f"≤ {most:g}", met=False))
-    for found in metrics["calibration"]["rewards"]:
-        name = found["reward"]
-        _, error = errors_of(metrics, name)
-        for what, figure, bar in (
-            (f"error of the {name} slider, calibrated, z", error, most),
-            (f"error of the {name} slider, calibrated / not", found["error_ratio"], halved),
-        ):
+    """For all rewards together and for each: the error of the sliders, and how it compares to that
+    without."""
+    found = metrics["calibration"]
+    bars = [
+        Bar(
+            what=f"error of the {name} slider, calibrated, z",
+            found="cannot be calibrated",
+            bar=f"≤ {most:g}",
+            met=False,
+        )
+        for name in found["uncalibrated"]
+    ]
+    errors = [("all sliders", found["error"], found["error_ratio"])] if found["rewards"] else []
+    for one in found["rewards"]:
+        _, error = errors_of(metrics, one["reward"])
+        errors.append((f"the {one['reward']} slider", error, one["error_ratio"]))
+    for slider, error, ratio in errors:
+        for what, figure, bar in ((", z", error, most), (" / not", ratio, halved)):
             value = figure["value"]
-            met = value is not None and value <= bar
-            bars.append(Bar(what=what, found=with_interval(figure), bar=f"≤ {bar:g}", met=met))
+            bars.append(
+                Bar(
+                    what=f"error of {slider}, calibrated{what}",
+                    found=with_interval(figure),
+                    bar=f"≤ {bar:g}",
+                    met=value is not None and value <= bar,
+                )
+            )
     return bars
 
 

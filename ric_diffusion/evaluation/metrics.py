@@ -125,9 +125,9 @@ def reached_range(means: Array) -> Ends:
     return (float(known.min()), float(known.max())) if len(known) else (np.nan, np.nan)
 
 
-def control_error(requested: Array, means: Array, reach: Ends) -> float:
-    """Mean of |mean obtained - requested| over the requests (P,) inside ``reach``, in z; NaN if
-    none lies there.
+def control_error(requested: Array, means: Array, reach: Ends | tuple[Array, Array]) -> float:
+    """Mean of |mean obtained - requested| over the requests (P,) inside ``reach``, in z, of all or
+    of each; NaN if none lies there.
 
     Models are compared by one ``reach``: one that obtains little would else be judged by few
     requests.

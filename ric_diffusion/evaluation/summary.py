@@ -17,7 +17,7 @@ from ric_diffusion.evaluation import metrics
 from ric_diffusion.evaluation.calibration import Calibration
 from ric_diffusion.evaluation.metrics import Array, Interval, interval, means_of, ratio_interval
 from ric_diffusion.evaluation.subject import Outcome, Setup, folder_of
-from ric_diffusion.rewards import RewardSpace
+from ric_diffusion.rewards import Curve, RewardSpace
 
 
 def summarise(
@@ -74,35 +74,46 @@ def _calibration(
     calibration: Calibration, outcomes: Sequence[Outcome], space: RewardSpace
 ) -> dict[str, Any]:
     """What was calibrated, and how the error with it compares to that without."""
-    pair = [outcomes[i] for i in calibration.pair] if calibration.curves else []
+    curves = calibration.curves
+    pair = [outcomes[i] for i in calibration.pair] if curves else []
+    error, ratio = map(_figures, _errors(pair, curves, space)) if curves else (None, None)
     return {
         "models": [outcome.name for outcome in pair],
         "prompts": list(calibration.prompts),
         "seeds": list(calibration.seeds),
         "cost": calibration.cost.to_dict(),
+        "error": error,
+        "error_ratio": ratio,
         "rewards": [
             {
                 "reward": name,
                 "reach": list(curve.reach),
                 "curve": curve.to_dict(),
-                "error_ratio": _figures(_error_ratio(pair, name, curve.reach, space)),
+                "error_ratio": _figures(_errors(pair, {name: curve}, space)[1]),
             }
-            for name, curve in calibration.curves.items()
+            for name, curve in curves.items()
         ],
-        "uncalibrated": [name for name in space.names if name not in calibration.curves],
+        "uncalibrated": [name for name in space.names if name not in curves],
     }
 
 
-def _error_ratio(
-    pair: Sequence[Outcome], name: str, reach: metrics.Ends, space: RewardSpace
-) -> Interval:
-    """Control error of the second outcome over that of the first, by the same requests."""
-    (requested, without), (_, calibrated) = (alone(one, name, space) for one in pair)
+def _errors(
+    pair: Sequence[Outcome], curves: Mapping[str, Curve], space: RewardSpace
+) -> tuple[Interval, Interval]:
+    """Control error of the second outcome along all these rewards, and that over the first's, by
+    the same requests."""
+    (requested, without), (_, calibrated) = (
+        map(np.concatenate, zip(*(alone(one, name, space) for name in curves), strict=True))
+        for one in pair
+    )
+    each = len(requested) // len(curves)  # as many requests along every reward
+    low, high = np.repeat([curve.reach for curve in curves.values()], each, axis=0).T
 
     def error(some: Array) -> float:
-        return metrics.control_error(requested, means_of(some)[:, 0], reach)
+        return metrics.control_error(requested, means_of(some)[:, 0], (low, high))
 
-    return ratio_interval(calibrated[..., None], without[..., None], error)
+    z, other = calibrated[..., None], without[..., None]
+    return interval(z, error), ratio_interval(z, other, error)
 
 
 def z_of(outcome: Outcome, space: RewardSpace) -> Array:

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
+from ric_diffusion.config import at_least
+
 CANDIDATES = 50  # the likeliest tokens, among which a sampled one is
 
 
@@ -31,9 +33,7 @@ class Sampling:
             raise ValueError(f"temperature is {self.temperature}; give 0 or more")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p is {self.top_p}; give more than 0, at most 1")
-        for name in ("prompt_tokens", "response_tokens"):
-            if (value := getattr(self, name)) < 1:
-                raise ValueError(f"{name} is {value}; give 1 or more")
+        at_least(self, 1, "prompt_tokens", "response_tokens")
 
 
 class Draw(LogitsProcessor):

@@ -17,6 +17,7 @@ from accelerate import Accelerator, PartialState
 from tqdm.auto import tqdm
 
 from ric_diffusion.backend import Batch, Trainable
+from ric_diffusion.config import above_zero, at_least
 from ric_diffusion.cost import Meter
 from ric_diffusion.files import write_text
 from ric_diffusion.training import checkpoint
@@ -43,15 +44,9 @@ class LoopConfig:
     validate_every: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "accumulate", "log_every"):
-            if (value := getattr(self, name)) < 1:
-                raise ValueError(f"{name} is {value}; give 1 or more")
-        for name in ("warmup", "weight_decay", "checkpoint_minutes", "validate_every", "seed"):
-            if (value := getattr(self, name)) < 0:
-                raise ValueError(f"{name} is {value}; give 0 or more")
-        for name in ("learning_rate", "max_grad_norm"):
-            if (value := getattr(self, name)) <= 0:
-                raise ValueError(f"{name} is {value}; give a number above 0")
+        at_least(self, 1, "steps", "batch_size", "accumulate", "log_every")
+        at_least(self, 0, "warmup", "weight_decay", "checkpoint_minutes", "validate_every", "seed")
+        above_zero(self, "learning_rate", "max_grad_norm")
         for name, values in (("ema", (self.ema,)), ("betas", self.betas)):
             if not all(0 <= value < 1 for value in values):
                 raise ValueError(f"{name} is {getattr(self, name)}; give 0 or more, below 1")

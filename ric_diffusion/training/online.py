@@ -30,7 +30,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from ric_diffusion.backend import Backend
-from ric_diffusion.config import digest
+from ric_diffusion.config import at_least, digest
 from ric_diffusion.cost import Cost, Meter
 from ric_diffusion.data.records import Record
 from ric_diffusion.errors import InputError
@@ -65,15 +65,12 @@ class OnlineConfig:
     loop: LoopConfig
 
     def __post_init__(self) -> None:
-        for name in ("rounds", "samples", "batch_size"):
-            if (value := getattr(self, name)) < 1:
-                raise ValueError(f"{name} is {value}; give 1 or more")
+        at_least(self, 1, "rounds", "samples", "batch_size")
         if not 0 < self.share <= 1:
             raise ValueError(f"share is {self.share}; give more than 0, at most 1")
         if not 0 <= self.originals < 1:
             raise ValueError(f"originals is {self.originals}; give 0 or more, below 1")
-        if self.push < 0:
-            raise ValueError(f"push is {self.push}; give 0 or more")
+        at_least(self, 0, "push")
 
 
 @dataclass(frozen=True, kw_only=True)

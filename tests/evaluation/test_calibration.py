@@ -147,10 +147,10 @@ def test_the_bars_of_a_calibration(pair):
     assert metrics["calibration"]["models"] == ["model", "calibrated"]
     without, after = (controls(metrics)[i]["error"]["value"] for i in pair)
     assert after < without
-    _, error, ratio = comparison.calibration(metrics, halved=0.5, most=after * 0.99)
+    *_, error, ratio = comparison.calibration(metrics, halved=0.5, most=after * 0.99)
     assert FIRST in error.what and error.found.startswith(f"{after:.2f} (") and not error.met
     assert ratio.found.startswith(f"{after / without:.2f} (") and ratio.met
-    _, error, ratio = comparison.calibration(metrics, halved=after / without * 0.99, most=after)
+    *_, error, ratio = comparison.calibration(metrics, halved=after / without * 0.99, most=after)
     assert error.met and not ratio.met
 
 
@@ -159,7 +159,30 @@ def test_a_slider_that_cannot_be_calibrated_misses_its_bar():
     metrics = summary_of([model, model], calibration_of(FIRST))
     missed, *others = comparison.calibration(metrics, halved=0.5, most=0.25)
     assert OTHER in missed.what and missed.found == "cannot be calibrated" and missed.met is False
-    assert all(FIRST in bar.what for bar in others) and len(others) == 2
+    assert [FIRST in bar.what for bar in others] == [False, False, True, True]
+
+
+def test_the_error_of_all_sliders_is_over_the_requests_of_each():
+    """By hand: the first reward has 0.6 of each request missing, the other 0.2."""
+    model = {"gain": np.array([0.4, 0.8]), "noise": 0.0}
+    curves = curves_of(sweep(**model), SETUP.space)
+    calibration = dataclasses.replace(calibration_of(), curves=curves)
+    pair = [outcome_of(SETUP, **model), with_calibration(calibration, **model)]
+    metrics = summary_of(pair[::-1], dataclasses.replace(calibration, pair=(0, 1)))
+    missing = []
+    for name, share in ((FIRST, 0.6), (OTHER, 0.2)):
+        requested = np.array(controls(metrics, name)[0]["requested"])
+        low, high = curves[name].reach
+        inside = requested[(requested >= low) & (requested <= high)]
+        missing += (share * np.abs(inside)).tolist()
+    found = metrics["calibration"]
+    assert found["error"]["value"] == pytest.approx(np.mean(missing))  # the pair is turned around
+    assert found["error_ratio"]["value"] > 100
+    assert found["rewards"][0]["error_ratio"] != found["rewards"][1]["error_ratio"]
+    error, ratio, *others = comparison.calibration(metrics, halved=0.5, most=1.0)
+    assert (error.what, error.met) == ("error of all sliders, calibrated, z", True)
+    assert (ratio.what, ratio.met) == ("error of all sliders, calibrated / not", False)
+    assert len(others) == 4
 
 
 def test_the_reward_without_a_curve_is_judged_as_ever():

@@ -60,7 +60,7 @@ def test_points_say_which_files_show_them(setup):
     (model,) = summary_of([outcome], setup)["models"]
     files = model["points"][3]["files"]
     assert len(files) == 3 and len(files[0]) == 2
-    assert files[2][1] == "models/my-run/samples/003/0002-1002.png"
+    assert files[2][1] == "models/my-run/samples/003/0002-1006.png"
 
 
 def test_control_of_a_model_that_gives_half(setup):

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ric_diffusion.config import above_zero, at_least
 from ric_diffusion.diffusion.backend import LoraConfig
 from ric_diffusion.evaluation.baselines.base import z_of
 from ric_diffusion.evaluation.baselines.policy import Policy, Rollout
@@ -51,12 +52,10 @@ class DdpoConfig:
     checkpoint_minutes: float = 5.0
 
     def __post_init__(self) -> None:
-        for name in ("iterations", "batch_size", "minibatch", "inner_epochs", "history", "least"):
-            if (value := getattr(self, name)) < 1:
-                raise ValueError(f"{name} is {value}; give 1 or more")
-        for name in ("learning_rate", "clip", "max_grad_norm", "eta"):
-            if (value := getattr(self, name)) <= 0:
-                raise ValueError(f"{name} is {value}; give a number above 0")
+        at_least(
+            self, 1, "iterations", "batch_size", "minibatch", "inner_epochs", "history", "least"
+        )
+        above_zero(self, "learning_rate", "clip", "max_grad_norm", "eta")
         if self.batch_size % self.minibatch:
             raise ValueError(f"batch_size is {self.batch_size}; give a multiple of minibatch")
 

@@ -56,14 +56,9 @@ class GrpoConfig:
     checkpoint_minutes: float = 5.0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "groups", "minibatch"):
-            if (value := getattr(self, name)) < 1:
-                raise ValueError(f"{name} is {value}; give 1 or more")
-        if self.group_size < 2:  # a reward is compared with those of its group
-            raise ValueError(f"group_size is {self.group_size}; give 2 or more")
-        for name in ("learning_rate", "max_grad_norm"):
-            if (value := getattr(self, name)) <= 0:
-                raise ValueError(f"{name} is {value}; give a number above 0")
+        configs.at_least(self, 1, "steps", "groups", "minibatch")
+        configs.at_least(self, 2, "group_size")  # a reward is compared with those of its group
+        configs.above_zero(self, "learning_rate", "max_grad_norm")
         if self.responses % self.minibatch:
             raise ValueError(f"minibatch is {self.minibatch}; give a divisor of groups x group_size"
                              f" = {self.responses}")  # fmt: skip

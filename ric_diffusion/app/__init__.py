@@ -1,0 +1,1 @@
+"""``ric app``: the sliders in a browser."""

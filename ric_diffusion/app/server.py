@@ -1,0 +1,88 @@
+"""Serving the page: to this machine alone, without a word to any other."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from ric_diffusion.app.engine import Engine
+from ric_diffusion.app.front import Front
+from ric_diffusion.errors import InputError
+
+HOST = "127.0.0.1"
+WAITING = 32  # requests in the queue; the next is told that it is full
+UPLOAD = "32mb"
+LOOK_EVERY = 0.01  # s
+FONT = ("system-ui", "sans-serif")
+
+
+class OnlyFiles:
+    """Refuses what Gradio's routes would fetch from other machines."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        path = scope.get("path", "").lower()
+        if "/proxy=" in path or "/file=http" in path:
+            await send({"type": "http.response.start", "status": 403, "headers": []})
+            await send({"type": "http.response.body", "body": b"not served here"})
+            return
+        await self.app(scope, receive, send)
+
+
+def check_port(port: int) -> None:
+    """InputError unless nobody listens there."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except (OSError, OverflowError):
+            raise InputError(f"--port {port}: cannot be used, choose another") from None
+
+
+def serve(engine: Engine, front: Front | None, port: int) -> None:
+    """Serve until interrupted."""
+    with tempfile.TemporaryDirectory(prefix="ric-app-") as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder  # all that Gradio writes, and all that it serves
+        os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+        launch(engine, front, port, Path(folder)).block_thread()
+
+
+def launch(engine: Engine, front: Front | None, port: int, folder: Path) -> Any:
+    """Start serving in threads of its own; returns the blocks, to close."""
+    import gradio as gr
+    from starlette.middleware import Middleware
+
+    from ric_diffusion.app.handlers import Handlers
+    from ric_diffusion.app.layout import build
+    from ric_diffusion.app.page import KEYS, STYLE
+
+    app = build(Handlers(engine, front, folder))
+    app.queue(max_size=WAITING, default_concurrency_limit=8)
+    # Looking for work every millisecond, as Gradio would, takes 8 % of the model's own time.
+    app._queue.sleep_when_free = LOOK_EVERY
+    app._queue.progress_update_sleep_when_free = LOOK_EVERY
+    app.launch(
+        server_name=HOST,
+        server_port=port,
+        share=False,
+        prevent_thread_lock=True,
+        quiet=True,
+        footer_links=[],
+        run_history=False,
+        ssr_mode=False,
+        mcp_server=False,
+        pwa=False,
+        enable_monitoring=False,
+        max_file_size=UPLOAD,
+        app_kwargs={"middleware": [Middleware(OnlyFiles)]},
+        theme=gr.themes.Default(font=FONT, font_mono=("ui-monospace", "monospace")),
+        css=STYLE,
+        head=KEYS,
+    )
+    print(f"http://{HOST}:{port}", flush=True)
+    return app

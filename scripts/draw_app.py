@@ -1,0 +1,40 @@
+"""Draw the app's screenshots for the README, scripts/figures/app-light.png and app-dark.png.
+
+    python scripts/draw_app.py
+
+Needs the `dev` extra and Chromium.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from app_in_browser import another_picture, chromium, drag, running
+
+FIGURES = Path(__file__).parent / "figures"
+
+
+def main() -> None:
+    with running("--model", "emoji-64") as address, chromium() as browser:
+        for scheme in ("light", "dark"):
+            page = browser.new_page(
+                viewport={"width": 1280, "height": 860},
+                color_scheme=scheme,
+                reduced_motion="reduce",
+            )
+            page.set_default_timeout(300_000)
+            page.goto(address)
+            page.locator("#prompt").locator("textarea, input").fill("octopus")
+            page.get_by_label("Targets, in z").check()
+            drag(page, "target-colorfulness", 0.85)
+            another_picture(page, None)
+            page.locator("#start-sweep").click()
+            another_picture(page, None, "#sheet")
+            page.mouse.move(0, 0)
+            page.wait_for_timeout(1000)  # what faded in is there
+            page.screenshot(path=FIGURES / f"app-{scheme}.png")
+            page.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""ric app: what is refused before anything is served, and a language model behind it."""
+
+import importlib.util
+import socket
+
+import numpy as np
+import pytest
+import torch
+
+from ric_diffusion.app.engine import Engine
+from ric_diffusion.app.jobs import Job, Stopped
+from ric_diffusion.commands import app
+from support.report import write_report
+
+
+@pytest.mark.parametrize(
+    "said, args",
+    [
+        ("'0': give a whole number above 0", ["--port", "0"]),
+        ("--port 99999: cannot be used, choose another", ["--port", "99999"]),
+        ("--model emoji_64: no such folder or bundled model", ["--model", "emoji_64"]),
+        ("has no adapter of its own; give one with --adapter", ["--model", "{root}/model"]),
+        (
+            "--report empty: has no metrics.json; make a report with ric evaluate",
+            ["--model", "{root}/model", "--adapter", "{root}/embedding/adapter",
+             "--report", "empty"],
+        ),
+    ],
+)  # fmt: skip
+def test_refused(refused, said, args):
+    pytest.importorskip("gradio")
+    refused(said, "app", *args)
+
+
+def test_without_gradio(refused, monkeypatch):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(app, "find_spec", lambda name: None if name == "gradio" else found(name))
+    refused("gradio is not installed: pip install 'ric-diffusion[app]'", "app")
+
+
+def test_a_port_in_use(refused):
+    pytest.importorskip("gradio")
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        refused(f"--port {port}: cannot be used, choose another", "app", "--port", port)
+
+
+@pytest.fixture(scope="module")
+def lm(tmp_path_factory):
+    """A tiny language model with an adapter that has learned nothing."""
+    from ric_diffusion.conditioning.conditioner import TextConditioner
+    from ric_diffusion.conditioning.grammar import Grammar
+    from ric_diffusion.llm.adapter import Adapter
+    from ric_diffusion.llm.model import RiCCausalLM
+    from ric_diffusion.rewards import RewardSpace
+    from support.lm import write_lm
+
+    torch.set_num_threads(1)
+    rng = np.random.default_rng(0)
+    scorers = ("brevity", "length")
+    space = RewardSpace.fit(
+        {name: rng.normal(size=50) for name in scorers},
+        units={name: "words" for name in scorers},
+        scorers={name: {"name": name} for name in scorers},
+    )
+    model = RiCCausalLM.from_pretrained(str(write_lm(tmp_path_factory.mktemp("lm"))))
+    model.adapter = Adapter(
+        base_model="tiny",
+        space=space,
+        conditioner=TextConditioner(Grammar.words(space.names)),
+        sampling={"response_tokens": 8},
+    )
+    return Engine(model, "tiny")
+
+
+def test_a_language_model_responds(lm):
+    wish = lm.wish("how do i bake a cake?", 3, targets={"brevity": 1.0})
+    seen = []
+    drawn = lm.draw(wish, Job(lambda *step: seen.append(step)))
+    assert isinstance(drawn.sample, str) and drawn.story["targets"] == {"brevity": 1.0}
+    assert drawn.story["scores"]["length"] == len(drawn.sample.split())
+    assert seen[0] == (0, 8) and len(seen) <= 8
+    again = lm.wish("how do i bake a cake?", 4, targets={"brevity": 1.0})
+    job = Job()
+    job.stop()
+    with pytest.raises(Stopped):
+        lm.draw(again, job)
+
+
+def test_its_page(lm, tmp_path):
+    pytest.importorskip("gradio")
+    from ric_diffusion.app.front import read_front
+    from ric_diffusion.app.handlers import Handlers
+    from ric_diffusion.app.layout import build
+
+    front = read_front(write_report(tmp_path / "report", lm.space.names), lm.space.names)
+    page = build(Handlers(lm, front, tmp_path)).get_config_file()
+    labels = [part["props"].get("label") for part in page["components"]]
+    assert "Ask" in labels and "Response" in labels and "Front" in labels
+    assert "Sweep" not in labels and "Image to image" not in labels

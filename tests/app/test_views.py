@@ -1,0 +1,107 @@
+"""Sliders, the front and what is shown of them."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from ric_diffusion.app import views
+from ric_diffusion.app.front import read_front
+from ric_diffusion.app.sheets import sheet_of
+from ric_diffusion.app.sliders import asked, shares, sliders_of
+from ric_diffusion.errors import InputError
+from ric_diffusion.rewards import Curve
+from support.report import metrics, write_report
+
+NAMES = ["compressibility", "colorfulness"]
+
+
+def test_sliders_have_the_adapters_range(engine):
+    for slider in sliders_of(engine.adapter):
+        low, high = engine.space.range(slider.name)
+        assert low <= slider.low < low + 0.011 and high - 0.011 < slider.high <= high
+        assert slider.common == tuple(sorted(slider.common))
+        assert slider.score(0) == slider.reward.mean
+        assert (slider.place(slider.low), slider.place(99)) == (0, 1)
+    curve = Curve(requested=(-1, 1), obtained=(-0.5, 0.25))
+    calibrated = replace(engine.adapter, calibration={"colorfulness": curve})
+    slider = sliders_of(calibrated)[engine.space.names.index("colorfulness")]
+    assert (slider.low, slider.high) == (-0.5, 0.25)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_shares(count):
+    assert sum(shares(count)) == 100 and max(shares(count)) - min(shares(count)) <= 1
+
+
+def test_what_positions_ask_for():
+    positions = [60, 40], [0.5, -1.0]
+    assert asked(NAMES, "preference", *positions, set()) == {
+        "preference": {"compressibility": 60, "colorfulness": 40}
+    }
+    assert asked(NAMES, "targets", *positions, {"compressibility"}) == {
+        "targets": {"colorfulness": -1.0}
+    }
+    with pytest.raises(InputError, match="mode"):
+        asked(NAMES, "<b>", *positions, set())
+
+
+def test_whatever_is_not_ours_is_escaped(engine, tmp_path):
+    evil = "<script>alert(1)</script>"
+    slider, *_ = sliders_of(engine.adapter)
+    slider = replace(slider, reward=replace(slider.reward, unit=evil))
+    story = {"targets": {}, "obtained": {slider.name: 1.0}}
+    data = metrics(NAMES)
+    data["models"][1]["name"] = evil
+    (tmp_path / "metrics.json").write_text(json.dumps(data))
+    front = read_front(tmp_path, NAMES)
+    shown = [
+        views.said(evil, "error"),
+        views.strip(slider),
+        views.scores(story, [slider]),
+        views.chart(front, *NAMES),
+    ]
+    for html in shown:
+        assert "<script" not in html and "&lt;script&gt;" in html
+    assert "auto" in shown[2] and "+1.00 z" in shown[2]
+
+
+def test_the_front_of_a_report(tmp_path):
+    front = read_front(write_report(tmp_path, NAMES, mapping="linf"), NAMES)
+    assert (front.model, front.mapping, len(front.places)) == ("ours", "linf", 5)
+    assert front.places[0].preference == {"compressibility": 1.0, "colorfulness": 0.0}
+    chart = views.chart(front, *NAMES, chosen=2)
+    assert chart.count("data-place=") == 5 and chart.count("chosen") == 1
+    assert chart.count('"point on') == 4
+    assert "nan" not in views.chart(front, NAMES[0], NAMES[0])
+
+
+@pytest.mark.parametrize(
+    "said, text",
+    [
+        ("has no metrics.json; make a report with ric evaluate", None),
+        ("not valid JSON", "{"),
+        ("malformed", "[]"),
+        ("malformed", '{"rewards": [{"name": "compressibility"}, {"name": "colorfulness"}]}'),
+        ("its rewards are beauty", '{"rewards": [{"name": "beauty"}]}'),
+        ("no model in it has sliders", None),
+    ],
+)
+def test_reports_that_are_refused(tmp_path, said, text):
+    if said.startswith("no model"):
+        data = metrics(NAMES)
+        text = json.dumps(data | {"models": data["models"][:1]})
+    if text is not None:
+        (tmp_path / "metrics.json").write_text(text)
+    with pytest.raises(InputError, match=said) as caught:
+        read_front(tmp_path, NAMES)
+    assert "--report" in str(caught.value)
+
+
+def test_sheets(engine, job):
+    wish = engine.wish("red <b>apple</b>", 2)
+    line = engine.sweep(wish, engine.line("colorfulness", None, 3), job)
+    row = sheet_of(line, wish, engine.space, "colorfulness", None)
+    square = engine.sweep(wish, engine.line("colorfulness", "compressibility", 2), job)
+    sheet = sheet_of(square, wish, engine.space, "colorfulness", "compressibility")
+    assert row.width > row.height and sheet.height > row.height
