@@ -145,7 +145,8 @@ def test_everything_once(benchmark, config, root, tiny, tmp_path, monkeypatch):
         assert first_number(row["a sample, forwards"]) >= 2 * STEPS
     curved = [found["reward"] for found in metrics["calibration"]["rewards"]]
     assert metrics["calibration"]["models"] == METHODS[1::-1] and curved
-    assert len(bars) == 9 + 2 + len(curved)  # one less for a reward that cannot be calibrated
+    # two for all sliders; for a reward that cannot be calibrated one less
+    assert len(bars) == 9 + 2 + 2 + len(curved)
     assert {row[""] for row in bars.values()} <= {"met", "missed"}
     share = bars["forward passes of training, RiC online / DDPO"]
     assert first_number(share["value"]) == pytest.approx(
