@@ -68,6 +68,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("sources", nargs="*", type=Path, metavar="NOTEBOOK.py")
     options = parser.parse_args()
+    for source in options.sources:
+        if not source.is_file():
+            parser.exit(2, f"{parser.prog}: {source}: no such file; name a notebook's .py\n")
     for source in options.sources or sorted((HOME / "notebooks").glob("*.py")):
         with tempfile.TemporaryDirectory() as folder:
             notebook = executed(source, Path(folder))
