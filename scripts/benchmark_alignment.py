@@ -12,9 +12,7 @@ it adds them.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from alignment_runs import (
@@ -35,15 +33,14 @@ from contenders import (
     Contender,
     base_contender,
     best_contenders,
-    measure,
+    compared,
     nearest_contender,
+    options_of,
     ours,
     publish,
-    setup_of,
     soup_contender,
 )
 
-from ric_diffusion.commands.evaluate import unsaid
 from ric_diffusion.cost import Cost, Meter
 from ric_diffusion.diffusion.sampler import DiffusionSampler
 from ric_diffusion.errors import InputError
@@ -122,24 +119,12 @@ def bars(metrics: Mapping[str, Any], best_of: int) -> list[comparison.Bar]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    own = Path(__file__).parent / "configs" / "emoji-alignment.yaml"
-    parser.add_argument("--config", type=Path, default=own, metavar="CONFIG.yaml")
-    parser.add_argument("--out", type=Path, default=Path("runs/alignment"), metavar="FOLDER")
-    parser.add_argument("--skip", nargs="+", choices=PARTS, default=[], metavar="PART",
-                        help=f"leave out some of {', '.join(PARTS)}")  # fmt: skip
-    options = parser.parse_args()
+    parser, options = options_of(__doc__, "emoji-alignment.yaml", "runs/alignment", PARTS)
     try:
         bench = load(options.config, options.out, options.skip)
         train_adapters(bench)
         train_baselines(bench)
-        setup = setup_of(bench)
-        with unsaid():
-            first, (calibration, *_) = zip(*adapters(bench, setup), strict=True)
-            assert calibration is not None
-            bench.model.unload_adapter()
-            contenders = [*first, *baselines(bench)]
-            metrics = measure(bench, contenders, setup, calibration)
+        contenders, metrics = compared(bench, adapters, baselines)
     except InputError as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
     asked = bars(metrics, bench.config.best_of)

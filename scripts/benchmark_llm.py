@@ -14,11 +14,9 @@ it was; --skip leaves parts out, and a later run without it adds them. GRPO need
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from contenders import (
@@ -31,17 +29,16 @@ from contenders import (
     Contender,
     base_contender,
     best_contenders,
-    measure,
+    compared,
     nearest_contender,
+    options_of,
     ours,
     publish,
     run,
-    setup_of,
     train_on_the_best,
 )
 from llm_runs import PARTS, grpo_runs, load, train_grpo_runs
 
-from ric_diffusion.commands.evaluate import unsaid
 from ric_diffusion.errors import InputError
 from ric_diffusion.evaluation import comparison
 from ric_diffusion.evaluation.calibration import Calibration
@@ -126,27 +123,15 @@ def bars(metrics: Mapping[str, Any], bench: Bench) -> list[Bar]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    own = Path(__file__).parent / "configs" / "smollm2-alignment.yaml"
-    parser.add_argument("--config", type=Path, default=own, metavar="CONFIG.yaml")
-    parser.add_argument("--out", type=Path, default=Path("runs/alignment-llm"), metavar="FOLDER")
-    parser.add_argument("--skip", nargs="+", choices=PARTS, default=[], metavar="PART",
-                        help=f"leave out some of {', '.join(PARTS)}")  # fmt: skip
-    options = parser.parse_args()
+    parser, options = options_of(__doc__, "smollm2-alignment.yaml", "runs/alignment-llm", PARTS)
     try:
         bench = load(options.config, options.out, options.skip)
         run(bench, "train", "offline", bench.offline)
         run(bench, "online", "online", bench.online)
         train_on_the_best(bench)
         train_grpo_runs(bench)
-        setup = setup_of(bench)
-        with unsaid():
-            first, (calibration, *_) = zip(*adapters(bench, setup), strict=True)
-            assert calibration is not None
-            bench.model.unload_adapter()
-            contenders = [*first, *baselines(bench)]
-            metrics = measure(bench, contenders, setup, calibration)
-            asked = bars(metrics, bench)
+        contenders, metrics = compared(bench, adapters, baselines)
+        asked = bars(metrics, bench)
     except InputError as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
     publish(bench, metrics, contenders, asked, "grpo.png", grpo_runs(bench))

@@ -3,7 +3,8 @@ measures them, and the tables that come of it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import argparse
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +17,7 @@ from ric_diffusion import config as configs
 from ric_diffusion.cli import main as ric
 from ric_diffusion.commands.calibration import SWEEP, calibrate, calibrated
 from ric_diffusion.commands.entrants import Entrant, adapter_digests, put, subject_of
-from ric_diffusion.commands.evaluate import FIRST_SEED, SOFTWARE
+from ric_diffusion.commands.evaluate import FIRST_SEED, SOFTWARE, unsaid
 from ric_diffusion.commands.kinds import KINDS, kind_of
 from ric_diffusion.commands.online import OnlineRun
 from ric_diffusion.commands.train import TrainConfig
@@ -250,6 +251,32 @@ def nearest_contender(
         subject=method_subject(name, tuned, plain, line, files, preferences=wishes),
         training=spent(bench.out, runs),
     )
+
+
+def options_of(doc: str, config: str, out: str, parts: Sequence[str]) -> tuple[Any, Any]:
+    """The parser of a benchmark, for its errors, and what it was given; ``doc``: the module's."""
+    parser = argparse.ArgumentParser(description=doc.split("\n\n")[0])
+    own = Path(__file__).parent / "configs" / config
+    parser.add_argument("--config", type=Path, default=own, metavar="CONFIG.yaml")
+    parser.add_argument("--out", type=Path, default=Path(out), metavar="FOLDER")
+    parser.add_argument("--skip", nargs="+", choices=parts, default=[], metavar="PART",
+                        help=f"leave out some of {', '.join(parts)}")  # fmt: skip
+    return parser, parser.parse_args()
+
+
+def compared(
+    bench: Bench,
+    adapters: Callable[[Any, Setup], Iterable[tuple[Contender, Calibration | None]]],
+    baselines: Callable[[Any], Iterable[Contender]],
+) -> tuple[list[Contender], dict[str, Any]]:
+    """All contenders, and their ``metrics.json``. The calibration is that of the first adapter."""
+    setup = setup_of(bench)
+    with unsaid():
+        first, (calibration, *_) = zip(*adapters(bench, setup), strict=True)
+        assert calibration is not None
+        bench.model.unload_adapter()
+        contenders = [*first, *baselines(bench)]
+        return contenders, measure(bench, contenders, setup, calibration)
 
 
 def measure(
