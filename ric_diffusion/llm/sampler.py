@@ -39,8 +39,7 @@ class LlmSampler(Texts):
         targets: Sequence[Mapping[str, float]],
         seeds: Sequence[int],
     ) -> list[str]:
-        """One response per prompt, each from its own seed. What has not ended by
-        ``response_tokens`` is cut behind its last full sentence."""
+        """One response per prompt, each from its own seed."""
         lm, settings = self.lm, self.settings
         requests: list[Mapping[str, float]] = [
             lm.adapter.requests(lm.adapter.reachable(t)) if lm.adapter else t for t in targets
@@ -48,12 +47,13 @@ class LlmSampler(Texts):
         with torch.no_grad():
             contexts = lm.contexts(prompts, requests, settings.prompt_tokens)
             shifts = lm.shifts(requests)
-        found = []
-        for ids in generate(lm.model, contexts, shifts, seeds, settings, lm.chat.stops):
-            text = lm.tokenizer.decode(ids, skip_special_tokens=True).strip()
-            ended = bool(ids) and ids[-1] in lm.chat.stops
-            found.append(text if ended else whole_sentences(text))
-        return found
+        found = generate(lm.model, contexts, shifts, seeds, settings, lm.chat.stops)
+        return [self.text_of(ids) for ids in found]
+
+    def text_of(self, ids: Sequence[int]) -> str:
+        """A response's text; one that did not end is cut behind its last full sentence."""
+        text: str = self.lm.tokenizer.decode(ids, skip_special_tokens=True).strip()
+        return text if len(ids) and ids[-1] in self.lm.chat.stops else whole_sentences(text)
 
     def watched(self) -> torch.nn.Module:
         network: torch.nn.Module = self.lm.model

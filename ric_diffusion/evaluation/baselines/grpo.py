@@ -22,7 +22,6 @@ from transformers import PrinterCallback, TrainerCallback
 
 from ric_diffusion import config as configs
 from ric_diffusion.cost import Cost, Meter
-from ric_diffusion.data.texts import whole_sentences
 from ric_diffusion.errors import InputError
 from ric_diffusion.evaluation.baselines.base import Preference, plain_backend
 from ric_diffusion.evaluation.baselines.kinds import LLM
@@ -143,7 +142,7 @@ class Reward:
         self, prompts: Sequence[Any], completion_ids: Sequence[Sequence[int]], **others: Any
     ) -> list[float]:
         asked = [turns[-1]["content"] for turns in prompts]
-        texts = [self.text_of(ids) for ids in completion_ids]
+        texts = [self.backend.text_of(ids) for ids in completion_ids]
         scores = np.asarray(self.scorer(texts, asked), float)
         z = (scores - self.reward.mean) / self.reward.std
         faults = np.array([self.backend.fault(text) is not None for text in texts])
@@ -153,12 +152,6 @@ class Reward:
         z[~usable] = z[usable].min()
         found: list[float] = z.tolist()
         return found
-
-    def text_of(self, ids: Sequence[int]) -> str:
-        """As LlmSampler makes it: cut behind the last full sentence if it did not end."""
-        lm = self.backend.lm
-        text: str = lm.tokenizer.decode(ids, skip_special_tokens=True).strip()
-        return text if len(ids) and ids[-1] in lm.chat.stops else whole_sentences(text)
 
 
 def order_of(count: int, size: int, seed: int) -> list[int]:
