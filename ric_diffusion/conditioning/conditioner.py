@@ -34,8 +34,8 @@ class Conditioner(Protocol):
     def context_of_states(self, states: torch.Tensor, targets: Sequence[Targets]) -> torch.Tensor:
         """The same for states that a user computed; InputError where only text can say it."""
 
-    def shift(self, targets: Sequence[Targets]) -> torch.Tensor | None:
-        """What the rewards add to an embedding, (B, width of it); None where nothing."""
+    def steering(self, targets: Sequence[Targets]) -> torch.Tensor | None:
+        """What the rewards add to the states of every layer, (B, layers, D); None for nothing."""
 
     def check_width(self, width: int) -> None:
         """InputError if the context of a model of this width cannot hold what is learned."""
@@ -78,7 +78,7 @@ class TextConditioner:
             )
         return states
 
-    def shift(self, targets: Sequence[Targets]) -> torch.Tensor | None:
+    def steering(self, targets: Sequence[Targets]) -> torch.Tensor | None:
         return None
 
     def check_width(self, width: int) -> None:
@@ -110,17 +110,19 @@ class EmbeddingConditioner:
 
     def context(self, states: torch.Tensor, targets: Sequence[Targets]) -> torch.Tensor:
         self.encoder.to(states.device)
-        return torch.cat([states, self._tokens(targets).to(states.dtype)], dim=1)
+        tokens = self.encoder(self._values(targets)).to(states.dtype)
+        return torch.cat([states, tokens], dim=1)
 
     def context_of_states(self, states: torch.Tensor, targets: Sequence[Targets]) -> torch.Tensor:
         return self.context(states, targets)
 
-    def shift(self, targets: Sequence[Targets]) -> torch.Tensor | None:
-        return self.encoder.time_shift(self._tokens(targets)) if self.encoder.time_width else None
+    def steering(self, targets: Sequence[Targets]) -> torch.Tensor | None:
+        steer = self.encoder.steering
+        return None if steer is None else steer(self._values(targets))
 
-    def _tokens(self, targets: Sequence[Targets]) -> torch.Tensor:
-        """(B, n, D), where the encoder is."""
-        return self.encoder(as_values(targets, self.names).to(self.encoder.identity.device))
+    def _values(self, targets: Sequence[Targets]) -> torch.Tensor:
+        """(B, n) z, where the encoder is."""
+        return as_values(targets, self.names).to(self.encoder.identity.device)
 
     def check_width(self, width: int) -> None:
         if width != self.encoder.width:
@@ -140,9 +142,16 @@ class EmbeddingConditioner:
 
 
 def fresh(
-    mode: Mode, grammar: Words, names: tuple[str, ...], width: int, time_width: int = 0
+    mode: Mode,
+    grammar: Words,
+    names: tuple[str, ...],
+    width: int,
+    *,
+    time_width: int = 0,
+    layers: int = 0,
 ) -> Conditioner:
     """An untrained one for these rewards; words know nothing of widths."""
     if mode == "embedding":
-        return EmbeddingConditioner(RewardEncoder(names, width, time_width=time_width))
+        encoder = RewardEncoder(names, width, time_width=time_width, layers=layers)
+        return EmbeddingConditioner(encoder)
     return TextConditioner(Grammar.preset(grammar, names))

@@ -16,11 +16,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from ric_diffusion.conditioning.steering import LIMIT, Steering
 from ric_diffusion.errors import InputError
 from ric_diffusion.files import replacing
 
 OCTAVES = 6
-LIMIT = 6.0  # z; beyond it a value reads as the limit
 
 
 def as_values(targets: Sequence[Mapping[str, float]], names: Sequence[str]) -> torch.Tensor:
@@ -43,18 +43,24 @@ def fourier_features(values: torch.Tensor) -> torch.Tensor:
 class RewardEncoder(torch.nn.Module):
     """z values -> tokens of the text encoder's width, ready to follow its hidden states.
 
-    ``time_width``: of the embedding that the tokens also shift, a U-Net's of the time, a language
-    model's of the response; 0 for none.
+    ``time_width``: of a U-Net's time embedding, which the tokens then also shift; ``layers`` of a
+    language model, which the values then also steer; 0 for neither.
     """
 
     def __init__(
-        self, names: Sequence[str], width: int, hidden: int = 256, time_width: int = 0
+        self,
+        names: Sequence[str],
+        width: int,
+        hidden: int = 256,
+        time_width: int = 0,
+        layers: int = 0,
     ) -> None:
         super().__init__()
         self.names = tuple(names)
         self.width = width
         self.hidden = hidden
         self.time_width = time_width
+        self.layers = layers
         count, features = len(self.names), 1 + 2 * OCTAVES
         # Every reward reads its values with weights of its own. The identity starts at nothing, so
         # that from the first step on it is the value that makes the difference between tokens.
@@ -71,6 +77,7 @@ class RewardEncoder(torch.nn.Module):
             self.to_time = torch.nn.Linear(count * width, time_width)
             torch.nn.init.zeros_(self.to_time.weight)  # at first the model is as it was
             torch.nn.init.zeros_(self.to_time.bias)
+        self.steering = Steering(count, layers, width) if layers else None
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         """(B, n) z with NaN for auto -> (B, n, width)."""
@@ -86,13 +93,17 @@ class RewardEncoder(torch.nn.Module):
         tokens = context[:, -len(self.names) :].flatten(1)
         return self.to_time(tokens.to(self.to_time.weight.dtype))
 
-    def check_shift(self, width: int) -> None:
-        """InputError if the embedding that the tokens shift is of another width."""
-        if self.time_width not in (0, width):
-            raise InputError(
-                f"the reward encoder shifts an embedding {self.time_width} wide, this model's is "
-                f"{width}: the adapter was trained on another architecture"
-            )
+    def check_fit(self, *, time_width: int = 0, layers: int = 0) -> None:
+        """InputError if a model has other than what the rewards shift."""
+        for what, ours, theirs in (
+            ("a time embedding {} wide", self.time_width, time_width),
+            ("{} layers", self.layers, layers),
+        ):
+            if ours not in (0, theirs):
+                raise InputError(
+                    f"the reward encoder shifts {what.format(ours)}, this model has "
+                    f"{what.format(theirs)}: the adapter was trained on another architecture"
+                )
 
     def save(self, path: Path) -> None:
         """Write weights and shape to one safetensors file, in one move."""
@@ -101,6 +112,7 @@ class RewardEncoder(torch.nn.Module):
             "width": self.width,
             "hidden": self.hidden,
             "time_width": self.time_width,
+            "layers": self.layers,
         }
         with replacing(path) as temporary:
             tensors = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
@@ -112,7 +124,7 @@ class RewardEncoder(torch.nn.Module):
         try:
             with safe_open(path, framework="pt") as file:
                 about: dict[str, Any] = json.loads((file.metadata() or {})["reward_encoder"])
-            encoder = cls(about["names"], about["width"], about["hidden"], about["time_width"])
+            encoder = cls(**about)
             encoder.load_state_dict(load_file(path))
             if not all(p.isfinite().all() for p in encoder.parameters()):
                 raise ValueError("it holds numbers that are not finite")

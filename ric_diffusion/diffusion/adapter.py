@@ -33,7 +33,7 @@ class Adapter(BaseAdapter):
         """InputError if this U-Net cannot hear what the adapter says."""
         self.conditioner.check_width(unet.config.cross_attention_dim)
         if self.encoder is not None:
-            self.encoder.check_shift(time_width(unet))
+            self.encoder.check_fit(time_width=time_width(unet))
 
     def save(self, folder: Path, lora: Lora) -> None:
         """Write the folder, in one move."""

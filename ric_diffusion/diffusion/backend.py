@@ -126,7 +126,7 @@ class DiffusionBackend(DiffusionSampler, Trained):
                 config.grammar,
                 space.names,
                 pipe.unet.config.cross_attention_dim,
-                time_width(pipe.unet) * config.modulation,
+                time_width=time_width(pipe.unet) * config.modulation,
             )
         conditioner.to(device)
         pipe.adapter = Adapter(

@@ -40,7 +40,7 @@ class Adapter(BaseAdapter):
         """InputError if this model cannot hear what the adapter says."""
         self.conditioner.check_width(model.config.hidden_size)
         if self.encoder is not None:
-            self.encoder.check_shift(model.config.hidden_size)
+            self.encoder.check_fit(layers=model.config.num_hidden_layers)
 
     def save(self, folder: Path, weights: lora.Lora) -> None:
         """Write the folder, in one move."""

@@ -13,6 +13,7 @@ from ric_diffusion.backend import Batch
 from ric_diffusion.conditioning import lora
 from ric_diffusion.conditioning.conditioner import EmbeddingConditioner, Mode, Words, fresh
 from ric_diffusion.conditioning.dropout import Dropout
+from ric_diffusion.conditioning.steering import scale_of
 from ric_diffusion.conditioning.trained import Trained
 from ric_diffusion.data.records import Record
 from ric_diffusion.llm.adapter import Adapter, read
@@ -34,8 +35,8 @@ class LlmLora:
 class LlmConfig:
     """What the backend of language models trains and how it conditions. ``dropout`` leaves whole
     prompts in by default: there is no guidance that would need samples without. ``dtype`` is that
-    of the frozen weights; what is trained is float32. ``modulation``: reward tokens also shift the
-    embeddings of the response, and are learned several times as fast."""
+    of the frozen weights; what is trained is float32. ``modulation``: rewards also steer
+    every layer, and are learned many times as fast."""
 
     mode: Mode = "embedding"
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -73,12 +74,14 @@ class LlmBackend(LlmSampler, Trained):
             torch.manual_seed(seed)
             lora.inject(lm.model, config.lora.rank, config.lora.alpha, "all-linear")
             width = lm.model.config.hidden_size
-            shifted = width * config.modulation
-            conditioner = fresh(config.mode, config.grammar, space.names, width, shifted)
+            layers = lm.model.config.num_hidden_layers * config.modulation
+            conditioner = fresh(config.mode, config.grammar, space.names, width, layers=layers)
         if isinstance(conditioner, EmbeddingConditioner):
             # A language model's embeddings are far smaller than what a LayerNorm gives.
             size = lm.model.get_input_embeddings().weight.float().square().mean().sqrt()
             torch.nn.init.constant_(conditioner.encoder.norm.weight, float(size))
+            if conditioner.encoder.steering:
+                conditioner.encoder.steering.scale = scale_of(lm.model, lm.tokenizer)
         lm.model.to(device)
         if lm.model.device.type == "cpu":  # there the fused attention is slow backwards
             lm.model.set_attn_implementation("eager")

@@ -71,32 +71,25 @@ def left_padded(rows: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
 def generate(
     model: Any,
     contexts: Sequence[torch.Tensor],
-    shifts: torch.Tensor,
     seeds: Sequence[int],
     sampling: Sampling,
     stops: Sequence[int],
 ) -> list[list[int]]:
     """Contexts (T_i, D) -> the ids of each response, with the token of ``stops`` that ended it
-    last; without one where it was cut at ``response_tokens``. ``shifts`` (B, 1, D) are added to the
-    embedding of what is said."""
+    last; without one where it was cut at ``response_tokens``."""
     draw = [Draw(sampling, seeds)] if sampling.temperature > 0 else []
-    embeddings = model.get_input_embeddings()
-    hook = embeddings.register_forward_hook(lambda layer, ids, states: states + shifts)
     config = GenerationConfig(
         max_new_tokens=sampling.response_tokens,
         do_sample=False,
         eos_token_id=list(stops),
         pad_token_id=stops[0],
     )
-    try:
-        found = model.generate(
-            **left_padded(contexts),
-            logits_to_keep=torch.tensor([-1]),  # indices, for the reason that token_losses gives
-            generation_config=config,
-            logits_processor=LogitsProcessorList(draw),
-        )
-    finally:
-        hook.remove()
+    found = model.generate(
+        **left_padded(contexts),
+        logits_to_keep=torch.tensor([-1]),  # indices, for the reason that token_losses gives
+        generation_config=config,
+        logits_processor=LogitsProcessorList(draw),
+    )
     rows: list[list[int]] = found.tolist()
     ends = [next((i for i, token in enumerate(row) if token in stops), len(row)) for row in rows]
     return [row[: end + 1] for row, end in zip(rows, ends, strict=True)]

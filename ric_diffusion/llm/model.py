@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from importlib import util
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import transformers
 
 from ric_diffusion.conditioning import lora
 from ric_diffusion.conditioning.grammar import fit_prompt
+from ric_diffusion.conditioning.steering import steered
 from ric_diffusion.errors import InputError
 from ric_diffusion.llm.adapter import Adapter, read, resolve
 from ric_diffusion.llm.chat import Chat, Turn
@@ -104,26 +105,22 @@ class RiCCausalLM:
         self, prompts: Sequence[str], targets: Sequence[Mapping[str, float]], room: int
     ) -> list[torch.Tensor]:
         """What the model reads before it responds, embeddings (T_i, D) each: a user's turn with the
-        prompt, cut to ``room`` tokens, and the rewards at its end. What follows is shifted, too."""
+        prompt, cut to ``room`` tokens, and the rewards at its end."""
         turn = Turn(self.tokenizer, room)
         conditioner = self.adapter.conditioner if self.adapter else None
         texts = conditioner.texts(prompts, targets, turn) if conditioner else prompts
-        found, shifts = [], self.shifts(targets)
-        for text, target, shift in zip(texts, targets, shifts, strict=True):
+        found = []
+        for text, target in zip(texts, targets, strict=True):
             states = self.embed([*self.chat.before, *turn(fit_prompt(text, "", turn)).input_ids])
             if conditioner:
                 states = conditioner.context(states[None], [target])[0]
-            found.append(torch.cat([states, self.embed(self.chat.after) + shift]))
+            found.append(torch.cat([states, self.embed(self.chat.after)]))
         return found
 
-    def shifts(self, targets: Sequence[Mapping[str, float]]) -> torch.Tensor:
-        """What the rewards add to the embedding of everything behind them, (B, 1, D): the response
-        then hears them without having to look back."""
-        embeddings = self.model.get_input_embeddings().weight
-        found = self.adapter.conditioner.shift(targets) if self.adapter else None
-        if found is None:
-            found = torch.zeros(len(targets), embeddings.shape[1], device=embeddings.device)
-        return found[:, None].to(embeddings)
+    def steered(self, targets: Sequence[Mapping[str, float]]) -> AbstractContextManager[None]:
+        """Inside the block the model reads a batch as the rewards steer it."""
+        found = self.adapter.conditioner.steering(targets) if self.adapter else None
+        return steered(self.model, found)
 
     def embed(self, ids: Sequence[int]) -> torch.Tensor:
         """N token ids -> (N, D)."""

@@ -44,10 +44,9 @@ class LlmSampler(Texts):
         requests: list[Mapping[str, float]] = [
             lm.adapter.requests(lm.adapter.reachable(t)) if lm.adapter else t for t in targets
         ]
-        with torch.no_grad():
+        with torch.no_grad(), lm.steered(requests):
             contexts = lm.contexts(prompts, requests, settings.prompt_tokens)
-            shifts = lm.shifts(requests)
-        found = generate(lm.model, contexts, shifts, seeds, settings, lm.chat.stops)
+            found = generate(lm.model, contexts, seeds, settings, lm.chat.stops)
         return [self.text_of(ids) for ids in found]
 
     def text_of(self, ids: Sequence[int]) -> str:
@@ -89,16 +88,15 @@ def token_losses(
     """Cross-entropy of each response's tokens, (R_i,) each; the prompt's own count nothing."""
     ids = [lm.chat.response(text, settings.response_tokens) for text in responses]
     contexts = lm.contexts(prompts, targets, settings.prompt_tokens)
-    said = [lm.embed(r[:-1]) for r in ids]  # the last token is only predicted, never read
-    rows = [
-        torch.cat([c, r + s]) for c, r, s in zip(contexts, said, lm.shifts(targets), strict=True)
-    ]
+    # The last token is only predicted, never read.
+    rows = [torch.cat([c, lm.embed(r[:-1])]) for c, r in zip(contexts, ids, strict=True)]
     inputs = left_padded(rows)
     inputs["position_ids"] = (inputs["attention_mask"].cumsum(dim=1) - 1).clamp(min=0)
     longest = max(len(r) for r in ids)
     # As indices: of a slice, the output layer would copy its weight once for each row.
     last = torch.arange(-longest, 0, device=inputs["inputs_embeds"].device)
-    logits = lm.model(**inputs, use_cache=False, logits_to_keep=last).logits  # (B, R, V)
+    with lm.steered(targets):
+        logits = lm.model(**inputs, use_cache=False, logits_to_keep=last).logits  # (B, R, V)
     return [
         F.cross_entropy(
             row[longest - len(r) :].float(), torch.tensor(r, device=row.device), reduction="none"

@@ -56,9 +56,9 @@ def test_training_brings_the_loss_down(ready, mode, tmp_path):
 
 @pytest.mark.parametrize("modulation", [True, False])
 def test_generation_hears_what_training_heard(ready, stir, monkeypatch, modulation):
-    """Step by step with a cache or all at once, a response has the same logits, shifts included."""
+    """Step by step with a cache or all at once, a response has the same logits, steered or not."""
     backend = stir(ready("embedding", modulation=modulation))
-    assert (backend.adapter.encoder.time_width > 0) == modulation
+    assert (backend.adapter.encoder.steering is not None) == modulation
     found, asked, prompts = [], [{"positivity": 1.5}], ["tell me about the sea."]
     backend.lm.model.register_forward_hook(lambda *call: found.append(call[-1].logits[0]))
 
@@ -113,9 +113,10 @@ def test_it_learns_to_do_what_rewards_ask(make_backend, tmp_path):
         scores = {"positivity": 0.8 - 1.6 * i, "brevity": -20.0}
         records.append(module.Record(file=f"{i}.txt", captions=("why?",), scores=scores))
     backend.prepare(records, tmp_path, tmp_path)
-    fit(backend, 2, LoopConfig(steps=150, batch_size=2, learning_rate=3e-2, ema=0.0),
+    fit(backend, 2, LoopConfig(steps=150, batch_size=2, learning_rate=1e-2, ema=0.0),
         tmp_path / "run", digest="x")  # fmt: skip
-    said = backend.sample(["why?"] * 2, [{"positivity": 2.0}, {"positivity": -2.0}], [0, 0])
+    asked = [{"positivity": z, "brevity": 0.0} for z in (2.0, -2.0)]  # auto is not trained here
+    said = backend.sample(["why?"] * 2, asked, [0, 0])
     assert said == ["good", "bad bad"]
 
 

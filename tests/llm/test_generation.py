@@ -85,8 +85,7 @@ def test_a_response_ends_where_it_ended(lm):
             assert given["attention_mask"].tolist() == [[0, 1, 1], [1, 1, 1]]
             return torch.tensor([[5, 6, 1, 1, 1], [5, 6, 5, 6, 5]])
 
-    shifts = torch.zeros(2, 1, 32)
-    found = generate(Scripted(), contexts, shifts, [0, 0], Sampling(temperature=0.0), [1])
+    found = generate(Scripted(), contexts, [0, 0], Sampling(temperature=0.0), [1])
     assert found == [[5, 6, 1], [5, 6, 5, 6, 5]]
 
 

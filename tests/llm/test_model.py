@@ -83,12 +83,11 @@ def test_rewards_stand_at_the_end_of_the_users_turn(lm, adapters, mode):
     for prompt in ("why?", "tell me about the sea. " * 40):
         (auto,) = lm.contexts([prompt], [{}], 40)
         (asked,) = lm.contexts([prompt], [{"positivity": 1.5}], 40)
-        said = after + lm.shifts([{"positivity": 1.5}])[0]
-        assert torch.equal(asked[-len(after) :], said) and (mode == "text") == said.equal(after)
+        assert torch.equal(asked[-len(after) :], after)
         if mode == "embedding":
             count = len(lm.chat.before) + 2 + len(lm.chat.after)
             assert len(auto) == len(asked) <= 40 + count
-            changed = (auto != asked)[: -len(after)].any(dim=1).nonzero().flatten().tolist()
+            changed = (auto != asked).any(dim=1).nonzero().flatten().tolist()
             assert changed == [len(asked) - len(after) - 2]  # the first of two reward tokens
         else:
             words = lm.embed(lm.tokenizer(" <positivity> 1.5", add_special_tokens=False).input_ids)

@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 from transformers import PrinterCallback, TrainerCallback
 
 from ric_diffusion import config as configs
+from ric_diffusion.conditioning import lora
 from ric_diffusion.cost import Cost, Meter
 from ric_diffusion.errors import InputError
 from ric_diffusion.evaluation.baselines.base import Preference, plain_backend
@@ -32,7 +33,12 @@ from ric_diffusion.rewards import RewardSpace
 from ric_diffusion.training import checkpoint
 from ric_diffusion.training.loop import Log
 
-LOGGED = {"entropy": "entropy", "length": "completions/mean_length", "gradient": "grad_norm"}
+LOGGED = {
+    "entropy": "entropy",
+    "kl": "kl",
+    "length": "completions/mean_length",
+    "gradient": "grad_norm",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,9 +46,10 @@ class GrpoConfig:
     """One step: ``groups`` prompts, ``group_size`` responses to each, one update on all of them,
     ``minibatch`` passed through the network at once.
 
-    Nothing pulls towards the base model (TRL's beta is 0, its default): that would cost one more
-    pass per response and hold the rewards back, which are what is compared. The rate stays the
-    same, so that a run can be made longer.
+    ``beta`` weighs the divergence from the base model, which costs one more pass per response; the
+    default is what RiC's authors train their MORLHF with. Without it the responses to rewards as
+    simple as a count of words are soon of a word. The rate stays the same, so that a run can be
+    made longer.
     """
 
     steps: int = 100
@@ -50,12 +57,14 @@ class GrpoConfig:
     group_size: int = 8
     minibatch: int = 16
     learning_rate: float = 1e-4
+    beta: float = 0.2
     max_grad_norm: float = 1.0
     seed: int = 0
     checkpoint_minutes: float = 5.0
 
     def __post_init__(self) -> None:
         configs.at_least(self, 1, "steps", "groups", "minibatch")
+        configs.at_least(self, 0, "beta")
         configs.at_least(self, 2, "group_size")  # a reward is compared with those of its group
         configs.above_zero(self, "learning_rate", "max_grad_norm")
         if self.responses % self.minibatch:
@@ -154,6 +163,18 @@ class Reward:
         return found
 
 
+class Reference(torch.nn.Module):
+    """The network as it was before its LoRA, without a copy of it."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, **inputs: Any) -> Any:
+        with lora.silenced(self.network):
+            return self.network(**inputs)
+
+
 def order_of(count: int, size: int, seed: int) -> list[int]:
     """``size`` of ``count`` prompts by number: one seeded permutation after the other."""
     epochs = range(math.ceil(size / count))
@@ -212,6 +233,8 @@ def _train(
         callbacks=[run],
         optimizers=(run.state.optimizer, None),
     )
+    if config.beta:  # TRL would load the base model once more
+        trainer.beta, trainer.ref_model = config.beta, Reference(network)
     trainer.remove_callback(PrinterCallback)
     try:
         trainer.train()
@@ -255,7 +278,7 @@ class _Run(TrainerCallback):
         self.state.step += 1
         scalars = {"reward": logs["reward"]}
         scalars |= {f"z/{name}": logs[f"rewards/{name}/mean"] for name in self.names}
-        scalars |= {name: float(logs[theirs]) for name, theirs in LOGGED.items()}
+        scalars |= {name: float(logs[key]) for name, key in LOGGED.items() if key in logs}
         if not math.isfinite(scalars["gradient"]):
             raise FloatingPointError(
                 f"gradient is {scalars['gradient']} in step {self.state.step}: lower the learning "

@@ -97,11 +97,24 @@ def test_what_is_logged_and_what_it_cost(train, tmp_path):
         assert line["reward"] == pytest.approx(weighted, abs=1e-4)
         assert 0 < line["length"] <= TOKENS
     assert cost.scored == 3 * 8 * 2
-    # A pass for each token of a batch until all its responses have ended, then one that learns.
-    learning = 3 * 8 * 3
+    # A pass for each token of a batch until all its responses have ended, one of the base model,
+    # and one that learns.
+    learning = 3 * 8 * (3 + 1)
     assert learning + 3 * 8 <= cost.forwards <= learning + 3 * 8 * TOKENS
     assert cost.forwards % 8 == 0
     assert Cost.from_dict(json.loads((tmp_path / "cost.json").read_text())) == cost
+
+
+def test_a_base_model_nearby_holds_it_back(train, tmp_path):
+    settings = {"steps": 12, "groups": 4, "group_size": 8, "minibatch": 32}
+    kept = []
+    for beta in (0.0, 5.0):
+        train(tmp_path / str(beta), replace(CONFIG, beta=beta, **settings))
+        log = [json.loads(line) for line in (tmp_path / str(beta) / "log.jsonl").open()]
+        made = LLM.read(tmp_path / str(beta) / LLM.file)
+        kept.append(sum(made.delta(name).square().sum().item() for name in made.modules))
+    assert log[0]["kl"] == pytest.approx(0.0, abs=1e-4) and log[-1]["kl"] > 0
+    assert kept[1] < 0.5 * kept[0]
 
 
 def test_only_the_layers_of_our_own_config_are_trained(train, tmp_path, model):
