@@ -51,7 +51,8 @@ from ric_diffusion.evaluation.summary import summarise
 from ric_diffusion.files import write_bytes, write_text
 from ric_diffusion.rewards import RewardSpace
 
-OURS, OFFLINE, PLAIN = "RiC online", "RiC offline", "not calibrated"
+OURS, OFFLINE = "RiC online", "RiC offline"
+CALIBRATED, PLAIN = "calibrated", "not calibrated"
 BASE, SFT, SOUP = "base model", "SFT", "rewarded soup"
 
 Preference = Mapping[str, float]
@@ -269,11 +270,13 @@ def compared(
     adapters: Callable[[Any, Setup], Iterable[tuple[Contender, Calibration | None]]],
     baselines: Callable[[Any], Iterable[Contender]],
 ) -> tuple[list[Contender], dict[str, Any]]:
-    """All contenders, and their ``metrics.json``. The calibration is that of the first adapter."""
+    """All contenders, and their ``metrics.json``. The first two adapters are the same, one of them
+    calibrated."""
     setup = setup_of(bench)
     with unsaid():
-        first, (calibration, *_) = zip(*adapters(bench, setup), strict=True)
-        assert calibration is not None
+        first, found = zip(*adapters(bench, setup), strict=True)
+        at = 0 if found[0] else 1
+        calibration = replace(found[at], pair=(1 - at, at))
         bench.model.unload_adapter()
         contenders = [*first, *baselines(bench)]
         return contenders, measure(bench, contenders, setup, calibration)
@@ -282,10 +285,7 @@ def compared(
 def measure(
     bench: Bench, contenders: Sequence[Contender], setup: Setup, calibration: Calibration
 ) -> dict[str, Any]:
-    """Draw, score and judge all of them; ``metrics.json``, with the costs of training.
-
-    ``calibration``: of the first, from which the second differs in nothing else.
-    """
+    """Draw, score and judge all of them; ``metrics.json``, with the costs of training."""
     for one in contenders:
         check_folder(one.subject, setup, folder_of(bench.out, one.subject.name))
     outcomes: list[Outcome] = []
@@ -296,7 +296,7 @@ def measure(
         outcomes.append(evaluate(one.subject, setup, folder_of(bench.out, one.subject.name)))
     versions = {"ric-diffusion": __version__} | {name: version(name) for name in SOFTWARE}
     metrics = summarise(outcomes, setup, bench.out, model=bench.config.model, versions=versions,
-                        calibration=replace(calibration, pair=(1, 0)))  # fmt: skip
+                        calibration=calibration)  # fmt: skip
     for model, one in zip(metrics["models"], contenders, strict=True):
         model["training_cost"] = one.training.to_dict()
     return metrics
@@ -327,7 +327,7 @@ def publish(
 def methods_figure(metrics: Mapping[str, Any], shown: Sequence[str]) -> Figure:
     """The fronts of the methods alone, without what was left out of ours to see what it does."""
     chief = [model for model in metrics["models"] if model["name"] in shown]
-    chief = [model for model in chief if PLAIN not in model["name"]]
+    chief = [model for model in chief if not model["name"].endswith((PLAIN, f", {CALIBRATED}"))]
     return front_figure({**metrics, "models": chief}, reward_pairs(metrics))
 
 

@@ -34,8 +34,9 @@ class Conditioner(Protocol):
     def context_of_states(self, states: torch.Tensor, targets: Sequence[Targets]) -> torch.Tensor:
         """The same for states that a user computed; InputError where only text can say it."""
 
-    def steering(self, targets: Sequence[Targets]) -> torch.Tensor | None:
-        """What the rewards add to the states of every layer, (B, layers, D); None for nothing."""
+    def steering(self, targets: Sequence[Targets], strength: float = 1.0) -> torch.Tensor | None:
+        """What the rewards add to the states of every layer, (B, layers, D); None for nothing.
+        ``strength`` scales how far that is from what is added with all of them on auto."""
 
     def check_width(self, width: int) -> None:
         """InputError if the context of a model of this width cannot hold what is learned."""
@@ -78,7 +79,7 @@ class TextConditioner:
             )
         return states
 
-    def steering(self, targets: Sequence[Targets]) -> torch.Tensor | None:
+    def steering(self, targets: Sequence[Targets], strength: float = 1.0) -> torch.Tensor | None:
         return None
 
     def check_width(self, width: int) -> None:
@@ -116,9 +117,12 @@ class EmbeddingConditioner:
     def context_of_states(self, states: torch.Tensor, targets: Sequence[Targets]) -> torch.Tensor:
         return self.context(states, targets)
 
-    def steering(self, targets: Sequence[Targets]) -> torch.Tensor | None:
+    def steering(self, targets: Sequence[Targets], strength: float = 1.0) -> torch.Tensor | None:
         steer = self.encoder.steering
-        return None if steer is None else steer(self._values(targets))
+        if steer is None:
+            return None
+        vectors: torch.Tensor = steer(self._values(targets))
+        return vectors if strength == 1 else steer(self._values([{}])).lerp(vectors, strength)
 
     def _values(self, targets: Sequence[Targets]) -> torch.Tensor:
         """(B, n) z, where the encoder is."""

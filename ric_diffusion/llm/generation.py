@@ -21,16 +21,19 @@ class Sampling:
 
     ``temperature`` 0 takes the likeliest token each time. ``top_p``: tokens are drawn from the
     likeliest that make up that much. A prompt is cut to ``prompt_tokens`` with its reward words.
+    ``steering``: how many times as far as in training rewards move the states of each layer.
     """
 
     temperature: float = 0.7
     top_p: float = 0.95
     prompt_tokens: int = 256
     response_tokens: int = 128
+    steering: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.temperature < math.inf:
-            raise ValueError(f"temperature is {self.temperature}; give 0 or more")
+        for name in ("temperature", "steering"):
+            if not 0 <= (value := getattr(self, name)) < math.inf:
+                raise ValueError(f"{name} is {value}; give 0 or more")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p is {self.top_p}; give more than 0, at most 1")
         at_least(self, 1, "prompt_tokens", "response_tokens")

@@ -117,9 +117,12 @@ class RiCCausalLM:
             found.append(torch.cat([states, self.embed(self.chat.after)]))
         return found
 
-    def steered(self, targets: Sequence[Mapping[str, float]]) -> AbstractContextManager[None]:
+    def steered(
+        self, targets: Sequence[Mapping[str, float]], strength: float = 1.0
+    ) -> AbstractContextManager[None]:
         """Inside the block the model reads a batch as the rewards steer it."""
-        found = self.adapter.conditioner.steering(targets) if self.adapter else None
+        conditioner = self.adapter.conditioner if self.adapter else None
+        found = conditioner.steering(targets, strength) if conditioner else None
         return steered(self.model, found)
 
     def embed(self, ids: Sequence[int]) -> torch.Tensor:

@@ -44,7 +44,7 @@ class LlmSampler(Texts):
         requests: list[Mapping[str, float]] = [
             lm.adapter.requests(lm.adapter.reachable(t)) if lm.adapter else t for t in targets
         ]
-        with torch.no_grad(), lm.steered(requests):
+        with torch.no_grad(), lm.steered(requests, settings.steering):
             contexts = lm.contexts(prompts, requests, settings.prompt_tokens)
             found = generate(lm.model, contexts, seeds, settings, lm.chat.stops)
         return [self.text_of(ids) for ids in found]

@@ -26,7 +26,7 @@ ASKS, JUDGED = ["how do i bake a cake?", "why?", "two tips"], ["and the sea?", "
 SEEDS, POINTS, CALIBRATION, TOKENS = 2, 3, 1, 8
 METHODS = [
     "RiC online",
-    "RiC online, not calibrated",
+    "RiC online, calibrated",
     "RiC offline",
     "base model",
     "SFT",
@@ -124,11 +124,11 @@ def test_everything_once(benchmark, config, data, tmp_path, monkeypatch):
     assert spent["SFT"]["forwards"] == sampled + learned
     assert spent["rewarded soup"]["forwards"] == sampled + 2 * learned
     moved = 2 * 2 * POINTS * CALIBRATION  # coarse and fine, rewards
-    assert spent["RiC offline"]["scored"] == labels + 2 * moved
-    assert spent["RiC offline"]["forwards"] > sampled + learned + moved
-    online = spent["RiC online, not calibrated"]
+    assert spent["RiC offline"] == {**spent["SFT"], "seconds": spent["RiC offline"]["seconds"]}
+    online, calibrated = spent["RiC online"], spent["RiC online, calibrated"]
     assert online["forwards"] > sampled + 2 * learned and online["scored"] == labels + 8 * 2
-    assert spent["RiC online"]["scored"] == online["scored"] + 2 * moved
+    assert calibrated["scored"] == online["scored"] + 2 * moved
+    assert calibrated["forwards"] > online["forwards"] + moved
     grpo = 2 * 2 * 4  # runs, steps, responses; they need none of our data
     assert grpo * 4 <= spent["GRPO"]["forwards"] <= grpo * (TOKENS + 3)
     assert spent["GRPO"]["scored"] == grpo * 2 and spent["base model"]["forwards"] == 0

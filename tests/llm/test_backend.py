@@ -79,6 +79,21 @@ def test_generation_hears_what_training_heard(ready, stir, monkeypatch, modulati
     assert stepwise.allclose(at_once, atol=1e-4) and not stepwise.allclose(auto, atol=0.1)
 
 
+def test_steering_is_scaled_from_where_all_is_on_auto(ready, stir):
+    backend = stir(ready("embedding"))
+    steer, asked = backend.adapter.conditioner.steering, [{"positivity": 1.5}, {}]
+    plain, double, none = (steer(asked, strength) for strength in (1.0, 2.0, 0.0))
+    auto = steer([{}])
+    assert torch.allclose(double - auto, 2 * (plain - auto), atol=1e-5)
+    for same in (none[0], none[1], plain[1]):
+        assert torch.allclose(same, auto[0], atol=1e-5)
+    said = {}
+    for strength in (1.0, 40.0):
+        backend.sampling = {**backend.sampling, "steering": strength}
+        said[strength] = backend.sample(["why?"] * 2, asked, [0, 0])
+    assert said[1.0][1] == said[40.0][1] and said[1.0][0] != said[40.0][0]
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_half_precision_is_of_the_frozen_weights_alone(ready, mode, tmp_path, model):
     """It trains as well, and its adapter goes with a model of any precision."""

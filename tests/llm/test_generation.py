@@ -106,7 +106,15 @@ def test_a_cut_text_ends_with_a_sentence(text, kept):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"temperature": -1}, {"top_p": 0}, {"top_p": 1.1}, {"response_tokens": 0}]
+    "wrong",
+    [
+        {"temperature": -1},
+        {"top_p": 0},
+        {"top_p": 1.1},
+        {"response_tokens": 0},
+        {"steering": -0.1},
+        {"steering": float("nan")},
+    ],
 )
 def test_settings_that_cannot_be(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
