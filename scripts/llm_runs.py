@@ -22,7 +22,7 @@ from ric_diffusion.cost import COST, Cost
 from ric_diffusion.data.prompts import read_prompts
 from ric_diffusion.data.records import read_labelled
 from ric_diffusion.errors import InputError
-from ric_diffusion.evaluation.baselines.grpo import GrpoConfig, train_grpo
+from ric_diffusion.evaluation.baselines.grpo import GrpoConfig, train_grpo, used
 from ric_diffusion.evaluation.baselines.runs import due
 from ric_diffusion.evaluation.methods import weights_of
 from ric_diffusion.evaluation.scoring import load_scorers
@@ -122,7 +122,7 @@ def cost_of(responses: Path) -> Cost:
 
 def train_grpo_runs(bench: Bench) -> None:
     config, space, prompts = bench.config, bench.space, bench.prompts.training
-    llm, grpo = bench.backend, config.grpo
+    llm, grpo = used(bench.backend), config.grpo
     for name, preference in grpo_runs(bench).items():
         settings = {"preference": preference, "prompts": prompts, "llm": llm, "grpo": grpo}
         if due(bench.out, name, settings, bench.basis):

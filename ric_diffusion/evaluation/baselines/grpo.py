@@ -29,6 +29,7 @@ from ric_diffusion.evaluation.baselines.kinds import LLM
 from ric_diffusion.evaluation.methods import weights_of
 from ric_diffusion.files import write_json
 from ric_diffusion.llm.backend import LlmConfig
+from ric_diffusion.llm.generation import Sampling
 from ric_diffusion.rewards import RewardSpace
 from ric_diffusion.training import checkpoint
 from ric_diffusion.training.loop import Log
@@ -90,8 +91,7 @@ def train_grpo(
     resume: bool = False,
     device: str | torch.device = "cpu",
 ) -> Cost:
-    """Train a LoRA for one preference; returns the cost. Of ``llm``, what conditions on rewards is
-    not used, and of its sampling only ``response_tokens``.
+    """Train a LoRA for one preference; returns the cost. Of ``llm``, only what ``used`` leaves.
 
     Leaves the LoRA in ``out``, where language models have it, ``log.jsonl`` with a line per step
     and ``cost.json``. ``resume`` goes on after an interruption, bit for bit, or with more ``steps``
@@ -102,7 +102,7 @@ def train_grpo(
     last = checkpoint.newest(out / "checkpoints")
     if last and not resume:
         raise InputError(f"{out}: holds a run already; resume it, or choose another folder")
-    weights = weights_of(preference, space)
+    weights, llm = weights_of(preference, space), used(llm)
     backend = plain_backend(model, space, llm, seed=config.seed, device=device)
     if backend.lm.tokenizer.chat_template is None:
         raise InputError(f"{model}: has no chat template, which GRPO renders its prompts with")
@@ -133,6 +133,12 @@ def train_grpo(
     LLM.save(backend, out)
     write_json(out / "cost.json", meter.read().to_dict())
     return meter.read()
+
+
+def used(llm: LlmConfig) -> LlmConfig:
+    """What of a config matters here: what conditions on rewards does not, nor how it then draws."""
+    sampling = Sampling(response_tokens=llm.sampling.response_tokens)
+    return LlmConfig(dtype=llm.dtype, lora=llm.lora, sampling=sampling)
 
 
 class Reward:
