@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 TOP = 0.95  # the quantile that stands for "attainable": 5 % of the samples do better
-TOP_AIMED = 0.98  # the same of samples drawn for the front: few of them for any one direction
 TRADE = 0.05  # a front point gives up at most about 1 / TRADE for what it gains, in ranges
 FLOOR = 0.3  # the quantile below which no reward is given up for another
 POINTS = 200  # directions tried for three rewards and more, about

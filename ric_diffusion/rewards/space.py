@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from ric_diffusion.errors import InputError
 from ric_diffusion.files import write_text
 from ric_diffusion.rewards import checks
-from ric_diffusion.rewards.front import TOP_AIMED, fit_front, nondominated
+from ric_diffusion.rewards.front import fit_front, nondominated
 
 Array = NDArray[np.float64]
 
@@ -205,10 +205,11 @@ class RewardSpace:
             raise InputError(f"{name}: quantile level must lie in [0, 1], not {q!r}")
         return float(np.interp(100 * q, PERCENTILES, self.quantiles[self._index(name)]))
 
-    def reaching(self, z: Array) -> Self:
-        """The same rewards and statistics, with a front that also holds what samples drawn for the
-        front reach, z (N, n): a model can do better than its training data."""
-        reached = fit_front(z, self.lows, self.highs, TOP_AIMED)
+    def reaching(self, z: Array, top: float) -> Self:
+        """The same rewards and statistics, with a front that also holds what a share 1 - ``top`` of
+        samples drawn for the front reach, z (N, n): a model can do better than its training
+        data."""
+        reached = fit_front(z, self.lows, self.highs, top)
         front = np.concatenate([np.array(self.front), reached])
         return replace(self, front=_rows(front[nondominated(front)]))
 

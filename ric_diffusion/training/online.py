@@ -49,14 +49,18 @@ class OnlineConfig:
     """Rounds of ``samples`` each.
 
     Targets: the point of the front along a preference drawn evenly from the simplex, every reward
-    pushed beyond it by up to ``push`` z. ``selection`` keeps about ``share`` of the samples, and of
-    the original records, of which so many are mixed in that they make up the part ``originals``.
+    pushed beyond it by up to ``push`` z. The front is extended to the quantile ``reach`` of what
+    the samples reach: high where they scatter little, since few are drawn for any one direction;
+    lower where single ones get much further than most. ``selection`` keeps about ``share`` of the
+    samples, and of the original records, of which so many are mixed in that they make up the part
+    ``originals``.
     """
 
     rounds: int = 2
     samples: int = 1024
     batch_size: int = 64
     push: float = 0.3
+    reach: float = 0.98
     selection: Literal["fronts", "quantile"] = "fronts"
     share: float = 0.5
     originals: float = 0.5
@@ -68,6 +72,8 @@ class OnlineConfig:
         at_least(self, 1, "rounds", "samples", "batch_size")
         if not 0 < self.share <= 1:
             raise ValueError(f"share is {self.share}; give more than 0, at most 1")
+        if not 0 < self.reach < 1:
+            raise ValueError(f"reach is {self.reach}; give more than 0, below 1")
         if not 0 <= self.originals < 1:
             raise ValueError(f"originals is {self.originals}; give 0 or more, below 1")
         at_least(self, 0, "push")
@@ -157,7 +163,7 @@ def run_round(
         "kept": len(kept),
         "originals": len(chosen),
         "mean z": dict(zip(task.space.names, usable.mean(axis=0).tolist(), strict=True)),
-        "front": [list(point) for point in task.space.reaching(usable).front],
+        "front": [list(point) for point in task.space.reaching(usable, config.reach).front],
         "sampling cost": cost.to_dict(),
         "training cost": meter.read().to_dict(),
         "cost": (cost + meter.read()).to_dict(),

@@ -58,8 +58,8 @@ def test_normalize_gives_standard_units_and_back():
 
 def test_what_samples_reach_extends_the_front_and_nothing_else():
     z = SPACE.normalize(MATRIX)
-    assert SPACE.reaching(z - 1) == SPACE  # nothing new
-    further = SPACE.reaching(z + 0.3)
+    assert SPACE.reaching(z - 1, 0.98) == SPACE  # nothing new
+    further = SPACE.reaching(z + 0.3, 0.98)
     assert further.rewards == SPACE.rewards and further.count == SPACE.count
     old, new = np.array(SPACE.front), np.array(further.front)
     assert (new <= SPACE.highs + 1e-9).all()

@@ -119,7 +119,7 @@ def test_the_front_holds_what_the_rounds_reach_and_z_stays(task, tmp_path):
         z = np.array([row["z"] for batch in batches for row in batch["rows"]])
         before = dataclasses.replace(task.space, front=fronts[-1].tolist())
         fronts.append(np.array(read(folder / "round.json")["front"]))
-        found = before.reaching(z)
+        found = before.reaching(z, CONFIG.reach)
         assert np.array_equal(fronts[-1], np.array(found.front))
         for wish in read(folder / "drawn.json"):  # asked near the front as it was before the round
             asked = np.array([wish["targets"][name] for name in NAMES])
@@ -302,6 +302,7 @@ def test_diversity_by_hand():
         ({"share": 1.5}, "share is 1.5"),
         ({"originals": 1.0}, "originals is 1"),
         ({"push": -1.0}, "push is -1"),
+        ({"reach": 1.0}, "reach is 1"),
     ],
 )
 def test_settings_are_checked(changes, message):
