@@ -126,7 +126,7 @@ class RewardEncoder(torch.nn.Module):
                 about: dict[str, Any] = json.loads((file.metadata() or {})["reward_encoder"])
             encoder = cls(**about)
             encoder.load_state_dict(load_file(path))
-            if not all(p.isfinite().all() for p in encoder.parameters()):
+            if not all(value.isfinite().all() for value in encoder.state_dict().values()):
                 raise ValueError("it holds numbers that are not finite")
         except Exception as error:  # safetensors raises types of its own
             reason = next(iter(str(error).splitlines()), type(error).__name__)

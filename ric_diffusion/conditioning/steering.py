@@ -81,7 +81,6 @@ def scale_of(model: Any, tokenizer: Any) -> torch.Tensor:
 def steered(model: Any, vectors: torch.Tensor | None) -> Iterator[None]:
     """Inside the block, ``vectors`` (B, layers, D) are added to the states of B texts before each
     layer; None adds nothing."""
-
     with ExitStack() as hooks:
         if vectors is not None:
             for layer, vector in zip(layers_of(model), vectors.unbind(dim=1), strict=True):

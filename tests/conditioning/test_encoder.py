@@ -175,6 +175,23 @@ BROKEN = {
 }
 
 
+def test_what_steers_a_language_model_is_stored_too(tmp_path):
+    torch.manual_seed(0)
+    encoder = RewardEncoder(NAMES, 48, hidden=32, layers=4)
+    torch.nn.init.normal_(encoder.steering.out.weight)
+    encoder.steering.scale = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    path, values = tmp_path / "encoder.safetensors", torch.tensor([[NAN, 1.0, -2.0]])
+    encoder.save(path)
+    assert torch.equal(RewardEncoder.load(path).steering(values), encoder.steering(values))
+    encoder.check_fit(layers=4)
+    with pytest.raises(InputError, match="shifts 4 layers, this model has 5 layers"):
+        encoder.check_fit(layers=5)
+    encoder.steering.scale[2] = torch.inf
+    encoder.save(path)
+    with pytest.raises(InputError, match="not finite"):
+        RewardEncoder.load(path)
+
+
 @pytest.mark.parametrize("kind", BROKEN)
 def test_a_file_that_is_no_reward_encoder_is_refused(encoder, tmp_path, kind):
     path = tmp_path / "encoder.safetensors"
