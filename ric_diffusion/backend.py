@@ -98,7 +98,9 @@ class Backend(Trainable, Sampler, Protocol):
 def weights_digest(module: torch.nn.Module) -> str:
     """SHA-256 over a module's tensors: two models with equal digests do the same."""
     sha = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
+    # A layer that once had a LoRA stays wrapped, and its weights are named after that.
+    tensors = {k.replace(".base_layer.", "."): v for k, v in module.state_dict().items()}
+    for name, tensor in sorted(tensors.items()):
         sha.update(name.encode())
         sha.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
     return sha.hexdigest()

@@ -57,7 +57,9 @@ def adapters(bench: Bench, setup: Setup) -> Iterator[tuple[Contender, Calibratio
     costs more than its training did, and these two also move each reward alone."""
     runs = "offline", "online"
     yield ours(bench, setup, OURS, *runs, alone=True)
-    yield ours(bench, setup, f"{OURS}, {CALIBRATED}", *runs, calibrate_it=True, alone=True)
+    if CALIBRATED not in bench.skip:
+        name = f"{OURS}, {CALIBRATED}"
+        yield ours(bench, setup, name, *runs, calibrate_it=True, alone=True)
     yield ours(bench, setup, OFFLINE, "offline")
 
 

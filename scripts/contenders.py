@@ -270,20 +270,20 @@ def compared(
     adapters: Callable[[Any, Setup], Iterable[tuple[Contender, Calibration | None]]],
     baselines: Callable[[Any], Iterable[Contender]],
 ) -> tuple[list[Contender], dict[str, Any]]:
-    """All contenders, and their ``metrics.json``. The first two adapters are the same, one of them
-    calibrated."""
+    """All contenders, and their ``metrics.json``. If one of the first two adapters is calibrated,
+    the other is the same without."""
     setup = setup_of(bench)
     with unsaid():
         first, found = zip(*adapters(bench, setup), strict=True)
-        at = 0 if found[0] else 1
-        calibration = replace(found[at], pair=(1 - at, at))
+        calibrations = [replace(one, pair=(1 - i, i)) for i, one in enumerate(found[:2]) if one]
+        calibration = calibrations[0] if calibrations else None
         bench.model.unload_adapter()
         contenders = [*first, *baselines(bench)]
         return contenders, measure(bench, contenders, setup, calibration)
 
 
 def measure(
-    bench: Bench, contenders: Sequence[Contender], setup: Setup, calibration: Calibration
+    bench: Bench, contenders: Sequence[Contender], setup: Setup, calibration: Calibration | None
 ) -> dict[str, Any]:
     """Draw, score and judge all of them; ``metrics.json``, with the costs of training."""
     for one in contenders:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from contenders import Bench, Dealt, basis_of, device_of
+from contenders import CALIBRATED, Bench, Dealt, basis_of, device_of
 
 from ric_diffusion import config as configs
 from ric_diffusion.commands.kinds import LLM, default_device
@@ -27,7 +27,7 @@ from ric_diffusion.evaluation.baselines.runs import due
 from ric_diffusion.evaluation.methods import weights_of
 from ric_diffusion.evaluation.scoring import load_scorers
 
-PARTS = ("base", "sft", "soup", "grpo")
+PARTS = (CALIBRATED, "base", "sft", "soup", "grpo")
 
 
 @dataclass(frozen=True, kw_only=True)

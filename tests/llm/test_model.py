@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from ric_diffusion.backend import weights_digest
 from ric_diffusion.errors import InputError
 from ric_diffusion.llm import model as module
 from ric_diffusion.llm.adapter import CONFIG_FILE, WEIGHTS_FILE, Adapter
@@ -185,3 +186,10 @@ def test_pickled_weights_are_not_read(model, tmp_path):
     torch.save(state, tmp_path / "pickled" / "pytorch_model.bin")
     with pytest.raises(OSError):
         RiCCausalLM.from_pretrained(str(tmp_path / "pickled"))
+
+
+def test_a_model_is_itself_again_without_its_adapter(lm, adapters):
+    before = weights_digest(lm.model)
+    lm.load_adapter(adapters["embedding"])
+    lm.unload_adapter()
+    assert weights_digest(lm.model) == before
