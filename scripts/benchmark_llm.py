@@ -54,7 +54,7 @@ SPEED = "speed.json"
 
 def adapters(bench: Bench, setup: Setup) -> Iterator[tuple[Contender, Calibration | None]]:
     """Ours; the first is what all others are compared with, the second the same calibrated, which
-    costs more than its training did, and these two also move each reward alone."""
+    costs more, and these two also move each reward alone."""
     runs = "offline", "online"
     yield ours(bench, setup, OURS, *runs, alone=True)
     if CALIBRATED not in bench.skip:
