@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from ric_diffusion.commands.model import loading
 from ric_diffusion.data.prompts import read_prompts
 from ric_diffusion.data.responses import self_sample
 from ric_diffusion.errors import InputError
@@ -38,12 +39,17 @@ def main() -> None:
 
 def run(options: argparse.Namespace) -> None:
     prompts, hints = read_prompts(options.prompts), read_prompts(options.hints)
-    lm = RiCCausalLM.from_pretrained(options.model, getattr(torch, options.dtype))
-    settings = [
-        {"temperature": t, "response_tokens": options.response_tokens} for t in options.temperatures
-    ]
+    with loading(options.model, "--model"):
+        lm = RiCCausalLM.from_pretrained(options.model, getattr(torch, options.dtype))
+    tokens = options.response_tokens
+    samplers = {
+        f"temperature {t}": LlmSampler(lm, {"temperature": t, "response_tokens": tokens})
+        for t in options.temperatures
+    }
+    for sampler in samplers.values():
+        _ = sampler.settings  # checked before there is a folder
     count = self_sample(
-        {f"temperature {each['temperature']}": LlmSampler(lm, each) for each in settings},
+        samplers,
         prompts,
         options.out,
         per_prompt=options.per_prompt,

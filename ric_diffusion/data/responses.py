@@ -59,6 +59,8 @@ def self_sample(
     again after an interruption, it goes on. The columns ``sampler``, ``hint`` and ``seed`` say how
     a response came about, ``cost.json`` what all of them cost.
     """
+    if per_prompt < 1:
+        raise InputError(f"per_prompt is {per_prompt}; give 1 or more")
     turns = [(name, number) for name in samplers for number in range(per_prompt)]
     said_too = list(hints) or [""]
     wishes = [
@@ -66,10 +68,10 @@ def self_sample(
         for turn, (name, number) in enumerate(turns)
         for i, prompt in enumerate(prompts)
     ]
-    out.mkdir(parents=True, exist_ok=True)
     done = read_json_lines(out / JOURNAL)
     if [row[:-1] for row in done] != [list(wish) for wish in wishes[: len(done)]]:
         raise InputError(f"{out}: holds other responses; choose another folder")
+    out.mkdir(parents=True, exist_ok=True)
     meter = Meter(_spent(out / COST))
     networks = {sampler.watched() for sampler in samplers.values()}
     with (

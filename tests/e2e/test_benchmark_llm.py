@@ -77,6 +77,23 @@ def data(home, script):
     return home
 
 
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--model", "nowhere"], "--model nowhere: no such folder or bundled model"),
+        (["--prompts", "nowhere.txt"], "nowhere.txt: cannot be read"),
+        (["--temperatures", "nan"], "temperature: nan is not a finite number"),
+        (["--response-tokens", 0], "response_tokens is 0; give 1 or more"),
+        (["--per-prompt", 0], "per_prompt is 0; give 1 or more"),
+    ],
+)
+def test_bad_sampling_is_one_line_and_leaves_nothing(home, script, tmp_path, args, said):
+    out = tmp_path / "said"
+    known = ["--model", home / "model", "--prompts", home / "asks.txt", "--out", out]
+    code, _, err = script(SCRIPTS / "sample_responses.py", *known, *args)
+    assert code == 2 and said in err.splitlines()[-1] and not out.exists()
+
+
 @pytest.fixture
 def config(home, tmp_path):
     """config(**changes): the path of a config of the benchmark."""
