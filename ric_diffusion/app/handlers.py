@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -183,7 +184,7 @@ DONE = views.said("")
 def now_and_then(progress: Any) -> Callable[[int, int], None]:
     """Tells a progress bar no more often than anybody sees; every time is work for the browser,
     often on the cores that the model needs."""
-    told_at = time.monotonic()
+    told_at = -math.inf
 
     def tell(done: int, total: int) -> None:
         nonlocal told_at

@@ -47,10 +47,6 @@ STYLE = """
 .shown .image-container > button, .shown .image-frame { width: 100%; }
 .shown img { width: 100% !important; height: auto !important; max-height: 512px !important;
   aspect-ratio: 1; object-fit: contain !important; }
-/* What is done within a second needs no animation: it would take its time from the model. */
-.shown [data-testid="status-tracker"]:not(.hide) { visibility: hidden;
-  animation: late 0s 1s forwards; }
-@keyframes late { to { visibility: visible; } }
 .under { background: var(--block-background-fill) !important; }
 .strip { padding: 0 0 4px; }
 .reward .min_value, .reward .max_value { display: none; }  /* the strip below says more */
