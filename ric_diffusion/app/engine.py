@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +51,7 @@ class Drawn:
 
 
 class Engine:
-    """A loaded model with an adapter. Its methods may be called from any thread, one at a time."""
+    """A loaded model with an adapter, for one thread; ``Desk`` has it work for others."""
 
     def __init__(self, model: Any, name: str) -> None:
         """``name``: how the user called the model. InputError if it has no sliders."""
@@ -61,7 +60,6 @@ class Engine:
         self.space: RewardSpace = model.adapter.space
         self.scorers = load_scorers(self.space)
         self.sampler = self.kind.sampler(model)
-        self.lock = threading.Lock()
         self.drawn = Recent(KEPT_SAMPLES)
         self.pictures = self.kind is DIFFUSION
         if self.pictures:
@@ -108,6 +106,7 @@ class Engine:
             wanted = self.space.check_targets(targets or {})
         return Wish(prompt=prompt, seed=int(number), targets=self.adapter.used(wanted))
 
+    @torch.inference_mode()
     def draw(self, wish: Wish, job: Job) -> Drawn:
         """A picture, or a response: what ``ric generate`` makes of the same wish, to the bit. One
         that was drawn lately is not drawn again: a slider's number counts as set whenever it is
@@ -118,10 +117,10 @@ class Engine:
                 (sample,) = self.sampler.sample([wish.prompt], [wish.targets], [wish.seed])
             return self._told(wish, sample)
 
-        with self.lock:
-            drawn: Drawn = self.drawn.get((wish.prompt, wish.seed, *wish.targets.items()), make)
+        drawn: Drawn = self.drawn.get((wish.prompt, wish.seed, *wish.targets.items()), make)
         return drawn
 
+    @torch.inference_mode()
     def transform(self, wish: Wish, path: str | Path, strength: float, job: Job) -> Drawn:
         """The picture in a file, moved along the rewards: noise is added, ``strength`` of it all,
         and taken out again as the wish says."""
@@ -129,7 +128,7 @@ class Engine:
         if not 1 / self.passes <= strength <= 1:
             raise InputError(f"strength {strength:g}: give {1 / self.passes:g} to 1")
         picture = self._opened(path)
-        with self.lock, job.watching(self.painter.unet, int(self.passes * strength)):
+        with job.watching(self.painter.unet, int(self.passes * strength)):
             output = self.painter(
                 [wish.prompt],
                 image=[picture],
@@ -140,10 +139,11 @@ class Engine:
             )
         return self._told(wish, output.images[0])
 
+    @torch.inference_mode()
     def sweep(self, wish: Wish, points: Sequence[Mapping[str, float]], job: Job) -> Sweep:
         """The wish's prompt and seed at every one of the points, targets in z."""
         passes = math.ceil(len(points) / AT_ONCE) * self.passes
-        with self.lock, job.watching(self.sampler.watched(), passes):
+        with job.watching(self.sampler.watched(), passes):
             return run_sweep(
                 self.sampler,
                 self.space,

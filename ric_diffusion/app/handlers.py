@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import math
 import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +16,7 @@ import gradio as gr
 from ric_diffusion.app import sheets, views
 from ric_diffusion.app.engine import Drawn, Engine, Wish
 from ric_diffusion.app.front import Front
-from ric_diffusion.app.jobs import Job, Jobs, Stopped
+from ric_diffusion.app.jobs import Desk, Job, Jobs, Stopped
 from ric_diffusion.app.sliders import PREFERENCE, TARGETS, asked, sliders_of
 from ric_diffusion.commands.sweep import story
 from ric_diffusion.errors import InputError
@@ -26,7 +25,7 @@ from scorers import ScorerError
 RANDOM_SEEDS = 2**31
 ALL_WEIGHTS = "all, by preference"  # what a sweep can go along beside single rewards
 NONE = "nothing"
-TOLD_EVERY = 0.25  # s
+TOLD_FROM, TOLD_EVERY = 1.0, 0.25  # s
 
 _log = logging.getLogger(__name__)
 
@@ -60,9 +59,9 @@ class Handlers:
     """All of them, around one engine. Positions of the sliders come as one row of arguments:
     weights, values in z, autos, n each."""
 
-    def __init__(self, engine: Engine, front: Front | None, folder: Path) -> None:
-        """``folder``: for files to download."""
-        self.engine, self.front, self.folder = engine, front, folder
+    def __init__(self, engine: Engine, front: Front | None, folder: Path, desk: Desk) -> None:
+        """``folder``: for files to download; ``desk``: where the engine works."""
+        self.engine, self.front, self.folder, self.desk = engine, front, folder, desk
         self.sliders = sliders_of(engine.adapter)
         self.names = [slider.name for slider in self.sliders]
         self.jobs = Jobs()
@@ -82,7 +81,7 @@ class Handlers:
             seed = secrets.randbelow(RANDOM_SEEDS)
         wish = self._wish(prompt, seed, mode, positions)
         with self._job(request) as job:
-            drawn = self.engine.draw(wish, job)
+            drawn = self.desk.do(lambda: self.engine.draw(wish, job))
         return self._shown(drawn), views.scores(drawn.story, self.sliders), wish.seed, DONE
 
     @told
@@ -101,7 +100,7 @@ class Handlers:
             raise InputError("picture: none there; drop one first")
         wish = self._wish(prompt, seed, mode, positions)
         with self._job(request) as job:
-            drawn = self.engine.transform(wish, picture, strength, job)
+            drawn = self.desk.do(lambda: self.engine.transform(wish, picture, strength, job))
         return self._shown(drawn), views.scores(drawn.story, self.sliders), DONE
 
     @told
@@ -125,7 +124,7 @@ class Handlers:
         else:
             points = self.engine.line(along, None if across == NONE else across, count)
         with self._job(request) as job:
-            sweep = self.engine.sweep(wish, points, job)
+            sweep = self.desk.do(lambda: self.engine.sweep(wish, points, job))
         sheet = sheets.sheet_of(
             sweep, wish, self.engine.space, along, None if across == NONE else across
         )
@@ -184,7 +183,7 @@ DONE = views.said("")
 def now_and_then(progress: Any) -> Callable[[int, int], None]:
     """Tells a progress bar no more often than anybody sees; every time is work for the browser,
     often on the cores that the model needs."""
-    told_at = -math.inf
+    told_at = time.monotonic() + TOLD_FROM - TOLD_EVERY
 
     def tell(done: int, total: int) -> None:
         nonlocal told_at

@@ -10,12 +10,13 @@ from typing import Any
 
 from ric_diffusion.app.engine import Engine
 from ric_diffusion.app.front import Front
+from ric_diffusion.app.jobs import Desk
 from ric_diffusion.errors import InputError
 
 HOST = "127.0.0.1"
 WAITING = 32  # requests in the queue; the next is told that it is full
 UPLOAD = "32mb"
-LOOK_EVERY = 0.01  # s
+LOOK_EVERY = 0.003  # s
 FONT = ("system-ui", "sans-serif")
 
 
@@ -49,11 +50,17 @@ def serve(engine: Engine, front: Front | None, port: int) -> None:
     with tempfile.TemporaryDirectory(prefix="ric-app-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # all that Gradio writes, and all that it serves
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-        launch(engine, front, port, Path(folder)).block_thread()
+        desk = Desk()
+        app = launch(engine, front, port, Path(folder), desk)
+        try:
+            desk.serve()  # in this thread, which loaded the model
+        except KeyboardInterrupt:
+            app.close(verbose=False)
 
 
-def launch(engine: Engine, front: Front | None, port: int, folder: Path) -> Any:
-    """Start serving in threads of its own; returns the blocks, to close."""
+def launch(engine: Engine, front: Front | None, port: int, folder: Path, desk: Desk) -> Any:
+    """Start serving in threads of its own, while the engine works at ``desk``; returns the blocks,
+    to close."""
     import gradio as gr
     from starlette.middleware import Middleware
 
@@ -61,7 +68,7 @@ def launch(engine: Engine, front: Front | None, port: int, folder: Path) -> Any:
     from ric_diffusion.app.layout import build
     from ric_diffusion.app.page import KEYS, STYLE
 
-    app = build(Handlers(engine, front, folder))
+    app = build(Handlers(engine, front, folder, desk))
     app.queue(max_size=WAITING, default_concurrency_limit=8)
     # Looking for work every millisecond, as Gradio would, takes 8 % of the model's own time.
     app._queue.sleep_when_free = LOOK_EVERY

@@ -254,8 +254,12 @@ def test_cancel(page):
     page.locator("#cancel").click()
     page.wait_for_function("document.querySelector('#line').innerText.includes('Nothing')")
     write(page, "cat")
-    page.locator("#points input[type=number]").fill("15")
+    page.locator("#points input[type=number]").fill("8")
     page.locator("#points input[type=number]").press("Enter")
+    page.locator("#along input").click()
+    page.get_by_role("option", name="colorfulness").click()
+    page.locator("#across input").click()
+    page.get_by_role("option", name="compressibility").last.click()
     page.locator("#start-sweep").click()
     page.wait_for_selector("#sheet >> text=/[0-9.]+%/")  # it is under way, and says how far
     page.locator("#cancel").click()

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ric_diffusion.app.engine import Engine
-from ric_diffusion.app.jobs import Job, Stopped
+from ric_diffusion.app.jobs import Desk, Job, Stopped
 from ric_diffusion.commands import app
 from support.report import write_report
 
@@ -96,7 +96,7 @@ def test_its_page(lm, tmp_path):
     from ric_diffusion.app.layout import build
 
     front = read_front(write_report(tmp_path / "report", lm.space.names), lm.space.names)
-    page = build(Handlers(lm, front, tmp_path)).get_config_file()
+    page = build(Handlers(lm, front, tmp_path, Desk())).get_config_file()
     labels = [part["props"].get("label") for part in page["components"]]
     assert "Ask" in labels and "Response" in labels and "Front" in labels
     assert "Sweep" not in labels and "Image to image" not in labels

@@ -1,6 +1,7 @@
 """The engine: the command line's pictures, nothing encoded twice, stopped when asked."""
 
 import json
+import threading
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 from PIL import Image
 
 from ric_diffusion.app.engine import MAX_PROMPT, MAX_SEED
-from ric_diffusion.app.jobs import Job, Jobs, Stopped
+from ric_diffusion.app.jobs import Desk, Job, Jobs, Stopped
 from ric_diffusion.commands.model import load_model
 from ric_diffusion.errors import InputError
 from ric_diffusion.rewards import to_targets
@@ -201,6 +202,61 @@ def test_jobs_by_session():
         assert jobs.stop("a") and not jobs.stop("c")
         assert one.stopped.is_set() and not other.stopped.is_set()
     assert not jobs.stop("a") and not jobs.running
+
+
+def asking(desk, *works):
+    """What each comes to, asked for from threads of their own while this one serves."""
+    came = [None] * len(works)
+
+    def ask(i):
+        try:
+            came[i] = desk.do(works[i])
+        except BaseException as error:
+            came[i] = error
+
+    threads = [threading.Thread(target=ask, args=(i,)) for i in range(len(works))]
+    for thread in threads:
+        thread.start()
+    return came, threads
+
+
+def test_the_desk_works_in_one_thread():
+    desk, wrong = Desk(), InputError("no")
+
+    def fail():
+        raise wrong
+
+    came, threads = asking(desk, threading.get_ident, fail, threading.get_ident)
+    ended = threading.Timer(0.2, desk.close)
+    ended.start()
+    desk.serve()
+    for thread in threads:
+        thread.join()
+    here = threading.get_ident()
+    assert came == [here, wrong, here]
+    with pytest.raises(Stopped):
+        desk.do(threading.get_ident)
+
+
+def test_an_interrupted_desk_leaves_nobody_waiting():
+    desk, busy = Desk(), threading.Event()
+
+    def interrupt():
+        busy.wait()
+        raise KeyboardInterrupt
+
+    came, threads = asking(desk, interrupt)
+    while desk.asked.qsize() < 1:
+        pass
+    waiting, more = asking(desk, threading.get_ident)
+    while desk.asked.qsize() < 2:
+        pass
+    busy.set()
+    with pytest.raises(KeyboardInterrupt):
+        desk.serve()
+    for thread in threads + more:
+        thread.join()
+    assert isinstance(came[0], Stopped) and isinstance(waiting[0], Stopped)
 
 
 def test_without_sliders(root):

@@ -2,13 +2,18 @@
 
 import http.client
 import json
+import signal
+import subprocess
+import sys
 import threading
+import time
 import zlib
 from pathlib import Path
 
 import pytest
 from app_in_browser import free_port
 
+from ric_diffusion.app.jobs import Desk
 from ric_diffusion.app.server import check_port, launch
 from ric_diffusion.errors import InputError
 
@@ -73,9 +78,14 @@ def served(engine, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(folder))
         port = free_port()
-        app = launch(engine, None, port, folder)
+        desk = Desk()
+        app = launch(engine, None, port, folder, desk)
+        worker = threading.Thread(target=desk.serve)
+        worker.start()
         yield Client(port), folder
         app.close(verbose=False)
+        desk.close()
+        worker.join()
 
 
 @pytest.fixture
@@ -264,3 +274,20 @@ def resident():
     """Memory of this process, bytes."""
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * 4096
+
+
+def test_interrupted():
+    """Ctrl+C ends it, also while it draws."""
+    command = [sys.executable, "-m", "ric_diffusion", "app", "--port", str(free_port())]
+    for busy in (False, True):
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        app = subprocess.Popen(command, **pipes)
+        address = app.stdout.readline().strip()
+        if busy:
+            client = Client(int(address.rsplit(":", 1)[1]))
+            sweep = json.dumps({"data": ["colorfulness", "compressibility", 8, "cat", 0]})
+            assert client.ask("POST", "/gradio_api/call/sweep", sweep)[0] == 200
+            time.sleep(1)
+        app.send_signal(signal.SIGINT)
+        _, said = app.communicate(timeout=60)
+        assert app.returncode == 0 and "Traceback" not in said
