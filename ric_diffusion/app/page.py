@@ -74,7 +74,6 @@ STYLE = """
 .scores { width: 100%; border-collapse: collapse; }
 .scores th, .scores td { padding: 4px 8px 4px 0; text-align: left; font-weight: normal; }
 .scores tr[data-reward] > * { border-top: 1px solid var(--border-color-primary); }
-.scores td small { white-space: nowrap; }
 .chart { width: 100%; max-width: 560px; font-size: 13px; }
 .chart text { fill: var(--body-text-color); }
 .chart .axis { fill: none; stroke: var(--body-text-color-subdued); }

@@ -30,8 +30,10 @@ class Slider:
         return self.reward.name
 
     def score(self, z: float) -> float:
-        """In the scorer's unit."""
-        return z * self.reward.std + self.reward.mean
+        """In the scorer's unit, to about a thousandth of its spread, so that what was 0 is 0 again
+        on the way back from z."""
+        digits = 3 - math.floor(math.log10(self.reward.std))
+        return round(z * self.reward.std + self.reward.mean, digits) + 0.0
 
     def place(self, z: float) -> float:
         """Where a z lies along the slider, from 0 to 1."""
