@@ -88,9 +88,10 @@ def load(path: Path, out: Path, skip: Sequence[str]) -> Bench:
         dtype = getattr(torch, offline.llm.dtype)
         lm = LLM.load(config.model, default_device(), dtype)
     base = LLM.digests(lm)
+    held_out = LLM.held_out(lm, base, configs.to_dict(offline.llm.sampling))
     return Bench(
         config=config, out=out, skip=skip, offline=offline, online=online, records=records,
-        prompts=prompts, space=space, held_out=LLM.held_out(lm, base), model=lm, base=base,
+        prompts=prompts, space=space, held_out=held_out, model=lm, base=base,
         basis=basis_of(base, space, records),
         labelling=sampled + Cost(scored=len(records) * len(space.names)),
     )  # fmt: skip

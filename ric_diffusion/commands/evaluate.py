@@ -77,7 +77,7 @@ def run(options: argparse.Namespace) -> None:
         prompts=prompts,
         seeds=range(FIRST_SEED, FIRST_SEED + options.seeds),
         scorers=load_scorers(space),
-        held_out=[*held_out, *kind.held_out(model, base)],
+        held_out=[*held_out, *kind.held_out(model, base, measure.sampling)],
     )
     if options.calibrate:
         entrants = [uncalibrated(measure)]

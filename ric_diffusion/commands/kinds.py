@@ -58,7 +58,7 @@ class Kind:
     resolve: Callable[..., Path]
     model_of: Callable[[Any], Any]
     digests: Callable[[Any], list[str]]
-    held_out: Callable[[Any, Sequence[str]], list[Any]]
+    held_out: Callable[[Any, Sequence[str], Mapping[str, Any]], list[Any]]
     options: Mapping[str, str]
     software: tuple[str, ...]
     files: tuple[str, ...]
@@ -76,15 +76,17 @@ def _load_lm(name: str, device: str, dtype: torch.dtype) -> RiCCausalLM:
     return lm
 
 
-def fluency_of(lm: RiCCausalLM, digests: Sequence[str]) -> Fluency:
-    """By the model without any adapter, whichever it has when it is asked."""
-    sampler = LlmSampler(lm, {})
+def fluency_of(lm: RiCCausalLM, digests: Sequence[str], sampling: Mapping[str, Any]) -> Fluency:
+    """By the model without any adapter, whichever it has when it is asked. Texts are as long as
+    ``sampling`` says, so that responses are read to where they were cut, and no end expected."""
+    sampler = LlmSampler(lm, sampling)
+    limits = {key: getattr(sampler.settings, key) for key in ("prompt_tokens", "response_tokens")}
 
     def log_likelihood(prompts: Sequence[str], samples: Sequence[str]) -> np.ndarray:
         with lm.without_adapter():
             return sampler.log_likelihood(prompts, samples)
 
-    return Fluency(log_likelihood, config.digest(digests)[:16])
+    return Fluency(log_likelihood, config.digest(digests)[:16], limits)
 
 
 def _reader(name: str, adapter: BaseAdapter) -> Any:
@@ -105,7 +107,7 @@ DIFFUSION = Kind(
     resolve=diffusion_adapter.resolve,
     model_of=lambda sampler: sampler.pipe,
     digests=base_digests,
-    held_out=lambda pipe, digests: [],
+    held_out=lambda pipe, digests, sampling: [],
     options={
         "steps": "num_inference_steps",
         "guidance_scale": "guidance_scale",
@@ -125,7 +127,7 @@ LLM = Kind(
     resolve=llm_adapter.resolve,
     model_of=lambda sampler: sampler.lm,
     digests=lambda lm: [weights_digest(lm.model)],
-    held_out=lambda lm, digests: [fluency_of(lm, digests)],
+    held_out=lambda lm, digests, sampling: [fluency_of(lm, digests, sampling)],
     options={},
     software=("torch", "transformers"),
     files=(llm_adapter.WEIGHTS_FILE, llm_adapter.CONFIG_FILE),

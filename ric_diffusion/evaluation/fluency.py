@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -13,15 +13,19 @@ class Fluency:
     """A held-out scorer of responses: their log-likelihood under the base model, mean per token.
 
     ``log_likelihood``: N prompts and responses → (N,) in nats; ``weights``: the digest of the
-    model that it asks. What it costs is part of judging, not of drawing.
+    model that it asks, ``limits`` how many tokens it reads. What it costs is part of judging, not
+    of drawing.
     """
 
     name = "fluency"
     unit = "nat"
 
-    def __init__(self, log_likelihood: LogLikelihood, weights: str) -> None:
+    def __init__(
+        self, log_likelihood: LogLikelihood, weights: str, limits: Mapping[str, int]
+    ) -> None:
         self._log_likelihood = log_likelihood
-        self.fingerprint = f"{self.name} model={weights}"
+        told = " ".join(f"{key}={value}" for key, value in limits.items())
+        self.fingerprint = f"{self.name} model={weights} {told}"
 
     def __call__(self, samples: Sequence[str], prompts: Sequence[str]) -> np.ndarray:
         return np.asarray(self._log_likelihood(prompts, samples), np.float32)

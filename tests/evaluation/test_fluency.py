@@ -29,7 +29,7 @@ def by_hand(lm, prompt, sample):
 
 
 def test_it_is_the_mean_per_token_of_the_base_model(lm):
-    (fluency,) = LLM.held_out(lm, LLM.digests(lm))
+    (fluency,) = LLM.held_out(lm, LLM.digests(lm), {})
     assert (fluency.name, fluency.unit) == ("fluency", "nat")
     expected = [by_hand(lm, p, s) for p, s in zip(PROMPTS, SAMPLES, strict=True)]
     found = fluency(SAMPLES, PROMPTS)
@@ -45,6 +45,21 @@ def test_it_is_the_mean_per_token_of_the_base_model(lm):
     lora.eject(lm.model)
 
 
+def test_a_cut_response_owes_no_end(lm):
+    """Of one as long as responses may be, the end is no part."""
+    text = "the sea and the sky"
+    ids = lm.tokenizer(text).input_ids
+    (whole,) = LLM.held_out(lm, ["a"], {"response_tokens": len(ids) + 1})
+    (cut,) = LLM.held_out(lm, ["a"], {"response_tokens": len(ids)})
+    context = [*lm.chat.before, *lm.tokenizer("why?").input_ids, *lm.chat.after]
+    with torch.no_grad():
+        logits = lm.model(torch.tensor([context + ids])).logits[0, len(context) - 1 : -1]
+    expected = logits.log_softmax(-1)[range(len(ids)), ids].mean().item()
+    assert cut([text], ["why?"])[0] == pytest.approx(expected, abs=1e-4)
+    assert whole([text], ["why?"])[0] == pytest.approx(by_hand(lm, "why?", text), abs=1e-4)
+    assert cut.fingerprint != whole.fingerprint
+
+
 def test_another_model_is_another_scorer(lm):
-    one, other = (LLM.held_out(lm, [digest])[0].fingerprint for digest in "ab")
-    assert one != other and LLM.held_out(lm, ["a"])[0].fingerprint == one
+    one, other = (LLM.held_out(lm, [digest], {})[0].fingerprint for digest in "ab")
+    assert one != other and LLM.held_out(lm, ["a"], {})[0].fingerprint == one
