@@ -55,7 +55,7 @@ from ric_diffusion.evaluation.sheet import draw_sheet
 def draw(prompts, seeds, **wishes):
     """One picture per prompt, each from its own seed."""
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    return pipe(prompts, generator=generators, **pipe.adapter.sampling, **wishes)
+    return pipe(prompts, generator=generators, **{**pipe.adapter.sampling, **wishes})
 
 
 out = draw(["red apple"] * 6, range(6))
@@ -139,9 +139,10 @@ draw_sheet([plain.images], title="no sliders")
 # %% [markdown]
 # ## What to try next
 #
+# Run the notebook again from the top, since the adapter is out now, and change the calls of `draw`:
+#
 # - Other prompts and seeds; a target out of reach, such as `colorfulness=5`: the model saturates.
-# - `contrast=0` or `contrast=3` in the call: how strongly guidance steers away from the opposite of
-#   your targets.
+# - `contrast=0` or `contrast=3`: how strongly guidance steers away from the opposite of your targets.
 # - `preference=…, mapping="linf"`: the paper's mapping instead of ours.
 # - In a terminal, `ric app`: the sliders in a browser. Or `ric sweep --model emoji-64 --prompt octopus
 #   --points 11 --out sweep/`.

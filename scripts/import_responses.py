@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ric_diffusion.commands.paths import check_out_folder
 from ric_diffusion.data.responses import read_dataset, write_responses
 from ric_diffusion.errors import InputError
 
@@ -22,6 +23,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     try:
+        check_out_folder(options.out)
+        if options.out.exists() and any(options.out.iterdir()):
+            raise InputError(f"--out {options.out}: has files in it; name an empty folder")
         rows = read_dataset(
             options.source, options.format, split=options.split, limit=options.limit
         )

@@ -7,15 +7,16 @@ ric label data/responses --scorers positivity brevity --out data/labelled
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 
-import torch
-
-from ric_diffusion.commands.model import loading
+from ric_diffusion.commands.evaluate import check_once
+from ric_diffusion.commands.kinds import LLM, kind_of
+from ric_diffusion.commands.model import load_model
+from ric_diffusion.commands.paths import check_out_folder
 from ric_diffusion.data.prompts import read_prompts
 from ric_diffusion.data.responses import self_sample
 from ric_diffusion.errors import InputError
-from ric_diffusion.llm.model import RiCCausalLM
 from ric_diffusion.llm.sampler import LlmSampler
 
 
@@ -38,16 +39,19 @@ def main() -> None:
 
 
 def run(options: argparse.Namespace) -> None:
+    check_out_folder(options.out)
+    check_once("--temperatures", [f"{t:g}" for t in options.temperatures])
     prompts, hints = read_prompts(options.prompts), read_prompts(options.hints)
-    with loading(options.model, "--model"):
-        lm = RiCCausalLM.from_pretrained(options.model, getattr(torch, options.dtype))
+    lm = load_model(options.model, None, options.dtype)
+    if kind_of(lm) is not LLM:
+        raise InputError(f"--model {options.model}: makes pictures; name a language model")
     tokens = options.response_tokens
     samplers = {
         f"temperature {t}": LlmSampler(lm, {"temperature": t, "response_tokens": tokens})
         for t in options.temperatures
     }
-    for sampler in samplers.values():
-        _ = sampler.settings  # checked before there is a folder
+    # Checked before there is a folder.
+    settings = {name: asdict(sampler.settings) for name, sampler in samplers.items()}
     count = self_sample(
         samplers,
         prompts,
@@ -55,6 +59,7 @@ def run(options: argparse.Namespace) -> None:
         per_prompt=options.per_prompt,
         hints=["", *hints],
         seed=options.seed,
+        source={"weights": LLM.digests(lm), "dtype": options.dtype, "sampling": settings},
     )
     print(f"{options.out}: {count} responses")
 

@@ -54,9 +54,9 @@ def scores(story: Mapping[str, Any], sliders: Sequence[Slider]) -> str:
         name, unit = slider.name, escape(slider.reward.unit)
         requested, obtained = story["targets"].get(name), story["obtained"][name]
         cells = []
-        for z in (requested, obtained):
+        for z, missing in ((requested, "auto"), (obtained, "no score")):
             score = "" if z is None else f"<small>{slider.score(z):.3g} {unit}</small>"
-            cells.append(f"<td><b>{'auto' if z is None else f'{z:+.2f} z'}</b><br>{score}</td>")
+            cells.append(f"<td><b>{missing if z is None else f'{z:+.2f} z'}</b><br>{score}</td>")
         rows.append(
             f'<tr data-reward="{name}"><th scope="row">{name}</th>{"".join(cells)}</tr>'
             f'<tr><td colspan="3">{track(slider, requested=requested, obtained=obtained)}</td></tr>'

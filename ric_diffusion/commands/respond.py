@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from ric_diffusion.commands.model import sampling_of
 from ric_diffusion.errors import InputError
@@ -44,6 +47,8 @@ def targets_of(
     if lm.adapter is None:
         return {}
     asked = lm.adapter.targets_for(**wishes, mapping=options.mapping)
+    for line in lm.adapter.beyond_reach(asked):
+        print(f"ric generate: {line}", file=sys.stderr)
     return lm.adapter.used(asked)
 
 
@@ -57,7 +62,7 @@ def story_of(
     sample: Any,
 ) -> dict[str, Any]:
     """What is told about one sample: what was asked, and what was obtained where that can be
-    scored."""
+    scored; None where a scorer has no number for it."""
     story: dict[str, Any] = {
         "prompt": prompt,
         "seed": seed,
@@ -67,10 +72,12 @@ def story_of(
     if space:
         scores = scores_of([sample], [prompt], using)
         z = space.normalize(scores)
-        story["scores"] = dict(zip(space.names, scores[0].tolist(), strict=True))
-        story["obtained"] = dict(zip(space.names, z[0].tolist(), strict=True))
+        for key, row in (("scores", scores[0]), ("obtained", z[0])):
+            found = zip(space.names, row.tolist(), strict=True)
+            story[key] = {name: value if np.isfinite(value) else None for name, value in found}
     return story
 
 
 def in_words(story: Mapping[str, Any]) -> str:
-    return " ".join(f"{k}={v:+.2f}" for k, v in story.get("obtained", {}).items())
+    obtained = story.get("obtained", {}).items()
+    return " ".join(f"{k}=none" if v is None else f"{k}={v:+.2f}" for k, v in obtained)

@@ -203,15 +203,23 @@ def check_continues(
     folder: Path, stored: tuple[BaseAdapter, Lora], ours: tuple[BaseAdapter, Lora]
 ) -> None:
     """InputError unless training can go on from what was stored in ``folder``: the same rewards,
-    the same kind of conditioning, LoRA of the same shape."""
+    the same kind of conditioning, LoRA of the same shape, and nothing asked for in vain: mapping
+    and sampling are the adapter's."""
     (adapter, weights), (own, lora) = stored, ours
     for what, theirs, wanted in (
         ("mode", adapter.conditioner.mode, own.conditioner.mode),
         ("rewards", adapter.space.names, own.space.names),
         ("LoRA rank", weights.config["r"], lora.config["r"]),
         ("LoRA alpha", weights.config["lora_alpha"], lora.config["lora_alpha"]),
+        ("mapping", adapter.mapping, own.mapping),
+        *(
+            (f"sampling.{key}", adapter.sampling.get(key), own.sampling.get(key))
+            for key in sorted({*adapter.sampling, *own.sampling})
+        ),
     ):
         if theirs != wanted:
-            raise InputError(f"{folder}: its {what} is {theirs}, this run's {wanted}")
+            raise InputError(
+                f"{folder}: its {what} is {theirs}, this run's {wanted}; give the same"
+            )
     if set(weights.tensors) != set(lora.tensors):
         raise InputError(f"{folder}: has LoRA for other layers than this run trains")

@@ -52,8 +52,8 @@ class Trained:
     def load(self, folder: Path) -> None:
         """Go on training an adapter that ``save`` wrote, of the same shape and rewards.
 
-        Its statistics come along: they say what its reward values mean, and so does its sampling.
-        Its calibration does not: it says what the weights gave that are about to change.
+        Its statistics come along: they say what its reward values mean. Its calibration does not:
+        it says what the weights gave that are about to change.
         """
         network, (found, weights) = self.watched(), self.stored(folder)
         check_continues(folder, (found, weights), (self.adapter, lora.trained(network)))

@@ -18,7 +18,7 @@ from ric_diffusion.errors import InputError, suggest
 from ric_diffusion.files import append_json, read_json_lines, write_json
 
 Format = Literal["dialogue", "summary"]
-JOURNAL = "responses.jsonl"
+JOURNAL, SOURCE = "responses.jsonl", "source.json"
 HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
 SUMMARY = (
     "### Instruction: Generate a one-sentence summary of this post. ### Input: {} ### Response: "
@@ -50,14 +50,16 @@ def self_sample(
     hints: Sequence[str] = (),
     seed: int = 0,
     batch_size: int = 32,
+    source: Mapping[str, Any],
 ) -> int:
     """Have a model respond to every prompt, ``per_prompt`` times with each of its samplers, which
     differ in temperature; returns how many responses are in ``out``.
 
     ``hints`` are said to the model behind its prompts, in turn, and not recorded with them: left to
     itself a model responds too much alike for its rewards to spread. Every batch is journalled: run
-    again after an interruption, it goes on. The columns ``sampler``, ``hint`` and ``seed`` say how
-    a response came about, ``cost.json`` what all of them cost.
+    again after an interruption, it goes on, if ``source``, which says what the samplers are, is
+    what it was. The columns ``sampler``, ``hint`` and ``seed`` say how a response came about,
+    ``cost.json`` what all of them cost.
     """
     if per_prompt < 1:
         raise InputError(f"per_prompt is {per_prompt}; give 1 or more")
@@ -69,9 +71,11 @@ def self_sample(
         for i, prompt in enumerate(prompts)
     ]
     done = read_json_lines(out / JOURNAL)
-    if [row[:-1] for row in done] != [list(wish) for wish in wishes[: len(done)]]:
+    began = out / SOURCE
+    same = not done or (began.exists() and json.loads(began.read_text()) == source)
+    if not same or [row[:-1] for row in done] != [list(wish) for wish in wishes[: len(done)]]:
         raise InputError(f"{out}: holds other responses; choose another folder")
-    out.mkdir(parents=True, exist_ok=True)
+    write_json(began, source)
     meter = Meter(_spent(out / COST))
     networks = {sampler.watched() for sampler in samplers.values()}
     with (

@@ -23,11 +23,15 @@ class Chat:
         self.tokenizer = tokenizer
         before, after, end = _frame(tokenizer)
         self.before, self.after = (self._ids(text) for text in (before, after))
-        ends = [*self._ids(end)[:1], tokenizer.eos_token_id]
-        self.stops = list(dict.fromkeys(token for token in ends if token is not None))
-        if not self.stops:
+        said = self._ids(end)
+        special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+        eos = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+        # Not simply the first id: a template may put a blank before the token that ends.
+        ends = [*(i for i in said if i in special), *eos, *said]
+        if not ends:
             raise InputError("the tokenizer has no token that ends a text; responses need one")
-        self.end = self.stops[0]
+        self.end = ends[0]
+        self.stops = list(dict.fromkeys([self.end, *eos]))
 
     def _ids(self, text: str) -> list[int]:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids

@@ -48,6 +48,13 @@ def test_what_positions_ask_for():
         asked(NAMES, "<b>", *positions, set())
 
 
+def test_what_has_no_score_says_so(engine):
+    slider, *_ = sliders_of(engine.adapter)
+    shown = views.scores({"targets": {}, "obtained": {slider.name: None}}, [slider])
+    assert shown.count("<b>auto</b>") == shown.count("<b>no score</b>") == 1
+    assert "mark" not in shown
+
+
 def test_whatever_is_not_ours_is_escaped(engine, tmp_path):
     evil = "<script>alert(1)</script>"
     slider, *_ = sliders_of(engine.adapter)

@@ -117,7 +117,7 @@ class Echo(Texts):
 
 
 def sample(out, cold, hot, **changes):
-    settings = {"per_prompt": 2, "seed": 5, "batch_size": 2, **changes}
+    settings = {"per_prompt": 2, "seed": 5, "batch_size": 2, "source": {"by": "echo"}, **changes}
     return self_sample({"cold": cold, "hot": hot}, ["a", "b", "c"], out, **settings)
 
 
@@ -159,10 +159,11 @@ def test_self_sampling_goes_on_where_it_was(tmp_path):
         ).read_bytes() == (file.read_bytes())
 
 
-def test_self_sampling_of_something_else_is_refused(tmp_path):
+@pytest.mark.parametrize("change", [{"seed": 6}, {"source": {"by": "another"}}])
+def test_self_sampling_of_something_else_is_refused(tmp_path, change):
     sample(tmp_path / "out", Echo("c"), Echo("h"))
     with pytest.raises(InputError, match="holds other responses"):
-        sample(tmp_path / "out", Echo("c"), Echo("h"), seed=6)
+        sample(tmp_path / "out", Echo("c"), Echo("h"), **change)
 
 
 def test_nothing_to_write(tmp_path):

@@ -199,14 +199,11 @@ def test_a_loaded_adapter_can_be_sampled_from(adapters, pipe):
     assert len(backend.sample(["red apple"], [{}], [0])) == 1
 
 
-def test_a_loaded_adapter_brings_its_sampling(adapters, make_backend, pipe, tmp_path):
-    pipe.load_adapter(adapters["embedding"])
+def test_a_loaded_adapter_samples_as_its_pipeline_does(make_backend, tmp_path):
     sampling = {"guidance_scale": 2.0, "num_inference_steps": 2, "contrast": 1.5}
-    pipe.adapter = replace(pipe.adapter, sampling=sampling)
-    pipe.save_adapter(tmp_path / "adapter")
-    other = make_backend("embedding")
+    make_backend("embedding", sampling=sampling).save(tmp_path / "adapter")
+    other = make_backend("embedding", sampling=sampling)
     other.load(tmp_path / "adapter")
-    assert other.sampling == other.adapter.sampling == sampling
     given = {"targets": TARGETS[:1], "generator": torch.Generator().manual_seed(0)}
     (wanted,) = other.pipe(["red apple"], **given, **sampling).images
     (found,) = other.sample(["red apple"], TARGETS[:1], [0])
@@ -241,6 +238,8 @@ OTHERS = {
         "lora": LoraConfig(rank=4, alpha=4, targets=("attention", "feed_forward", "convolution"))
     },
     "mode": {"mode": "text"},
+    "mapping": {"mapping": "linear"},
+    "sampling": {"sampling": {"guidance_scale": 3.0, "num_inference_steps": 3}},
 }
 
 

@@ -82,6 +82,7 @@ def data(home, script):
     [
         (["--model", "nowhere"], "--model nowhere: no such folder or bundled model"),
         (["--prompts", "nowhere.txt"], "nowhere.txt: cannot be read"),
+        (["--temperatures", "0.7", "0.70"], "--temperatures: 0.7 is given twice; name it once"),
         (["--temperatures", "nan"], "temperature: nan is not a finite number"),
         (["--response-tokens", 0], "response_tokens is 0; give 1 or more"),
         (["--per-prompt", 0], "per_prompt is 0; give 1 or more"),

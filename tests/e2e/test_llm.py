@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 from html import escape
 
 import numpy as np
@@ -11,6 +12,8 @@ import torch
 import yaml
 
 from ric_diffusion.cli import main
+from ric_diffusion.commands import respond
+from ric_diffusion.conditioning.adapter import ABOUT_FILE
 from ric_diffusion.data.records import read_labelled
 from ric_diffusion.data.responses import write_responses
 from ric_diffusion.llm.adapter import Adapter
@@ -117,6 +120,32 @@ def test_generate(home, ric, tmp_path, mode):
     assert liked.code == 0
     story = json.loads((tmp_path / "liked" / "0.json").read_text())
     assert set(story["targets"]) == set(SCORERS)
+
+
+def test_a_response_without_a_score(home, ric, tmp_path, monkeypatch):
+    """Nothing is lost over it, the other responses least of all."""
+    monkeypatch.setattr(respond, "scores_of", lambda samples, *_: np.array([[np.nan, -3.0]]))
+    done = ric("generate", "--model", home / "model", "--adapter", home / "text" / "adapter",
+               "--prompt", "why?", "--count", 2, "--out", tmp_path)  # fmt: skip
+    assert done.code == 0, done.err
+    for seed in "01":
+        story = json.loads((tmp_path / f"{seed}.json").read_text())
+        assert story["scores"] == {"positivity": None, "brevity": -3.0}
+        assert story["obtained"]["positivity"] is None
+    assert done.out.count("positivity=none brevity=") == 2
+
+
+def test_what_cannot_be_reached_is_told(home, ric, tmp_path):
+    adapter = tmp_path / "adapter"
+    shutil.copytree(home / "text" / "adapter", adapter)
+    about = json.loads((adapter / ABOUT_FILE).read_text())
+    about["calibration"] = {"brevity": {"requested": [-1.0, 1.0], "obtained": [-0.5, 0.5]}}
+    (adapter / ABOUT_FILE).write_text(json.dumps(about))
+    done = ric("generate", "--model", home / "model", "--adapter", adapter, "--prompt", "why?",
+               "--targets", "brevity=2", "--out", tmp_path / "out")  # fmt: skip
+    assert done.code == 0, done.err
+    assert "brevity" in done.err and len(done.err.splitlines()) == 1
+    assert json.loads((tmp_path / "out" / "0.json").read_text())["targets"] == {"brevity": 0.5}
 
 
 @pytest.mark.parametrize("prompt", ["why?", "tell me about the sea. " * 60])

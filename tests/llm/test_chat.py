@@ -35,6 +35,14 @@ def test_a_turn_that_ends_in_another_token_than_a_text():
     assert chat.stops == [words.bos_token_id, words.eos_token_id]
 
 
+def test_a_blank_before_the_end_ends_nothing():
+    """As in Llama 2's template."""
+    words = tokenizer(TEMPLATE.replace("'<|end|>'", "' <|end|>'"))
+    chat = Chat(words)
+    assert chat.stops == [chat.end] == [words.eos_token_id]
+    assert chat.response("the sea", 99)[-1] == words.eos_token_id
+
+
 def test_without_a_template_the_prompt_is_a_line():
     words = tokenizer(None)
     chat = Chat(words)
