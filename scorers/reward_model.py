@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING, Literal, get_args
 
 from scorers.base import ScorerError, TextScorer, check_integer
@@ -17,24 +18,33 @@ Reads = Literal["prompt", "response", "both"]
 class RewardModel(TextScorer):
     """One logit of a sequence classifier, as reward models of language models are.
 
-    Options: ``model``, a folder or hub id; ``logit``, the number of the output that counts;
-    ``reads``, whether the model sees the prompt, the response, or both as its pair of texts;
-    ``device``, None for cuda where there is one; ``batch_size``, texts per pass. The last two are
-    not in the fingerprint: they move a score by rounding only.
+    Options: ``model``, a folder or hub id; ``called``, the name of the scorer and its reward, so
+    that several can be used together, by default reward_model; ``logit``, the number of the output
+    that counts; ``reads``, whether the model sees the prompt, the response, or both as its pair of
+    texts; ``device``, None for cuda where there is one; ``batch_size``, texts per pass. The last
+    two are not in the fingerprint: they move a score by rounding only. Nor is the name.
     """
 
-    name = "reward_model"
+    kind = name = "reward_model"
     unit = "logit"
 
     def __init__(
         self,
         *,
         model: str | os.PathLike[str],
+        called: str | None = None,
         logit: int = 0,
         reads: Reads = "both",
         device: str | None = None,
         batch_size: int = 16,
     ) -> None:
+        if called is not None:
+            if not isinstance(called, str) or not re.fullmatch("[a-z][a-z0-9_]*", called):
+                raise ScorerError(
+                    f"{self.kind}: called={called!r} is not a name; use small letters, digits "
+                    "and _, a letter first"
+                )
+            self.name = called
         if reads not in get_args(Reads):
             raise ScorerError(
                 f"{self.name}: reads={reads!r} is not allowed; give one of "
@@ -50,12 +60,13 @@ class RewardModel(TextScorer):
         self.needs_prompts = reads != "response"
         self.options = {
             "model": str(model),
+            "called": called,
             "logit": logit,
             "reads": reads,
             "device": device,
             "batch_size": batch_size,
         }
-        self.fingerprint = f"{self.name} logit={logit} reads={reads} {self._model.fingerprint}"
+        self.fingerprint = f"{self.kind} logit={logit} reads={reads} {self._model.fingerprint}"
 
     def _score(self, texts: list[str], prompts: list[str] | None) -> np.ndarray:
         import torch

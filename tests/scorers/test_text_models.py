@@ -8,15 +8,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import (
-    AutoTokenizer,
-    BertConfig,
-    BertModel,
-    GPT2Config,
-    GPT2ForSequenceClassification,
-)
+from transformers import AutoTokenizer, BertConfig, BertModel, GPT2ForSequenceClassification
 
 import scorers
+from support.lm import write_classifier
 from support.words import byte_level
 
 PROMPTS = ["how do i bake a cake?", "tell me about the sea. " * 30, "", "why?", "two tips"]
@@ -50,20 +45,7 @@ def encoder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def classifier(tmp_path_factory):
-    """A GPT-2 without a padding token and with three logits."""
-    folder = tmp_path_factory.mktemp("classifier")
-    tokenizer = byte_level(["<|endoftext|>"], eos_token="<|endoftext|>")
-    config = GPT2Config(
-        vocab_size=len(tokenizer), n_embd=32, n_layer=2, n_head=2, n_positions=48, num_labels=3
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        model = GPT2ForSequenceClassification(config)
-        for p in model.parameters():
-            p.data += 0.1 * torch.randn(p.shape)
-        model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
+    return str(write_classifier(tmp_path_factory.mktemp("classifier"), seed=1))
 
 
 @pytest.fixture
@@ -153,6 +135,25 @@ def test_prompts_are_needed(options, name):
     for prompts in (None, ["a"], [None] * 5):
         with pytest.raises(scorers.ScorerError, match=f"^{name}: .*prompt.*text|needs a string"):
             scorer(TEXTS, prompts)
+
+
+def test_a_reward_model_goes_by_the_name_it_is_given(options):
+    given = options["reward_model"]
+    scorer = scorers.load("reward_model", called="helpful", **given)
+    plain = scorers.load("reward_model", **given)
+    assert (scorer.name, scorer.kind, plain.name) == ("helpful", "reward_model", "reward_model")
+    again = scorers.load(scorer.kind, **json.loads(json.dumps(scorer.options)))
+    assert (again.name, again.options) == ("helpful", scorer.options)
+    assert scorer.fingerprint == plain.fingerprint  # equal scores, whatever their name
+    with pytest.raises(scorers.ScorerError, match=r"^helpful: prompts is None"):
+        scorer(["yes"])
+
+
+@pytest.mark.parametrize("called", ["Helpful", "2nd", "a b", "a>", "", 3, True])
+def test_a_name_that_no_reward_can_have(options, called):
+    assert f"called={called!r} is not a name" in refused(
+        "reward_model", **options["reward_model"], called=called
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
