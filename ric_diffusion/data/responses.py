@@ -16,13 +16,11 @@ from ric_diffusion.data.records import Record, write_metadata
 from ric_diffusion.data.texts import Texts
 from ric_diffusion.errors import InputError, suggest
 from ric_diffusion.files import append_json, read_json_lines, write_json
+from scorers.post import framed
 
 Format = Literal["dialogue", "summary"]
 JOURNAL = "responses.jsonl"
 HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
-SUMMARY = (
-    "### Instruction: Generate a one-sentence summary of this post. ### Input: {} ### Response: "
-)
 
 
 def write_responses(
@@ -166,5 +164,5 @@ def _summaries(row: Mapping[str, Any]) -> list[tuple[str, str]] | None:
         post, summaries = row.get("post", row.get("prompt")), [row.get("summary", row.get("label"))]
     if not isinstance(post, str) or not all(isinstance(text, str) for text in summaries):
         return None
-    prompt = SUMMARY.format(" ".join(post.split())).strip()
+    prompt = framed(" ".join(post.split()))
     return [(prompt, text.strip()) for text in summaries if text.strip()]

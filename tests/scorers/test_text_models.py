@@ -3,6 +3,7 @@ weights."""
 
 import gc
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -89,14 +90,22 @@ def test_a_text_is_fully_relevant_to_itself(options):
 
 
 @pytest.mark.parametrize("logit", [0, 2])
-@pytest.mark.parametrize("reads", ["prompt", "response", "both"])
+@pytest.mark.parametrize(
+    "reads", ["prompt", "response", "both", "response+prompt", "response+bos+prompt"]
+)
 def test_reward_model_against_plain_tensors(options, classifier, reads, logit):
     tokenizer = AutoTokenizer.from_pretrained(classifier)
     model = GPT2ForSequenceClassification.from_pretrained(classifier).eval()
     model.config.pad_token_id = 0
 
     def ask(prompt, text):
-        given = {"prompt": prompt, "response": text, "both": prompt + text}[reads]
+        given = {
+            "prompt": prompt,
+            "response": text,
+            "both": prompt + text,
+            "response+prompt": text + prompt,
+            "response+bos+prompt": f"{text} <|endoftext|> {prompt}",
+        }[reads]
         with torch.no_grad():
             return model(torch.tensor([tokenizer(given).input_ids])).logits[0, logit].item()
 
@@ -137,6 +146,27 @@ def test_prompts_are_needed(options, name):
             scorer(TEXTS, prompts)
 
 
+@pytest.mark.parametrize("reads", ["response+prompt", "response+bos+prompt"])
+def test_judges_of_summaries_see_the_post_without_its_instruction(options, reads):
+    scorer = scorers.load(f"reward_model:reads={reads}", **options["reward_model"])
+    post, about = "the cat sat on the mat.", "### Response: to the sea"
+    asked = "### Instruction: Generate a one-sentence summary of this post. ### Input: {} "
+    prompts = [asked.format(p) + "### Response:" for p in (post, about)]
+    np.testing.assert_allclose(scorer(["a cat"] * 2, prompts), scorer(["a cat"] * 2, [post, about]))
+    unlike = [prompts[0] + " no", "no " + prompts[0], post]
+    assert len(set(scorer(["a cat"] * 3, unlike).tolist())) == 3
+
+
+def test_without_a_beginning_token_it_stands_between_nothing(classifier, tmp_path):
+    shutil.copytree(classifier, tmp_path / "model")
+    path = tmp_path / "model" / "tokenizer_config.json"
+    settings = json.loads(path.read_text())
+    del settings["bos_token"]
+    path.write_text(json.dumps(settings))
+    message = refused("reward_model", model=str(tmp_path / "model"), reads="response+bos+prompt")
+    assert "needs a beginning-of-sequence token" in message
+
+
 def test_a_reward_model_goes_by_the_name_it_is_given(options):
     given = options["reward_model"]
     scorer = scorers.load("reward_model", called="helpful", **given)
@@ -174,8 +204,6 @@ def test_loading_and_scoring_leave_the_seed_alone(options, name):
 
 
 def test_fingerprints(options, encoder, classifier, tmp_path):
-    import shutil
-
     one = scorers.load("relevance", **options["relevance"]).fingerprint
     assert one == scorers.load("relevance", batch_size=1, **options["relevance"]).fingerprint
     shutil.copytree(encoder, tmp_path / "other")
@@ -211,8 +239,6 @@ def test_an_encoder_is_no_reward_model(encoder):
 
 @pytest.mark.parametrize("kind", ["nothing", "pickle", "code"])
 def test_only_safetensors_and_no_code(kind, classifier, tmp_path):
-    import shutil
-
     folder = tmp_path / "model"
     if kind != "nothing":
         shutil.copytree(classifier, folder)
