@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoTokenizer, BertConfig, BertModel, GPT2ForSequenceClassification
+from transformers import (
+    AutoTokenizer,
+    BertConfig,
+    BertModel,
+    GPT2ForSequenceClassification,
+    RobertaConfig,
+    RobertaModel,
+)
 
 import scorers
 from support.lm import write_classifier
@@ -82,6 +89,29 @@ def test_relevance_against_plain_tensors(options, encoder):
     scores = scorers.load("relevance", **options["relevance"])(*zip(*pairs, strict=True))
     np.testing.assert_allclose(scores, expected, atol=1e-5)
     assert np.ptp(scores) > 0.01
+
+
+def test_a_text_at_the_limit_of_a_roberta_is_scored(tmp_path):
+    """Its first two positions are not for tokens, and its tokenizer may say nothing of a limit."""
+    words = byte_level(["<s>", "<pad>"], pad_token="<pad>", length=int(1e30))
+    config = RobertaConfig(
+        vocab_size=len(words),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=26,
+        pad_token_id=1,
+    )
+    with torch.random.fork_rng():
+        RobertaModel(config).save_pretrained(tmp_path)
+    words.save_pretrained(tmp_path)
+    scorer = scorers.load("relevance", encoder=str(tmp_path), device="cpu")
+    sea = "tell me about the sea. "
+    read = words.decode(words(sea * 30).input_ids[:24])
+    assert len(words(read).input_ids) == 24
+    assert scorer([sea * 30], [read]) == pytest.approx(1.0, abs=1e-5)
+    assert scorer([sea * 30], [sea]) < 0.9999
 
 
 def test_a_text_is_fully_relevant_to_itself(options):
