@@ -11,13 +11,14 @@ import torch
 import yaml
 
 from ric_diffusion.cli import main
-from ric_diffusion.data.records import read_labelled
+from ric_diffusion.data.records import read_folder, read_labelled
 from ric_diffusion.data.responses import write_responses
 from ric_diffusion.evaluation.scoring import load_scorers, scores_of
 from ric_diffusion.llm.adapter import Adapter
 from ric_diffusion.llm.model import RiCCausalLM
 from ric_diffusion.llm.sampler import LlmSampler
 from support.lm import write_classifier, write_lm
+from support.processes import HOME
 
 SCORERS = ["positivity", "brevity"]
 ASKS = ["how do i bake a cake?", "why is the sky blue?", "two tips"]
@@ -79,6 +80,24 @@ def test_train(home, mode):
     assert sheet.count("brevity +") + sheet.count("brevity -") == 10
     assert all(ask in sheet for ask in ASKS[:2])
     assert json.loads((out / "cost.json").read_text())["forwards"] > 0
+
+
+def test_imported_dialogues_that_training_would_cut_are_left_out(home, script, tmp_path):
+    pytest.importorskip("datasets")
+    path = HOME / "scripts" / "import_responses.py"
+    short = "\n\nHuman: why?\n\nAssistant:"
+    long = "\n\nHuman: tell me about the sea." + " the sea." * 60 + "\n\nAssistant: no." + short
+    rows = [{"chosen": f"{asked} yes", "rejected": f"{asked} no"} for asked in (short, long)]
+    (tmp_path / "hh.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked = [path, tmp_path / "hh.jsonl", "--format", "dialogue", "--out"]
+    code, out, err = script(*asked, tmp_path / "all")
+    assert code == 0 and "4 responses" in out, err
+    limited = ["--model", home / "model", "--prompt-tokens", 100]
+    code, out, err = script(*asked, tmp_path / "some", *limited)
+    assert code == 0 and "2 responses, 2 to longer prompts left out" in out, err
+    assert {r.captions for r in read_folder(tmp_path / "some")} == {(short.strip(),)}
+    code, _, err = script(*asked, tmp_path / "none", "--model", "nowhere")
+    assert code == 2 and "--model nowhere: no such folder" in err.splitlines()[-1]
 
 
 def test_two_reward_models_together(home, ric, tmp_path):
