@@ -20,7 +20,8 @@ class Scorer(Protocol):
 
     @property
     def name(self) -> str:
-        """The name that ``scorers.load`` knows it by."""
+        """Its name, and its reward's; ``scorers.load`` knows it by that too, unless it has a
+        ``kind``, which then is what ``scorers.load`` takes."""
 
     @property
     def unit(self) -> str:
@@ -28,7 +29,8 @@ class Scorer(Protocol):
 
     @property
     def options(self) -> dict[str, Any]:
-        """JSON-able; ``scorers.load(scorer.name, **scorer.options)`` builds the scorer again."""
+        """JSON-able; ``scorers.load(scorer.name, **scorer.options)`` builds the scorer again,
+        with ``scorer.kind`` instead where it has one."""
 
     @property
     def fingerprint(self) -> str:

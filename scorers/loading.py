@@ -110,17 +110,20 @@ def _load_entry(entries: list[EntryPoint], options: dict[str, Any]) -> Scorer:
 
 
 def _check_options(name: str, factory: Callable[..., Any], options: dict[str, Any]) -> None:
-    """Refuse options that the factory does not name, unless it takes any."""
+    """Refuse options that the factory does not name, unless it takes any; then, that one which it
+    needs is left out."""
     parameters = inspect.signature(factory).parameters.values()
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-        return
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
     by_name = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    known = [parameter.name for parameter in parameters if parameter.kind in by_name]
+    known = {p.name: p.default is p.empty for p in parameters if p.kind in by_name}
     for option in options:
-        if option not in known:
+        if option not in known and not takes_any:
             raise ScorerError(
                 f"scorer {name!r} has no option {option!r}; {suggest(option, known, 'its options')}"
             )
+    for option, needed in known.items():
+        if needed and option not in options:
+            raise ScorerError(f"scorer {name!r} needs {option!r}; write {name}:{option}=…")
 
 
 def _package(entry: EntryPoint) -> str:

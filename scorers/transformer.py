@@ -50,15 +50,8 @@ class TextTransformer:
             loaded.config.pad_token_id = self.tokenizer.pad_token_id
         self.fingerprint = f"{digest(loaded.state_dict())} transformers-{transformers.__version__}"
         self.model = loaded.to(self.device).eval()
-
-    @property
-    def limit(self) -> int:
-        """How many tokens it reads."""
-        limits = [
-            self.tokenizer.model_max_length,
-            getattr(self.model.config, "max_position_embeddings", MOST_TOKENS),
-        ]
-        return int(min(limits))
+        # How many tokens it reads.
+        self.limit = int(min(self.tokenizer.model_max_length, _positions(loaded)))
 
     def encode(self, *texts: list[str]) -> dict[str, torch.Tensor]:
         """One list of N texts, or two for N pairs -> model inputs on the device, padded, each cut
@@ -72,3 +65,13 @@ class TextTransformer:
             return_tensors="pt",
         )
         return {key: value.to(self.device) for key, value in encoded.items()}
+
+
+def _positions(model: torch.nn.Module) -> int:
+    """How many tokens a model has positions for."""
+    for name, module in model.named_modules():
+        # RoBERTa and its kin count from behind the position that stands for padding.
+        padding = getattr(module, "padding_idx", None)
+        if name.endswith("position_embeddings") and padding is not None:
+            return module.num_embeddings - padding - 1
+    return getattr(model.config, "max_position_embeddings", MOST_TOKENS)

@@ -134,7 +134,10 @@ def _check_scorers(scorers: Sequence[Scorer], batch_size: int) -> str:
     if not names:
         raise InputError("scorers: none given; name at least one")
     if twice := sorted(name for name in set(names) if names.count(name) > 1):
-        raise InputError(f"scorers: {twice[0]!r} is given twice; names must differ")
+        raise InputError(
+            f"scorers: {twice[0]!r} is given twice; names must differ, and a reward_model takes "
+            "one: called=NAME"
+        )
     if batch_size < 1:
         raise InputError(f"batch_size: must be 1 or more, not {batch_size}")
     # A scorer of another shape says nothing: they were all of pictures once.
@@ -177,7 +180,10 @@ def _fit(scorers: Sequence[Scorer], scores: Callable[[str], list[float]]) -> Rew
     return RewardSpace.fit(
         {s.name: scores(s.name) for s in scorers},
         units={s.name: s.unit for s in scorers},
-        scorers={s.name: {"name": s.name, "options": s.options} for s in scorers},
+        # What builds one again is the name of its kind, where its own was chosen.
+        scorers={
+            s.name: {"name": getattr(s, "kind", s.name), "options": s.options} for s in scorers
+        },
         fingerprints={s.name: s.fingerprint for s in scorers},
     )
 

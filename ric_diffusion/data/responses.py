@@ -16,13 +16,11 @@ from ric_diffusion.data.records import Record, write_metadata
 from ric_diffusion.data.texts import Texts
 from ric_diffusion.errors import InputError, suggest
 from ric_diffusion.files import append_json, read_json_lines, write_json
+from scorers.post import framed
 
 Format = Literal["dialogue", "summary"]
 JOURNAL, SOURCE = "responses.jsonl", "source.json"
 HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
-SUMMARY = (
-    "### Instruction: Generate a one-sentence summary of this post. ### Input: {} ### Response: "
-)
 
 
 def write_responses(
@@ -102,29 +100,39 @@ def _spent(path: Path) -> Cost:
 
 
 def read_dataset(
-    source: str, form: Format, *, split: str = "train", limit: int | None = None
+    source: str,
+    form: Format,
+    *,
+    subset: str | None = None,
+    split: str = "train",
+    limit: int | None = None,
 ) -> Iterator[tuple[str, str]]:
-    """Prompts and responses of a dataset: a folder, file or hub id that ``datasets`` loads.
+    """Prompts and responses of a dataset: a folder, file or hub id that ``datasets`` loads, with
+    its ``subset`` where it has several. A file is all split train, of which a part can be named.
 
     ``dialogue``: HH-RLHF's columns chosen and rejected, whole dialogues of which the last turn is
     the response; each row gives both. ``summary``: the columns info.post and summaries of OpenAI's
-    summarize_from_feedback, or post (prompt) and summary (label) of others. ``limit``: how many
-    rows to read.
+    summarize_from_feedback, of which rows without a post, those of news, are passed over; or post
+    (prompt) and summary (label) of others. ``limit``: how many rows to read.
     """
-    rows = _load(source, split)
-    named = "chosen, rejected" if form == "dialogue" else "post, summary"
+    rows = _load(source, subset, split)
+    named = {
+        "dialogue": "chosen and rejected",
+        "summary": "info.post and summaries with a text each, or post and summary",
+    }[form]
     for i, row in enumerate(rows):
         if limit is not None and i >= limit:
             return
         pairs = _dialogues(row) if form == "dialogue" else _summaries(row)
         if pairs is None:
             raise InputError(
-                f"{source}: row {i} is no {form}: its columns are {', '.join(row)}, not {named}"
+                f"{source}: row {i} is no {form}: its columns are {', '.join(row)}; a {form} has "
+                f"{named}"
             )
         yield from pairs
 
 
-def _load(source: str, split: str) -> Iterable[dict[str, Any]]:
+def _load(source: str, subset: str | None, split: str) -> Iterable[dict[str, Any]]:
     import datasets
 
     try:
@@ -132,13 +140,17 @@ def _load(source: str, split: str) -> Iterable[dict[str, Any]]:
             kind = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
             if (suffix := Path(source).suffix) not in kind:
                 raise InputError(f"{source}: unknown format{suggest(suffix, kind)}")
-            loaded = datasets.load_dataset(kind[suffix], data_files=source, split="train")
+            if subset is not None:
+                raise InputError(f"{source}: a file has no subset {subset!r}; leave it out")
+            loaded = datasets.load_dataset(kind[suffix], data_files=source, split=split)
         else:
-            loaded = datasets.load_dataset(source, split=split)
+            loaded = datasets.load_dataset(source, subset, split=split)
     except InputError:
         raise
     except Exception as error:  # it raises types of its own
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason, *more = str(error).splitlines() or [type(error).__name__]
+        if reason == "Config name is missing.":  # the next line lists them
+            raise InputError(f"{source}: has several datasets; give --subset. {more[0]}") from error
         raise InputError(f"{source}: cannot be loaded as a dataset ({reason})") from error
     rows: Iterable[dict[str, Any]] = loaded
     return rows
@@ -164,11 +176,15 @@ def _dialogues(row: Mapping[str, Any]) -> list[tuple[str, str]] | None:
 def _summaries(row: Mapping[str, Any]) -> list[tuple[str, str]] | None:
     info = row.get("info")
     if isinstance(info, Mapping):
-        post = info.get("post")
-        summaries = [summary.get("text") for summary in row.get("summaries") or ()]
+        post, listed = info.get("post"), row.get("summaries")
+        if "post" in info and post is None:
+            return []
+        if not isinstance(listed, list) or not all(isinstance(one, Mapping) for one in listed):
+            return None
+        summaries = [summary.get("text") for summary in listed]
     else:
         post, summaries = row.get("post", row.get("prompt")), [row.get("summary", row.get("label"))]
     if not isinstance(post, str) or not all(isinstance(text, str) for text in summaries):
         return None
-    prompt = SUMMARY.format(" ".join(post.split())).strip()
+    prompt = framed(" ".join(post.split()))
     return [(prompt, text.strip()) for text in summaries if text.strip()]

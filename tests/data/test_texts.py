@@ -214,6 +214,46 @@ def test_summaries(tmp_path):
     assert list(read_dataset(plain, "summary")) == [(SUMMARY, "Lost dog.")]
 
 
+def test_rows_of_news_have_no_post_and_are_passed_over(tmp_path):
+    news = {"info": {"post": None, "article": "Rain."}, "summaries": [{"text": "Wet."}]}
+    source = write(tmp_path / "both.jsonl", [news, POST])
+    assert [text for _, text in read_dataset(source, "summary")] == ["Lost dog.", "D."]
+
+
+@pytest.mark.parametrize("summaries", [["text"], "text", 3, None, [{"words": "text"}]])
+def test_summaries_of_another_shape(tmp_path, summaries):
+    source = write(tmp_path / "x.jsonl", [{"info": {"post": "I"}, "summaries": summaries}])
+    with pytest.raises(InputError, match=r"row 0 is no summary: .*summaries with a text") as error:
+        list(read_dataset(source, "summary"))
+    assert "\n" not in str(error.value)
+
+
+def test_a_subset_of_a_dataset_that_has_several(tmp_path):
+    for name in ("axis", "comparisons"):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name / "rows.jsonl", [{"post": "I lost my dog.", "summary": name}])
+    files = "".join(
+        f"- config_name: {name}\n  data_files: {name}/rows.jsonl\n"
+        for name in ("axis", "comparisons")
+    )
+    (tmp_path / "README.md").write_text(f"---\nconfigs:\n{files}---\n")
+    found = read_dataset(str(tmp_path), "summary", subset="comparisons")
+    assert list(found) == [(SUMMARY, "comparisons")]
+    for subset, said in ((None, "give --subset"), ("comparison", "'comparison' not found")):
+        with pytest.raises(InputError, match=rf"{said}.*'axis', 'comparisons'") as error:
+            list(read_dataset(str(tmp_path), "summary", subset=subset))
+        assert "\n" not in str(error.value)
+
+
+def test_a_file_is_split_train_and_has_no_subset(tmp_path):
+    source = write(tmp_path / "hh.jsonl", [HH, HH, HH])
+    assert len(list(read_dataset(source, "dialogue", split="train[:2]"))) == 4
+    with pytest.raises(InputError, match='Unknown split "test"'):
+        list(read_dataset(source, "dialogue", split="test"))
+    with pytest.raises(InputError, match="has no subset 'comparisons'"):
+        list(read_dataset(source, "dialogue", subset="comparisons"))
+
+
 @pytest.mark.parametrize("form", ["dialogue", "summary"])
 def test_columns_of_something_else(tmp_path, form):
     source = write(tmp_path / "x.jsonl", [{"question": "why", "answer": "so"}])

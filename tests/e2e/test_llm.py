@@ -14,12 +14,14 @@ import yaml
 from ric_diffusion.cli import main
 from ric_diffusion.commands import respond
 from ric_diffusion.conditioning.adapter import ABOUT_FILE
-from ric_diffusion.data.records import read_labelled
+from ric_diffusion.data.records import read_folder, read_labelled
 from ric_diffusion.data.responses import write_responses
+from ric_diffusion.evaluation.scoring import load_scorers, scores_of
 from ric_diffusion.llm.adapter import Adapter
 from ric_diffusion.llm.model import RiCCausalLM
 from ric_diffusion.llm.sampler import LlmSampler
-from support.lm import write_lm
+from support.lm import write_classifier, write_lm
+from support.processes import HOME
 
 SCORERS = ["positivity", "brevity"]
 ASKS = ["how do i bake a cake?", "why is the sky blue?", "two tips"]
@@ -81,6 +83,60 @@ def test_train(home, mode):
     assert sheet.count("brevity +") + sheet.count("brevity -") == 10
     assert all(ask in sheet for ask in ASKS[:2])
     assert json.loads((out / "cost.json").read_text())["forwards"] > 0
+
+
+def test_imported_dialogues_that_training_would_cut_are_left_out(home, script, tmp_path):
+    pytest.importorskip("datasets")
+    path = HOME / "scripts" / "import_responses.py"
+    short = "\n\nHuman: why?\n\nAssistant:"
+    long = "\n\nHuman: tell me about the sea." + " the sea." * 60 + "\n\nAssistant: no." + short
+    rows = [{"chosen": f"{asked} yes", "rejected": f"{asked} no"} for asked in (short, long)]
+    (tmp_path / "hh.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked = [path, tmp_path / "hh.jsonl", "--format", "dialogue", "--out"]
+    code, out, err = script(*asked, tmp_path / "all")
+    assert code == 0 and "4 responses" in out, err
+    limited = ["--model", home / "model", "--prompt-tokens", 100]
+    code, out, err = script(*asked, tmp_path / "some", *limited)
+    assert code == 0 and "2 responses, 2 to longer prompts left out" in out, err
+    assert {r.captions for r in read_folder(tmp_path / "some")} == {(short.strip(),)}
+    code, _, err = script(*asked, tmp_path / "none", "--model", "nowhere")
+    assert code == 2 and "--model nowhere: no such folder" in err.splitlines()[-1]
+
+
+def test_two_reward_models_together(home, ric, tmp_path):
+    """Harmless × helpful, from labelling to a response: each keeps its name and its model."""
+    specs = [
+        f"reward_model:called={name},model={write_classifier(tmp_path / name, seed=seed)}"
+        for seed, name in enumerate(["harmless", "helpful"])
+    ]
+    labelled = tmp_path / "labelled"
+    done = ric("label", home / "said", "--scorers", *specs, "--out", labelled)
+    assert done.code == 0, done.err
+    records, space = read_labelled(labelled)
+    assert space.names == ("harmless", "helpful")
+    assert {reward.scorer["name"] for reward in space.rewards} == {"reward_model"}
+    again = load_scorers(space)
+    assert [scorer.name for scorer in again] == ["harmless", "helpful"]
+    texts = [(labelled / record.file).read_text() for record in records]
+    scores = scores_of(texts, [record.captions[0] for record in records], again)
+    expected = [[record.scores[name] for name in space.names] for record in records]
+    np.testing.assert_allclose(scores, expected, atol=1e-4)
+    assert np.abs(scores[:, 0] - scores[:, 1]).min() > 1e-3
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(config(home, "text", data=str(labelled), prompts=[])))
+    assert ric("train", path, "--out", tmp_path / "run").code == 0
+    done = ric("generate", "--model", home / "model", "--adapter", tmp_path / "run" / "adapter",
+               "--prompt", "why?", "--targets", "helpful=1", "--out", tmp_path / "out")  # fmt: skip
+    assert done.code == 0, done.err
+    story = json.loads((tmp_path / "out" / "0.json").read_text())
+    assert story["targets"] == {"helpful": 1} and set(story["scores"]) == {"harmless", "helpful"}
+
+
+def test_reward_models_without_names_of_their_own(home, ric, tmp_path):
+    spec = f"reward_model:model={write_classifier(tmp_path / 'model')}"
+    done = ric("label", home / "said", "--scorers", spec, spec, "--out", tmp_path / "labelled")
+    assert (done.code, done.out) == (2, "") and "called=NAME" in done.err
+    assert len(done.err.splitlines()) == 1
 
 
 def test_training_goes_on_where_it_was(home, ric, files, tmp_path):

@@ -55,6 +55,10 @@ def takes_anything(**options):
     return Greyness(**options)
 
 
+def needs_gain(gain, **options):
+    return Greyness(gain=gain)
+
+
 not_callable = 3
 
 
@@ -152,6 +156,14 @@ def test_unknown_option_gets_a_suggestion():
     assert "'qualty'" in message
     assert "did you mean 'quality'?" in message
     assert "its options: none" in refused("colorfulness", quality=3)
+
+
+def test_an_option_that_is_needed(offer):
+    offer("greyness", "needs_gain")
+    assert "'reward_model' needs 'model'; write reward_model:model=" in refused("reward_model")
+    assert "did you mean 'model'?" in refused("reward_model:modle=gpt2")
+    assert "'greyness' needs 'gain'; write greyness:gain=" in refused("greyness:gian=1")
+    assert scorers.load("greyness:gain=2").options == {"gain": 2}
 
 
 def test_an_option_given_twice():

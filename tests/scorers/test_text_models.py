@@ -3,6 +3,7 @@ weights."""
 
 import gc
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -12,11 +13,13 @@ from transformers import (
     AutoTokenizer,
     BertConfig,
     BertModel,
-    GPT2Config,
     GPT2ForSequenceClassification,
+    RobertaConfig,
+    RobertaModel,
 )
 
 import scorers
+from support.lm import write_classifier
 from support.words import byte_level
 
 PROMPTS = ["how do i bake a cake?", "tell me about the sea. " * 30, "", "why?", "two tips"]
@@ -50,20 +53,7 @@ def encoder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def classifier(tmp_path_factory):
-    """A GPT-2 without a padding token and with three logits."""
-    folder = tmp_path_factory.mktemp("classifier")
-    tokenizer = byte_level(["<|endoftext|>"], eos_token="<|endoftext|>")
-    config = GPT2Config(
-        vocab_size=len(tokenizer), n_embd=32, n_layer=2, n_head=2, n_positions=48, num_labels=3
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        model = GPT2ForSequenceClassification(config)
-        for p in model.parameters():
-            p.data += 0.1 * torch.randn(p.shape)
-        model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
+    return str(write_classifier(tmp_path_factory.mktemp("classifier"), seed=1))
 
 
 @pytest.fixture
@@ -101,20 +91,51 @@ def test_relevance_against_plain_tensors(options, encoder):
     assert np.ptp(scores) > 0.01
 
 
+def test_a_text_at_the_limit_of_a_roberta_is_scored(tmp_path):
+    """Its first two positions are not for tokens, and its tokenizer may say nothing of a limit."""
+    words = byte_level(["<s>", "<pad>"], pad_token="<pad>", length=int(1e30))
+    config = RobertaConfig(
+        vocab_size=len(words),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=26,
+        pad_token_id=1,
+    )
+    with torch.random.fork_rng():
+        RobertaModel(config).save_pretrained(tmp_path)
+    words.save_pretrained(tmp_path)
+    scorer = scorers.load("relevance", encoder=str(tmp_path), device="cpu")
+    sea = "tell me about the sea. "
+    read = words.decode(words(sea * 30).input_ids[:24])
+    assert len(words(read).input_ids) == 24
+    assert scorer([sea * 30], [read]) == pytest.approx(1.0, abs=1e-5)
+    assert scorer([sea * 30], [sea]) < 0.9999
+
+
 def test_a_text_is_fully_relevant_to_itself(options):
     (score,) = scorers.load("relevance", **options["relevance"])(["bake a cake"], ["bake a cake"])
     assert score == pytest.approx(1.0, abs=1e-5)
 
 
 @pytest.mark.parametrize("logit", [0, 2])
-@pytest.mark.parametrize("reads", ["prompt", "response", "both"])
+@pytest.mark.parametrize(
+    "reads", ["prompt", "response", "both", "response+prompt", "response+bos+prompt"]
+)
 def test_reward_model_against_plain_tensors(options, classifier, reads, logit):
     tokenizer = AutoTokenizer.from_pretrained(classifier)
     model = GPT2ForSequenceClassification.from_pretrained(classifier).eval()
     model.config.pad_token_id = 0
 
     def ask(prompt, text):
-        given = {"prompt": prompt, "response": text, "both": prompt + text}[reads]
+        given = {
+            "prompt": prompt,
+            "response": text,
+            "both": prompt + text,
+            "response+prompt": text + prompt,
+            "response+bos+prompt": f"{text} <|endoftext|> {prompt}",
+        }[reads]
         with torch.no_grad():
             return model(torch.tensor([tokenizer(given).input_ids])).logits[0, logit].item()
 
@@ -155,6 +176,46 @@ def test_prompts_are_needed(options, name):
             scorer(TEXTS, prompts)
 
 
+@pytest.mark.parametrize("reads", ["response+prompt", "response+bos+prompt"])
+def test_judges_of_summaries_see_the_post_without_its_instruction(options, reads):
+    scorer = scorers.load(f"reward_model:reads={reads}", **options["reward_model"])
+    post, about = "the cat sat on the mat.", "### Response: to the sea"
+    asked = "### Instruction: Generate a one-sentence summary of this post. ### Input: {} "
+    prompts = [asked.format(p) + "### Response:" for p in (post, about)]
+    np.testing.assert_allclose(scorer(["a cat"] * 2, prompts), scorer(["a cat"] * 2, [post, about]))
+    unlike = [prompts[0] + " no", "no " + prompts[0], post]
+    assert len(set(scorer(["a cat"] * 3, unlike).tolist())) == 3
+
+
+def test_without_a_beginning_token_it_stands_between_nothing(classifier, tmp_path):
+    shutil.copytree(classifier, tmp_path / "model")
+    path = tmp_path / "model" / "tokenizer_config.json"
+    settings = json.loads(path.read_text())
+    del settings["bos_token"]
+    path.write_text(json.dumps(settings))
+    message = refused("reward_model", model=str(tmp_path / "model"), reads="response+bos+prompt")
+    assert "needs a beginning-of-sequence token" in message
+
+
+def test_a_reward_model_goes_by_the_name_it_is_given(options):
+    given = options["reward_model"]
+    scorer = scorers.load("reward_model", called="helpful", **given)
+    plain = scorers.load("reward_model", **given)
+    assert (scorer.name, scorer.kind, plain.name) == ("helpful", "reward_model", "reward_model")
+    again = scorers.load(scorer.kind, **json.loads(json.dumps(scorer.options)))
+    assert (again.name, again.options) == ("helpful", scorer.options)
+    assert scorer.fingerprint == plain.fingerprint  # equal scores, whatever their name
+    with pytest.raises(scorers.ScorerError, match=r"^helpful: prompts is None"):
+        scorer(["yes"])
+
+
+@pytest.mark.parametrize("called", ["Helpful", "2nd", "a b", "a>", "", 3, True])
+def test_a_name_that_no_reward_can_have(options, called):
+    assert f"called={called!r} is not a name" in refused(
+        "reward_model", **options["reward_model"], called=called
+    )
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_options_rebuild_the_scorer(options, name):
     scorer = scorers.load(name, batch_size=5, **options[name])
@@ -173,8 +234,6 @@ def test_loading_and_scoring_leave_the_seed_alone(options, name):
 
 
 def test_fingerprints(options, encoder, classifier, tmp_path):
-    import shutil
-
     one = scorers.load("relevance", **options["relevance"]).fingerprint
     assert one == scorers.load("relevance", batch_size=1, **options["relevance"]).fingerprint
     shutil.copytree(encoder, tmp_path / "other")
@@ -210,8 +269,6 @@ def test_an_encoder_is_no_reward_model(encoder):
 
 @pytest.mark.parametrize("kind", ["nothing", "pickle", "code"])
 def test_only_safetensors_and_no_code(kind, classifier, tmp_path):
-    import shutil
-
     folder = tmp_path / "model"
     if kind != "nothing":
         shutil.copytree(classifier, folder)

@@ -1,10 +1,15 @@
-"""A causal language model small enough for a test: a real tokenizer and chat template, random
-weights."""
+"""Language models small enough for a test: real tokenizers and chat template, random weights."""
 
 from pathlib import Path
 
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    GPT2Config,
+    GPT2ForSequenceClassification,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 
 from support.words import byte_level
 
@@ -43,6 +48,22 @@ def write_lm(folder: Path, *, kind: str = "llama", width: int = 32, seed: int = 
                 vocab_size=len(words), n_embd=width, n_layer=2, n_head=2, n_positions=512
             )
             model = GPT2LMHeadModel(config)
+        model.save_pretrained(folder)
+    words.save_pretrained(folder)
+    return folder
+
+
+def write_classifier(folder: Path, *, seed: int = 0) -> Path:
+    """A reward model: a GPT-2 that reads 48 tokens, without a padding token, with three logits."""
+    words = byte_level(["<|endoftext|>"], bos_token="<|endoftext|>", eos_token="<|endoftext|>")
+    config = GPT2Config(
+        vocab_size=len(words), n_embd=32, n_layer=2, n_head=2, n_positions=48, num_labels=3
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = GPT2ForSequenceClassification(config)
+        for p in model.parameters():
+            p.data += 0.1 * torch.randn(p.shape)
         model.save_pretrained(folder)
     words.save_pretrained(folder)
     return folder
