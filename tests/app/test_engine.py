@@ -2,6 +2,7 @@
 
 import json
 import threading
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
@@ -202,6 +203,18 @@ def test_jobs_by_session():
         assert jobs.stop("a") and not jobs.stop("c")
         assert one.stopped.is_set() and not other.stopped.is_set()
     assert not jobs.stop("a") and not jobs.running
+
+
+def test_a_stopped_job_that_ends_late_leaves_the_next_one_to_be_stopped():
+    jobs, old, new = Jobs(), Job(), Job()
+    with ExitStack() as late:
+        late.enter_context(jobs.of("a", old))
+        assert jobs.stop("a")
+        with jobs.of("a", new):
+            late.close()
+            assert not new.stopped.is_set()
+            assert jobs.stop("a") and new.stopped.is_set()
+    assert not jobs.running
 
 
 def asking(desk, *works):

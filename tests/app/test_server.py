@@ -9,6 +9,7 @@ import threading
 import time
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from app_in_browser import free_port
@@ -226,6 +227,28 @@ def test_twenty_sessions_at_once(client):
     assert len({answer[0]["path"] for answer in answers}) == 20
     assert resident() < 1.1 * before
     assert client.alive()
+
+
+def test_a_cancelled_sweep_ends_at_its_next_pass(engine, tmp_path):
+    from ric_diffusion.app.handlers import Handlers
+
+    desk, session, passes = Desk(), SimpleNamespace(session_hash="a"), []
+    handlers = Handlers(engine, None, tmp_path, desk)
+
+    def cancel(*_):
+        passes.append(handlers.stop(session))
+
+    hook = engine.sampler.watched().register_forward_pre_hook(cancel)
+    worker = threading.Thread(target=desk.serve)
+    worker.start()
+    try:
+        *_, line = handlers.sweep(session, "colorfulness", "compressibility", 8, "cat", 0)
+    finally:
+        hook.remove()
+        desk.close()
+        worker.join()
+    assert "Cancelled." in line and len(passes) == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_full_queue_is_told(client):
