@@ -62,12 +62,15 @@ def launch(engine: Engine, front: Front | None, port: int, folder: Path, desk: D
     """Start serving in threads of its own, while the engine works at ``desk``; returns the blocks,
     to close."""
     import gradio as gr
+    from gradio import processing_utils
     from starlette.middleware import Middleware
 
     from ric_diffusion.app.handlers import Handlers
     from ric_diffusion.app.layout import build
     from ric_diffusion.app.page import KEYS, STYLE
 
+    # The way of every file that Gradio would download: a picture may come as an address.
+    processing_utils.async_ssrf_protected_get = _refuse
     app = build(Handlers(engine, front, folder, desk))
     app.queue(max_size=WAITING, default_concurrency_limit=8)
     # Looking for work every millisecond, as Gradio would, takes 8 % of the model's own time.
@@ -93,3 +96,9 @@ def launch(engine: Engine, front: Front | None, port: int, folder: Path, desk: D
     )
     print(f"http://{HOST}:{port}", flush=True)
     return app
+
+
+async def _refuse(url: str) -> Any:
+    import gradio as gr
+
+    raise gr.Error("files of other machines are not fetched; drop one")

@@ -172,8 +172,6 @@ def test_sweeps(client):
         "{code}/pyproject.toml",
         "{code}/ric_diffusion/cli.py",
         "ric_diffusion/cli.py",
-        "http://127.0.0.1:1/",
-        "https://example.com/",
         "file:///etc/passwd",
     ],
 )
@@ -184,6 +182,29 @@ def test_no_other_file_is_served(served, path):
     for route in ("/gradio_api/file=", "/file=", "/gradio_api/file/", "/gradio_api/proxy="):
         status, body = client.ask("GET", route + path)
         assert status >= 400 and b"root:" not in body and b"for nobody" not in body, (route, status)
+    assert client.alive()
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:1/", "https://example.com/"])
+def test_nothing_is_passed_on_from_other_machines(client, address):
+    for route in ("/gradio_api/file=", "/file=", "/gradio_api/proxy=", "/proxy="):
+        assert client.ask("GET", route + address) == (403, b"not served here"), route
+    assert client.alive()
+
+
+@pytest.mark.parametrize("address", ["http://example.com/pic.png", "https://example.com/pic.png"])
+def test_pictures_are_not_fetched_from_other_machines(client, address, monkeypatch):
+    from gradio import processing_utils
+
+    asked = []
+
+    async def get(url, **_):
+        asked.append(url)
+        raise OSError("no network here")
+
+    monkeypatch.setattr(processing_utils.sh, "get", get)
+    assert client.transform(address) is None
+    assert asked == []
     assert client.alive()
 
 
