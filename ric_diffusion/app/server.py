@@ -50,6 +50,8 @@ def serve(engine: Engine, front: Front | None, port: int) -> None:
     with tempfile.TemporaryDirectory(prefix="ric-app-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # all that Gradio writes, and all that it serves
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+        for name in ("NO_PROXY", "no_proxy"):  # Gradio looks whether its own page is there
+            os.environ[name] = ",".join(filter(None, [os.environ.get(name), HOST]))
         desk = Desk()
         app = launch(engine, front, port, Path(folder), desk)
         try:

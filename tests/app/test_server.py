@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -321,11 +322,13 @@ def resident():
 
 
 def test_interrupted():
-    """Ctrl+C ends it, also while it draws."""
+    """Ctrl+C ends it, also while it draws; behind a proxy, which cannot reach this machine."""
+    environment = {name: os.environ[name] for name in os.environ if name.lower() != "no_proxy"}
+    environment["HTTP_PROXY"] = "http://127.0.0.1:9"
     command = [sys.executable, "-m", "ric_diffusion", "app", "--port", str(free_port())]
     for busy in (False, True):
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        app = subprocess.Popen(command, **pipes)
+        app = subprocess.Popen(command, env=environment, **pipes)
         address = app.stdout.readline().strip()
         if busy:
             client = Client(int(address.rsplit(":", 1)[1]))
