@@ -155,6 +155,10 @@ class Handlers:
         running = self.jobs.stop(request.session_hash)
         return views.said("Cancelled." if running else "Nothing is running.")
 
+    def leave(self, request: gr.Request) -> None:
+        """The page was closed or loaded anew: nobody could cancel what it had running."""
+        self.jobs.stop(request.session_hash)
+
     @property
     def _untouched(self) -> list[Any]:
         """Positions that ask for nothing."""

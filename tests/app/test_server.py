@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 from app_in_browser import free_port
 
-from ric_diffusion.app.jobs import Desk
+from ric_diffusion.app.jobs import Desk, Job
 from ric_diffusion.app.server import check_port, launch
 from ric_diffusion.errors import InputError
 
@@ -41,9 +41,10 @@ class Client:
         finally:
             connection.close()
 
-    def call(self, name, data):
+    def call(self, name, data, **about):
         """The outputs of a handler, or None where Gradio refused the inputs."""
-        status, body = self.ask("POST", f"/gradio_api/call/{name}", json.dumps({"data": data}))
+        body = json.dumps({"data": data} | about)
+        status, body = self.ask("POST", f"/gradio_api/call/{name}", body)
         if status != 200:
             return None
         event = json.loads(body)["event_id"]
@@ -84,7 +85,7 @@ def served(engine, tmp_path_factory):
         app = launch(engine, None, port, folder, desk)
         worker = threading.Thread(target=desk.serve)
         worker.start()
-        yield Client(port), folder
+        yield Client(port), folder, desk
         app.close(verbose=False)
         desk.close()
         worker.join()
@@ -93,6 +94,21 @@ def served(engine, tmp_path_factory):
 @pytest.fixture
 def client(served):
     return served[0]
+
+
+@pytest.fixture
+def busy(served):
+    """The server's desk, busy until this is called."""
+    _, _, desk = served
+    over, worker = threading.Event(), threading.Thread(target=lambda: desk.do(over.wait))
+    worker.start()
+
+    def end():
+        over.set()
+        worker.join()
+
+    yield end
+    end()
 
 
 def test_draw(client):
@@ -177,7 +193,7 @@ def test_sweeps(client):
     ],
 )
 def test_no_other_file_is_served(served, path):
-    client, folder = served
+    client, folder, _ = served
     (folder.parent / "secret.txt").write_text("for nobody")
     path = path.format(folder=folder, code=Path(__file__).parents[2])
     for route in ("/gradio_api/file=", "/file=", "/gradio_api/file/", "/gradio_api/proxy="):
@@ -273,6 +289,32 @@ def test_a_cancelled_sweep_ends_at_its_next_pass(engine, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_closed_page_takes_its_job_along(served, busy, monkeypatch):
+    client, _, desk = served
+    stopped, stop = threading.Event(), Job.stop
+
+    def note(job):
+        stop(job)
+        stopped.set()
+
+    monkeypatch.setattr(Job, "stop", note)
+    page = http.client.HTTPConnection("127.0.0.1", client.port, timeout=300)
+    page.request("GET", "/gradio_api/heartbeat/closed")
+    page.getresponse().readline()
+    answers, data = [], ["colorfulness", "nothing", 2, "cat", 0]
+    asking = threading.Thread(
+        target=lambda: answers.append(client.call("sweep", data, session_hash="closed"))
+    )
+    asking.start()
+    until(lambda: desk.asked.qsize() > 0)
+    page.close()
+    assert stopped.wait(60)
+    busy()
+    asking.join()
+    assert "Cancelled." in answers[0][-1]
+    assert client.alive()
+
+
 def test_a_full_queue_is_told(client):
     """Beyond the limit nobody waits in vain."""
     codes = []
@@ -313,6 +355,15 @@ def png(width, height, rows=None):
         + chunk(b"IDAT", pixels)
         + chunk(b"IEND", b"")
     )
+
+
+def until(true):
+    """Wait for what another thread brings about."""
+    for _ in range(6000):
+        if true():
+            return
+        time.sleep(0.01)
+    raise TimeoutError
 
 
 def resident():
