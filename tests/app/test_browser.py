@@ -268,7 +268,8 @@ def test_scripts_are_text(page):
 
 def test_cancel(page):
     page.locator("#cancel").click()
-    page.wait_for_function("document.querySelector('#line').innerText.includes('Nothing')")
+    said = "Nothing of yours runs or waits now"
+    page.wait_for_function(f"document.querySelector('#line').innerText.includes('{said}')")
     write(page, "cat")
     page.locator("#points input[type=number]").fill("8")
     page.locator("#points input[type=number]").press("Enter")
