@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import tempfile
 from pathlib import Path
@@ -46,7 +47,8 @@ def check_port(port: int) -> None:
 
 
 def serve(engine: Engine, front: Front | None, port: int) -> None:
-    """Serve until interrupted."""
+    """Serve until interrupted, or told to end, which else would leave the folder behind."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="ric-app-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # all that Gradio writes, and all that it serves
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -55,6 +57,7 @@ def serve(engine: Engine, front: Front | None, port: int) -> None:
         desk = Desk()
         app = launch(engine, front, port, Path(folder), desk)
         try:
+            print(f"http://{HOST}:{port}", flush=True)
             desk.serve()  # in this thread, which loaded the model
         except KeyboardInterrupt:
             app.close(verbose=False)
@@ -96,7 +99,6 @@ def launch(engine: Engine, front: Front | None, port: int, folder: Path, desk: D
         css=STYLE,
         head=KEYS,
     )
-    print(f"http://{HOST}:{port}", flush=True)
     return app
 
 

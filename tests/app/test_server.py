@@ -372,20 +372,23 @@ def resident():
         return int(file.read().split()[1]) * 4096
 
 
-def test_interrupted():
-    """Ctrl+C ends it, also while it draws; behind a proxy, which cannot reach this machine."""
+@pytest.mark.parametrize("sent, busy", [(signal.SIGINT, False), (signal.SIGTERM, True)])
+def test_interrupted(tmp_path, sent, busy):
+    """Ctrl+C ends it and so does kill, also while it draws, and no folder stays; behind a proxy,
+    which cannot reach this machine."""
     environment = {name: os.environ[name] for name in os.environ if name.lower() != "no_proxy"}
-    environment["HTTP_PROXY"] = "http://127.0.0.1:9"
+    environment |= {"HTTP_PROXY": "http://127.0.0.1:9", "TMPDIR": str(tmp_path)}
     command = [sys.executable, "-m", "ric_diffusion", "app", "--port", str(free_port())]
-    for busy in (False, True):
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        app = subprocess.Popen(command, env=environment, **pipes)
-        address = app.stdout.readline().strip()
-        if busy:
-            client = Client(int(address.rsplit(":", 1)[1]))
-            sweep = json.dumps({"data": ["colorfulness", "compressibility", 8, "cat", 0]})
-            assert client.ask("POST", "/gradio_api/call/sweep", sweep)[0] == 200
-            time.sleep(1)
-        app.send_signal(signal.SIGINT)
-        _, said = app.communicate(timeout=60)
-        assert app.returncode == 0 and "Traceback" not in said
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    app = subprocess.Popen(command, env=environment, **pipes)
+    address = app.stdout.readline().strip()
+    assert len(list(tmp_path.glob("ric-app-*"))) == 1
+    if busy:
+        client = Client(int(address.rsplit(":", 1)[1]))
+        sweep = json.dumps({"data": ["colorfulness", "compressibility", 8, "cat", 0]})
+        assert client.ask("POST", "/gradio_api/call/sweep", sweep)[0] == 200
+        time.sleep(1)
+    app.send_signal(sent)
+    _, said = app.communicate(timeout=60)
+    assert app.returncode == 0 and "Traceback" not in said
+    assert list(tmp_path.glob("ric-app-*")) == []
