@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from ric_diffusion import config
 from ric_diffusion.app import views
 from ric_diffusion.app.front import read_front
 from ric_diffusion.app.sheets import sheet_of
@@ -56,7 +57,7 @@ def test_whatever_is_not_ours_is_escaped(engine, tmp_path):
     data = metrics(NAMES)
     data["models"][1]["name"] = evil
     (tmp_path / "metrics.json").write_text(json.dumps(data))
-    front = read_front(tmp_path, NAMES)
+    front = read_front(tmp_path, engine.adapter)
     shown = [
         views.said(evil, "error"),
         views.strip(slider),
@@ -68,14 +69,28 @@ def test_whatever_is_not_ours_is_escaped(engine, tmp_path):
     assert "auto" in shown[2] and "+1.00 z" in shown[2]
 
 
-def test_the_front_of_a_report(tmp_path):
-    front = read_front(write_report(tmp_path, NAMES, mapping="linf"), NAMES)
+def test_the_front_of_a_report(engine, tmp_path):
+    front = read_front(write_report(tmp_path, NAMES, mapping="linf"), engine.adapter)
     assert (front.model, front.mapping, len(front.places)) == ("ours", "linf", 5)
     assert front.places[0].preference == {"compressibility": 1.0, "colorfulness": 0.0}
     chart = views.chart(front, *NAMES, chosen=2)
+    assert "<p>ours</p>" in chart
     assert chart.count("data-place=") == 5 and chart.count("chosen") == 1
     assert chart.count('"point on') == 4
     assert "nan" not in views.chart(front, NAMES[0], NAMES[0])
+
+
+def test_the_front_is_that_of_the_adapters_calibration(engine, tmp_path):
+    curve = Curve(requested=(-1, 1), obtained=(-0.5, 0.25))
+    calibrated = replace(engine.adapter, calibration={"colorfulness": curve})
+    other = replace(engine.adapter, calibration={"compressibility": curve})
+    data = metrics(NAMES)
+    digest = config.digest({"colorfulness": curve.to_dict()})[:16]  # as in a report
+    about = data["models"][1]["about"] | {"calibration": digest}
+    data["models"].append(data["models"][1] | {"name": "calibrated", "about": about})
+    (tmp_path / "metrics.json").write_text(json.dumps(data))
+    assert read_front(tmp_path, calibrated).model == "calibrated"
+    assert read_front(tmp_path, engine.adapter).model == read_front(tmp_path, other).model == "ours"
 
 
 @pytest.mark.parametrize(
@@ -89,14 +104,14 @@ def test_the_front_of_a_report(tmp_path):
         ("no model in it has sliders", None),
     ],
 )
-def test_reports_that_are_refused(tmp_path, said, text):
+def test_reports_that_are_refused(engine, tmp_path, said, text):
     if said.startswith("no model"):
         data = metrics(NAMES)
         text = json.dumps(data | {"models": data["models"][:1]})
     if text is not None:
         (tmp_path / "metrics.json").write_text(text)
     with pytest.raises(InputError, match=said) as caught:
-        read_front(tmp_path, NAMES)
+        read_front(tmp_path, engine.adapter)
     assert "--report" in str(caught.value)
 
 
