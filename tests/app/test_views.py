@@ -26,10 +26,16 @@ def test_sliders_have_the_adapters_range(engine):
         # The way to z and back leaves nothing to be shown of a score that was 0.
         assert f"{slider.score(-slider.reward.mean / slider.reward.std - 1e-12):.3g}" == "0"
         assert (slider.place(slider.low), slider.place(99)) == (0, 1)
-    curve = Curve(requested=(-1, 1), obtained=(-0.5, 0.25))
-    calibrated = replace(engine.adapter, calibration={"colorfulness": curve})
-    slider = sliders_of(calibrated)[engine.space.names.index("colorfulness")]
-    assert (slider.low, slider.high) == (-0.5, 0.25)
+    for obtained, ends in (
+        ((-0.5, 0.25), (-0.5, 0.25)),
+        ((-0.004, 0.003), (-0.01, 0.01)),
+        ((0.001, 0.006), (0, 0.01)),
+    ):
+        curve = Curve(requested=(-1, 1), obtained=obtained)
+        calibrated = replace(engine.adapter, calibration={"colorfulness": curve})
+        slider = sliders_of(calibrated)[engine.space.names.index("colorfulness")]
+        assert (slider.low, slider.high) == ends
+        assert (slider.place(-99), slider.place(99)) == (0, 1)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
