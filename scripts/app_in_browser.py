@@ -46,8 +46,12 @@ def running(*arguments: object) -> Iterator[str]:
         yield address
         assert app.poll() is None, "ric app died"
     finally:
-        app.kill()
-        app.communicate()
+        app.terminate()
+        try:
+            app.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            app.kill()
+            app.communicate()
 
 
 @contextmanager

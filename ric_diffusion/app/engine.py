@@ -163,10 +163,11 @@ class Engine:
             raise InputError(f"points {number:g}: give a whole number from 2 to {most}")
         if along == across:
             raise InputError(f"across {across}: the sweep is along it already; choose another")
-        line = target_line(self.space, along, int(number))
+        curves = self.adapter.calibration
+        line = target_line(self.space, along, int(number), curves.get(along))
         if across is None:
             return line
-        rows = target_line(self.space, across, int(number))
+        rows = target_line(self.space, across, int(number), curves.get(across))
         return [{**row, **target} for row in reversed(rows) for target in line]
 
     def preferences(self, count: Any) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
@@ -175,7 +176,8 @@ class Engine:
         if not (number.is_integer() and 2 <= number <= MAX_POINTS):
             raise InputError(f"points {number:g}: give a whole number from 2 to {MAX_POINTS}")
         weights = preference_line(self.space.names, int(number))
-        return weights, [to_targets(w, self.space, self.adapter.mapping) for w in weights]
+        wanted = (to_targets(w, self.space, self.adapter.mapping) for w in weights)
+        return weights, [self.adapter.reachable(targets) for targets in wanted]
 
     def _opened(self, path: str | Path) -> Image.Image:
         """A picture nobody vouches for, at the model's own size."""

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ric_diffusion.commands.entrants import calibration_digest
+from ric_diffusion.conditioning.adapter import BaseAdapter
 from ric_diffusion.errors import InputError
 
 METRICS = "metrics.json"
@@ -33,10 +35,11 @@ class Front:
     places: Sequence[Place]
 
 
-def read_front(folder: Path, names: Sequence[str]) -> Front:
-    """The first model of a report that has sliders. InputError if there is no such report, or it is
-    about other rewards than ``names``."""
-    path = folder / METRICS
+def read_front(folder: Path, adapter: BaseAdapter) -> Front:
+    """The first model of a report that has sliders and the adapter's calibration, else the first
+    that has sliders. InputError if there is no such report, or it is about other rewards."""
+    path, names = folder / METRICS, adapter.space.names
+    ours = calibration_digest(adapter)
     try:
         metrics = json.loads(path.read_text(encoding="utf-8"))
     except OSError:
@@ -50,7 +53,10 @@ def read_front(folder: Path, names: Sequence[str]) -> Front:
                 f"--report {folder}: its rewards are {', '.join(found)}, the adapter's "
                 f"{', '.join(names)}; give a report of this adapter"
             )
-        for model in metrics["models"]:
+        # A report of --calibrate tells of the adapter without its calibration first.
+        for model in sorted(
+            metrics["models"], key=lambda model: model["about"].get("calibration") != ours
+        ):
             if places := [place for point in model["points"] if (place := _place(point, names))]:
                 mapping = model["about"].get("mapping")
                 return Front(model=str(model["name"]), mapping=mapping, places=places)

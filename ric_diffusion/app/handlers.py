@@ -151,9 +151,13 @@ class Handlers:
         return views.chart(self.front, x, y, index), mode, *weights, *values, *autos
 
     def stop(self, request: gr.Request) -> str:
-        """→ line."""
+        """→ line; Gradio takes back what waits."""
         running = self.jobs.stop(request.session_hash)
-        return views.said("Cancelled." if running else "Nothing is running.")
+        return views.said("Cancelled." if running else "Nothing of yours runs or waits now.")
+
+    def leave(self, request: gr.Request) -> None:
+        """The page was closed or loaded anew: nobody could cancel what it had running."""
+        self.jobs.stop(request.session_hash)
 
     @property
     def _untouched(self) -> list[Any]:

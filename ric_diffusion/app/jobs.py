@@ -57,12 +57,14 @@ class Jobs:
 
     @contextmanager
     def of(self, session: str | None, job: Job) -> Iterator[Job]:
-        """``job`` is the session's in this block."""
+        """``job`` is the session's in this block, or until the next one begins: one that was
+        stopped lives on until its next pass."""
         self.running[session] = job
         try:
             yield job
         finally:
-            self.running.pop(session, None)
+            if self.running.get(session) is job:
+                del self.running[session]
 
     def stop(self, session: str | None) -> bool:
         """Stop what the session has running; False if that is nothing."""

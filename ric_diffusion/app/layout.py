@@ -54,6 +54,7 @@ def build(handlers: Handlers) -> Any:
                     runs = _tabs(handlers, controls, line)
         runs.append(_draw(handlers, controls, sample, scores, line))
         controls.cancel.click(handlers.stop, None, line, cancels=runs, **QUIET)
+        app.unload(handlers.leave)
     return app
 
 

@@ -3,13 +3,15 @@
 # Weights share 100: the one that is moved has what it was given, the others split the rest as they
 # stood to each other. Gradio hands over all weights, and takes them back.
 SHARE = """(...weights) => {
-  const moved = %d, rest = 100 - weights[moved];
+  const moved = %d;
+  weights[moved] = Math.min(Math.max(weights[moved], 0), 100);
+  const rest = 100 - weights[moved];
   const others = weights.map((_, i) => i).filter(i => i !== moved);
   const sum = others.reduce((total, i) => total + weights[i], 0);
   let left = rest;
   others.forEach((i, k) => {
     const part = sum ? rest * weights[i] / sum : rest / others.length;
-    weights[i] = k === others.length - 1 ? left : Math.round(part);
+    weights[i] = k === others.length - 1 ? left : Math.min(Math.round(part), left);
     left -= weights[i];
   });
   return weights;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import tempfile
 from pathlib import Path
@@ -46,13 +47,17 @@ def check_port(port: int) -> None:
 
 
 def serve(engine: Engine, front: Front | None, port: int) -> None:
-    """Serve until interrupted."""
+    """Serve until interrupted, or told to end, which else would leave the folder behind."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="ric-app-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # all that Gradio writes, and all that it serves
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+        for name in ("NO_PROXY", "no_proxy"):  # Gradio looks whether its own page is there
+            os.environ[name] = ",".join(filter(None, [os.environ.get(name), HOST]))
         desk = Desk()
         app = launch(engine, front, port, Path(folder), desk)
         try:
+            print(f"http://{HOST}:{port}", flush=True)
             desk.serve()  # in this thread, which loaded the model
         except KeyboardInterrupt:
             app.close(verbose=False)
@@ -62,12 +67,15 @@ def launch(engine: Engine, front: Front | None, port: int, folder: Path, desk: D
     """Start serving in threads of its own, while the engine works at ``desk``; returns the blocks,
     to close."""
     import gradio as gr
+    from gradio import processing_utils
     from starlette.middleware import Middleware
 
     from ric_diffusion.app.handlers import Handlers
     from ric_diffusion.app.layout import build
     from ric_diffusion.app.page import KEYS, STYLE
 
+    # The way of every file that Gradio would download: a picture may come as an address.
+    processing_utils.async_ssrf_protected_get = _refuse
     app = build(Handlers(engine, front, folder, desk))
     app.queue(max_size=WAITING, default_concurrency_limit=8)
     # Looking for work every millisecond, as Gradio would, takes 8 % of the model's own time.
@@ -91,5 +99,10 @@ def launch(engine: Engine, front: Front | None, port: int, folder: Path, desk: D
         css=STYLE,
         head=KEYS,
     )
-    print(f"http://{HOST}:{port}", flush=True)
     return app
+
+
+async def _refuse(url: str) -> Any:
+    import gradio as gr
+
+    raise gr.Error("files of other machines are not fetched; drop one")

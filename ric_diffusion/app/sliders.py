@@ -42,17 +42,20 @@ class Slider:
 
 def sliders_of(adapter: BaseAdapter) -> list[Slider]:
     """Where a calibration measured what can be reached, a slider ends there; else where the
-    training data does. Ends are rounded inwards."""
+    training data does. Ends are rounded inwards, or outwards where that would leave no step."""
     space = adapter.space
     sliders = []
     for reward in space.rewards:
         curve = adapter.calibration.get(reward.name)
         low, high = curve.reach if curve else space.range(reward.name)
+        first, last = math.ceil(low / STEP), math.floor(high / STEP)
+        if first >= last:
+            first, last = math.floor(low / STEP), math.ceil(high / STEP)
         sliders.append(
             Slider(
                 reward=reward,
-                low=math.ceil(low / STEP) * STEP,
-                high=math.floor(high / STEP) * STEP,
+                low=first * STEP,
+                high=last * STEP,
                 common=tuple(space.quantile(reward.name, q) for q in (0.05, 0.25, 0.5, 0.75, 0.95)),
             )
         )

@@ -100,6 +100,7 @@ def chart(front: Front, x: str, y: str, chosen: int | None = None) -> str:
     (a, b), (c, d) = ends
     floor, wall = HEIGHT - BELOW, LEFT
     return (
+        f"<p>{escape(front.model)}</p>"
         f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="group" '
         f'aria-label="the front of {escape(front.model)}">'
         f'<path class="axis" d="M{wall} 8V{floor}H{WIDTH - 8}"/>'

@@ -18,6 +18,5 @@ def run(options: argparse.Namespace) -> None:
     check_port(options.port)
     model = load_model(options.model, options.adapter)
     require_adapter(model, options.model)
-    names = model.adapter.space.names
-    front = read_front(options.report, names) if options.report else None
+    front = read_front(options.report, model.adapter) if options.report else None
     serve(Engine(model, options.model), front, options.port)

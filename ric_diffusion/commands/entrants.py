@@ -152,8 +152,8 @@ def subject_of(
     }
     if adapter is not None:
         about["mode"] = adapter.conditioner.mode
-        if adapter.calibration:
-            about["calibration"] = config.digest(adapter.about()["calibration"])[:16]
+        if calibration := calibration_digest(adapter):
+            about["calibration"] = calibration
     return Subject(
         name=name,
         points=points,
@@ -162,6 +162,13 @@ def subject_of(
         space=adapter.space if adapter else None,
         about=about,
     )
+
+
+def calibration_digest(adapter: BaseAdapter) -> str | None:
+    """What a report calls the adapter's calibration; None without one."""
+    if not adapter.calibration:
+        return None
+    return config.digest(adapter.about()["calibration"])[:16]
 
 
 def adapter_digests(folder: Path | None) -> list[str]:

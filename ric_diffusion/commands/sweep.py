@@ -24,11 +24,12 @@ def run(options: argparse.Namespace) -> None:
     space = adapter.space
     preferences: list[dict[str, float]] = []
     if options.along or len(space.names) == 1:
-        targets = target_line(space, options.along or space.names[0], options.points)
+        along = options.along or space.names[0]
+        targets = target_line(space, along, options.points, adapter.calibration.get(along))
     else:
         preferences = preference_line(space.names, options.points)
         mapping = options.mapping or adapter.mapping
-        targets = [to_targets(p, space, mapping) for p in preferences]
+        targets = [adapter.reachable(to_targets(p, space, mapping)) for p in preferences]
     sweep = run_sweep(
         backend, space, targets, [options.prompt], [options.seed], load_scorers(space)
     )

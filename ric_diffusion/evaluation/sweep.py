@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 from ric_diffusion.backend import Sampler
 from ric_diffusion.errors import InputError
 from ric_diffusion.evaluation.scoring import scores_of
-from ric_diffusion.rewards import RewardSpace
+from ric_diffusion.rewards import Curve, RewardSpace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,11 +46,16 @@ def preference_line(names: Sequence[str], points: int) -> list[dict[str, float]]
     return [dict(zip(names, row, strict=True)) for row in weights.tolist()]
 
 
-def target_line(space: RewardSpace, name: str, points: int) -> list[dict[str, float]]:
-    """``points`` targets of one reward from its 5th to its 95th percentile, others on auto."""
+def target_line(
+    space: RewardSpace, name: str, points: int, curve: Curve | None = None
+) -> list[dict[str, float]]:
+    """``points`` targets of one reward from its 5th to its 95th percentile, others on auto; with
+    the reward's calibration ``curve``, over as much of that as can be had."""
     if points < 2:
         raise InputError(f"points {points}: a sweep needs at least 2")
     low, high = space.quantile(name, 0.05), space.quantile(name, 0.95)
+    if curve is not None:
+        low, high = curve.clamp(low), curve.clamp(high)
     return [{name: value} for value in np.linspace(low, high, points).tolist()]
 
 

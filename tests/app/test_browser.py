@@ -10,6 +10,7 @@ from app_in_browser import CHROMIUM, another_picture, chromium, drag, picture, r
 from PIL import Image
 
 import ric_diffusion
+from ric_diffusion.app.page import SHARE
 from support.report import write_report
 
 pytest.importorskip("gradio")
@@ -134,6 +135,21 @@ def test_a_slider_makes_another_picture_with_a_higher_score(page):
         assert image.size == (64, 64) and image.text["prompt"] == "red apple"
 
 
+@pytest.mark.parametrize(
+    "moved, weights, shared",
+    [
+        (0, [98, 20, 20, 20, 20], [98, 1, 1, 0, 0]),
+        (1, [50, 150], [0, 100]),
+        (0, [-5, 30, 70], [0, 30, 70]),
+        (2, [0, 0, 40], [30, 30, 40]),
+    ],
+)
+def test_weights_share_100(browser, moved, weights, shared):
+    page = browser.new_page()
+    assert page.evaluate(f"({SHARE % moved})(...{weights})") == shared
+    page.close()
+
+
 def test_targets_and_auto_by_keyboard(page):
     write(page, "cat")
     page.get_by_label("Targets, in z").check()
@@ -252,7 +268,8 @@ def test_scripts_are_text(page):
 
 def test_cancel(page):
     page.locator("#cancel").click()
-    page.wait_for_function("document.querySelector('#line').innerText.includes('Nothing')")
+    said = "Nothing of yours runs or waits now"
+    page.wait_for_function(f"document.querySelector('#line').innerText.includes('{said}')")
     write(page, "cat")
     page.locator("#points input[type=number]").fill("8")
     page.locator("#points input[type=number]").press("Enter")

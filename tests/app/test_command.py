@@ -95,7 +95,7 @@ def test_its_page(lm, tmp_path):
     from ric_diffusion.app.handlers import Handlers
     from ric_diffusion.app.layout import build
 
-    front = read_front(write_report(tmp_path / "report", lm.space.names), lm.space.names)
+    front = read_front(write_report(tmp_path / "report", lm.space.names), lm.adapter)
     page = build(Handlers(lm, front, tmp_path, Desk())).get_config_file()
     labels = [part["props"].get("label") for part in page["components"]]
     assert "Ask" in labels and "Response" in labels and "Front" in labels

@@ -2,6 +2,8 @@
 
 import json
 import threading
+from contextlib import ExitStack
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from ric_diffusion.app.engine import MAX_PROMPT, MAX_SEED
 from ric_diffusion.app.jobs import Desk, Job, Jobs, Stopped
 from ric_diffusion.commands.model import load_model
 from ric_diffusion.errors import InputError
-from ric_diffusion.rewards import to_targets
+from ric_diffusion.rewards import Curve, to_targets
 
 TARGETS = {"compressibility": 1.2, "colorfulness": -0.5}
 
@@ -160,6 +162,22 @@ def test_sweeps(engine, job):
     assert weights[2] == {"compressibility": 0.5, "colorfulness": 0.5} and len(targets) == 5
 
 
+def test_sweeps_stay_within_reach(engine, monkeypatch):
+    plain = engine.line("compressibility", None, 5)
+    curve = Curve(requested=(-2, 2), obtained=(-0.4, 0.6))
+    calibrated = replace(engine.adapter, calibration={"colorfulness": curve})
+    monkeypatch.setattr(engine, "adapter", calibrated)
+    line = [target["colorfulness"] for target in engine.line("colorfulness", None, 5)]
+    assert line == pytest.approx([-0.4, -0.15, 0.1, 0.35, 0.6])
+    assert engine.line("compressibility", None, 5) == plain
+    square = engine.line("compressibility", "colorfulness", 2)
+    assert [target["colorfulness"] for target in square] == pytest.approx([0.6, 0.6, -0.4, -0.4])
+    weights, targets = engine.preferences(3)
+    for preference, target in zip(weights, targets, strict=True):
+        assert target == engine.wish("red apple", 0, preference=preference).targets
+    assert targets[-1]["colorfulness"] == 0.6
+
+
 @pytest.mark.parametrize(
     "said, args",
     [
@@ -202,6 +220,18 @@ def test_jobs_by_session():
         assert jobs.stop("a") and not jobs.stop("c")
         assert one.stopped.is_set() and not other.stopped.is_set()
     assert not jobs.stop("a") and not jobs.running
+
+
+def test_a_stopped_job_that_ends_late_leaves_the_next_one_to_be_stopped():
+    jobs, old, new = Jobs(), Job(), Job()
+    with ExitStack() as late:
+        late.enter_context(jobs.of("a", old))
+        assert jobs.stop("a")
+        with jobs.of("a", new):
+            late.close()
+            assert not new.stopped.is_set()
+            assert jobs.stop("a") and new.stopped.is_set()
+    assert not jobs.running
 
 
 def asking(desk, *works):

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -9,11 +10,12 @@ import threading
 import time
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from app_in_browser import free_port
 
-from ric_diffusion.app.jobs import Desk
+from ric_diffusion.app.jobs import Desk, Job
 from ric_diffusion.app.server import check_port, launch
 from ric_diffusion.errors import InputError
 
@@ -39,9 +41,10 @@ class Client:
         finally:
             connection.close()
 
-    def call(self, name, data):
+    def call(self, name, data, **about):
         """The outputs of a handler, or None where Gradio refused the inputs."""
-        status, body = self.ask("POST", f"/gradio_api/call/{name}", json.dumps({"data": data}))
+        body = json.dumps({"data": data} | about)
+        status, body = self.ask("POST", f"/gradio_api/call/{name}", body)
         if status != 200:
             return None
         event = json.loads(body)["event_id"]
@@ -82,7 +85,7 @@ def served(engine, tmp_path_factory):
         app = launch(engine, None, port, folder, desk)
         worker = threading.Thread(target=desk.serve)
         worker.start()
-        yield Client(port), folder
+        yield Client(port), folder, desk
         app.close(verbose=False)
         desk.close()
         worker.join()
@@ -91,6 +94,21 @@ def served(engine, tmp_path_factory):
 @pytest.fixture
 def client(served):
     return served[0]
+
+
+@pytest.fixture
+def busy(served):
+    """The server's desk, busy until this is called."""
+    _, _, desk = served
+    over, worker = threading.Event(), threading.Thread(target=lambda: desk.do(over.wait))
+    worker.start()
+
+    def end():
+        over.set()
+        worker.join()
+
+    yield end
+    end()
 
 
 def test_draw(client):
@@ -171,18 +189,39 @@ def test_sweeps(client):
         "{code}/pyproject.toml",
         "{code}/ric_diffusion/cli.py",
         "ric_diffusion/cli.py",
-        "http://127.0.0.1:1/",
-        "https://example.com/",
         "file:///etc/passwd",
     ],
 )
 def test_no_other_file_is_served(served, path):
-    client, folder = served
+    client, folder, _ = served
     (folder.parent / "secret.txt").write_text("for nobody")
     path = path.format(folder=folder, code=Path(__file__).parents[2])
     for route in ("/gradio_api/file=", "/file=", "/gradio_api/file/", "/gradio_api/proxy="):
         status, body = client.ask("GET", route + path)
         assert status >= 400 and b"root:" not in body and b"for nobody" not in body, (route, status)
+    assert client.alive()
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:1/", "https://example.com/"])
+def test_nothing_is_passed_on_from_other_machines(client, address):
+    for route in ("/gradio_api/file=", "/file=", "/gradio_api/proxy=", "/proxy="):
+        assert client.ask("GET", route + address) == (403, b"not served here"), route
+    assert client.alive()
+
+
+@pytest.mark.parametrize("address", ["http://example.com/pic.png", "https://example.com/pic.png"])
+def test_pictures_are_not_fetched_from_other_machines(client, address, monkeypatch):
+    from gradio import processing_utils
+
+    asked = []
+
+    async def get(url, **_):
+        asked.append(url)
+        raise OSError("no network here")
+
+    monkeypatch.setattr(processing_utils.sh, "get", get)
+    assert client.transform(address) is None
+    assert asked == []
     assert client.alive()
 
 
@@ -228,6 +267,54 @@ def test_twenty_sessions_at_once(client):
     assert client.alive()
 
 
+def test_a_cancelled_sweep_ends_at_its_next_pass(engine, tmp_path):
+    from ric_diffusion.app.handlers import Handlers
+
+    desk, session, passes = Desk(), SimpleNamespace(session_hash="a"), []
+    handlers = Handlers(engine, None, tmp_path, desk)
+
+    def cancel(*_):
+        passes.append(handlers.stop(session))
+
+    hook = engine.sampler.watched().register_forward_pre_hook(cancel)
+    worker = threading.Thread(target=desk.serve)
+    worker.start()
+    try:
+        *_, line = handlers.sweep(session, "colorfulness", "compressibility", 8, "cat", 0)
+    finally:
+        hook.remove()
+        desk.close()
+        worker.join()
+    assert "Cancelled." in line and len(passes) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_closed_page_takes_its_job_along(served, busy, monkeypatch):
+    client, _, desk = served
+    stopped, stop = threading.Event(), Job.stop
+
+    def note(job):
+        stop(job)
+        stopped.set()
+
+    monkeypatch.setattr(Job, "stop", note)
+    page = http.client.HTTPConnection("127.0.0.1", client.port, timeout=300)
+    page.request("GET", "/gradio_api/heartbeat/closed")
+    page.getresponse().readline()
+    answers, data = [], ["colorfulness", "nothing", 2, "cat", 0]
+    asking = threading.Thread(
+        target=lambda: answers.append(client.call("sweep", data, session_hash="closed"))
+    )
+    asking.start()
+    until(lambda: desk.asked.qsize() > 0)
+    page.close()
+    assert stopped.wait(60)
+    busy()
+    asking.join()
+    assert "Cancelled." in answers[0][-1]
+    assert client.alive()
+
+
 def test_a_full_queue_is_told(client):
     """Beyond the limit nobody waits in vain."""
     codes = []
@@ -270,24 +357,38 @@ def png(width, height, rows=None):
     )
 
 
+def until(true):
+    """Wait for what another thread brings about."""
+    for _ in range(6000):
+        if true():
+            return
+        time.sleep(0.01)
+    raise TimeoutError
+
+
 def resident():
     """Memory of this process, bytes."""
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * 4096
 
 
-def test_interrupted():
-    """Ctrl+C ends it, also while it draws."""
+@pytest.mark.parametrize("sent, busy", [(signal.SIGINT, False), (signal.SIGTERM, True)])
+def test_interrupted(tmp_path, sent, busy):
+    """Ctrl+C ends it and so does kill, also while it draws, and no folder stays; behind a proxy,
+    which cannot reach this machine."""
+    environment = {name: os.environ[name] for name in os.environ if name.lower() != "no_proxy"}
+    environment |= {"HTTP_PROXY": "http://127.0.0.1:9", "TMPDIR": str(tmp_path)}
     command = [sys.executable, "-m", "ric_diffusion", "app", "--port", str(free_port())]
-    for busy in (False, True):
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        app = subprocess.Popen(command, **pipes)
-        address = app.stdout.readline().strip()
-        if busy:
-            client = Client(int(address.rsplit(":", 1)[1]))
-            sweep = json.dumps({"data": ["colorfulness", "compressibility", 8, "cat", 0]})
-            assert client.ask("POST", "/gradio_api/call/sweep", sweep)[0] == 200
-            time.sleep(1)
-        app.send_signal(signal.SIGINT)
-        _, said = app.communicate(timeout=60)
-        assert app.returncode == 0 and "Traceback" not in said
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    app = subprocess.Popen(command, env=environment, **pipes)
+    address = app.stdout.readline().strip()
+    assert len(list(tmp_path.glob("ric-app-*"))) == 1
+    if busy:
+        client = Client(int(address.rsplit(":", 1)[1]))
+        sweep = json.dumps({"data": ["colorfulness", "compressibility", 8, "cat", 0]})
+        assert client.ask("POST", "/gradio_api/call/sweep", sweep)[0] == 200
+        time.sleep(1)
+    app.send_signal(sent)
+    _, said = app.communicate(timeout=60)
+    assert app.returncode == 0 and "Traceback" not in said
+    assert list(tmp_path.glob("ric-app-*")) == []

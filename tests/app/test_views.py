@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from ric_diffusion import config
 from ric_diffusion.app import views
 from ric_diffusion.app.front import read_front
 from ric_diffusion.app.sheets import sheet_of
@@ -25,10 +26,16 @@ def test_sliders_have_the_adapters_range(engine):
         # The way to z and back leaves nothing to be shown of a score that was 0.
         assert f"{slider.score(-slider.reward.mean / slider.reward.std - 1e-12):.3g}" == "0"
         assert (slider.place(slider.low), slider.place(99)) == (0, 1)
-    curve = Curve(requested=(-1, 1), obtained=(-0.5, 0.25))
-    calibrated = replace(engine.adapter, calibration={"colorfulness": curve})
-    slider = sliders_of(calibrated)[engine.space.names.index("colorfulness")]
-    assert (slider.low, slider.high) == (-0.5, 0.25)
+    for obtained, ends in (
+        ((-0.5, 0.25), (-0.5, 0.25)),
+        ((-0.004, 0.003), (-0.01, 0.01)),
+        ((0.001, 0.006), (0, 0.01)),
+    ):
+        curve = Curve(requested=(-1, 1), obtained=obtained)
+        calibrated = replace(engine.adapter, calibration={"colorfulness": curve})
+        slider = sliders_of(calibrated)[engine.space.names.index("colorfulness")]
+        assert (slider.low, slider.high) == ends
+        assert (slider.place(-99), slider.place(99)) == (0, 1)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
@@ -63,7 +70,7 @@ def test_whatever_is_not_ours_is_escaped(engine, tmp_path):
     data = metrics(NAMES)
     data["models"][1]["name"] = evil
     (tmp_path / "metrics.json").write_text(json.dumps(data))
-    front = read_front(tmp_path, NAMES)
+    front = read_front(tmp_path, engine.adapter)
     shown = [
         views.said(evil, "error"),
         views.strip(slider),
@@ -75,14 +82,28 @@ def test_whatever_is_not_ours_is_escaped(engine, tmp_path):
     assert "auto" in shown[2] and "+1.00 z" in shown[2]
 
 
-def test_the_front_of_a_report(tmp_path):
-    front = read_front(write_report(tmp_path, NAMES, mapping="linf"), NAMES)
+def test_the_front_of_a_report(engine, tmp_path):
+    front = read_front(write_report(tmp_path, NAMES, mapping="linf"), engine.adapter)
     assert (front.model, front.mapping, len(front.places)) == ("ours", "linf", 5)
     assert front.places[0].preference == {"compressibility": 1.0, "colorfulness": 0.0}
     chart = views.chart(front, *NAMES, chosen=2)
+    assert "<p>ours</p>" in chart
     assert chart.count("data-place=") == 5 and chart.count("chosen") == 1
     assert chart.count('"point on') == 4
     assert "nan" not in views.chart(front, NAMES[0], NAMES[0])
+
+
+def test_the_front_is_that_of_the_adapters_calibration(engine, tmp_path):
+    curve = Curve(requested=(-1, 1), obtained=(-0.5, 0.25))
+    calibrated = replace(engine.adapter, calibration={"colorfulness": curve})
+    other = replace(engine.adapter, calibration={"compressibility": curve})
+    data = metrics(NAMES)
+    digest = config.digest({"colorfulness": curve.to_dict()})[:16]  # as in a report
+    about = data["models"][1]["about"] | {"calibration": digest}
+    data["models"].append(data["models"][1] | {"name": "calibrated", "about": about})
+    (tmp_path / "metrics.json").write_text(json.dumps(data))
+    assert read_front(tmp_path, calibrated).model == "calibrated"
+    assert read_front(tmp_path, engine.adapter).model == read_front(tmp_path, other).model == "ours"
 
 
 @pytest.mark.parametrize(
@@ -96,14 +117,14 @@ def test_the_front_of_a_report(tmp_path):
         ("no model in it has sliders", None),
     ],
 )
-def test_reports_that_are_refused(tmp_path, said, text):
+def test_reports_that_are_refused(engine, tmp_path, said, text):
     if said.startswith("no model"):
         data = metrics(NAMES)
         text = json.dumps(data | {"models": data["models"][:1]})
     if text is not None:
         (tmp_path / "metrics.json").write_text(text)
     with pytest.raises(InputError, match=said) as caught:
-        read_front(tmp_path, NAMES)
+        read_front(tmp_path, engine.adapter)
     assert "--report" in str(caught.value)
 
 

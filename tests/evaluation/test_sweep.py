@@ -5,6 +5,7 @@ import pytest
 
 from ric_diffusion.errors import InputError
 from ric_diffusion.evaluation.sweep import preference_line, run_sweep, target_line
+from ric_diffusion.rewards import Curve
 
 TARGETS = [{"bright": -1.0}, {"bright": 0.5, "dark": 0.0}, {}]
 PROMPTS = ["a", "abcd"]
@@ -87,6 +88,15 @@ def test_target_line_ends_at_the_5th_and_95th_percentile(space):
     assert values[0] == pytest.approx(np.percentile(standard, 5))
     assert values[-1] == pytest.approx(np.percentile(standard, 95))
     assert np.diff(values) == pytest.approx(np.full(10, (values[-1] - values[0]) / 10))
+
+
+def test_target_line_ends_where_a_calibration_does(space):
+    low, high = space.quantile("dark", 0.05), space.quantile("dark", 0.95)
+    curve = Curve(requested=(-2, 2), obtained=(low - 1, high - 0.1))
+    line = target_line(space, "dark", 3, curve)
+    assert [target["dark"] for target in line] == pytest.approx(
+        [low, (low + high - 0.1) / 2, high - 0.1]
+    )
 
 
 def test_no_target_line(space):
