@@ -139,11 +139,10 @@ draw_sheet([plain.images], title="no sliders")
 # %% [markdown]
 # ## What to try next
 #
-# Run the notebook again from the top, since the adapter is out now, and change the calls of `draw`:
-#
-# - Other prompts and seeds; a target out of reach, such as `colorfulness=5`: the model saturates.
-# - `contrast=0` or `contrast=3`: how strongly guidance steers away from the opposite of your targets.
-# - `preference=…, mapping="linf"`: the paper's mapping instead of ours.
+# - Run the notebook again from the top, since the adapter is out now, and give `draw` other prompts
+#   and seeds, or a target out of reach, such as `colorfulness=5`: the model saturates.
+# - There, `contrast=0` or `contrast=3`: how strongly guidance steers away from the opposite of your
+#   targets. And `preference=…, mapping="linf"`: the paper's mapping instead of ours.
 # - In a terminal, `ric app`: the sliders in a browser. Or `ric sweep --model emoji-64 --prompt octopus
 #   --points 11 --out sweep/`.
 # - Notebook 2: sliders from a folder of your own.

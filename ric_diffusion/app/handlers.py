@@ -76,13 +76,15 @@ class Handlers:
         mode: Any,
         *positions: Any,
     ) -> tuple[Any, ...]:
-        """→ picture or response, scores, seed, line."""
+        """→ picture or response, scores, seed, line. A seed that is kept is the user's, who may be
+        typing another by now."""
+        kept = gr.skip()
         if not locked:
-            seed = secrets.randbelow(RANDOM_SEEDS)
+            kept = seed = secrets.randbelow(RANDOM_SEEDS)
         wish = self._wish(prompt, seed, mode, positions)
         with self._job(request) as job:
             drawn = self.desk.do(lambda: self.engine.draw(wish, job))
-        return self._shown(drawn), views.scores(drawn.story, self.sliders), wish.seed, DONE
+        return self._shown(drawn), views.scores(drawn.story, self.sliders), kept, DONE
 
     @told
     def transform(

@@ -52,8 +52,8 @@ class Client:
         *_, kind, said = [line for line in body.decode().splitlines() if line]
         return json.loads(said.removeprefix("data: ")) if kind == "event: complete" else None
 
-    def draw(self, prompt="red apple", seed=0, mode="preference", positions=POSITIONS):
-        return self.call("draw", [prompt, seed, True, mode, *positions])
+    def draw(self, prompt="red apple", seed=0, keep=True, mode="preference", positions=POSITIONS):
+        return self.call("draw", [prompt, seed, keep, mode, *positions])
 
     def upload(self, name, data):
         """Where the server put a file."""
@@ -113,8 +113,14 @@ def busy(served):
 
 def test_draw(client):
     picture, scores, seed, line = client.draw(seed=4)
-    assert picture["path"].endswith("4.png") and seed == 4
+    assert picture["path"].endswith("4.png")
+    assert seed == {"__type__": "update"}  # stays as it is, whatever was typed meanwhile
     assert "colorfulness" in scores and "error" not in line
+
+
+def test_a_seed_that_is_not_kept_is_drawn_and_shown(client):
+    picture, _, seed, _ = client.draw(seed=4, keep=False)
+    assert picture["path"].endswith(f"{seed}.png") and seed != 4
 
 
 def test_nothing_is_reported(client):
