@@ -378,8 +378,16 @@ def resident():
         return int(file.read().split()[1]) * 4096
 
 
+@pytest.fixture
+def heard():
+    """What is started hears Ctrl+C, also where these tests run in the background of a shell."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("sent, busy", [(signal.SIGINT, False), (signal.SIGTERM, True)])
-def test_interrupted(tmp_path, sent, busy):
+def test_interrupted(tmp_path, heard, sent, busy):
     """Ctrl+C ends it and so does kill, also while it draws, and no folder stays; behind a proxy,
     which cannot reach this machine."""
     environment = {name: os.environ[name] for name in os.environ if name.lower() != "no_proxy"}
