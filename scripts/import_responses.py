@@ -50,6 +50,10 @@ def run(options: argparse.Namespace) -> None:
     check_out_folder(options.out)
     if options.out.exists() and any(options.out.iterdir()):
         raise InputError(f"--out {options.out}: has files in it; name an empty folder")
+    turn = None
+    if options.model is not None:
+        with loading(options.model, "--model"):
+            turn = Turn(load_tokenizer(options.model), options.prompt_tokens)
     rows = list(
         read_dataset(
             options.source,
@@ -59,11 +63,9 @@ def run(options: argparse.Namespace) -> None:
             limit=options.limit,
         )
     )
-    if options.model is None:
+    if turn is None:
         print(f"{options.out}: {write_responses(rows, options.out)} responses")
     else:
-        with loading(options.model, "--model"):
-            turn = Turn(load_tokenizer(options.model), options.prompt_tokens)
         kept = [row for row in rows if len(turn(row[0]).input_ids) <= options.prompt_tokens]
         count = write_responses(kept, options.out)
         print(f"{options.out}: {count} responses, {len(rows) - count} to longer prompts left out")

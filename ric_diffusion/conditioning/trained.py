@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ class Trained:
     """A sampler that inherits from this has its adapter in training. ``holder`` is what it samples
     from: a pipeline or a language model, with ``adapter`` and ``save_adapter``."""
 
-    sampling: Mapping[str, Any]
     watched: Callable[[], Any]  # the network that the LoRA is in
     stored: Callable[[Path], tuple[BaseAdapter, lora.Lora]]  # those of a folder
 
@@ -62,5 +61,4 @@ class Trained:
         lora.put(network, weights)
         found.conditioner.to(network.device)
         self.adapter = self.holder.adapter = replace(found, calibration={})
-        self.sampling = self.adapter.sampling
         self._normalize()

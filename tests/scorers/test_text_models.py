@@ -31,6 +31,15 @@ def one_thread():
     torch.set_num_threads(1)
 
 
+def saved(kind, config, tokenizer, folder):
+    """A model with random weights, and its tokenizer, in a folder."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        kind(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
 @pytest.fixture(scope="session")
 def encoder(tmp_path_factory):
     """A BERT that reads 24 tokens."""
@@ -44,11 +53,7 @@ def encoder(tmp_path_factory):
         num_attention_heads=2,
         max_position_embeddings=24,
     )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        BertModel(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
+    return saved(BertModel, config, tokenizer, folder)
 
 
 @pytest.fixture(scope="session")
@@ -103,10 +108,8 @@ def test_a_text_at_the_limit_of_a_roberta_is_scored(tmp_path):
         max_position_embeddings=26,
         pad_token_id=1,
     )
-    with torch.random.fork_rng():
-        RobertaModel(config).save_pretrained(tmp_path)
-    words.save_pretrained(tmp_path)
-    scorer = scorers.load("relevance", encoder=str(tmp_path), device="cpu")
+    folder = saved(RobertaModel, config, words, tmp_path)
+    scorer = scorers.load("relevance", encoder=folder, device="cpu")
     sea = "tell me about the sea. "
     read = words.decode(words(sea * 30).input_ids[:24])
     assert len(words(read).input_ids) == 24
