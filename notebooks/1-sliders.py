@@ -35,31 +35,27 @@ from ric_diffusion import RiCStableDiffusionPipeline
 pipe = RiCStableDiffusionPipeline.from_pretrained("emoji-64")
 pipe.set_progress_bar_config(disable=True)
 space = pipe.reward_space
-for name, unit, mean, std in zip(space.names, space.units, space.means, space.stds, strict=True):
-    low, high = space.range(name)
-    print(
-        f"{name}: mean {mean:.2f} {unit}, 1 z is {std:.2f} {unit}, reach {low:+.1f} to {high:+.1f} z"
-    )
+print(space)
 
 # %% [markdown]
-# ## Without a wish
+# ## Without a request
 #
 # A reward that is not mentioned is **auto**: the model fills it in. Six seeds give six apples.
 
 # %%
 from IPython.display import display
 
-from ric_diffusion.evaluation.sheet import draw_sheet
+from ric_diffusion.api import contact_sheet
 
 
-def draw(prompts, seeds, **wishes):
-    """One picture per prompt, each from its own seed."""
+def draw(prompts, seeds, **rewards):
+    """One picture per prompt, each from its own seed. Steps and guidance are the adapter's own."""
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    return pipe(prompts, generator=generators, **{**pipe.adapter.sampling, **wishes})
+    return pipe(prompts, generator=generators, **rewards)
 
 
 out = draw(["red apple"] * 6, range(6))
-draw_sheet([out.images], captions=[[f"seed {seed}"] for seed in range(6)])
+contact_sheet([out.images], captions=[[f"seed {seed}"] for seed in range(6)])
 
 # %% [markdown]
 # ## Targets: a value for one reward
@@ -69,29 +65,21 @@ draw_sheet([out.images], captions=[[f"seed {seed}"] for seed in range(6)])
 # but they rise together.
 
 # %%
-from ric_diffusion.evaluation.scoring import load_scorers, scores_of
-
-using = load_scorers(space)  # the scorers that labelled the training pictures
-
-
-def obtained(images, prompts):
-    """z of finished pictures, a row for each and a column for each reward."""
-    return space.normalize(scores_of(images, prompts, using))
-
+from ric_diffusion.api import measure
 
 asked = [-1.0, -0.4, 0.2, 0.8, 1.4]
 rows = []
 for name in space.names:
     prompts = ["crown"] * len(asked)
     out = draw(prompts, [1] * len(asked), targets=[{name: z} for z in asked])
-    found = obtained(out.images, prompts)[:, space.names.index(name)]
+    found = measure(space, out.images, prompts)[:, space.names.index(name)]
     rows.append((name, out.images, found))
     assert found[-1] > found[0] + 0.5, f"{name}: a higher target gives a higher score"
 
 # %%
 for name, images, found in rows:
     captions = [[f"{a:+.1f} » {f:+.1f}"] for a, f in zip(asked, found, strict=True)]
-    display(draw_sheet([images], captions=captions, title=f"crown, {name} asked » obtained"))
+    display(contact_sheet([images], captions=captions, title=f"crown, {name} asked » obtained"))
 
 # %% [markdown]
 # ## A preference: one slider between two rewards
@@ -108,11 +96,11 @@ images, z = [], []
 for prompt in names:
     out = draw([prompt] * len(weights), [0] * len(weights), preference=preferences)
     images.append(out.images)
-    z.append(obtained(out.images, [prompt] * len(weights)))
+    z.append(measure(space, out.images, [prompt] * len(weights)))
 
 for weight, targets in zip(weights, out.targets, strict=True):
     print(f"colorfulness {weight:.0%}:", {name: round(value, 2) for name, value in targets.items()})
-draw_sheet(images, captions=[[f"colorfulness {w:.0%}"] for w in weights], row_titles=names)
+contact_sheet(images, captions=[[f"colorfulness {w:.0%}"] for w in weights], row_titles=names)
 
 # %% [markdown]
 # Over the three prompts, the mean score of each reward follows its weight.
@@ -134,7 +122,7 @@ pipe.unload_adapter()
 generator = torch.Generator().manual_seed(0)
 plain = pipe("red apple", num_inference_steps=20, guidance_scale=3.0, generator=generator)
 assert pipe.reward_space is None
-draw_sheet([plain.images], title="no sliders")
+contact_sheet([plain.images], title="no sliders")
 
 # %% [markdown]
 # ## What to try next

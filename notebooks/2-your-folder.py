@@ -34,8 +34,8 @@ import torch
 from IPython.display import display
 from PIL import Image
 
-from ric_diffusion import RiCStableDiffusionPipeline
-from ric_diffusion.evaluation.sheet import draw_sheet
+from ric_diffusion import RiCStableDiffusionPipeline, label, score, train
+from ric_diffusion.api import contact_sheet, measure
 
 pipe = RiCStableDiffusionPipeline.from_pretrained("emoji-64")
 pipe.set_progress_bar_config(disable=True)
@@ -57,45 +57,44 @@ for seed in range(3):
     rows.append(out.images)
 
 # %%
-draw_sheet([row[:6] for row in rows], captions=[[thing] for thing in things[:6]])
+contact_sheet([row[:6] for row in rows], captions=[[thing] for thing in things[:6]])
 
 # %% [markdown]
 # ## Label
 #
 # A **scorer** is a small callable that gives a picture a number. We take `brightness`, which the
-# bundled adapter knows nothing of, and `colorfulness`. In a terminal you would write
-# `ric label pictures/ --scorers …`; `%run -m ric_diffusion` is the same command inside the notebook.
+# bundled adapter knows nothing of, and `colorfulness`. In a terminal it is
+# `ric label pictures/ --scorers brightness colorfulness --out labelled`: every verb of the command line
+# is a function of the same name.
 
 # %%
-# %run -m ric_diffusion label pictures --scorers brightness colorfulness --out labelled
+report = label("pictures", "labelled", ["brightness", "colorfulness"])
+print(f"{report.count} pictures labelled, {len(report.skipped)} skipped")
+assert 0 < report.count <= 30  # pictures that are blank or the same as another are left out
 
 # %% [markdown]
 # The labelled folder holds the pictures, a table with their scores and `reward_space.json`: what turns
 # a score into **z**, standard deviations from this folder's mean.
 
 # %%
-from ric_diffusion.data.records import read_labelled
-
-records, space = read_labelled(Path("labelled"))
-for reward in space.rewards:
+for reward in report.space.rewards:
     print(f"{reward.name}: mean {reward.mean:.1f} {reward.unit}, 1 z is {reward.std:.1f}")
 
-by_brightness = sorted(records, key=lambda record: record.scores["brightness"])
+by_brightness = sorted(score("labelled", ["brightness"]).rows(), key=lambda row: row["brightness"])
 some = by_brightness[::4]
 display(
-    draw_sheet(
-        [[Image.open(f"labelled/{record.file}") for record in some]],
-        captions=[[f"{record.scores['brightness']:.0f} %"] for record in some],
+    contact_sheet(
+        [[Image.open(row["file"]) for row in some]],
+        captions=[[f"{row['brightness']:.0f} %"] for row in some],
         title="from dark to bright",
     )
 )
-assert 0 < len(records) <= 30  # pictures that are blank or the same as another are left out
 
 # %% [markdown]
 # ## Train
 #
 # A training is a YAML file: which model, which data, what is trained and for how long. The adapter is
-# a LoRA in the U-Net, and in **embedding** mode a small encoder that turns each z into a token of the
+# a LoRA in the denoiser, and in **embedding** mode a small encoder that turns each z into a token of the
 # model's context; `dropout` hides the prompt or a reward now and then, so that both can be left out.
 
 # %%
@@ -115,11 +114,13 @@ loop:
   steps: {STEPS}
   batch_size: 16
   learning_rate: 2.0e-3
+  precision: fp32
   warmup: 5
   ema: 0.9
   log_every: 1
 """)
-# %run -m ric_diffusion train mine.yaml
+result = train("mine.yaml")
+print(result.adapter)
 
 # %% [markdown]
 # The run folder has a log, which TensorBoard shows as well. One step's loss depends on the noise that
@@ -154,26 +155,22 @@ for path in sorted(Path("runs/mine/adapter").iterdir()):
 pipe.load_adapter("runs/mine/adapter")
 assert pipe.reward_space.names == ("brightness", "colorfulness")
 
+
 # %%
-from ric_diffusion.evaluation.scoring import load_scorers, scores_of
-
-
 def sweep(prompts, name, asked, seed=0):
     """A sheet of one reward moved alone, and the mean of what was obtained at each stop, in z."""
     space = pipe.reward_space
-    using = load_scorers(space)
     images, z = [], []
     for prompt in prompts:
         generators = [torch.Generator().manual_seed(seed) for _ in asked]
         targets = [{name: value} for value in asked]
-        sampling = pipe.adapter.sampling
-        out = pipe([prompt] * len(asked), targets=targets, generator=generators, **sampling)
+        out = pipe([prompt] * len(asked), targets=targets, generator=generators)
         images.append(out.images)
-        scores = scores_of(out.images, [prompt] * len(asked), using)
-        z.append(space.normalize(scores)[:, space.names.index(name)])
+        found = measure(space, out.images, [prompt] * len(asked))
+        z.append(found[:, space.names.index(name)])
     mean = np.mean(z, axis=0)
     captions = [[f"{a:+.1f} » {m:+.1f}"] for a, m in zip(asked, mean, strict=True)]
-    return draw_sheet(images, captions=captions, row_titles=prompts), mean
+    return contact_sheet(images, captions=captions, row_titles=prompts), mean
 
 
 asked = [-1.5, -0.75, 0.0, 0.75, 1.5]
@@ -184,8 +181,7 @@ sheet
 # %% [markdown]
 # Below the columns stands brightness asked » the mean obtained. A minute on 30 pictures already
 # tells light from dark, but only just: the slider moves a fraction of what it is asked for. The next
-# picture is what more of the same gives: the bundled adapter, 2000 steps of 64 pictures each (under 20
-# minutes on two CPU cores), on one of the two rewards that it knows.
+# picture is what more of the same gives: the bundled adapter, 2000 steps of 64 pictures each, on one of the two rewards that it knows.
 
 # %%
 pipe.load_adapter("bundled")
@@ -198,7 +194,7 @@ sheet
 #
 # - Your own folder: `x.png` with `x.txt` beside it, or an imagefolder with `metadata.jsonl`.
 # - `STEPS = 1000`, and a folder of some thousands of pictures: `scripts/configs/emoji-embedding.yaml`
-#   is what made the bundled adapter, the README says where its pictures come from.
+#   is what made the bundled adapter, `docs/index.md` says where its pictures come from.
 # - `mode: text` in the config: reward words in the prompt instead of tokens.
 # - Stop the training in the middle, then `ric train mine.yaml --resume`: it goes on bit for bit.
 # - Notebook 3: let the model learn from its own best pictures, and measure how far the sliders reach.

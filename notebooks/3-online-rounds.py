@@ -12,7 +12,7 @@
 # # 3 · Online rounds and the front
 #
 # Sliders that were trained on a folder reach about as far as the pictures in it. An **online round**
-# goes on from there: the model draws, its pictures are scored, the best are kept, and it is fine-tuned
+# goes on from there: the model draws, its pictures are scored, the best are selected, and it is fine-tuned
 # on them. Then we measure: how far do the sliders reach *together*, and do they give what was asked?
 
 # %%
@@ -34,8 +34,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ric_diffusion import RiCStableDiffusionPipeline
-from ric_diffusion.evaluation.sheet import draw_sheet
+from ric_diffusion import RiCStableDiffusionPipeline, evaluate, label, online
+from ric_diffusion.api import contact_sheet
 
 pipe = RiCStableDiffusionPipeline.from_pretrained("emoji-64")
 pipe.set_progress_bar_config(disable=True)
@@ -53,7 +53,8 @@ for seed in range(3):
         Path(f"pictures/{i}-{seed}.txt").write_text(thing)
 
 # %%
-# %run -m ric_diffusion label pictures --scorers compressibility:resize=none colorfulness --out labelled
+report = label("pictures", "labelled", ["compressibility:resize=none", "colorfulness"])
+print(f"{report.count} pictures labelled")
 
 # %% [markdown]
 # ## One small round
@@ -79,42 +80,46 @@ online:
   rounds: 1
   samples: 32
   batch_size: 32
-  originals: 0.25
-  guard: {samples: 16, diversity: 0.4, prompt: 0.5}
+  replay_fraction: 0.25
+  guard: {samples: 16, diversity: 0.4, prompt_r_precision: 0.5}
   loop:
     steps: 12
     batch_size: 16
     learning_rate: 5.0e-4
+    precision: fp32
     schedule: constant
     ema: 0.8
     log_every: 4
 """)
-# %run -m ric_diffusion online online.yaml
+run = online("online.yaml")
+print(run.adapter)
 
 # %% [markdown]
 # ## What happened in it
 #
 # A round is a folder, and everything in it can be read. Targets were drawn near the **front**, the
-# best trade-offs of the training data, and a little beyond. Of what came of them, the round kept the
-# pictures that are best for some trade-off; those it was fine-tuned on, labelled with the scores they
+# best trade-offs of the training data, and a little beyond. Of what came of them, the round selected
+# the pictures that are best for some trade-off; those it was fine-tuned on, labelled with the scores they
 # have, not with those that were asked for.
 
 # %%
 folder = Path("runs/online/round-1")
-asked = [wish["targets"] for wish in json.loads((folder / "drawn.json").read_text())]
-lines = (folder / "scores.jsonl").read_text().splitlines()
-rows = [row for line in lines for row in json.loads(line)["rows"]]
-kept = np.array([v == "kept" for v in json.loads((folder / "kept.json").read_text())["samples"]])
-usable = np.array([row["fault"] is None for row in rows])
-z = np.array([row["z"] or [np.nan, np.nan] for row in rows])
-assert 0 < kept.sum() < usable.sum()
+asked = [request["targets"] for request in json.loads((folder / "requests.json").read_text())]
+lines = [line for path in folder.glob("scores-*.jsonl") for line in path.read_text().splitlines()]
+batches = sorted(map(json.loads, lines), key=lambda batch: batch["first"])
+samples = [sample for batch in batches for sample in batch["samples"]]
+verdicts = json.loads((folder / "selected.json").read_text())["samples"]
+selected = np.array([verdict == "selected" for verdict in verdicts])
+usable = np.array([sample["reject_reason"] is None for sample in samples])
+z = np.array([sample["z"] or [np.nan, np.nan] for sample in samples])
+assert 0 < selected.sum() < usable.sum()
 
 x, y = space.names
 plt.figure(figsize=(6, 4))
 plt.plot(*zip(*sorted(space.front), strict=True), color="0.6", label="front of the training data")
 plt.scatter([t[x] for t in asked], [t[y] for t in asked], s=12, color="0.6", label="asked")
-plt.scatter(*z[~kept].T, s=16, facecolors="none", edgecolors="C0", label="obtained")
-plt.scatter(*z[kept].T, s=16, color="C1", label="obtained and kept")
+plt.scatter(*z[~selected].T, s=16, facecolors="none", edgecolors="C0", label="obtained")
+plt.scatter(*z[selected].T, s=16, color="C1", label="obtained and selected")
 plt.xlabel(f"{x}, z")
 plt.ylabel(f"{y}, z")
 plt.legend(fontsize=8)
@@ -127,27 +132,34 @@ def some(which):
     return [Image.open(folder / "samples" / f"{i:06d}.png") for i in np.flatnonzero(which)[:7]]
 
 
-draw_sheet([some(kept), some(~kept)], row_titles=["kept", "not kept"])
+contact_sheet([some(selected), some(~selected)], row_titles=["selected", "not selected"])
 
 # %%
-story = json.loads((folder / "round.json").read_text())
+result = json.loads((folder / "round.json").read_text())
 start = json.loads(Path("runs/online/start.json").read_text())
 print(
-    f"{story['kept']} of {story['samples']} samples kept, {story['originals']} originals mixed in"
+    f"{result['selected']} of {result['samples']} samples selected, "
+    f"{result['replay']} labelled records replayed"
 )
-for name in ("diversity", "prompt"):
-    print(f"{name}: {start[name]:.2f} before, {story['guard'][name]:.2f} after")
+for name in ("diversity", "prompt_r_precision"):
+    print(f"{name}: {start[name]:.2f} before, {result['guard'][name]:.2f} after")
 
 # %% [markdown]
 # ## The front, measured
 #
-# `ric evaluate` moves the preference from one reward to the other, on prompts and seeds of its own,
+# `evaluate` moves the preference from one reward to the other, on prompts and seeds of its own,
 # and takes the mean score of each reward at every stop. Two prompts with two seeds are few, so look
-# at the mechanics and the width of the intervals; the README's table has many more.
+# at the mechanics and the width of the intervals; the tables of `docs/evidence.md` have many more.
 
 # %%
-Path("prompts.txt").write_text("bicycle\nstrawberry\n")
-# %run -m ric_diffusion evaluate --adapter bundled runs/online/adapter --prompts prompts.txt --points 3 --seeds 2 --out report
+result = evaluate(
+    "emoji-64",
+    ["bicycle", "strawberry"],
+    "report",
+    adapters=["bundled", run.adapter],
+    points=3,
+    seeds=2,
+)
 
 # %%
 Image.open("report/front.png")
@@ -159,22 +171,19 @@ Image.open("report/front.png")
 # of drawing prompts and seeds again, with replacement.
 
 # %%
-metrics = json.loads(Path("report/metrics.json").read_text())
-print("reference:", metrics["reference"])
-for model in metrics["models"]:
-    found = model["hypervolume"]
-    on = sum(point["on_front"] for point in model["points"])
+print("reference:", result.reference)
+for method in result.methods:
+    found = method.hypervolume
+    on = sum(point.on_front for point in method.points)
     print(
-        f"{model['name']}: hypervolume {found['value']:.2f} ({found['low']:.2f} to "
-        f"{found['high']:.2f}), {on} of {len(model['points'])} stops on the front"
+        f"{method.name}: hypervolume {found.value:.2f} ({found.low:.2f} to {found.high:.2f}), "
+        f"{on} of {len(method.points)} stops on the front"
     )
-    assert 0 < found["low"] <= found["value"] <= found["high"]
-start, online = (model["hypervolume"] for model in metrics["models"])
-assert online["low"] < start["high"] and start["low"] < online["high"]  # the intervals overlap
+    assert 0 < found.low <= found.value <= found.high
 
 # %% [markdown]
-# Where the two intervals overlap, as they do after so small a round, nothing is shown yet. What a full
-# round gains is in the README, with the interval of the ratio.
+# Where the two intervals overlap, nothing is shown yet: look at the interval of the *ratio* in a report
+# with more prompts. What a full round gains is in the documentation, with that interval.
 #
 # ## Asked and obtained
 #
@@ -185,14 +194,14 @@ assert online["low"] < start["high"] and start["low"] < online["high"]  # the in
 Image.open("report/control.png")
 
 # %%
-for model in metrics["models"]:
-    for control in model["control"]:
-        low, high = control["reached"]
+for method in result.methods:
+    for control in method.control:
+        low, high = control.reached
         print(
-            f"{model['name']}, {control['reward']}: reaches {low:+.1f} to {high:+.1f} z, "
-            f"mean error {control['error']['value']:.2f} z"
+            f"{method.name}, {control.reward}: reaches {low:+.1f} to {high:+.1f} z, "
+            f"mean error {control.error.value:.2f} z"
         )
-        assert control["spearman_of_means"] > 0.5  # more asked, more obtained
+        assert control.spearman_of_means > 0.5  # more asked, more obtained
 
 # %% [markdown]
 # **Calibration** turns the measured curve around: `ric evaluate --calibrate` writes an adapter that

@@ -54,7 +54,6 @@ class Warmth(scorers.BaseScorer):
 # picture is transparent. So the first test is easy.
 
 # %%
-import json
 from pathlib import Path
 
 import numpy as np
@@ -63,9 +62,8 @@ from PIL import Image
 from warmth import Warmth
 
 import scorers
-from ric_diffusion import RiCStableDiffusionPipeline
-from ric_diffusion.data.records import read_labelled
-from ric_diffusion.evaluation.sheet import draw_sheet
+from ric_diffusion import RiCStableDiffusionPipeline, evaluate, label
+from ric_diffusion.api import contact_sheet
 
 warmth = Warmth()
 colours = ["orange", "tan", "grey", "white", "blue"]
@@ -101,12 +99,12 @@ images = pipe(prompts, generator=generators, guidance_scale=3.0, num_inference_s
 
 order = np.argsort(warmth(images))
 some = [images[i] for i in order[::3]]
-draw_sheet([some], captions=[[f"{score:+.0f}"] for score in warmth(some)])
+contact_sheet([some], captions=[[f"{score:+.0f}"] for score in warmth(some)])
 
 # %% [markdown]
-# ## Tell the command line
+# ## A name for it
 #
-# A package offers a scorer under the entry-point group `ric.scorers`; from then on `ric` knows its name.
+# A package offers a scorer under the entry-point group `ric.scorers`; from then on its name is known, also to `ric`.
 # In your own package that is two lines of `pyproject.toml`:
 #
 # ```toml
@@ -129,8 +127,8 @@ print(scorers.available())
 # %% [markdown]
 # ## Label with it
 #
-# `ric label` writes what training needs: the scores, and a reward space that knows what is usual in
-# this folder. From here it goes on as in notebook 2, with `ric train`.
+# `label` writes what training needs: the scores, and a reward space that knows what is usual in
+# this folder. From here it goes on as in notebook 2, with `train`.
 
 # %%
 Path("pictures").mkdir(exist_ok=True)
@@ -139,10 +137,7 @@ for i, (prompt, picture) in enumerate(zip(prompts, images, strict=True)):
     Path(f"pictures/{i}.txt").write_text(prompt)
 
 # %%
-# %run -m ric_diffusion label pictures --scorers warmth brightness --out labelled
-
-# %%
-records, space = read_labelled(Path("labelled"))
+space = label("pictures", "labelled", ["warmth", "brightness"]).space
 for reward in space.rewards:
     print(f"{reward.name}: mean {reward.mean:.1f} {reward.unit}, 1 z is {reward.std:.1f}")
 assert space.names == ("warmth", "brightness")
@@ -151,25 +146,25 @@ assert space.rewards[0].fingerprint == warmth.fingerprint
 # %% [markdown]
 # ## A held-out scorer
 #
-# Does a slider do only what it says? A scorer that the model was **not** trained on can tell. `ric
-# evaluate --scorers` scores the preference sweep of the bundled adapter with it as well.
+# Does a slider do only what it says? A scorer that the model was **not** trained on can tell. With
+# `scorers=` the preference sweep of the bundled adapter is scored with it as well.
 
 # %%
-Path("prompts.txt").write_text("rocket\ncat face\n")
-# %run -m ric_diffusion evaluate --prompts prompts.txt --points 3 --seeds 2 --scorers warmth --out report
+result = evaluate(
+    "emoji-64", ["rocket", "cat face"], "report", points=3, seeds=2, scorers=["warmth"]
+)
 
 # %%
 Image.open("report/grid.png")
 
 # %%
-metrics = json.loads(Path("report/metrics.json").read_text())
-assert [scorer["name"] for scorer in metrics["held_out"]] == ["warmth"]
-for point in metrics["models"][0]["points"]:
-    found, share = point["held_out"]["warmth"], point["preference"]["colorfulness"]
-    assert found["low"] <= found["value"] <= found["high"]
+assert [scorer.name for scorer in result.held_out] == ["warmth"]
+for point in result.methods[0].points:
+    found, weight = point.held_out["warmth"], point.preference["colorfulness"]
+    assert found.low <= found.value <= found.high
     print(
-        f"colorfulness {share:.0%}: warmth {found['value']:+.0f} "
-        f"({found['low']:+.0f} to {found['high']:+.0f}) {warmth.unit}s"
+        f"colorfulness {weight:.0%}: warmth {found.value:+.0f} "
+        f"({found.low:+.0f} to {found.high:+.0f}) {warmth.unit}s"
     )
 
 # %% [markdown]

@@ -12,7 +12,7 @@
 # # 5 · The same on a language model
 #
 # Rewards in context was born on language models, and nothing in the training or the evaluation knows
-# which kind of model it has. Here `smollm2` (SmolLM2-135M-Instruct, which comes in a package) gets
+# which family of models it has. Here `smollm2` (SmolLM2-135M-Instruct, which comes in a package) gets
 # sliders for **brevity** and **positivity**, from sixteen responses and in eight steps: that shows how
 # it is done, not what a training gives.
 
@@ -31,7 +31,7 @@
 # %%
 from pathlib import Path
 
-from ric_diffusion.data.responses import write_responses
+from ric_diffusion.api import write_responses
 
 responses = {
     "How was your day?": [
@@ -73,21 +73,19 @@ print(write_responses(rows, Path("responses")), "responses")
 # %% [markdown]
 # ## Label
 #
-# The same command as for pictures, with scorers of text: `brevity` is minus the number of words,
+# The same call as for pictures, with scorers of text: `brevity` is minus the number of words,
 # `positivity` VADER's valence. Each point is a response, in z; sliders can only reach where there are
 # points.
-
-# %%
-# %run -m ric_diffusion label responses --scorers brevity positivity --out labelled
 
 # %%
 import matplotlib.pyplot as plt
 import numpy as np
 
-from ric_diffusion.data.records import read_labelled
+from ric_diffusion import label
+from ric_diffusion.api import measure
 
-records, space = read_labelled(Path("labelled"))
-z = space.normalize([[record.scores[name] for name in space.names] for record in records])
+space = label("responses", "labelled", ["brevity", "positivity"]).space
+z = measure(space, [text for _, text in rows], [prompt for prompt, _ in rows])
 assert np.allclose(z.mean(axis=0), 0) and np.allclose(z.std(axis=0), 1)
 plt.figure(figsize=(5, 3.5))
 plt.scatter(*z.T)
@@ -96,40 +94,32 @@ plt.ylabel("positivity, z")
 plt.show()
 
 # %% [markdown]
-# ## A model that hears rewards
-#
-# `LlmBackend` puts a fresh adapter into the model: a LoRA in every linear layer, and an encoder whose
-# reward tokens stand at the end of the user's turn. Without the adapter it responds as it always did.
-
-# %%
-from ric_diffusion.llm.backend import LlmBackend, LlmConfig
-from ric_diffusion.llm.generation import Sampling
-
-config = LlmConfig(sampling=Sampling(temperature=0.7, prompt_tokens=64, response_tokens=24))
-backend = LlmBackend.create("smollm2", space, config)  # or a folder, or a hub id
-ask = "What should I cook tonight?"
-with backend.lm.without_adapter():
-    print(backend.sample([ask], [{}], [0])[0])
-
-# %% [markdown]
 # ## Train
 #
-# `ric train` with `backend: llm` in its config does the same as these lines. The loop is the one that
-# trains diffusion models; the loss is on the response alone.
+# Training puts a new adapter into the model: a LoRA in every linear layer, and an encoder whose reward
+# tokens stand at the end of the user's turn. The trainer is the one of diffusion models, and the family
+# is found from the model; the loss is on the response alone. The same settings can be a YAML file for
+# `ric train`.
 
 # %%
-from ric_diffusion.training.loop import LoopConfig, fit
+from ric_diffusion import train
+from ric_diffusion.api import LlmConfig, LoopConfig, Sampling, TrainConfig
 
-loop = LoopConfig(steps=8, batch_size=4, learning_rate=1e-3, warmup=2, ema=0.5, log_every=1)
-backend.prepare(records, Path("labelled"), Path("cache"))
-fit(backend, len(records), loop, Path("run"), digest="notebook")
-backend.save(Path("adapter"))
-print(sorted(path.name for path in Path("adapter").iterdir()))
+settings = TrainConfig(
+    model="smollm2",  # or a folder, or a hub id
+    data="labelled",
+    llm=LlmConfig(sampling=Sampling(temperature=0.7, prompt_tokens=64, response_tokens=24)),
+    loop=LoopConfig(
+        steps=8, batch_size=4, learning_rate=1e-3, warmup=2, ema=0.5, precision="fp32", log_every=1
+    ),
+)
+result = train(settings, out="runs/mine")
+print(sorted(path.name for path in result.adapter.iterdir()))
 
 # %%
 import json
 
-log = [json.loads(line) for line in Path("run/log.jsonl").read_text().splitlines()]
+log = [json.loads(line) for line in (result.out / "log.jsonl").read_text().splitlines()]
 loss = [entry["loss"] for entry in log]
 plt.figure(figsize=(5, 2.5))
 plt.plot(range(1, len(loss) + 1), loss, marker=".")
@@ -145,13 +135,20 @@ assert np.mean(loss[-3:]) < np.mean(loss[:3])
 # seeds for both.
 
 # %%
-ends = [-1.0, 1.0]
-said = {end: backend.sample([ask] * 4, [{"brevity": end}] * 4, range(4)) for end in ends}
-for end, texts in said.items():
+from ric_diffusion import generate
+from ric_diffusion.api import load
+
+lm = load("smollm2", result.adapter)
+ask = "What should I cook tonight?"
+responses = {}
+for end in (-1.0, 1.0):
+    found = generate(lm, ask, targets={"brevity": end}, count=4)
+    responses[end] = [response.sample for response in found]
+for end, texts in responses.items():
     words = np.mean([len(text.split()) for text in texts])
     print(f"brevity {end:+.0f} z: {words:.0f} words on average")
     print(*(f"  · {text}" for text in texts[:2]), sep="\n")
-assert said[-1.0] != said[1.0]  # the model hears its reward tokens
+assert responses[-1.0] != responses[1.0]  # the model reads its reward tokens
 
 # %% [markdown]
 # Do not read more into four responses after eight steps than the assertion says: the reward tokens
@@ -164,10 +161,10 @@ assert said[-1.0] != said[1.0]  # the model hears its reward tokens
 # %% [markdown]
 # ## What to try next
 #
-# - The whole recipe of the README: `scripts/sample_responses.py`, `ric label`, then
+# - The whole recipe of `docs/language-models.md`: `scripts/sample_responses.py`, `ric label`, then
 #   `ric train scripts/configs/smollm2-embedding.yaml`.
-# - `ric generate --model smollm2 --adapter adapter --prompt "Why is the sea salty?" --targets brevity=1`.
-# - `ric evaluate --model smollm2 --adapter adapter none --prompts asks.txt --out report/`: the front of
+# - `ric generate --model smollm2 --adapter runs/mine/adapter --prompt "Why is the sea salty?" --targets brevity=1`.
+# - `ric evaluate --model smollm2 --adapter runs/mine/adapter none --prompts asks.txt --out report/`: the front of
 #   a language model, and how fluent its responses stay.
 # - Other rewards: `readability`, `relevance`, or `reward_model:model=…` for any sequence classifier.
 # - Your own model: a folder or hub id in place of `smollm2`.

@@ -34,21 +34,21 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from ric_diffusion import RiCStableDiffusionPipeline
-from ric_diffusion.evaluation.sheet import draw_sheet
+from ric_diffusion import RiCPipeline, evaluate, label, sweep, train
+from ric_diffusion.api import contact_sheet
 
 FULL = False
 
 if FULL:
     MODEL = "stable-diffusion-v1-5/stable-diffusion-v1-5"
-    SCORERS = "aesthetic compressibility"
-    STEPS, BATCH, ACCUMULATE, RATE, PRECISION = 4000, 8, 2, 1.0e-4, "bf16"
+    SCORERS = ["aesthetic", "compressibility"]
+    STEPS, BATCH, ACCUMULATE, RATE, PRECISION = 4000, 8, 2, 1.0e-4, "auto"
     GUIDANCE, DENOISING, LAYERS = 7.5, 50, "attention, feed_forward"
     PROMPTS = ["a photo of a mountain lake", "a portrait of a fox", "a street at night"]
     POINTS, SEEDS, DTYPE = 11, 4, "float16"
 else:
     MODEL = "emoji-64"
-    SCORERS = "compressibility:resize=none colorfulness"
+    SCORERS = ["compressibility:resize=none", "colorfulness"]
     STEPS, BATCH, ACCUMULATE, RATE, PRECISION = 40, 8, 2, 1.0e-3, "fp32"
     GUIDANCE, DENOISING, LAYERS = 3.0, 20, "attention, feed_forward, convolution"
     PROMPTS = ["strawberry", "bicycle"]
@@ -65,7 +65,7 @@ else:
 photos = Path("photos")
 if not FULL:
     photos.mkdir(exist_ok=True)
-    pipe = RiCStableDiffusionPipeline.from_pretrained(MODEL)
+    pipe = RiCPipeline.from_pretrained(MODEL)
     pipe.set_progress_bar_config(disable=True)
     pipe.unload_adapter()
     names = ["red apple", "cat face", "rocket", "pizza", "octopus", "crown", "tulip", "fire"] * 2
@@ -82,7 +82,8 @@ if not FULL:
 # run it again and it scores what is missing.
 
 # %%
-# %run -m ric_diffusion label photos --scorers {SCORERS} --out labelled
+report = label(photos, "labelled", SCORERS)
+print(f"{report.count} pictures labelled, {len(report.skipped)} skipped")
 
 # %% [markdown]
 # ## Train
@@ -116,7 +117,8 @@ loop:
   validate_every: {max(STEPS // 8, 40)}
 prompts: {json.dumps(PROMPTS[:1])}
 """)
-# %run -m ric_diffusion train sd15.yaml
+result = train("sd15.yaml")
+print(result.adapter)
 
 # %% [markdown]
 # While it trains, `runs/sd15/sheets/` shows what each slider does so far, and
@@ -134,10 +136,7 @@ Image.open(sheets[0])
 # this adapter has seen forty steps on sixteen pictures: the point is that it runs.
 
 # %%
-# %run -m ric_diffusion sweep --model {MODEL} --adapter runs/sd15/adapter --prompt "{PROMPTS[0]}" --points 5 --dtype {DTYPE} --out sweep
-
-# %%
-Image.open("sweep/grid.png")
+sweep(MODEL, PROMPTS[0], adapter=result.adapter, points=5, dtype=DTYPE, out="sweep").sheet
 
 # %% [markdown]
 # ## Measure
@@ -147,15 +146,19 @@ Image.open("sweep/grid.png")
 # report is `report/index.html`.
 
 # %%
-Path("prompts.txt").write_text("\n".join(PROMPTS))
-# %run -m ric_diffusion evaluate --model {MODEL} --adapter runs/sd15/adapter none --prompts prompts.txt --points {POINTS} --seeds {SEEDS} --dtype {DTYPE} --out report
-
-# %%
-metrics = json.loads(Path("report/metrics.json").read_text())
-for model in metrics["models"]:
-    found = model["hypervolume"]
-    print(f"{model['name']}: {found['value']:.2f} ({found['low']:.2f} to {found['high']:.2f})")
-assert [len(model["points"]) for model in metrics["models"]] == [POINTS, 1]
+measured = evaluate(
+    MODEL,
+    PROMPTS,
+    "report",
+    adapters=[result.adapter, "none"],
+    points=POINTS,
+    seeds=SEEDS,
+    dtype=DTYPE,
+)
+for method in measured.methods:
+    found = method.hypervolume
+    print(f"{method.name}: {found.value:.2f} ({found.low:.2f} to {found.high:.2f})")
+assert [len(method.points) for method in measured.methods] == [POINTS, 1]
 Image.open("report/front.png")
 
 # %% [markdown]
@@ -166,18 +169,17 @@ Image.open("report/front.png")
 
 # %%
 device = "cuda" if FULL else "cpu"
-pipe = RiCStableDiffusionPipeline.from_pretrained(MODEL, dtype=getattr(torch, DTYPE)).to(device)
+pipe = RiCPipeline.from_pretrained(MODEL, dtype=getattr(torch, DTYPE)).to(device)
 pipe.set_progress_bar_config(disable=True)
-pipe.load_adapter("runs/sd15/adapter")
+pipe.load_adapter(result.adapter)
 out = pipe(
     PROMPTS[0],
     targets={"compressibility": 1.0},
     contrast=1.5,  # steers away from the opposite of the targets
     generator=torch.Generator().manual_seed(0),
-    **pipe.adapter.sampling,
 )
 assert out.targets[0].keys() == {"compressibility"}
-draw_sheet([out.images], title=PROMPTS[0])
+contact_sheet([out.images], title=PROMPTS[0])
 
 # %% [markdown]
 # ## What to try next

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
+from scorers import probes
 from scorers.base import ScorerError, first_line
 from scorers.parallel import map_images
 from scorers.rgb import RGB_FINGERPRINT, to_rgb
@@ -36,7 +37,6 @@ class ClipEncoder:
     ) -> None:
         """``tag`` is open_clip's entry for the weights, {} for a file of the user's own."""
         import open_clip
-        import PIL
         import torch
 
         if weights.suffix != SAFE:
@@ -67,18 +67,26 @@ class ClipEncoder:
         self.width: int = config["embed_dim"]
         config["quick_gelu"] = quick_gelu or config.get("quick_gelu", False)
         settings = json.dumps([config, model.visual.preprocess_cfg], sort_keys=True)
+        # Of resizing and cropping, what they do. Of the network, open_clip's version: what it gives
+        # is floats that differ by rounding from one machine to the next.
         self.fingerprint = (
             f"clip={clip}@{digest(model.state_dict(), settings)} "
-            f"open_clip-{open_clip.__version__} pillow-{PIL.__version__} {RGB_FINGERPRINT}"
+            f"open_clip-{open_clip.__version__} pixels-{self._pixels_digest()} {RGB_FINGERPRINT}"
         )
         self._model = model.to(device).eval()
+
+    def _pixels_digest(self) -> str:
+        """Of what preprocessing makes of fixed pictures, to a tenth of a grey level or so."""
+        pixels = [self._preprocess(picture) for picture in probes.pictures()]  # (3, H, W) each
+        return probes.digest([(p * 1000).round().int().numpy().tobytes().hex() for p in pixels])
 
     @cached_property
     def _tokenize(self) -> Callable[[list[str]], torch.Tensor]:
         """B prompts -> token ids (B, L). On first use: it takes longer than a small model."""
         import open_clip
 
-        return open_clip.get_tokenizer(self._name)
+        tokenizer: Callable[[list[str]], torch.Tensor] = open_clip.get_tokenizer(self._name)
+        return tokenizer
 
     def encode_images(self, images: Sequence[Image], batch_size: int) -> torch.Tensor:
         """N >= 1 images -> (N, D) float32 on the CPU, each row of length 1."""

@@ -17,7 +17,7 @@ class ClipScore(BaseScorer):
     """CLIPScore (Hessel et al. 2021, arXiv 2104.08718): 100 max(cos(image, prompt), 0).
 
     The weight 100 is torchmetrics' and diffusers'; the paper's own is 2.5, on ViT-B/32 and with
-    "A photo depicts" before the prompt, which is not put there here. Prompts are cut at CLIP's 77
+    "A photo depicts" before the prompt, which is left out here. Prompts are cut at CLIP's 77
     tokens.
 
     Options: ``clip`` and ``clip_weights``, an open_clip model and its pretrained tag or the path of

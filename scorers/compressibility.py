@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from scorers import probes
 from scorers.base import BaseScorer, check_integer
 from scorers.parallel import map_images
 from scorers.rgb import RGB_FINGERPRINT, to_rgb
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _LARGEST_SIDE = 65500  # libjpeg's limit
+_PROBE_SIDE = 128  # the filter and the encoder are the same at any size
 
 
 class Compressibility(BaseScorer):
@@ -36,10 +39,13 @@ class Compressibility(BaseScorer):
         if resize is not None:
             check_integer(self.name, "resize", resize, 1, _LARGEST_SIDE, otherwise=" or none")
         self.options = {"quality": quality, "resize": resize}
-        size = "native" if resize is None else f"{resize}-bicubic"
-        self.fingerprint = (
-            f"{self.name} quality={quality} resize={size} {jpeg_encoder()} {RGB_FINGERPRINT}"
-        )
+
+    @cached_property
+    def fingerprint(self) -> str:  # type: ignore[override]  # set by nobody
+        """With a digest of what the installed encoder does: another may give other sizes."""
+        size = "native" if self._resize is None else f"{self._resize}-bicubic"
+        encoder = encoder_digest(self._quality, self._resize is not None)
+        return f"{self.name} quality={self._quality} resize={size} jpeg-{encoder} {RGB_FINGERPRINT}"
 
     def _score(self, images: list[Image], prompts: list[str] | None) -> np.ndarray:
         return -self._kilobytes(images)
@@ -49,14 +55,7 @@ class Compressibility(BaseScorer):
         return np.array(map_images(self._count_bytes, images), dtype=np.float64) / 1000
 
     def _count_bytes(self, image: Image) -> int:
-        from PIL.Image import Resampling
-
-        rgb = to_rgb(image)
-        if self._resize is not None:
-            rgb = rgb.resize((self._resize, self._resize), Resampling.BICUBIC)
-        buffer = io.BytesIO()
-        rgb.save(buffer, format="JPEG", quality=self._quality)
-        return buffer.tell()
+        return count_bytes(to_rgb(image), self._quality, self._resize)
 
 
 class Incompressibility(Compressibility):
@@ -68,15 +67,19 @@ class Incompressibility(Compressibility):
         return self._kilobytes(images)
 
 
-def jpeg_encoder() -> str:
-    """The JPEG encoder with its version: another one gives another number of bytes."""
-    import PIL
-    from PIL import features
+def count_bytes(rgb: Image, quality: int, side: int | None) -> int:
+    """The size of an RGB picture as a JPEG, resized to ``side`` x ``side`` before unless None."""
+    from PIL.Image import Resampling
 
-    if features.check_feature("mozjpeg"):
-        encoder = f"mozjpeg-{features.version_feature('mozjpeg')}"
-    elif features.check_feature("libjpeg_turbo"):
-        encoder = f"libjpeg-turbo-{features.version_feature('libjpeg_turbo')}"
-    else:
-        encoder = f"libjpeg-{features.version_codec('jpg')}"
-    return f"pillow-{PIL.__version__} {encoder}"
+    if side is not None:
+        rgb = rgb.resize((side, side), Resampling.BICUBIC)
+    buffer = io.BytesIO()
+    rgb.save(buffer, format="JPEG", quality=quality)
+    return buffer.tell()
+
+
+@cache
+def encoder_digest(quality: int, resized: bool) -> str:
+    """8 hex digits of the sizes that the installed Pillow gives for fixed pictures."""
+    side = _PROBE_SIDE if resized else None
+    return probes.digest([count_bytes(picture, quality, side) for picture in probes.pictures()])

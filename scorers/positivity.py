@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from functools import cache
-from importlib import metadata
+from functools import cache, cached_property
 from typing import Any
 
+from scorers import probes
 from scorers.base import TextScorer
 from scorers.packages import required
 
@@ -26,7 +26,11 @@ class Positivity(TextScorer):
     def __init__(self) -> None:
         required(self.name, "vaderSentiment")
         self.options = {}
-        self.fingerprint = f"{self.name} sentence-mean vader-{metadata.version('vaderSentiment')}"
+
+    @cached_property
+    def fingerprint(self) -> str:  # type: ignore[override]  # set by nobody
+        """With a digest of the installed lexicon and of what its rules make of fixed texts."""
+        return f"{self.name} sentence-mean vader-{_vader_digest()}"
 
     def _score(self, texts: list[str], prompts: list[str] | None) -> list[float]:
         return [positivity(text) for text in texts]
@@ -45,3 +49,9 @@ def _analyzer() -> Any:
     from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
     return SentimentIntensityAnalyzer()
+
+
+@cache
+def _vader_digest() -> str:
+    words, emojis = _analyzer().lexicon, _analyzer().emojis
+    return probes.digest([words, emojis, [round(positivity(text), 6) for text in probes.TEXTS]])

@@ -1,4 +1,4 @@
-"""What a reward model says: any sequence classifier from a folder or the hub."""
+"""The logit of a reward model: any sequence classifier from a folder or the hub."""
 
 from __future__ import annotations
 

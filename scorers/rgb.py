@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-# Part of every fingerprint: raise the number when to_rgb changes what it gives. The version of
-# Pillow is left to the scorers that resize or encode: what is used of it here has been settled for
-# years, and naming it would make scores look incomparable after every upgrade.
+# Part of every fingerprint: raise the number when to_rgb changes what it gives. What it uses of
+# Pillow has been settled for years; scorers that resize or encode probe what Pillow does with that.
 RGB_FINGERPRINT = "rgb-1"
 
 _ORIENTATION = 0x0112  # EXIF tag

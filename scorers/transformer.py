@@ -48,6 +48,8 @@ class TextTransformer:
         if self.tokenizer.pad_token is None:  # GPT-2 and its kin
             self.tokenizer.pad_token = self.tokenizer.eos_token
             loaded.config.pad_token_id = self.tokenizer.pad_token_id
+        # The version, since what a network gives cannot be compared exactly: its floats differ by
+        # rounding from one machine to the next.
         self.fingerprint = f"{digest(loaded.state_dict())} transformers-{transformers.__version__}"
         self.model = loaded.to(self.device).eval()
         # How many tokens it reads.
@@ -73,5 +75,5 @@ def _positions(model: torch.nn.Module) -> int:
         # RoBERTa and its kin count from behind the position that stands for padding.
         padding = getattr(module, "padding_idx", None)
         if name.endswith("position_embeddings") and padding is not None:
-            return module.num_embeddings - padding - 1
-    return getattr(model.config, "max_position_embeddings", MOST_TOKENS)
+            return int(module.num_embeddings) - int(padding) - 1
+    return int(getattr(model.config, "max_position_embeddings", MOST_TOKENS))

@@ -14,9 +14,9 @@ import statistics
 import time
 
 import torch
-from app_in_browser import another_picture, chromium, drag, picture, running
 
-from ric_diffusion.commands.model import load_pipeline
+from app_in_browser import another_picture, chromium, drag, picture, running
+from ric_diffusion import RiCPipeline
 
 SECONDS, RATIO = 2.5, 1.15  # the bars
 PROMPT = "red apple"
@@ -33,7 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--turns", type=int, default=15)
     options = parser.parse_args()
-    pipe = load_pipeline("emoji-64", None)
+    pipe = RiCPipeline.from_pretrained("emoji-64")
     pipe.set_progress_bar_config(disable=True)
     bare, shown = [], []
     with running("--model", "emoji-64") as address, chromium() as browser:
@@ -53,12 +53,12 @@ def main() -> None:
             shown.append(page.evaluate("window.shown - window.released") / 1000)
             weights = {"compressibility": 1 - place, "colorfulness": place}
             generator, start = torch.Generator().manual_seed(0), time.perf_counter()
-            pipe(PROMPT, preference=weights, generator=generator, **pipe.adapter.sampling)
+            pipe(PROMPT, preference=weights, generator=generator)
             bare.append(time.perf_counter() - start)
-    told(bare[1:], shown[1:])  # the first turn warms up
+    print_table(bare[1:], shown[1:])  # the first turn warms up
 
 
-def told(bare: list[float], shown: list[float]) -> None:
+def print_table(bare: list[float], shown: list[float]) -> None:
     """The table, medians over the turns."""
     call, browser = statistics.median(bare), statistics.median(shown)
     ratio = statistics.median(b / a for a, b in zip(bare, shown, strict=True))

@@ -1,4 +1,4 @@
-"""Draw the app's screenshots for the README, scripts/figures/app-light.png and app-dark.png.
+"""Draw the app's screenshots for the docs, docs/figures/app-light.png and app-dark.png.
 
     python scripts/draw_app.py
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from app_in_browser import another_picture, chromium, drag, running
 
-FIGURES = Path(__file__).parent / "figures"
+FIGURES = Path(__file__).parents[1] / "docs" / "figures"
 
 
 def main() -> None:

@@ -14,13 +14,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ric_diffusion.commands.model import loading
-from ric_diffusion.commands.paths import check_out_folder
+from ric_diffusion.api import InputError
+from ric_diffusion.api.paths import check_out_folder
 from ric_diffusion.data.responses import read_dataset, write_responses
-from ric_diffusion.errors import InputError
-from ric_diffusion.llm.chat import Turn
-from ric_diffusion.llm.generation import Sampling
-from ric_diffusion.llm.model import load_tokenizer
+from ric_diffusion.models.causal_lm.chat import Turn
+from ric_diffusion.models.causal_lm.generation import Sampling
+from ric_diffusion.models.causal_lm.model import load_tokenizer
+from ric_diffusion.models.family import loading
 
 
 def main() -> None:
@@ -66,8 +66,8 @@ def run(options: argparse.Namespace) -> None:
     if turn is None:
         print(f"{options.out}: {write_responses(rows, options.out)} responses")
     else:
-        kept = [row for row in rows if len(turn(row[0]).input_ids) <= options.prompt_tokens]
-        count = write_responses(kept, options.out)
+        short = [row for row in rows if len(turn(row[0]).input_ids) <= options.prompt_tokens]
+        count = write_responses(short, options.out)
         print(f"{options.out}: {count} responses, {len(rows) - count} to longer prompts left out")
 
 

@@ -10,14 +10,12 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
-from ric_diffusion.commands.evaluate import check_once
-from ric_diffusion.commands.kinds import LLM, kind_of
-from ric_diffusion.commands.model import load_model
-from ric_diffusion.commands.paths import check_out_folder
+from ric_diffusion.api import InputError, load
+from ric_diffusion.api.paths import check_out_folder
+from ric_diffusion.cli.parser import as_option
 from ric_diffusion.data.prompts import read_prompts
-from ric_diffusion.data.responses import self_sample
-from ric_diffusion.errors import InputError
-from ric_diffusion.llm.sampler import LlmSampler
+from ric_diffusion.models.causal_lm.sampler import LlmSampler
+from ric_diffusion.training.self_sample import self_sample
 
 
 def main() -> None:
@@ -35,15 +33,17 @@ def main() -> None:
     try:
         run(options)
     except InputError as error:
-        parser.exit(2, f"{parser.prog}: {error}\n")
+        parser.exit(2, f"{parser.prog}: {as_option(str(error))}\n")
 
 
 def run(options: argparse.Namespace) -> None:
     check_out_folder(options.out)
-    check_once("--temperatures", [f"{t:g}" for t in options.temperatures])
+    for temperature in options.temperatures:
+        if options.temperatures.count(temperature) > 1:
+            raise InputError(f"--temperatures: {temperature} is given twice; name it once")
     prompts, hints = read_prompts(options.prompts), read_prompts(options.hints)
-    lm = load_model(options.model, None, options.dtype)
-    if kind_of(lm) is not LLM:
+    lm = load(options.model, dtype=options.dtype)
+    if lm.family.medium.name != "text":
         raise InputError(f"--model {options.model}: makes pictures; name a language model")
     tokens = options.response_tokens
     samplers = {
@@ -59,7 +59,7 @@ def run(options: argparse.Namespace) -> None:
         per_prompt=options.per_prompt,
         hints=["", *hints],
         seed=options.seed,
-        source={"weights": LLM.digests(lm), "dtype": options.dtype, "sampling": settings},
+        source={"weights": lm.family.digests(lm), "dtype": options.dtype, "sampling": settings},
     )
     print(f"{options.out}: {count} responses")
 

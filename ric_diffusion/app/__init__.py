@@ -1,1 +1,31 @@
 """``ric app``: the sliders in a browser."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ric_diffusion.io.extras import require
+
+
+def run_app(
+    model: str | Path,
+    adapter: str | Path | None = None,
+    *,
+    port: int = 7860,
+    report: str | Path | None = None,
+) -> None:
+    """Serve the app on this machine alone until it is interrupted.
+
+    ``report``: a folder of ``evaluate``, whose front is shown to choose from. InputError without
+    gradio, and for a model without sliders, a port in use, or a report of something else.
+    """
+    require("app", "app")
+    from ric_diffusion.api import load
+    from ric_diffusion.app.engine import Engine
+    from ric_diffusion.app.front import read_front
+    from ric_diffusion.app.server import check_port, serve
+
+    check_port(port)
+    engine = Engine(load(model, adapter), str(model))
+    front = read_front(Path(report), engine.adapter) if report else None
+    serve(engine, front, port)

@@ -13,24 +13,25 @@ from typing import Any
 
 import gradio as gr
 
+from ric_diffusion.api.samples import GeneratedSample
+from ric_diffusion.api.sweeps import sweep_result
 from ric_diffusion.app import sheets, views
-from ric_diffusion.app.engine import Drawn, Engine, Wish
+from ric_diffusion.app.engine import Engine, SampleRequest
 from ric_diffusion.app.front import Front
-from ric_diffusion.app.jobs import Desk, Job, Jobs, Stopped
+from ric_diffusion.app.jobs import Job, Jobs, ModelThread, Stopped
 from ric_diffusion.app.sliders import PREFERENCE, TARGETS, asked, sliders_of
-from ric_diffusion.commands.sweep import story
-from ric_diffusion.errors import InputError
+from ric_diffusion.io.errors import InputError
 from scorers import ScorerError
 
 RANDOM_SEEDS = 2**31
 ALL_WEIGHTS = "all, by preference"  # what a sweep can go along beside single rewards
 NONE = "nothing"
-TOLD_FROM, TOLD_EVERY = 1.0, 0.25  # s
+SHOWN_FROM, SHOWN_EVERY = 1.0, 0.25  # s
 
 _log = logging.getLogger(__name__)
 
 
-def told(method: Callable[..., Any]) -> Callable[..., Any]:
+def explained(method: Callable[..., Any]) -> Callable[..., Any]:
     """A handler whose last output is one line about how it went; what stops it is said there, and
     its other outputs stay as they are."""
 
@@ -59,14 +60,16 @@ class Handlers:
     """All of them, around one engine. Positions of the sliders come as one row of arguments:
     weights, values in z, autos, n each."""
 
-    def __init__(self, engine: Engine, front: Front | None, folder: Path, desk: Desk) -> None:
-        """``folder``: for files to download; ``desk``: where the engine works."""
-        self.engine, self.front, self.folder, self.desk = engine, front, folder, desk
+    def __init__(
+        self, engine: Engine, front: Front | None, folder: Path, thread: ModelThread
+    ) -> None:
+        """``folder``: for files to download; ``thread``: where the engine computes."""
+        self.engine, self.front, self.folder, self.thread = engine, front, folder, thread
         self.sliders = sliders_of(engine.adapter)
         self.names = [slider.name for slider in self.sliders]
         self.jobs = Jobs()
 
-    @told
+    @explained
     def draw(
         self,
         request: gr.Request,
@@ -76,17 +79,17 @@ class Handlers:
         mode: Any,
         *positions: Any,
     ) -> tuple[Any, ...]:
-        """→ picture or response, scores, seed, line. A seed that is kept is the user's, who may be
+        """→ picture or response, scores, seed, line. A locked seed is the user's, who may be
         typing another by now."""
-        kept = gr.skip()
+        new_seed = gr.skip()
         if not locked:
-            kept = seed = secrets.randbelow(RANDOM_SEEDS)
-        wish = self._wish(prompt, seed, mode, positions)
+            new_seed = seed = secrets.randbelow(RANDOM_SEEDS)
+        wanted = self._wanted(prompt, seed, mode, positions)
         with self._job(request) as job:
-            drawn = self.desk.do(lambda: self.engine.draw(wish, job))
-        return self._shown(drawn), views.scores(drawn.story, self.sliders), kept, DONE
+            drawn = self.thread.run(lambda: self.engine.draw(wanted, job))
+        return self._shown(drawn), views.scores(drawn, self.sliders), new_seed, DONE
 
-    @told
+    @explained
     def transform(
         self,
         request: gr.Request,
@@ -100,12 +103,12 @@ class Handlers:
         """→ picture, scores, line."""
         if not picture:
             raise InputError("picture: none there; drop one first")
-        wish = self._wish(prompt, seed, mode, positions)
+        wanted = self._wanted(prompt, seed, mode, positions)
         with self._job(request) as job:
-            drawn = self.desk.do(lambda: self.engine.transform(wish, picture, strength, job))
-        return self._shown(drawn), views.scores(drawn.story, self.sliders), DONE
+            drawn = self.thread.run(lambda: self.engine.transform(wanted, picture, strength, job))
+        return self._shown(drawn), views.scores(drawn, self.sliders), DONE
 
-    @told
+    @explained
     def sweep(
         self,
         request: gr.Request,
@@ -116,22 +119,20 @@ class Handlers:
         seed: Any,
     ) -> tuple[Any, ...]:
         """→ sheet, its PNG, its JSON, line."""
-        wish = self._wish(prompt, seed, TARGETS, self._untouched)
-        preferences: list[dict[str, float]] = []
+        wanted = self._wanted(prompt, seed, TARGETS, self._untouched)
         if along == ALL_WEIGHTS:
             if across != NONE:
                 raise InputError(f"across {across}: a sweep by preference has one direction")
-            preferences, points = self.engine.preferences(count)
+            points = self.engine.preferences(count)
             across = NONE
         else:
             points = self.engine.line(along, None if across == NONE else across, count)
         with self._job(request) as job:
-            sweep = self.desk.do(lambda: self.engine.sweep(wish, points, job))
-        sheet = sheets.sheet_of(
-            sweep, wish, self.engine.space, along, None if across == NONE else across
-        )
-        data = story(self.engine.name, sweep, self.engine.space, preferences)
-        png, plain = sheets.write_sweep(self.folder, sheet, data)
+            sweep = self.thread.run(lambda: self.engine.sweep(wanted, points, job))
+        other = None if across == NONE else across
+        sheet = sheets.sheet_of(sweep, wanted, self.engine.space, along, other)
+        result = sweep_result(self.engine.name, sweep, self.engine.space, sheet)
+        png, plain = sheets.write_sweep(self.folder, result)
         return png, _download(png), _download(plain), DONE
 
     def choose(self, event: gr.EventData, x: Any, y: Any) -> tuple[Any, ...]:
@@ -167,19 +168,19 @@ class Handlers:
         count = len(self.names)
         return [0] * count + [0.0] * count + [True] * count
 
-    def _wish(self, prompt: Any, seed: Any, mode: Any, positions: Sequence[Any]) -> Wish:
+    def _wanted(self, prompt: Any, seed: Any, mode: Any, positions: Sequence[Any]) -> SampleRequest:
         count = len(self.names)
         weights, values, autos = (positions[i * count : (i + 1) * count] for i in range(3))
         auto = {name for name, on in zip(self.names, autos, strict=True) if on}
-        return self.engine.wish(prompt, seed, **asked(self.names, mode, weights, values, auto))
+        return self.engine.request(prompt, seed, **asked(self.names, mode, weights, values, auto))
 
     @contextmanager
     def _job(self, request: gr.Request) -> Iterator[Job]:
         with self.jobs.of(request.session_hash, Job(now_and_then(gr.Progress()))) as job:
             yield job
 
-    def _shown(self, drawn: Drawn) -> Any:
-        """A picture as a file that holds its story, a response as it is."""
+    def _shown(self, drawn: GeneratedSample) -> Any:
+        """A picture as a file that holds its metadata, a response as it is."""
         return sheets.write_picture(self.folder, drawn) if self.engine.pictures else drawn.sample
 
 
@@ -189,12 +190,12 @@ DONE = views.said("")
 def now_and_then(progress: Any) -> Callable[[int, int], None]:
     """Tells a progress bar no more often than anybody sees; every time is work for the browser,
     often on the cores that the model needs."""
-    told_at = time.monotonic() + TOLD_FROM - TOLD_EVERY
+    shown_at = time.monotonic() + SHOWN_FROM - SHOWN_EVERY
 
     def tell(done: int, total: int) -> None:
-        nonlocal told_at
-        if (now := time.monotonic()) - told_at >= TOLD_EVERY:
-            told_at = now
+        nonlocal shown_at
+        if (now := time.monotonic()) - shown_at >= SHOWN_EVERY:
+            shown_at = now
             progress((done, total))
 
     return tell

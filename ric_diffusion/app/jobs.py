@@ -1,4 +1,4 @@
-"""Work on the model: in one thread, watched, and stopped when its user says so."""
+"""Work on the model: in one thread, counted, and stopped when its user says so."""
 
 from __future__ import annotations
 
@@ -74,29 +74,29 @@ class Jobs:
         return job is not None
 
 
-class Desk:
-    """Does what other threads ask for in its own, one thing at a time.
+class ModelThread:
+    """Runs the work that other threads ask for in the thread that serves, one piece at a time.
 
     Of a process's threads only the first to compute has OpenMP's workers spin between two
     operations instead of sleeping; in any other the same passes of a small model take 1.7 times as
-    long. So the model is worked with where it was loaded.
+    long. So the model computes in the thread that loaded it.
     """
 
     def __init__(self) -> None:
         self.asked: SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = SimpleQueue()
         self.ended = False
 
-    def do(self, work: Callable[[], Any]) -> Any:
+    def run(self, work: Callable[[], Any]) -> Any:
         """What ``work`` returns or raises in the thread that serves, in the caller's context, which
         knows whose progress it is; Stopped if that thread ends first."""
         done: Future[Any] = Future()
         self.asked.put((functools.partial(copy_context().run, work), done))
         if self.ended:
-            self._dismiss()
+            self._stop_waiting()
         return done.result()
 
     def serve(self) -> None:
-        """Do what is asked for until ``close``, or an interruption."""
+        """Run what is asked for until ``close``, or an interruption."""
         try:
             while asked := self.asked.get():
                 work, done = asked
@@ -109,13 +109,13 @@ class Desk:
                     raise
         finally:
             self.ended = True
-            self._dismiss()
+            self._stop_waiting()
 
     def close(self) -> None:
         """``serve`` returns when what was asked for before is done."""
         self.asked.put(None)
 
-    def _dismiss(self) -> None:
+    def _stop_waiting(self) -> None:
         with suppress(Empty):
             while True:
                 if asked := self.asked.get_nowait():

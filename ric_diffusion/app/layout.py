@@ -9,6 +9,7 @@ import gradio as gr
 
 from ric_diffusion.app import views
 from ric_diffusion.app.engine import MAX_POINTS, MAX_SEED
+from ric_diffusion.app.gradio_seam import hand_over_path
 from ric_diffusion.app.handlers import ALL_WEIGHTS, NONE, Handlers
 from ric_diffusion.app.page import CHOOSE, SHARE
 from ric_diffusion.app.sliders import MODES, PREFERENCE, STEP, TARGETS, Slider, shares
@@ -235,7 +236,7 @@ def _transform_tab(handlers: Handlers, controls: Controls, line: Any) -> Any:
             min_width=220,
             height=280,
         )
-        picture.preprocess = _path_of
+        hand_over_path(picture)
         result = _picture("Moved along the rewards", "moved")
     strength = gr.Slider(
         0.1, 1, 0.5, step=0.05, label="Strength: how much of it is drawn anew", buttons=[],
@@ -251,11 +252,6 @@ def _transform_tab(handlers: Handlers, controls: Controls, line: Any) -> Any:
         api_name="transform",
         **ONE_AT_A_TIME,
     )
-
-
-def _path_of(dropped: Any) -> str | None:
-    """Where a dropped picture lies: decoding it is ours to do, Gradio's knows no bounds."""
-    return dropped.path if dropped else None
 
 
 def _draw(handlers: Handlers, controls: Controls, sample: Any, scores: Any, line: Any) -> Any:

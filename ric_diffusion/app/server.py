@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import tempfile
 from pathlib import Path
@@ -11,8 +10,8 @@ from typing import Any
 
 from ric_diffusion.app.engine import Engine
 from ric_diffusion.app.front import Front
-from ric_diffusion.app.jobs import Desk
-from ric_diffusion.errors import InputError
+from ric_diffusion.app.jobs import ModelThread
+from ric_diffusion.io.errors import InputError
 
 HOST = "127.0.0.1"
 WAITING = 32  # requests in the queue; the next is told that it is full
@@ -43,44 +42,42 @@ def check_port(port: int) -> None:
         try:
             probe.bind((HOST, port))
         except (OSError, OverflowError):
-            raise InputError(f"--port {port}: cannot be used, choose another") from None
+            raise InputError(f"port {port}: cannot be used, choose another") from None
 
 
 def serve(engine: Engine, front: Front | None, port: int) -> None:
-    """Serve until interrupted, or told to end, which else would leave the folder behind."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Serve until an interruption, which is raised on when the server and its folder are gone."""
     with tempfile.TemporaryDirectory(prefix="ric-app-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # all that Gradio writes, and all that it serves
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
         for name in ("NO_PROXY", "no_proxy"):  # Gradio looks whether its own page is there
             os.environ[name] = ",".join(filter(None, [os.environ.get(name), HOST]))
-        desk = Desk()
-        app = launch(engine, front, port, Path(folder), desk)
+        thread = ModelThread()
+        app = launch(engine, front, port, Path(folder), thread)
         try:
             print(f"http://{HOST}:{port}", flush=True)
-            desk.serve()  # in this thread, which loaded the model
-        except KeyboardInterrupt:
+            thread.serve()  # in this thread, which loaded the model
+        finally:
             app.close(verbose=False)
 
 
-def launch(engine: Engine, front: Front | None, port: int, folder: Path, desk: Desk) -> Any:
-    """Start serving in threads of its own, while the engine works at ``desk``; returns the blocks,
-    to close."""
+def launch(
+    engine: Engine, front: Front | None, port: int, folder: Path, thread: ModelThread
+) -> Any:
+    """Start serving in threads of its own, while the engine computes in ``thread``; returns the
+    blocks, to close."""
     import gradio as gr
-    from gradio import processing_utils
     from starlette.middleware import Middleware
 
+    from ric_diffusion.app import gradio_seam
     from ric_diffusion.app.handlers import Handlers
     from ric_diffusion.app.layout import build
     from ric_diffusion.app.page import KEYS, STYLE
 
-    # The way of every file that Gradio would download: a picture may come as an address.
-    processing_utils.async_ssrf_protected_get = _refuse
-    app = build(Handlers(engine, front, folder, desk))
+    gradio_seam.refuse_downloads()
+    app = build(Handlers(engine, front, folder, thread))
     app.queue(max_size=WAITING, default_concurrency_limit=8)
-    # Looking for work every millisecond, as Gradio would, takes 8 % of the model's own time.
-    app._queue.sleep_when_free = LOOK_EVERY
-    app._queue.progress_update_sleep_when_free = LOOK_EVERY
+    gradio_seam.look_for_work_every(app, LOOK_EVERY)
     app.launch(
         server_name=HOST,
         server_port=port,
@@ -100,9 +97,3 @@ def launch(engine: Engine, front: Front | None, port: int, folder: Path, desk: D
         head=KEYS,
     )
     return app
-
-
-async def _refuse(url: str) -> Any:
-    import gradio as gr
-
-    raise gr.Error("files of other machines are not fetched; drop one")

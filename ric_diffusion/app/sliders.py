@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ric_diffusion.conditioning.adapter import BaseAdapter
-from ric_diffusion.errors import InputError
+from ric_diffusion.adapters.adapter import Adapter
+from ric_diffusion.io.errors import InputError
 from ric_diffusion.rewards import Reward
 
 STEP = 0.01  # z
@@ -40,7 +40,7 @@ class Slider:
         return min(max((z - self.low) / (self.high - self.low), 0.0), 1.0)
 
 
-def sliders_of(adapter: BaseAdapter) -> list[Slider]:
+def sliders_of(adapter: Adapter) -> list[Slider]:
     """Where a calibration measured what can be reached, a slider ends there; else where the
     training data does. Ends are rounded inwards, or outwards where that would leave no step."""
     space = adapter.space
@@ -70,7 +70,7 @@ def shares(count: int) -> list[int]:
 def asked(
     names: Sequence[str], mode: Any, weights: Sequence[Any], values: Sequence[Any], auto: Any
 ) -> dict[str, dict[str, Any]]:
-    """The positions of all sliders → ``Engine.wish``'s preference or targets.
+    """The positions of all sliders → ``Engine.request``'s preference or targets.
 
     ``weights`` in preference mode; in target mode ``values`` in z, but for the names in ``auto``.
     """

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
-from typing import Any
 
+from ric_diffusion.api.samples import GeneratedSample
 from ric_diffusion.app.front import HOW, Front
 from ric_diffusion.app.sliders import Slider
 
@@ -46,13 +46,13 @@ def track(slider: Slider, **marks: float | None) -> str:
     )
 
 
-def scores(story: Mapping[str, Any], sliders: Sequence[Slider]) -> str:
+def scores(drawn: GeneratedSample, sliders: Sequence[Slider]) -> str:
     """Requested beside obtained, for each reward, in z and in the scorer's unit; and both on the
     track of its slider."""
     rows = []
     for slider in sliders:
         name, unit = slider.name, escape(slider.reward.unit)
-        requested, obtained = story["targets"].get(name), story["obtained"][name]
+        requested, obtained = drawn.targets.get(name), drawn.obtained[name]
         cells = []
         for z, missing in ((requested, "auto"), (obtained, "no score")):
             score = "" if z is None else f"<small>{slider.score(z):.3g} {unit}</small>"

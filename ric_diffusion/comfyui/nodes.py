@@ -1,24 +1,24 @@
 """Two nodes: load an adapter into a model, and put rewards into a conditioning.
 
-ComfyUI's conditioning is a list of [states (B, T, D), {"pooled_output": …, …}], where T is a
-multiple of CHUNK; reward tokens go to the end of it, as in the pipeline.
+For every family whose adapters are LoRAs of a pipeline (Stable Diffusion 1, 2 and XL). ComfyUI's
+conditioning is a list of [states (B, T, D), {"pooled_output": …, …}], where T is a multiple of
+CHUNK; reward tokens go to the end of it, as in the pipeline, and the pooled text stays as it is.
 """
 
 from __future__ import annotations
 
-import argparse
 import logging
 from typing import Any
 
 import torch
 
-from ric_diffusion.cli import pairs
-from ric_diffusion.commands.wishes import once
+from ric_diffusion.adapters.adapter import Adapter
+from ric_diffusion.adapters.export import kohya_state
+from ric_diffusion.adapters.format import DiffusersFormat
+from ric_diffusion.api.values import by_name, name_value
 from ric_diffusion.conditioning.encoder import RewardEncoder
-from ric_diffusion.diffusion import lora_file
-from ric_diffusion.diffusion.adapter import Adapter, resolve
-from ric_diffusion.diffusion.kohya import kohya_state
-from ric_diffusion.errors import InputError
+from ric_diffusion.io.errors import InputError
+from ric_diffusion.models.family import adapter_family
 
 CHUNK = 77  # tokens that ComfyUI has CLIP read at a time; longer prompts are several of them
 CATEGORY = "reward sliders"
@@ -48,9 +48,12 @@ class LoadAdapter:
         """``model`` is ComfyUI's ModelPatcher. InputError if ``adapter`` is not one."""
         from comfy.sd import load_lora_for_models
 
-        folder = resolve(adapter)
-        loaded, lora = Adapter.load(folder), lora_file.read(folder / lora_file.LORA_FILE)
-        model, _ = load_lora_for_models(model, None, kohya_state(lora), 1.0, 0.0)
+        family, folder = adapter_family(adapter)
+        if not isinstance(family.format, DiffusersFormat):
+            raise InputError(f"{adapter}: an adapter for {family.title}, which draw nothing")
+        loaded, lora = family.read_adapter(folder)
+        state = kohya_state(lora, family.format.component)
+        model, _ = load_lora_for_models(model, None, state, 1.0, 0.0)
         if loaded.encoder is not None and loaded.encoder.time_width:
             model = modulated(model, loaded.encoder)
         return model, loaded
@@ -87,30 +90,30 @@ class ApplyRewards:
                 "this adapter reads rewards as words: write what `ric prompt` prints into CLIP "
                 "Text Encode instead of applying them to a conditioning"
             )
-        wish: dict[str, Any] = {meaning: parsed(rewards)}
-        targets = adapter.targets_for(**wish)
-        for line in adapter.beyond_reach(targets):
+        asked: dict[str, Any] = {meaning: parsed(rewards)}
+        targets = adapter.targets_for(**asked)
+        for line in adapter.unreachable(targets):
             _log.warning(line)
-        requests = adapter.requests(adapter.used(targets))
+        read = adapter.model_targets(adapter.used(targets))
         found = []
         for states, more in conditioning:
             adapter.conditioner.check_width(states.shape[-1])
-            found.append([adapter.conditioner.context(states, [requests] * len(states)), {**more}])
+            found.append([adapter.conditioner.context(states, [read] * len(states)), {**more}])
         return (found,)
 
 
 def parsed(rewards: str) -> dict[str, float]:
     """``compressibility=1.5 colorfulness=0.3`` -> values by reward."""
     try:
-        given = [pairs(word) for word in rewards.split()]
-    except argparse.ArgumentTypeError as error:
+        given = [name_value(word) for word in rewards.split()]
+    except InputError as error:
         raise InputError(f"rewards: {error}") from None
-    return once(given, "rewards")
+    return by_name(given, "rewards")
 
 
 def modulated(model: Any, encoder: RewardEncoder) -> Any:
-    """A copy of a ModelPatcher whose time embedding is shifted by what its context ends in, as
-    ``diffusion.modulation`` has it."""
+    """A copy of a ModelPatcher whose embedding of the time is shifted by the reward tokens that its
+    context ends in, as ``models.diffusion.modulation`` does it."""
 
     def read(
         executor: Any,

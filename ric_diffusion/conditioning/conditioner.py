@@ -9,7 +9,7 @@ import torch
 
 from ric_diffusion.conditioning.encoder import RewardEncoder, as_values
 from ric_diffusion.conditioning.grammar import Grammar, fit_prompt, rounded
-from ric_diffusion.errors import InputError
+from ric_diffusion.io.errors import InputError
 
 Targets = Mapping[str, float]
 Mode = Literal["embedding", "text"]
@@ -24,9 +24,9 @@ class Conditioner(Protocol):
     names: tuple[str, ...]
 
     def texts(
-        self, prompts: Sequence[str], targets: Sequence[Targets], tokenizer: Any
+        self, prompts: Sequence[str], targets: Sequence[Targets], tokenizers: Sequence[Any]
     ) -> list[str]:
-        """The text to encode for each prompt, within the tokenizer's length."""
+        """The text to encode for each prompt, within the length of every tokenizer."""
 
     def context(self, states: torch.Tensor, targets: Sequence[Targets]) -> torch.Tensor:
         """Encoder hidden states (B, T, D) of those texts -> context (B, T', D)."""
@@ -44,8 +44,8 @@ class Conditioner(Protocol):
     def used(self, targets: Targets) -> dict[str, float]:
         """The values in z that the model really reads."""
 
-    def parameters(self) -> Iterable[torch.nn.Parameter]:
-        """What is learned beside the model itself."""
+    def named_parameters(self) -> Iterable[tuple[str, torch.nn.Parameter]]:
+        """What is learned beside the model itself, by name."""
 
     def to(self, device: str | torch.device) -> None:
         """Move what is learned. An optimizer and an average are made of it before the first
@@ -62,12 +62,19 @@ class TextConditioner:
         self.names = grammar.names
 
     def texts(
-        self, prompts: Sequence[str], targets: Sequence[Targets], tokenizer: Any
+        self, prompts: Sequence[str], targets: Sequence[Targets], tokenizers: Sequence[Any]
     ) -> list[str]:
         return [
-            fit_prompt(self.grammar.escape(p), self.grammar.reward_words(t), tokenizer)
+            self._fitted(self.grammar.escape(p), self.grammar.reward_words(t), tokenizers)
             for p, t in zip(prompts, targets, strict=True)
         ]
+
+    @staticmethod
+    def _fitted(prompt: str, words: str, tokenizers: Sequence[Any]) -> str:
+        text = prompt + words
+        for tokenizer in tokenizers:
+            text = fit_prompt(text.removesuffix(words) if words else text, words, tokenizer)
+        return text
 
     def context(self, states: torch.Tensor, targets: Sequence[Targets]) -> torch.Tensor:
         return states
@@ -88,7 +95,7 @@ class TextConditioner:
     def used(self, targets: Targets) -> dict[str, float]:
         return rounded(targets)
 
-    def parameters(self) -> Iterable[torch.nn.Parameter]:
+    def named_parameters(self) -> Iterable[tuple[str, torch.nn.Parameter]]:
         return ()
 
     def to(self, device: str | torch.device) -> None:
@@ -105,7 +112,7 @@ class EmbeddingConditioner:
         self.names = encoder.names
 
     def texts(
-        self, prompts: Sequence[str], targets: Sequence[Targets], tokenizer: Any
+        self, prompts: Sequence[str], targets: Sequence[Targets], tokenizers: Sequence[Any]
     ) -> list[str]:
         return list(prompts)
 
@@ -138,14 +145,14 @@ class EmbeddingConditioner:
     def used(self, targets: Targets) -> dict[str, float]:
         return dict(targets)
 
-    def parameters(self) -> Iterable[torch.nn.Parameter]:
-        return self.encoder.parameters()
+    def named_parameters(self) -> Iterable[tuple[str, torch.nn.Parameter]]:
+        return self.encoder.named_parameters()
 
     def to(self, device: str | torch.device) -> None:
         self.encoder.to(device)
 
 
-def fresh(
+def new_conditioner(
     mode: Mode,
     grammar: Words,
     names: tuple[str, ...],

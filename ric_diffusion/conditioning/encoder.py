@@ -17,8 +17,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from ric_diffusion.conditioning.steering import LIMIT, Steering
-from ric_diffusion.errors import InputError
-from ric_diffusion.files import replacing
+from ric_diffusion.io.errors import InputError
+from ric_diffusion.io.files import replacing
 
 OCTAVES = 6
 
@@ -43,8 +43,8 @@ def fourier_features(values: torch.Tensor) -> torch.Tensor:
 class RewardEncoder(torch.nn.Module):
     """z values -> tokens of the text encoder's width, ready to follow its hidden states.
 
-    ``time_width``: of a U-Net's time embedding, which the tokens then also shift; ``layers`` of a
-    language model, which the values then also steer; 0 for neither.
+    ``time_width``: of a denoiser's embedding of the time, which the tokens then also shift;
+    ``layers`` of a language model, which the values then also steer; 0 for neither.
     """
 
     def __init__(
@@ -85,13 +85,15 @@ class RewardEncoder(torch.nn.Module):
         features = fourier_features(values.nan_to_num(0.0)).to(self.identity.dtype)
         states = torch.einsum("bnf,nfh->bnh", features, self.value)
         states = torch.where(auto[..., None], self.auto.expand_as(states), states)
-        return self.norm(self.out(self.mix(states + self.identity)))
+        tokens: torch.Tensor = self.norm(self.out(self.mix(states + self.identity)))
+        return tokens
 
     def time_shift(self, context: torch.Tensor) -> torch.Tensor:
         """A context (B, T, width) that ends in reward tokens -> what they add to the embedding,
         (B, time_width)."""
         tokens = context[:, -len(self.names) :].flatten(1)
-        return self.to_time(tokens.to(self.to_time.weight.dtype))
+        shift: torch.Tensor = self.to_time(tokens.to(self.to_time.weight.dtype))
+        return shift
 
     def check_fit(self, *, time_width: int = 0, layers: int = 0) -> None:
         """InputError if a model has other than what the rewards shift."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
-from ric_diffusion.errors import InputError
+from ric_diffusion.io.errors import InputError
 
 _VALUE = r"-?\d+\.\d"
 

@@ -1,1 +1,1 @@
-"""Records on disk: captioned picture folders, labelling, bounded decoding, latents cache."""
+"""Records on disk: where they come from, what their samples are, and how they get scores."""

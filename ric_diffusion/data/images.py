@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
-from ric_diffusion.files import replacing
+from ric_diffusion.io.files import replacing
 from scorers import to_rgb
 
 MAX_PIXELS = 64 * 2**20  # 192 MiB of RGB; beyond twice Pillow's own limit Pillow refuses anyway
@@ -21,7 +21,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF
 _SUFFIXES = "png jpg jpeg webp gif bmp tif tiff ppm jp2 avif"
 SUFFIXES = {f".{suffix}" for suffix in _SUFFIXES.split()}
 _BLANK_RANGE = 3  # of 255: what JPEG leaves of a flat colour
-_OUR_TROUBLE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # no fault of the picture's
+_NOT_THE_PICTURE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # too many open files, no memory
 
 
 class UnreadableImage(ValueError):
@@ -46,15 +46,15 @@ def open_image(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Im
     except UnreadableImage:
         raise
     except Exception as error:  # decoders meet broken files with every kind of error
-        if isinstance(error, OSError) and error.errno in _OUR_TROUBLE:
+        if isinstance(error, OSError) and error.errno in _NOT_THE_PICTURE:
             raise
         raise UnreadableImage(_reason(error)) from error
 
 
-def save_png(path: Path, image: Image.Image, story: Mapping[str, Any] | None = None) -> None:
-    """Write a PNG, in one move, with one text chunk for each entry of ``story``."""
+def save_png(path: Path, image: Image.Image, metadata: Mapping[str, Any] | None = None) -> None:
+    """Write a PNG, in one move, with one text chunk for each entry of ``metadata``."""
     chunks = PngInfo()
-    for key, value in (story or {}).items():
+    for key, value in (metadata or {}).items():
         chunks.add_itxt(key, value if isinstance(value, str) else json.dumps(value))
     with replacing(path) as temporary:
         image.save(temporary, format="PNG", pnginfo=chunks)

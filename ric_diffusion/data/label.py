@@ -1,19 +1,21 @@
-"""Labelling: pictures or texts and scorers in, records with scores and a reward space out."""
+"""Labelling: pictures or texts and scorers in, records with scores and a reward space out.
+
+One process does all of it, or several share the work: each is a worker that scores one shard into a
+journal of its own, and a run without a shard then merges the journals, scores what is missing and
+publishes. Nothing is locked: any of them may be killed and run again.
+"""
 
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from tqdm.auto import tqdm
-
-from ric_diffusion.data.journal import Journal, is_journal
-from ric_diffusion.data.pictures import usable_pictures
-from ric_diffusion.data.publish import clear_leftovers, publish
+from ric_diffusion.data.medium import MEDIA, Medium
+from ric_diffusion.data.publish import publish
 from ric_diffusion.data.records import (
     METADATA,
     REWARD_SPACE,
@@ -22,17 +24,17 @@ from ric_diffusion.data.records import (
     metadata_bytes,
     read_folder,
 )
-from ric_diffusion.data.samples import batches
-from ric_diffusion.data.scoring import Scoring
-from ric_diffusion.data.texts import usable_texts
-from ric_diffusion.errors import InputError
+from ric_diffusion.data.samples import Sample, batches, usable_samples
+from ric_diffusion.data.score_journal import BatchScoring, ScoreJournal
+from ric_diffusion.io.errors import InputError, suggest
+from ric_diffusion.io.files import clear_leftovers
+from ric_diffusion.io.progress import Tracker, tracking
+from ric_diffusion.io.run import RunFolder
 from ric_diffusion.rewards import RewardSpace
 from scorers import Scorer
 
-JOURNAL = "scores.jsonl"
 SKIPPED = "skipped.json"
 ORIGINAL = "original"  # the column with the path that a sample had in the folder
-USABLE = {"image": usable_pictures, "text": usable_texts}
 _NAME_DIGITS = 32
 
 
@@ -42,20 +44,20 @@ class LabelReport:
 
     Args:
         out: the labelled folder.
-        kept: number of records in it.
+        count: number of records in it; of a shard, the number of its samples that have all scores.
         medium: what the samples are, "image" or "text".
         skipped: why a sample was left out, by its path in the input folder.
         scored: number of scores computed in this run, by reward; the others were in the journal.
-        space: the reward space, fitted on the records kept.
-        written: False if all of the output was there already.
+        space: the reward space, fitted on the records; None of a shard.
+        written: whether the output changed: False if all of it was there already, and of a shard.
     """
 
     out: Path
-    kept: int
+    count: int
     medium: str
     skipped: Mapping[str, str]
     scored: Mapping[str, int]
-    space: RewardSpace
+    space: RewardSpace | None
     written: bool
 
 
@@ -64,19 +66,25 @@ def label_folder(
     out: str | os.PathLike[str],
     scorers: Sequence[Scorer],
     *,
+    shard: tuple[int, int] | None = None,
     batch_size: int = 64,
     progress: bool = True,
 ) -> LabelReport:
     """Score the pictures of `folder`, or its texts, and write them, labelled, to `out`.
 
     Texts are responses to prompts: metadata names their files, with the prompt as caption. Which of
-    the two the folder holds, the scorers say.
+    the two are read follows from the scorers.
 
     `out` gets images/ or texts/, metadata.parquet, reward_space.json and skipped.json, all of them
-    or none, and a journal of scores, scores.jsonl: a run that was killed goes on where it stopped
-    and ends with the same bytes, and a later run scores only what is new (samples, captions where a
-    scorer reads them, scorers, a changed fingerprint). The output holds the rewards of `scorers`
-    alone; scores that the records came with are passed through like their other columns.
+    or none, and a journal of scores, a file scores-….jsonl for each process: a run that was killed
+    goes on where it stopped and ends with the same bytes, and a later run scores only what is new
+    (samples, captions where a scorer reads them, scorers, a changed fingerprint). The output holds
+    the rewards of `scorers` alone; scores that the records came with are passed through like their
+    other columns.
+
+    With ``shard=(k, n)``, 0 ≤ k < n, only the records k, k + n, k + 2n, … are scored, into the
+    journal, and nothing else is written. Run that for every k, on as many machines as see the
+    folder, at once or not; then run without it, which scores what is missing and writes the output.
 
     Left out, with a reason, are samples that cannot be read, are blank or empty, have no caption,
     are the same as an earlier one, or get no finite score. Scorers see the canonical captions.
@@ -87,40 +95,48 @@ def label_folder(
     are left, or if a reward does not vary.
     """
     medium = _check_scorers(scorers, batch_size)
+    _check_shard(shard)
     records = read_folder(folder)
     root = Path(os.path.realpath(folder))
     target = _check_out(root, out)
+    # Other scorers or samples make no other run: what the journal has of them is used.
+    RunFolder(target, "label").begin({"medium": medium.name})
+    clear_leftovers(target)
+    if shard is not None:
+        records = records[shard[0] :: shard[1]]
     skipped: dict[str, str] = {}
-    with Journal.open(target / JOURNAL) as journal:
-        clear_leftovers(target)
-        scoring = Scoring(journal, scorers, skipped)
+    with closing(ScoreJournal(target)) as journal:
+        scoring = BatchScoring(journal, scorers, skipped)
         usable: list[tuple[Record, str]] = []
         with (
-            closing(USABLE[medium](root, records, skipped)) as samples,
-            tqdm(samples, "label", len(records), unit=medium, disable=not progress) as bar,
+            closing(usable_samples(root, records, medium, skipped)) as samples,
+            tracking("label", len(records), unit=medium.name, show=progress) as tracker,
         ):
-            for batch in batches(bar, batch_size):
+            for batch in batches(_counted(samples, tracker), batch_size):
                 scoring.score(batch)
                 usable += [(sample.record, sample.digest) for sample in batch]
-        kept = [
-            (record, _labelled(record, f"{medium}s", digest, scores))
-            for record, digest in usable
-            if (scores := scoring.scores(record, digest)) is not None
-        ]
-        skipped = {r.file: skipped[r.file] for r in records if r.file in skipped}
-        if len(kept) < 2:
-            raise InputError(_too_few(folder, medium, len(kept), skipped))
-        space = _fit(scorers, lambda name: [labelled.scores[name] for _, labelled in kept])
+        journal.reload()  # for the same scores as others that label this folder now
+    labelled = [
+        (record, _labelled(record, f"{medium.name}s", digest, scores))
+        for record, digest in usable
+        if (scores := scoring.scores(record, digest)) is not None
+    ]
+    skipped = {r.file: skipped[r.file] for r in records if r.file in skipped}
+    space, written = None, False
+    if shard is None:
+        if len(labelled) < 2:
+            raise InputError(_too_few(folder, medium, len(labelled), skipped))
+        space = _fit(scorers, lambda name: [new.scores[name] for _, new in labelled])
         written = publish(
             target,
-            _files([labelled for _, labelled in kept], skipped, space),
-            {PurePosixPath(new.file).name: root / old.file for old, new in kept},
-            below=f"{medium}s",
+            _files([new for _, new in labelled], skipped, space),
+            {PurePosixPath(new.file).name: root / old.file for old, new in labelled},
+            below=f"{medium.name}s",
         )
     return LabelReport(
         out=Path(out),
-        kept=len(kept),
-        medium=medium,
+        count=len(labelled),
+        medium=medium.name,
         skipped=skipped,
         scored=dict(scoring.computed),
         space=space,
@@ -128,8 +144,14 @@ def label_folder(
     )
 
 
-def _check_scorers(scorers: Sequence[Scorer], batch_size: int) -> str:
-    """What all of them score, "image" or "text"."""
+def _counted(samples: Iterable[Sample | None], tracker: Tracker) -> Iterator[Sample | None]:
+    for sample in samples:
+        yield sample
+        tracker.advance()
+
+
+def _check_scorers(scorers: Sequence[Scorer], batch_size: int) -> Medium:
+    """What all of them score."""
     names = [scorer.name for scorer in scorers]
     if not names:
         raise InputError("scorers: none given; name at least one")
@@ -140,24 +162,38 @@ def _check_scorers(scorers: Sequence[Scorer], batch_size: int) -> str:
         )
     if batch_size < 1:
         raise InputError(f"batch_size: must be 1 or more, not {batch_size}")
-    # A scorer of another shape says nothing: they were all of pictures once.
+    # Scorers of other packages need not have the attribute: it came with scorers of texts.
     media = {scorer.name: getattr(scorer, "medium", "image") for scorer in scorers}
     if len(set(media.values())) > 1:
-        told = ", ".join(f"{name} {medium}s" for name, medium in media.items())
-        raise InputError(f"scorers: they must all score the same, but {told}")
+        listed = ", ".join(f"{name} {medium}s" for name, medium in media.items())
+        raise InputError(f"scorers: they must all score the same, but {listed}")
     _fit(scorers, lambda name: [0.0, 1.0])  # what a reward space refuses: now, not last
-    return media[names[0]]
+    if media[names[0]] not in MEDIA:
+        raise InputError(
+            f"{names[0]}: it scores an unknown medium {media[names[0]]!r}"
+            f"{suggest(media[names[0]], MEDIA)}"
+        )
+    return MEDIA[media[names[0]]]
+
+
+def _check_shard(shard: tuple[int, int] | None) -> None:
+    if shard is not None and not 0 <= shard[0] < shard[1]:
+        raise InputError(
+            f"shard: no shard {shard[0]} of {shard[1]}; n shards are numbered from 0 to n - 1"
+        )
 
 
 def _check_out(root: Path, out: str | os.PathLike[str]) -> Path:
-    """The real path of `out`, which is new, empty, or was begun by a labelling."""
+    """The real path of `out`, which is new, empty, or was begun by a run."""
     target = Path(os.path.realpath(out))
     if target.is_relative_to(root) or root.is_relative_to(target):
         raise InputError(f"out: {out} and the input folder {root} lie in each other; move one out")
     if target.exists() and not target.is_dir():
         raise InputError(f"out: {out} is a file; name a folder")
-    others = os.listdir(target) if target.exists() else []
-    if others and not is_journal(target / JOURNAL):
+    # Listed before the question whether a run began: another process may begin one now.
+    names = os.listdir(target) if target.exists() else []
+    others = [name for name in names if not name.startswith(".tmp-")]
+    if others and not RunFolder(target, "label").begun:
         raise InputError(f"out: {out} already holds {min(others)!r}; name a new or empty folder")
     return target
 
@@ -180,7 +216,7 @@ def _fit(scorers: Sequence[Scorer], scores: Callable[[str], list[float]]) -> Rew
     return RewardSpace.fit(
         {s.name: scores(s.name) for s in scorers},
         units={s.name: s.unit for s in scorers},
-        # What builds one again is the name of its kind, where its own was chosen.
+        # `scorers.load` takes the kind, where the scorer has a name that the user chose.
         scorers={
             s.name: {"name": getattr(s, "kind", s.name), "options": s.options} for s in scorers
         },
@@ -205,9 +241,8 @@ def _files(
 
 
 def _too_few(
-    folder: str | os.PathLike[str], medium: str, kept: int, skipped: Mapping[str, str]
+    folder: str | os.PathLike[str], medium: Medium, count: int, skipped: Mapping[str, str]
 ) -> str:
     file, reason = next(iter(skipped.items()), ("", ""))
     why = f"; {len(skipped)} were skipped, {file!r} first: {reason}" if skipped else ""
-    what = "pictures" if medium == "image" else "texts"
-    return f"{folder}: {kept} usable {what}, at least 2 are needed{why}"
+    return f"{folder}: {count} usable {medium.plural}, at least 2 are needed{why}"

@@ -1,19 +1,17 @@
-"""The metadata file of a Hugging Face imagefolder: rows in, rows out.
+"""The metadata file of a Hugging Face imagefolder: its rows.
 
-Reads `metadata.parquet`, `metadata.jsonl` and `metadata.csv`; writes parquet. What a row means is
-the business of `records.py`.
+`metadata.parquet`, `metadata.jsonl` and `metadata.csv`. What a row means is the business of
+`records.py`.
 """
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from ric_diffusion.errors import InputError
+from ric_diffusion.io.errors import InputError
+from ric_diffusion.io.extras import require
 
 NAMES = ("metadata.parquet", "metadata.jsonl", "metadata.csv")
 FILE = "file_name"
@@ -57,16 +55,14 @@ def to_utf8(text: str) -> str:
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:
+    require("train", str(path))
+    from ric_diffusion.data.parquet import from_parquet  # here: the other formats need no package
+
     try:
-        cells = _table(path).to_pylist()
-    except (pa.ArrowException, ValueError) as error:
+        cells = from_parquet(path)
+    except ValueError as error:
         raise InputError(f"{path}: not a readable parquet file ({_line(error)})") from error
     yield from ((f"{path}, row {i}", row) for i, row in enumerate(cells, 1))
-
-
-def _table(source: Path | pa.NativeFile) -> pa.Table:
-    # Arrow's threads can abort or hang the process as it ends (apache/arrow#33975, #50482).
-    return pq.ParquetFile(source, pre_buffer=False).read(use_threads=False)
 
 
 def _jsonl_rows(path: Path) -> Iterator[Row]:
@@ -108,45 +104,3 @@ def _csv_rows(path: Path) -> Iterator[Row]:
 
 def _line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
-
-
-def to_parquet(rows: Sequence[dict[str, Any]], types: dict[str, pa.DataType]) -> bytes:
-    """Rows -> the bytes of a parquet file, the same for the same rows.
-
-    Columns stand in the order in which `rows` first name them; those in `types` come first, exist
-    always and have that type. A column whose values no single Arrow type can hold unchanged is
-    stored as JSON text.
-    """
-    names = dict.fromkeys([*types, *(name for row in rows for name in row)])
-    columns = [_column([row.get(name) for row in rows], types.get(name)) for name in names]
-    return _written(pa.Table.from_arrays(columns, names=list(names)))
-
-
-def _written(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink)
-    return bytes(sink.getvalue())
-
-
-def _column(values: list[Any], kind: pa.DataType | None) -> pa.Array:
-    if kind is not None:
-        return pa.array(values, kind)
-    numbers = [value for value in values if value is not None]
-    if all(type(value) in (int, float) for value in numbers) and float in map(type, numbers):
-        kind = pa.float64()
-    try:
-        column = pa.array(values, kind)
-        back = _table(pa.BufferReader(_written(pa.table({"": column})))).column(0)
-        if _same(back.to_pylist(), values):
-            return column
-    except (pa.ArrowException, ValueError, TypeError, OverflowError):
-        pass
-    return pa.array(
-        [None if v is None else json.dumps(v, default=str, sort_keys=True) for v in values],
-        pa.string(),
-    )
-
-
-def _same(back: Iterable[Any], given: Iterable[Any]) -> bool:
-    """Equal, with NaN equal to itself."""
-    return all(a == b or repr(a) == repr(b) for a, b in zip(back, given, strict=True))

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ric_diffusion.errors import InputError
+from ric_diffusion.io.errors import InputError
 
 
 def read_prompts(path: Path) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-from ric_diffusion.files import replacing
+from ric_diffusion.io.files import replacing, sibling
 
 
 def publish(
@@ -20,7 +20,7 @@ def publish(
     leaves the old output as it was. Returns False, and touches nothing, if all is there already.
 
     The names of samples must tell what they hold, as digests do: a name that is there already may
-    get other bytes, but never another picture.
+    get other bytes, but never another picture. So several processes may publish the same at once.
     """
     place = out / below
     new = {name: path for name, path in samples.items() if not _same_file(path, place / name)}
@@ -31,20 +31,13 @@ def publish(
     with ExitStack() as stack:  # left in reverse
         for name, data in files.items():
             stack.enter_context(replacing(out / name)).write_bytes(data)
-        staging = _stage(stack, out / f".tmp-{below}", new)
+        staging = _stage(stack, sibling(place), new)
         (out / next(iter(files))).unlink(missing_ok=True)  # from here on there are only renames
-        if place.is_dir():
-            for name in new:
-                os.replace(staging / name, place / name)
-        else:
-            os.rename(staging, place)
+        place.mkdir(exist_ok=True)
+        for name in new:
+            os.replace(staging / name, place / name)
     _remove(place / name for name in stale)
     return True
-
-
-def clear_leftovers(out: Path) -> None:
-    """Remove what a killed run had begun to put in place."""
-    _remove(out.glob(".tmp-*"))
 
 
 def _stage(stack: ExitStack, staging: Path, samples: Mapping[str, Path]) -> Path:
@@ -62,16 +55,22 @@ def _stage(stack: ExitStack, staging: Path, samples: Mapping[str, Path]) -> Path
 
 
 def _holds(path: Path, data: bytes) -> bool:
-    return path.is_file() and path.read_bytes() == data
+    try:
+        return path.read_bytes() == data
+    except FileNotFoundError:
+        return False
 
 
 def _same_file(a: Path, b: Path) -> bool:
-    return b.is_file() and (a.samefile(b) or filecmp.cmp(a, b, shallow=False))
+    try:
+        return a.samefile(b) or (b.is_file() and filecmp.cmp(a, b, shallow=False))
+    except FileNotFoundError:
+        return False
 
 
 def _remove(paths: Iterable[Path]) -> None:
     for path in paths:
         if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
+            shutil.rmtree(path, ignore_errors=True)
         else:
-            path.unlink()
+            path.unlink(missing_ok=True)  # another process may have been faster

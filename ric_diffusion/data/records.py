@@ -9,12 +9,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-import pyarrow as pa
-
 from ric_diffusion.data import metadata
 from ric_diffusion.data.images import SUFFIXES
-from ric_diffusion.errors import InputError
-from ric_diffusion.files import write_bytes
+from ric_diffusion.io.errors import InputError
+from ric_diffusion.io.files import write_bytes
 from ric_diffusion.rewards import RewardSpace
 
 METADATA = "metadata.parquet"
@@ -103,16 +101,15 @@ def metadata_bytes(records: Sequence[Record]) -> bytes:
     Columns: file_name, text (the canonical caption), captions (all of them), score_<reward> as
     float64, then whatever the records carry in `extra`.
     """
+    from ric_diffusion.data.parquet import Kind, to_parquet  # here: a model needs records alone
+
     text = metadata.CAPTIONS[0]
-    types = {
-        metadata.FILE: pa.string(),
-        text: pa.string(),
-        metadata.ALTERNATIVES: pa.list_(pa.string()),
-        **{SCORE_PREFIX + name: pa.float64() for record in records for name in record.scores},
-    }
+    kinds: dict[str, Kind] = {metadata.FILE: "text", text: "text", metadata.ALTERNATIVES: "texts"}
+    for record in records:
+        kinds |= {SCORE_PREFIX + name: "number" for name in record.scores}
     rows: list[dict[str, Any]] = []
     for record in records:
-        if taken := types.keys() & record.extra.keys():
+        if taken := kinds.keys() & record.extra.keys():
             raise InputError(f"{record.file}: extra holds a column {min(taken)!r}; rename it")
         row: dict[str, Any] = {
             metadata.FILE: record.file,
@@ -121,7 +118,7 @@ def metadata_bytes(records: Sequence[Record]) -> bytes:
         }
         row |= {SCORE_PREFIX + name: score for name, score in record.scores.items()}
         rows.append(row | dict(record.extra))
-    return metadata.to_parquet(rows, types)
+    return to_parquet(rows, kinds)
 
 
 def _existing(folder: str | os.PathLike[str]) -> Path:
@@ -258,9 +255,9 @@ def _sidecar(root: Path, record: Record) -> tuple[str, ...]:
 
 def _only(names: Iterable[str], record: Record) -> Record:
     """The record with the scores of `names`; others go back to where they came from."""
-    kept = {name: record.scores[name] for name in names if name in record.scores}
-    others = {SCORE_PREFIX + n: s for n, s in record.scores.items() if n not in kept}
-    return replace(record, scores=kept, extra={**record.extra, **others})
+    scores = {name: record.scores[name] for name in names if name in record.scores}
+    others = {SCORE_PREFIX + n: s for n, s in record.scores.items() if n not in scores}
+    return replace(record, scores=scores, extra={**record.extra, **others})
 
 
 def _missing(root: Path, records: Iterable[Record]) -> list[str]:

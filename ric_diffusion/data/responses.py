@@ -1,25 +1,18 @@
-"""Responses to prompts, from a model itself or from a dataset, as a folder that can be labelled."""
+"""Responses to prompts as a folder that can be labelled, and those of datasets."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from tqdm.auto import tqdm
-
-from ric_diffusion.backend import Sampler
-from ric_diffusion.cost import COST, Cost, Meter
+from ric_diffusion.data.medium import TEXT
 from ric_diffusion.data.records import Record, write_metadata
-from ric_diffusion.data.texts import Texts
-from ric_diffusion.errors import InputError, suggest
-from ric_diffusion.files import append_json, read_json_lines, write_json
+from ric_diffusion.io.errors import InputError, suggest
 from scorers.post import framed
 
 Format = Literal["dialogue", "summary"]
-JOURNAL, SOURCE = "responses.jsonl", "source.json"
 HUMAN, ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
 
 
@@ -28,75 +21,15 @@ def write_responses(
 ) -> int:
     """Write prompts with their responses to the folder ``out``, a text file each and metadata,
     which comes last; returns how many. ``extra``: more columns for each row."""
-    texts, records = Texts(), []
+    records = []
     for i, (prompt, response) in enumerate(rows):
-        file = f"texts/{i:06d}{texts.suffix}"
-        texts.write(response, out / file)
+        file = f"texts/{i:06d}{TEXT.suffix}"
+        TEXT.write(response, out / file)
         records.append(Record(file=file, captions=(prompt,), extra=extra[i] if extra else {}))
     if not records:
         raise InputError(f"{out}: no responses to write")
     write_metadata(out, records)
     return len(records)
-
-
-def self_sample(
-    samplers: Mapping[str, Sampler],
-    prompts: Sequence[str],
-    out: Path,
-    *,
-    per_prompt: int,
-    hints: Sequence[str] = (),
-    seed: int = 0,
-    batch_size: int = 32,
-    source: Mapping[str, Any],
-) -> int:
-    """Have a model respond to every prompt, ``per_prompt`` times with each of its samplers, which
-    differ in temperature; returns how many responses are in ``out``.
-
-    ``hints`` are said to the model behind its prompts, in turn, and not recorded with them: left to
-    itself a model responds too much alike for its rewards to spread. Every batch is journalled: run
-    again after an interruption, it goes on, if ``source``, which says what the samplers are, is
-    what it was. The columns ``sampler``, ``hint`` and ``seed`` say how a response came about,
-    ``cost.json`` what all of them cost.
-    """
-    if per_prompt < 1:
-        raise InputError(f"per_prompt is {per_prompt}; give 1 or more")
-    turns = [(name, number) for name in samplers for number in range(per_prompt)]
-    said_too = list(hints) or [""]
-    wishes = [
-        (name, prompt, said_too[(turn + i) % len(said_too)], seed + number)
-        for turn, (name, number) in enumerate(turns)
-        for i, prompt in enumerate(prompts)
-    ]
-    done = read_json_lines(out / JOURNAL)
-    began = out / SOURCE
-    same = not done or (began.exists() and json.loads(began.read_text()) == source)
-    if not same or [row[:-1] for row in done] != [list(wish) for wish in wishes[: len(done)]]:
-        raise InputError(f"{out}: holds other responses; choose another folder")
-    write_json(began, source)
-    meter = Meter(_spent(out / COST))
-    networks = {sampler.watched() for sampler in samplers.values()}
-    with (
-        meter.running(*networks),
-        tqdm(total=len(wishes), initial=len(done), desc="respond", unit="response") as bar,
-    ):
-        while len(done) < len(wishes):
-            name = wishes[len(done)][0]
-            part = [w for w in wishes[len(done) : len(done) + batch_size] if w[0] == name]
-            asked = [f"{prompt} {hint}".strip() for _, prompt, hint, _ in part]
-            seeds = [number for *_, number in part]
-            said = samplers[name].sample(asked, [{}] * len(part), seeds)
-            write_json(out / COST, meter.read().to_dict())  # first: a batch that is lost costs, too
-            for wish, response in zip(part, said, strict=True):
-                append_json(out / JOURNAL, [*wish, response])
-                done.append([*wish, response])
-            bar.update(len(part))
-    extra = [{"sampler": row[0], "hint": row[2], "seed": row[3]} for row in done]
-    return write_responses([(row[1], row[4]) for row in done], out, extra)
-
-
-def _spent(path: Path) -> Cost:
-    return Cost.from_dict(json.loads(path.read_text())) if path.exists() else Cost()
 
 
 def read_dataset(

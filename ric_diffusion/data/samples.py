@@ -1,11 +1,25 @@
-"""What is worth scoring of a folder: its pictures or its texts, in order and each once."""
+"""From records to samples that are worth scoring: read in threads, in order, each once."""
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+from PIL import Image
 
 from ric_diffusion.data.images import MAX_PIXELS
+from ric_diffusion.data.medium import Medium
 from ric_diffusion.data.records import Record
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,23 +29,29 @@ class Sample:
     record: Record
     content: Any
     digest: str
-    pixels: int = 0
+
+    @property
+    def pixels(self) -> int:
+        """0 for a text."""
+        picture = isinstance(self.content, Image.Image)
+        return self.content.width * self.content.height if picture else 0
 
 
-def usable(
-    found: Iterable[Sample | str], records: Sequence[Record], skipped: dict[str, str], what: str
+def usable_samples(
+    root: Path, records: Sequence[Record], medium: Medium, skipped: dict[str, str]
 ) -> Generator[Sample | None, None, None]:
     """For each record its sample, or None with the reason noted in `skipped` by file.
 
-    `found` has a reason in place of what is not worth scoring; left out too is what is the same as
-    an earlier one. `what` is the word for a sample.
+    Skipped are records without a caption, files that cannot be read, what the medium rejects, and
+    what is the same as an earlier record's sample.
     """
     first: dict[str, str] = {}
+    found = _in_threads(partial(_read, root, medium), records)
     for record, sample in zip(records, found, strict=True):
         if isinstance(sample, str):
             skipped[record.file] = sample
         elif (same := first.setdefault(sample.digest, record.file)) != record.file:
-            skipped[record.file] = f"same {what} as {same}"
+            skipped[record.file] = f"same as {same}"
         else:
             yield sample
             continue
@@ -52,3 +72,40 @@ def batches(samples: Iterable[Sample | None], size: int) -> Iterator[list[Sample
             batch, pixels = [], 0
     if batch:
         yield batch
+
+
+def _read(root: Path, medium: Medium, record: Record) -> Sample | str:
+    """The sample of a record, or why it has none worth scoring."""
+    try:
+        record.file.encode()
+    except UnicodeEncodeError:
+        return "its name is not UTF-8; rename it"
+    if not record.captions:
+        return "no caption or prompt"
+    try:
+        content = medium.read(root / record.file)
+    except ValueError as error:
+        return str(error)
+    if reason := medium.reject_reason(content):
+        return reason
+    digest = medium.digest(content)
+    if medium.per_prompt:
+        digest = hashlib.sha256(f"{digest} {record.captions[0]}".encode()).hexdigest()
+    return Sample(record=record, content=content, digest=digest)
+
+
+def _in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """`map` in threads, in order, only a few items ahead of whoever reads the results."""
+    threads = min(8, os.cpu_count() or 1)
+    waiting: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > 2 * threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

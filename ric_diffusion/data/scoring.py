@@ -1,105 +1,44 @@
-"""Scores for batches of samples: from the journal where it has them, else from the scorers."""
+"""The scorers of a reward space, applied to finished samples."""
 
-import hashlib
-import math
-from collections import Counter
+from __future__ import annotations
+
+import logging
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from ric_diffusion.data.journal import Journal
-from ric_diffusion.data.records import Record
-from ric_diffusion.data.samples import Sample
-from scorers import Scorer, ScorerError
+import scorers
+from ric_diffusion.io.errors import InputError
+from ric_diffusion.rewards import RewardSpace
+from scorers import Scorer
 
-KEY_DIGITS = 32  # of a sample's digest
-
-
-class Scoring:
-    """Scorers with a journal; notes in `skipped`, by file, the samples that a scorer fails on.
-
-    `computed` counts the scores computed, by reward.
-    """
-
-    def __init__(
-        self, journal: Journal, scorers: Sequence[Scorer], skipped: dict[str, str]
-    ) -> None:
-        self._journal = journal
-        self._scorers = scorers
-        self._skipped = skipped
-        self.computed = Counter({scorer.name: 0 for scorer in scorers})
-
-    def score(self, batch: Sequence[Sample]) -> None:
-        """Have every scorer score what the journal lacks of a batch, and journal it."""
-        for scorer in self._scorers:
-            done = self._journal.get(scorer.name, scorer.fingerprint)
-            todo = {_key(scorer, p.record, p.digest): p for p in batch}
-            todo = {key: sample for key, sample in todo.items() if key not in done}
-            if not todo:
-                continue
-            scores = self._call(scorer, todo, worked=bool(done))
-            if scores:
-                self._journal.add(scorer.name, scorer.fingerprint, scores)
-            self.computed[scorer.name] += len(scores)
-
-    def scores(self, record: Record, digest: str) -> dict[str, float] | None:
-        """The scores of one sample by reward; None, with the reason noted, unless all finite."""
-        found = {}
-        for scorer in self._scorers:
-            done = self._journal.get(scorer.name, scorer.fingerprint)
-            score = done.get(_key(scorer, record, digest), math.nan)
-            if not math.isfinite(score):
-                self._skipped.setdefault(record.file, f"{scorer.name}: score is not finite")
-                return None
-            found[scorer.name] = score
-        return found
-
-    def _call(self, scorer: Scorer, todo: dict[str, Sample], *, worked: bool) -> dict[str, float]:
-        """Scores by key. Where a batch fails, its samples are tried alone and bad ones left out.
-
-        A scorer that has never worked and fails on every sample is broken: its error is raised.
-        """
-        try:
-            return _ask(scorer, todo)
-        except Exception as error:
-            if not _may_be_the_sample(error):
-                raise
-            scores: dict[str, float] = {}
-            for key, sample in todo.items():
-                try:
-                    scores |= _ask(scorer, {key: sample})
-                except Exception as alone:
-                    if not _may_be_the_sample(alone):
-                        raise
-                    reason = f"{scorer.name} fails on it ({type(alone).__name__}: {alone})"
-                    self._skipped[sample.record.file] = " ".join(reason.split())
-            if not scores and not worked and len(todo) > 1:
-                raise
-            return scores
+_log = logging.getLogger(__name__)
 
 
-def _key(scorer: Scorer, record: Record, digest: str) -> str:
-    """What a score depends on beside the scorer: what it is, and the caption if that is read."""
-    key = digest[:KEY_DIGITS]
-    if getattr(scorer, "needs_prompts", True):  # a scorer of another shape may well read them
-        key += "-" + hashlib.sha256(record.captions[0].encode()).hexdigest()[:KEY_DIGITS]
-    return key
+def load_scorers(space: RewardSpace) -> list[Scorer]:
+    """One scorer per reward, rebuilt as it was when the training data was labelled; a warning for
+    each that does not score as it did then. InputError if the space does not know one."""
+    found: list[Scorer] = []
+    for reward in space.rewards:
+        if not reward.scorer:
+            raise InputError(f"{reward.name}: the reward space does not say how it was scored")
+        scorer = scorers.load(reward.scorer["name"], **reward.scorer.get("options", {}))
+        if scorer.fingerprint != reward.fingerprint:
+            _log.warning(
+                "%s: scores may differ from those of training: now %s, then %s",
+                reward.name,
+                scorer.fingerprint,
+                reward.fingerprint,
+            )
+        found.append(scorer)
+    return found
 
 
-def _ask(scorer: Scorer, todo: dict[str, Sample]) -> dict[str, float]:
-    contents = [sample.content for sample in todo.values()]
-    captions = [sample.record.captions[0] for sample in todo.values()]
-    scores = np.asarray(scorer(contents, captions), dtype=np.float64)
-    if scores.shape != (len(todo),):
-        raise ScorerError(
-            f"scorer {scorer.name!r} gave shape {scores.shape} for {len(todo)} samples; it must "
-            "give one number each"
-        )
-    return dict(zip(todo, scores.tolist(), strict=True))
-
-
-def _may_be_the_sample(error: Exception) -> bool:
-    """False for what no sample causes: misuse of a scorer, a full disk, no memory."""
-    if isinstance(error, OSError):
-        return error.errno is None  # an encoder's complaint; the system's have a number
-    return not isinstance(error, ScorerError | MemoryError)
+def scores_of(
+    samples: Sequence[Any], prompts: Sequence[str], using: Sequence[Scorer]
+) -> np.ndarray:
+    """N samples with their N prompts, scored by n scorers: (N, n) float64, each column in the unit
+    of its scorer."""
+    columns = [np.asarray(scorer(list(samples), list(prompts)), float) for scorer in using]
+    return np.stack(columns, axis=1)

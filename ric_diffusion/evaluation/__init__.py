@@ -1,1 +1,1 @@
-"""Sweeps, scores and pictures of them, through the backend protocol."""
+"""Methods measured on points x prompts x seeds, and the report on what came of it."""

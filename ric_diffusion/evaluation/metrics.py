@@ -1,6 +1,6 @@
 """Figures of an evaluation, from arrays of z: points x prompts x seeds x rewards, (P, Q, S, n).
 
-NaN marks a sample that is left out because it has a fault or a scorer gave it no finite score.
+NaN marks a sample that is left out because it is rejected or a scorer gave it no finite score.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ric_diffusion.evaluation.control import spearman
 from ric_diffusion.rewards import hypervolume, nondominated
 
 Array = NDArray[np.float64]
@@ -25,7 +24,7 @@ LEVEL = 0.95  # of its intervals
 
 
 def reference_point(n: int) -> Array:
-    """Where the hypervolume of ``n`` rewards is measured from, (n,) in z, for every model alike."""
+    """Where the hypervolume of ``n`` rewards is measured from, (n,) in z: one for all methods."""
     return np.full(n, REFERENCE)
 
 
@@ -129,7 +128,7 @@ def control_error(requested: Array, means: Array, reach: Ends | tuple[Array, Arr
     """Mean of |mean obtained - requested| over the requests (P,) inside ``reach``, in z, of all or
     of each; NaN if none lies there.
 
-    Models are compared by one ``reach``: one that obtains little would else be judged by few
+    Methods are compared by one ``reach``: one that obtains little would else be judged by few
     requests.
     """
     low, high = reach
@@ -147,12 +146,21 @@ def sample_error(requested: Array, z: Array, reach: Ends) -> float:
 
 
 def saturation(requested: Array, means: Array) -> float:
-    """Share of the requested range, from the lowest to the highest request, outside the reached
+    """Fraction of the requested range, from the lowest to the highest request, outside the reached
     range."""
     low, high = reached_range(means)
     first, last = requested.min(), requested.max()
     covered = max(0.0, min(high, last) - max(low, first))
     return float(1 - covered / (last - first)) if np.isfinite([low, high]).all() else np.nan
+
+
+def spearman(x: np.ndarray, y: np.ndarray) -> float:
+    """Rank correlation; 0 if one side is constant, since nothing was controlled then."""
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        return 0.0
+    from scipy.stats import spearmanr  # of the extra eval; sweeps need the rest of this module
+
+    return float(spearmanr(x, y).statistic)
 
 
 def rank_control(requested: Array, z: Array) -> tuple[float, float]:

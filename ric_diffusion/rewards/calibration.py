@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ric_diffusion.errors import InputError
+from ric_diffusion.io.errors import InputError
 from ric_diffusion.rewards import checks
 
 Array = NDArray[np.float64]

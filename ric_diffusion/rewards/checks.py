@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ric_diffusion.errors import InputError, suggest
+from ric_diffusion.io.errors import InputError, suggest
 
 
 def known(name: str, names: Iterable[str], where: str) -> None:

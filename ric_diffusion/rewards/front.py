@@ -35,12 +35,12 @@ def fit_front(z: Array, lows: Array, highs: Array, top: float = TOP) -> Array:
     """The front the samples reach together: z (N, n), reachable range lows and highs (n,) → (F, n).
 
     It starts at `floors`, and samples below them in any reward don't count. Along each direction d
-    from there goes the point floor + t·d that a share 1 - ``top`` of the samples reach or surpass
-    in every reward at once: t is a quantile over the samples of the weighted Chebyshev value
-    min_j (z_j - floor_j) / d_j, so that no single outlier decides. Kept are the points worth their
-    price: one that gives up more than 21 times what it gains, each counted in ranges, falls to its
-    neighbour (dominance after adding TRADE times the sum, as in the augmented Chebyshev norm of
-    Steuer & Choo 1983).
+    from there goes the point floor + t·d that a fraction 1 - ``top`` of the samples reach or
+    surpass in every reward at once: t is a quantile over the samples of the weighted Chebyshev
+    value min_j (z_j - floor_j) / d_j, so that no single outlier decides. What stays are the points
+    worth their price: one that gives up more than 21 times what it gains, each counted in ranges,
+    falls to its neighbour (dominance after adding TRADE times the sum, as in the augmented
+    Chebyshev norm of Steuer & Choo 1983).
     """
     lows = floors(np.quantile(z, FLOOR, axis=0), lows, highs)
     span = highs - lows

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from ric_diffusion.errors import InputError, suggest
+from ric_diffusion.io.errors import InputError, suggest
 from ric_diffusion.rewards.front import FLOOR, floors
 from ric_diffusion.rewards.space import HIGH, LOW, PERCENTILES, RewardSpace
 

@@ -28,14 +28,14 @@ def crowding(z: Array) -> Array:
         if (span := column[order[-1]] - column[order[0]]) > 0:
             gaps[order[1:-1]] = (column[order[2:]] - column[order[:-2]]) / span
         else:
-            gaps[:] = 0.0  # a reward that is flat here tells nobody apart
+            gaps[:] = 0.0  # a reward that is flat here distinguishes no samples
         distance += gaps
     return distance
 
 
 def by_fronts(z: Array) -> Order:
     """All samples, best first: by front (non-dominated sorting), within a front by crowding
-    distance, the loneliest first (NSGA-II's crowded comparison). (N, n) → indices (N,)."""
+    distance, the most isolated first (NSGA-II's crowded comparison). (N, n) → indices (N,)."""
     if not len(z):
         return np.array([], dtype=np.intp)
     ranks = moocore.pareto_rank(z, maximise=True)
@@ -45,17 +45,17 @@ def by_fronts(z: Array) -> Order:
     return np.lexsort((-lonely, ranks))
 
 
-def best_by_quantile(z: Array, reference: Array, share: float) -> Order:
-    """The samples that `any_above` keeps, at the quantile that keeps about ``share`` of those of
-    the reference: for n independent rewards 1 - (1 - share)^(1/n) of each. Indices, rising."""
-    quantile = (1 - share) ** (1 / z.shape[1])
+def best_by_quantile(z: Array, reference: Array, fraction: float) -> Order:
+    """The samples that `any_above` keeps, at the quantile that keeps about ``fraction`` of those of
+    the reference: for n independent rewards 1 - (1 - fraction)^(1/n) of each. Indices, rising."""
+    quantile = (1 - fraction) ** (1 / z.shape[1])
     return np.flatnonzero(any_above(z, reference, quantile))
 
 
-def best_by_fronts(z: Array, reference: Array, share: float) -> Order:
-    """The best ``share`` of the samples by fronts and crowding; the reference is not needed,
+def best_by_fronts(z: Array, reference: Array, fraction: float) -> Order:
+    """The best ``fraction`` of the samples by fronts and crowding; the reference is not needed,
     since fronts compare the samples with each other. Indices, rising."""
-    count = max(1, round(share * len(z))) if len(z) else 0
+    count = max(1, round(fraction * len(z))) if len(z) else 0
     return np.sort(by_fronts(z)[:count])
 
 

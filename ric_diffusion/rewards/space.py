@@ -1,5 +1,6 @@
 """The reward space: the ordered rewards of one model and what turns their scores into z."""
 
+import html
 import json
 import os
 import re
@@ -11,8 +12,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ric_diffusion.errors import InputError
-from ric_diffusion.files import write_text
+from ric_diffusion.io.errors import InputError
+from ric_diffusion.io.files import write_text
 from ric_diffusion.rewards import checks
 from ric_diffusion.rewards.front import fit_front, nondominated
 
@@ -21,6 +22,7 @@ Array = NDArray[np.float64]
 FORMAT_VERSION = 1
 PERCENTILES = np.arange(101.0)
 LOW, HIGH = 1, 99  # percentiles that bound the reachable range
+COLUMNS = ("reward", "unit", "mean", "std", "range in z", "range in the unit")  # when printed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +33,7 @@ class Reward:
     unit: str
     mean: float
     std: float
-    quantiles: tuple[float, ...]  # the 101 empirical percentiles, 0 to 100
+    quantiles: tuple[float, ...] = field(repr=False)  # the 101 empirical percentiles, 0 to 100
     scorer: dict[str, Any] = field(default_factory=dict, hash=False)  # {"name": …, "options": …}
     fingerprint: str = ""
 
@@ -68,12 +70,12 @@ class Reward:
             object.__setattr__(self, key, value)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class RewardSpace:
     """Rewards in order, the front of their training samples, and how many samples those were.
 
     z is a score in standard units, (score - mean) / std. The reachable range of a reward goes from
-    the 1st to the 99th percentile of its training scores.
+    the 1st to the 99th percentile of its training scores. Printed, it is a table of these.
     """
 
     rewards: tuple[Reward, ...]
@@ -144,6 +146,52 @@ class RewardSpace:
         z = space.normalize(np.stack(list(columns.values()), axis=1))
         return replace(space, front=_rows(fit_front(z, space.lows, space.highs)))
 
+    def __repr__(self) -> str:
+        return f"RewardSpace({', '.join(self.names)}; {self.count} samples)"
+
+    def __str__(self) -> str:
+        """A table with a line for each reward."""
+        cells = [list(COLUMNS), *self._table()]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        lines = [
+            "  ".join(
+                # Names and units stand to the left, numbers to the right.
+                cell.ljust(width) if i < 2 else cell.rjust(width)
+                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+            for row in cells
+        ]
+        return "\n".join([*lines, self._footer()])
+
+    def _repr_html_(self) -> str:
+        """The same table for a notebook."""
+        rows = [("th", COLUMNS), *(("td", row) for row in self._table())]
+        body = "".join(
+            f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in row)}</tr>"
+            for tag, row in rows
+        )
+        return f"<table>{body}</table><p>{html.escape(self._footer())}</p>"
+
+    def _table(self) -> list[list[str]]:
+        """The cells under `COLUMNS`, a row for each reward."""
+        rows = []
+        for reward, low, high in zip(self.rewards, self.lows, self.highs, strict=True):
+            scores = reward.quantiles[LOW], reward.quantiles[HIGH]
+            rows.append(
+                [
+                    reward.name,
+                    reward.unit,
+                    f"{reward.mean:.4g}",
+                    f"{reward.std:.4g}",
+                    f"{low:+.2f} to {high:+.2f}",
+                    f"{scores[0]:.4g} to {scores[1]:.4g}",
+                ]
+            )
+        return rows
+
+    def _footer(self) -> str:
+        return f"{self.count} samples; z = (score - mean) / std"
+
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(reward.name for reward in self.rewards)
@@ -206,8 +254,8 @@ class RewardSpace:
         return float(np.interp(100 * q, PERCENTILES, self.quantiles[self._index(name)]))
 
     def reaching(self, z: Array, top: float) -> Self:
-        """The same rewards and statistics, with a front that also holds what a share 1 - ``top`` of
-        samples drawn for the front reach, z (N, n): a model can do better than its training
+        """The same rewards and statistics, with a front that also holds what a fraction 1 - ``top``
+        of samples drawn for the front reach, z (N, n): a model can do better than its training
         data."""
         reached = fit_front(z, self.lows, self.highs, top)
         front = np.concatenate([np.array(self.front), reached])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,49 +18,76 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from ric_diffusion.cost import Cost
-from ric_diffusion.errors import InputError
-from ric_diffusion.files import replacing_folder, write_json
+from ric_diffusion.io.errors import InputError
+from ric_diffusion.io.files import replacing_folder, write_json
+from ric_diffusion.models.cost import Cost
 
 _STEP = re.compile(r"step-(\d+)")
 
 
 @dataclass
 class State:
-    """Everything a run carries from one step to the next."""
+    """Everything a run carries from one step to the next. The average may be left out."""
 
-    parameters: Sequence[torch.nn.Parameter]
-    average: list[torch.Tensor]
-    optimizer: torch.optim.Optimizer
+    parameters: Mapping[str, torch.nn.Parameter]
+    optimizer: torch.optim.Optimizer  # of these parameters, in their order
+    average: Mapping[str, torch.Tensor] = field(default_factory=dict)
     step: int = 0
     losses: list[float] = field(default_factory=list)  # of the steps since the last log line
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Flat names -> detached tensors, as stored in the checkpoint."""
-        named: dict[str, torch.Tensor] = {}
-        for i, parameter in enumerate(self.parameters):
-            named[f"parameter.{i}"] = parameter.detach()
+        """``parameter.NAME``, ``average.NAME`` and ``optimizer.NAME.exp_avg`` and so on, detached,
+        on the CPU: as a checkpoint stores them."""
+        named = {f"parameter.{name}": p.detach() for name, p in self.parameters.items()}
+        named |= {f"average.{name}": tensor for name, tensor in self.average.items()}
+        for name, parameter in self.parameters.items():
             for key, value in self.optimizer.state[parameter].items():
-                named[f"optimizer.{i}.{key}"] = value
-        named |= {f"average.{i}": tensor for i, tensor in enumerate(self.average)}
+                named[f"optimizer.{name}.{key}"] = value
         return {name: tensor.cpu().contiguous() for name, tensor in named.items()}
 
     @torch.no_grad()
-    def restore(self, tensors: dict[str, torch.Tensor]) -> None:
-        """Copy stored tensors back; the parameters must be those of the run that stored them."""
-        for i, parameter in enumerate(self.parameters):
-            parameter.copy_(tensors[f"parameter.{i}"])
-            prefix = f"optimizer.{i}."
-            self.optimizer.state[parameter] = {
-                name.removeprefix(prefix): tensor
-                # AdamW keeps its step count on the CPU, its moments beside the parameter
-                if tensor.ndim == 0
-                else tensor.to(parameter.device)
-                for name, tensor in tensors.items()
-                if name.startswith(prefix)
-            }
-        for i, average in enumerate(self.average):
-            average.copy_(tensors[f"average.{i}"])
+    def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Copy stored tensors back; InputError, and nothing is copied, if they are not of this
+        model's parameters."""
+        for difference in self._differences(tensors):
+            raise InputError(f"stored for another model: {difference}; choose another --out")
+        for name, parameter in self.parameters.items():
+            parameter.copy_(tensors[f"parameter.{name}"])
+        for name, average in self.average.items():
+            average.copy_(tensors[f"average.{name}"])
+        numbers = {name: i for i, name in enumerate(self.parameters)}
+        moments: dict[int, dict[str, torch.Tensor]] = {}
+        for stored, tensor in tensors.items():
+            section, _, rest = stored.partition(".")
+            if section == "optimizer":
+                name, _, key = rest.rpartition(".")
+                moments.setdefault(numbers[name], {})[key] = tensor
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+
+    def _differences(self, tensors: Mapping[str, torch.Tensor]) -> Iterator[str]:
+        """What keeps stored tensors from being this state's."""
+        held: list[tuple[str, Mapping[str, torch.Tensor]]] = [
+            ("parameter", self.parameters),
+            ("average", self.average),
+        ]
+        for section, own in held:
+            start = f"{section}."
+            found = {k.removeprefix(start): t for k, t in tensors.items() if k.startswith(start)}
+            yield from (f"{section} {name} is missing" for name in own if name not in found)
+            for name, tensor in found.items():
+                if name not in own:
+                    yield f"{section} {name} is none of this model's"
+                elif tensor.shape != own[name].shape:
+                    shapes = f"{tuple(tensor.shape)}, here {tuple(own[name].shape)}"
+                    yield f"{section} {name} has the shape {shapes}"
+        for stored, tensor in tensors.items():
+            name = stored.removeprefix("optimizer.").rpartition(".")[0]
+            if stored.startswith("optimizer.") and (
+                name not in self.parameters
+                or (tensor.ndim and tensor.shape != self.parameters[name].shape)
+            ):
+                yield f"{stored} fits no parameter"
 
 
 def newest(folder: Path) -> Path | None:
@@ -99,6 +126,9 @@ def load(folder: Path, state: State, *, digest: str) -> Cost:
     """Read one checkpoint into ``state`` and return what the run had spent; InputError if another
     run wrote it."""
     about = check(folder, digest=digest)
-    state.restore(load_file(folder / "state.safetensors"))
-    state.step, state.losses = about["step"], about.get("losses", [])
+    try:
+        state.restore(load_file(folder / "state.safetensors"))
+    except InputError as error:
+        raise InputError(f"{folder}: {error}") from None
+    state.step, state.losses = about["step"], about["losses"]
     return Cost.from_dict(about["cost"])

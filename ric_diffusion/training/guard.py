@@ -2,38 +2,50 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 
-from ric_diffusion.backend import Backend, diversity
-from ric_diffusion.cost import Meter
-from ric_diffusion.errors import CollapseError
-from ric_diffusion.files import write_json
+from ric_diffusion.io.errors import CollapseError
+from ric_diffusion.models.cost import Cost, Meter
+from ric_diffusion.models.judge import diversity
+from ric_diffusion.models.protocol import Backend
+from ric_diffusion.training import stored
 
 SEEDS = 4  # to a prompt
+FIGURES = {"diversity": "diversity", "prompt_r_precision": "prompt R-precision"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class GuardConfig:
-    """How much of what the starting adapter has must be left: of the diversity (mean distance
-    between samples of one prompt) and of the prompt figure (how often a sample is best explained by
-    its own prompt), over ``samples`` samples with every reward on auto."""
+    """The least fraction that must be left of what the starting adapter has: of the diversity (mean
+    distance between samples of one prompt) and of the prompt R-precision (how often a sample is
+    best explained by its own prompt), over ``samples`` samples with every reward on auto."""
 
     samples: int = 64
     diversity: float = 0.7
-    prompt: float = 0.9
+    prompt_r_precision: float = 0.9
+
+    RENAMED: ClassVar[Mapping[str, str]] = {"prompt": "prompt_r_precision"}
 
     def __post_init__(self) -> None:
         if self.samples < 2 * SEEDS:
             raise ValueError(f"samples is {self.samples}; give {2 * SEEDS} or more")
-        for name in ("diversity", "prompt"):
+        for name in FIGURES:
             if not 0 <= (value := getattr(self, name)) <= 1:
-                raise ValueError(f"{name} is {value}; give a share from 0 to 1")
+                raise ValueError(f"{name} is {value}; give a fraction from 0 to 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuardFigures:
+    """What the guard measures of one adapter, and what it cost to find out."""
+
+    diversity: float
+    prompt_r_precision: float
+    cost: Cost
 
 
 def mean_diversity(features: np.ndarray, prompts: Sequence[str]) -> float:
@@ -44,7 +56,7 @@ def mean_diversity(features: np.ndarray, prompts: Sequence[str]) -> float:
 
 
 class Guard:
-    """Remembers the starting model's figures and compares later ones with them."""
+    """Remembers the starting adapter's figures and compares later ones with them."""
 
     def __init__(
         self,
@@ -61,42 +73,41 @@ class Guard:
         count = min(len(prompts), config.samples // SEEDS)
         chosen = sorted(rng.permutation(len(prompts))[:count].tolist())
         self.prompts = [prompts[i] for i in chosen for _ in range(SEEDS)]
-        if not path.exists():
-            write_json(path, self.measure())
-        self.start: dict[str, Any] = json.loads(path.read_text())
+        self.start = stored.once(path, GuardFigures, self.measure)
 
-    def measure(self) -> dict[str, Any]:
-        """Diversity and prompt figure of the model as it is, and what it cost to find out."""
+    def measure(self) -> GuardFigures:
+        """The figures of the backend's adapter as it is."""
         meter = Meter()
-        with meter.running(self.backend.watched()):
-            figures = self._figures()
-        return {**figures, "cost": meter.read().to_dict()}
+        with meter.running(self.backend.network()):
+            diversity, prompt_r_precision = self._figures()
+        return GuardFigures(
+            diversity=diversity, prompt_r_precision=prompt_r_precision, cost=meter.read()
+        )
 
-    def _figures(self) -> dict[str, float]:
+    def _figures(self) -> tuple[float, float]:
+        """Diversity and prompt R-precision; 0 if most samples can't be used."""
+        backend = self.backend
         seeds = [self.seed + i % SEEDS for i in range(len(self.prompts))]
-        samples = self.backend.sample(self.prompts, [{}] * len(self.prompts), seeds)
-        sound = [i for i, sample in enumerate(samples) if self.backend.fault(sample) is None]
-        if len(sound) < len(samples) / 2:
-            return {"diversity": 0.0, "prompt": 0.0}
-        samples, prompts = [samples[i] for i in sound], [self.prompts[i] for i in sound]
-        return {
-            "diversity": mean_diversity(self.backend.features(samples), prompts),
-            "prompt": float(self.backend.prompt_kept(prompts, samples).mean()),
-        }
+        samples = backend.sample(self.prompts, [{}] * len(self.prompts), seeds)
+        usable = [i for i, s in enumerate(samples) if backend.medium.reject_reason(s) is None]
+        if len(usable) < len(samples) / 2:
+            return 0.0, 0.0
+        samples, prompts = [samples[i] for i in usable], [self.prompts[i] for i in usable]
+        spread = mean_diversity(backend.features(samples), prompts)
+        return spread, float(backend.prompt_r_precision(prompts, samples).mean())
 
-    def check(self, number: int, path: Path) -> dict[str, Any]:
+    def check(self, number: int, path: Path) -> GuardFigures:
         """The figures after round ``number``, measured unless ``path`` holds them; CollapseError if
         too little is left of them."""
-        if not path.exists():
-            write_json(path, self.measure())
-        now: dict[str, Any] = json.loads(path.read_text())
-        for name in ("diversity", "prompt"):
-            least = getattr(self.config, name) * self.start[name]
-            if now[name] < least:
+        now = stored.once(path, GuardFigures, self.measure)
+        for name, title in FIGURES.items():
+            figure, start = getattr(now, name), getattr(self.start, name)
+            least = getattr(self.config, name) * start
+            if figure < least:
                 before = f"round {number - 1}" if number > 1 else "the start"
                 raise CollapseError(
-                    f"round {number}: {name} fell to {now[name]:.3f} from {self.start[name]:.3f}, "
+                    f"round {number}: {title} fell to {figure:.3f} from {start:.3f}, "
                     f"below {least:.3f}; stopped, the adapter of {before} is the last good one "
-                    "(lower loop.learning_rate or loop.steps, or raise originals)"
+                    "(lower loop.learning_rate or loop.steps, or raise replay_fraction)"
                 )
         return now

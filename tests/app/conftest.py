@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from ric_diffusion.api import load
 from ric_diffusion.app.engine import Engine
 from ric_diffusion.app.jobs import Job
-from ric_diffusion.commands.model import load_model
 
 _path = Path(__file__).parents[1] / "e2e" / "conftest.py"
 _spec = importlib.util.spec_from_file_location("ric_tests_e2e_for_app", _path)
@@ -26,7 +26,7 @@ def make_engine(root):
     def make(mode="embedding"):
         torch.set_num_threads(1)
         folder = str(root / mode / "adapter")
-        return Engine(load_model(str(root / "model"), folder), str(root / "model"))
+        return Engine(load(str(root / "model"), folder), str(root / "model"))
 
     return make
 

@@ -6,10 +6,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from app_in_browser import CHROMIUM, another_picture, chromium, drag, picture, running
 from PIL import Image
 
 import ric_diffusion
+from app_in_browser import CHROMIUM, another_picture, chromium, drag, picture, running
 from ric_diffusion.app.page import SHARE
 from support.report import write_report
 
@@ -198,9 +198,9 @@ def test_sweep_and_download(page):
         assert sheet.width > 200
     with page.expect_download() as download:
         page.locator("#json").click()
-    story = json.loads(Path(download.value.path()).read_text())
-    assert story["prompt"] == "fish <b>&" and len(story["points"]) == 2
-    assert list(story["points"][0]["targets"]) == ["colorfulness"]
+    metadata = json.loads(Path(download.value.path()).read_text())
+    assert metadata["prompt"] == "fish <b>&" and len(metadata["points"]) == 2
+    assert list(metadata["points"][0]["targets"]) == ["colorfulness"]
     page.locator("#across input").click()
     page.get_by_role("option", name="compressibility").last.click()
     after(page, lambda: page.locator("#start-sweep").click(), "#sheet")

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from ric_diffusion.app.engine import Engine
-from ric_diffusion.app.jobs import Desk, Job, Stopped
-from ric_diffusion.commands import app
+from ric_diffusion.app.jobs import Job, ModelThread, Stopped
+from ric_diffusion.io import extras
 from support.report import write_report
 
 
@@ -19,7 +19,7 @@ from support.report import write_report
         ("'0': give a whole number above 0", ["--port", "0"]),
         ("--port 99999: cannot be used, choose another", ["--port", "99999"]),
         ("--model emoji_64: no such folder or bundled model", ["--model", "emoji_64"]),
-        ("has no adapter of its own; give one with --adapter", ["--model", "{root}/model"]),
+        ("has no adapter of its own; give one", ["--model", "{root}/model"]),
         (
             "--report empty: has no metrics.json; make a report with ric evaluate",
             ["--model", "{root}/model", "--adapter", "{root}/embedding/adapter",
@@ -34,8 +34,8 @@ def test_refused(refused, said, args):
 
 def test_without_gradio(refused, monkeypatch):
     found = importlib.util.find_spec
-    monkeypatch.setattr(app, "find_spec", lambda name: None if name == "gradio" else found(name))
-    refused("gradio is not installed: pip install 'ric-diffusion[app]'", "app")
+    monkeypatch.setattr(extras, "find_spec", lambda name: None if name == "gradio" else found(name))
+    refused("app: gradio is not installed; pip install 'ric-diffusion[app]'", "app")
 
 
 def test_a_port_in_use(refused):
@@ -50,10 +50,10 @@ def test_a_port_in_use(refused):
 @pytest.fixture(scope="module")
 def lm(tmp_path_factory):
     """A tiny language model with an adapter that has learned nothing."""
+    from ric_diffusion.adapters.adapter import Adapter
     from ric_diffusion.conditioning.conditioner import TextConditioner
     from ric_diffusion.conditioning.grammar import Grammar
-    from ric_diffusion.llm.adapter import Adapter
-    from ric_diffusion.llm.model import RiCCausalLM
+    from ric_diffusion.models.causal_lm.model import RiCCausalLM
     from ric_diffusion.rewards import RewardSpace
     from support.lm import write_lm
 
@@ -67,6 +67,7 @@ def lm(tmp_path_factory):
     )
     model = RiCCausalLM.from_pretrained(str(write_lm(tmp_path_factory.mktemp("lm"))))
     model.adapter = Adapter(
+        family="causal-lm",
         base_model="tiny",
         space=space,
         conditioner=TextConditioner(Grammar.words(space.names)),
@@ -76,13 +77,13 @@ def lm(tmp_path_factory):
 
 
 def test_a_language_model_responds(lm):
-    wish = lm.wish("how do i bake a cake?", 3, targets={"brevity": 1.0})
+    request = lm.request("how do i bake a cake?", 3, targets={"brevity": 1.0})
     seen = []
-    drawn = lm.draw(wish, Job(lambda *step: seen.append(step)))
-    assert isinstance(drawn.sample, str) and drawn.story["targets"] == {"brevity": 1.0}
-    assert drawn.story["scores"]["length"] == len(drawn.sample.split())
+    drawn = lm.draw(request, Job(lambda *step: seen.append(step)))
+    assert isinstance(drawn.sample, str) and drawn.targets == {"brevity": 1.0}
+    assert drawn.scores["length"] == len(drawn.sample.split())
     assert seen[0] == (0, 8) and len(seen) <= 8
-    again = lm.wish("how do i bake a cake?", 4, targets={"brevity": 1.0})
+    again = lm.request("how do i bake a cake?", 4, targets={"brevity": 1.0})
     job = Job()
     job.stop()
     with pytest.raises(Stopped):
@@ -96,7 +97,7 @@ def test_its_page(lm, tmp_path):
     from ric_diffusion.app.layout import build
 
     front = read_front(write_report(tmp_path / "report", lm.space.names), lm.adapter)
-    page = build(Handlers(lm, front, tmp_path, Desk())).get_config_file()
+    page = build(Handlers(lm, front, tmp_path, ModelThread())).get_config_file()
     labels = [part["props"].get("label") for part in page["components"]]
     assert "Ask" in labels and "Response" in labels and "Front" in labels
     assert "Sweep" not in labels and "Image to image" not in labels

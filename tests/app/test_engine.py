@@ -7,13 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from ric_diffusion.app.engine import MAX_PROMPT, MAX_SEED
-from ric_diffusion.app.jobs import Desk, Job, Jobs, Stopped
-from ric_diffusion.commands.model import load_model
-from ric_diffusion.errors import InputError
+from ric_diffusion.api import load
+from ric_diffusion.app.engine import MAX_PROMPT, MAX_SEED, Engine
+from ric_diffusion.app.jobs import Job, Jobs, ModelThread, Stopped
+from ric_diffusion.io.errors import InputError
 from ric_diffusion.rewards import Curve, to_targets
 
 TARGETS = {"compressibility": 1.2, "colorfulness": -0.5}
@@ -27,7 +26,7 @@ def opened(path):
 
 @pytest.mark.parametrize("mode", ["embedding", "text"])
 @pytest.mark.parametrize(
-    "wish, words",
+    "asked, words",
     [
         ({"targets": TARGETS}, ["--targets", "compressibility=1.2", "colorfulness=-0.5"]),
         ({"targets": {"colorfulness": 0.4}}, ["--targets", "colorfulness=0.4"]),
@@ -38,55 +37,49 @@ def opened(path):
         ),
     ],
 )
-def test_the_picture_is_the_command_lines(make_engine, ric, root, tmp_path, job, mode, wish, words):
+def test_the_picture_is_the_command_lines(
+    make_engine, ric, root, tmp_path, job, mode, asked, words
+):
     engine = make_engine(mode)
     model = ["--model", root / "model", "--adapter", root / mode / "adapter"]
     args = ["--prompt", "red apple", "--seed", 3, *words, "--out", tmp_path]
     assert ric("generate", *model, *args).code == 0
-    pixels, story = opened(tmp_path / "3.png")
-    engine.draw(engine.wish("red apple", 3, targets={"colorfulness": 1.1}), job)
-    drawn = engine.draw(engine.wish("red apple", 3, **wish), job)  # the prompt's states from memory
+    pixels, metadata = opened(tmp_path / "3.png")
+    engine.draw(engine.request("red apple", 3, targets={"colorfulness": 1.1}), job)
+    drawn = engine.draw(
+        engine.request("red apple", 3, **asked), job
+    )  # the prompt's states from memory
     assert np.array_equal(np.array(drawn.sample), pixels)
-    assert dict(drawn.story["targets"]) == story["targets"]
-    assert drawn.story["obtained"] == pytest.approx(story["obtained"])
+    assert dict(drawn.targets) == metadata["targets"]
+    assert drawn.obtained == pytest.approx(metadata["obtained"])
 
 
-def test_a_slider_encodes_nothing_anew(root, make_engine, job, tmp_path, monkeypatch):
-    from ric_diffusion.app.engine import Engine
-
-    model = load_model(str(root / "model"), str(root / "embedding" / "adapter"))
-    calls = {"text": 0, "picture": 0}
-    text, picture = model.text_encoder.forward, model.vae.encode
-
-    def count(key, function):
-        def counted(*args, **kwargs):
-            calls[key] += 1
-            return function(*args, **kwargs)
-
-        return counted
-
-    model.text_encoder.forward = count("text", text)
-    model.vae.encode = count("picture", picture)
+def test_a_slider_encodes_no_prompt_again(root, job, tmp_path):
+    model = load(root / "model", root / "embedding" / "adapter")
+    passes = []
+    model.text_encoder.register_forward_pre_hook(lambda *_: passes.append(1))
     engine = Engine(model, "tiny")
     Image.new("RGB", (70, 64), "teal").save(tmp_path / "teal.png")
     for z in (-1.0, 0.0, 1.0):
-        wish = engine.wish("red apple", 0, targets={"colorfulness": z})
-        engine.draw(wish, job)
-        engine.transform(wish, tmp_path / "teal.png", 1.0, job)
+        request = engine.request("red apple", 0, targets={"colorfulness": z})
+        engine.draw(request, job)
+        engine.transform(request, tmp_path / "teal.png", 1.0, job)
     # Text to image and image to image share one prompt, encoded beside the empty one.
-    assert calls == {"text": 1, "picture": 1}
-    engine.draw(engine.wish("pizza", 0, targets={}), job)
-    assert calls["text"] == 2
+    assert len(passes) == 1
+    engine.draw(engine.request("pizza", 0, targets={}), job)
+    assert len(passes) == 2
 
 
 def test_preferences_are_mapped_as_everywhere(engine):
     weights = {"compressibility": 25, "colorfulness": 75}
-    wish = engine.wish("red apple", 0, preference=weights)
-    assert wish.targets == pytest.approx(to_targets(weights, engine.space, engine.adapter.mapping))
+    request = engine.request("red apple", 0, preference=weights)
+    assert request.targets == pytest.approx(
+        to_targets(weights, engine.space, engine.adapter.mapping)
+    )
 
 
 @pytest.mark.parametrize(
-    "said, prompt, seed, wish",
+    "said, prompt, seed, asked",
     [
         ("prompt: empty", "  ", 0, {}),
         ("prompt: empty", None, 0, {}),
@@ -105,9 +98,9 @@ def test_preferences_are_mapped_as_everywhere(engine):
         ("every weight is 0", "a", 0, {"preference": {"colorfulness": 0}}),
     ],
 )
-def test_wishes_that_are_refused(engine, said, prompt, seed, wish):
+def test_requests_that_are_refused(engine, said, prompt, seed, asked):
     with pytest.raises(InputError, match=said) as caught:
-        engine.wish(prompt, seed, **wish)
+        engine.request(prompt, seed, **asked)
     assert "\n" not in str(caught.value)
 
 
@@ -117,7 +110,7 @@ def test_a_picture_moves_along_the_rewards(engine, job, tmp_path):
     noise.save(tmp_path / "noise.jpg")
     low, high, other = (
         engine.transform(
-            engine.wish("red apple", seed, targets={"colorfulness": z}),
+            engine.request("red apple", seed, targets={"colorfulness": z}),
             tmp_path / "noise.jpg", 1.0, job,
         )
         for z, seed in ((-1, 0), (1, 0), (1, 1))
@@ -125,15 +118,15 @@ def test_a_picture_moves_along_the_rewards(engine, job, tmp_path):
     assert low.sample.size == (64, 64)
     assert not np.array_equal(np.array(low.sample), np.array(high.sample))
     assert not np.array_equal(np.array(other.sample), np.array(high.sample))
-    assert high.story["targets"] == {"colorfulness": 1.0}
-    assert set(high.story["obtained"]) == set(engine.space.names)
+    assert high.targets == {"colorfulness": 1.0}
+    assert set(high.obtained) == set(engine.space.names)
 
 
 @pytest.mark.parametrize("strength", [0, 0.1, 1.01, float("nan"), None])
 def test_strengths_that_are_refused(engine, job, tmp_path, strength):
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     with pytest.raises(InputError, match="strength"):
-        engine.transform(engine.wish("a", 0), tmp_path / "a.png", strength, job)
+        engine.transform(engine.request("a", 0), tmp_path / "a.png", strength, job)
 
 
 def test_pictures_that_are_refused(engine, job, tmp_path):
@@ -145,21 +138,23 @@ def test_pictures_that_are_refused(engine, job, tmp_path):
         ("gone.png", "missing file"),
     ):
         with pytest.raises(InputError, match=f"picture: {said}.*; drop another one"):
-            engine.transform(engine.wish("a", 0), tmp_path / name, 0.5, job)
+            engine.transform(engine.request("a", 0), tmp_path / name, 0.5, job)
 
 
 def test_sweeps(engine, job):
-    wish = engine.wish("red apple", 2)
+    request = engine.request("red apple", 2)
     line = engine.line("colorfulness", None, 3)
-    assert [list(t) for t in line] == [["colorfulness"]] * 3
-    sweep = engine.sweep(wish, line, job)
-    assert (sweep.prompts, sweep.seeds, sweep.z.shape) == (["red apple"], [2], (3, 1, 1, 2))
-    square = engine.line("colorfulness", "compressibility", 2)
+    assert [list(point.targets) for point in line] == [["colorfulness"]] * 3
+    sweep = engine.sweep(request, line, job)
+    assert list(sweep.prompts) == ["red apple"] and list(sweep.seeds) == [2]
+    assert sweep.z.shape == (3, 1, 1, 2)
+    square = [point.targets for point in engine.line("colorfulness", "compressibility", 2)]
     assert len(square) == 4 and all(set(t) == set(engine.space.names) for t in square)
     assert square[0]["compressibility"] > square[2]["compressibility"]  # upwards on the page
     assert square[0]["colorfulness"] < square[1]["colorfulness"]
-    weights, targets = engine.preferences(5)
-    assert weights[2] == {"compressibility": 0.5, "colorfulness": 0.5} and len(targets) == 5
+    points = engine.preferences(5)
+    assert len(points) == 5
+    assert points[2].preference == {"compressibility": 0.5, "colorfulness": 0.5}
 
 
 def test_sweeps_stay_within_reach(engine, monkeypatch):
@@ -167,15 +162,18 @@ def test_sweeps_stay_within_reach(engine, monkeypatch):
     curve = Curve(requested=(-2, 2), obtained=(-0.4, 0.6))
     calibrated = replace(engine.adapter, calibration={"colorfulness": curve})
     monkeypatch.setattr(engine, "adapter", calibrated)
-    line = [target["colorfulness"] for target in engine.line("colorfulness", None, 5)]
-    assert line == pytest.approx([-0.4, -0.15, 0.1, 0.35, 0.6])
+
+    def asked(*line):
+        return [point.targets["colorfulness"] for point in engine.line(*line)]
+
+    assert asked("colorfulness", None, 5) == pytest.approx([-0.4, -0.15, 0.1, 0.35, 0.6])
     assert engine.line("compressibility", None, 5) == plain
-    square = engine.line("compressibility", "colorfulness", 2)
-    assert [target["colorfulness"] for target in square] == pytest.approx([0.6, 0.6, -0.4, -0.4])
-    weights, targets = engine.preferences(3)
-    for preference, target in zip(weights, targets, strict=True):
-        assert target == engine.wish("red apple", 0, preference=preference).targets
-    assert targets[-1]["colorfulness"] == 0.6
+    assert asked("compressibility", "colorfulness", 2) == pytest.approx([0.6, 0.6, -0.4, -0.4])
+    points = engine.preferences(3)
+    for point in points:
+        request = engine.request("red apple", 0, preference=point.preference)
+        assert point.targets == request.targets
+    assert points[-1].targets["colorfulness"] == 0.6
 
 
 @pytest.mark.parametrize(
@@ -198,20 +196,20 @@ def test_sweeps_that_are_refused(engine, said, args):
 def test_progress_and_stop(engine):
     seen = []
     job = Job(lambda done, total: seen.append((done, total)))
-    wish = engine.wish("red apple", 40)
-    before = engine.draw(wish, job)
+    request = engine.request("red apple", 40)
+    before = engine.draw(request, job)
     assert seen == [(0, 3), (1, 3), (2, 3)]
-    assert engine.draw(wish, job) is before and len(seen) == 3  # not drawn again
+    assert engine.draw(request, job) is before and len(seen) == 3  # not drawn again
 
     def tell(done, total):
         if done == 1:
             job.stop()
 
     job = Job(tell)
-    wish = engine.wish("red apple", 41)
+    request = engine.request("red apple", 41)
     with pytest.raises(Stopped):
-        engine.draw(wish, job)
-    assert engine.draw(wish, Job()).story["seed"] == 41
+        engine.draw(request, job)
+    assert engine.draw(request, Job()).seed == 41
 
 
 def test_jobs_by_session():
@@ -234,13 +232,13 @@ def test_a_stopped_job_that_ends_late_leaves_the_next_one_to_be_stopped():
     assert not jobs.running
 
 
-def asking(desk, *works):
+def asking(model_thread, *works):
     """What each comes to, asked for from threads of their own while this one serves."""
     came = [None] * len(works)
 
     def ask(i):
         try:
-            came[i] = desk.do(works[i])
+            came[i] = model_thread.run(works[i])
         except BaseException as error:
             came[i] = error
 
@@ -250,58 +248,46 @@ def asking(desk, *works):
     return came, threads
 
 
-def test_the_desk_works_in_one_thread():
-    desk, wrong = Desk(), InputError("no")
+def test_the_model_computes_in_one_thread():
+    model_thread, wrong = ModelThread(), InputError("no")
 
     def fail():
         raise wrong
 
-    came, threads = asking(desk, threading.get_ident, fail, threading.get_ident)
-    ended = threading.Timer(0.2, desk.close)
+    came, threads = asking(model_thread, threading.get_ident, fail, threading.get_ident)
+    ended = threading.Timer(0.2, model_thread.close)
     ended.start()
-    desk.serve()
+    model_thread.serve()
     for thread in threads:
         thread.join()
     here = threading.get_ident()
     assert came == [here, wrong, here]
     with pytest.raises(Stopped):
-        desk.do(threading.get_ident)
+        model_thread.run(threading.get_ident)
 
 
-def test_an_interrupted_desk_leaves_nobody_waiting():
-    desk, busy = Desk(), threading.Event()
+def test_an_interrupted_thread_leaves_nobody_waiting():
+    model_thread, busy = ModelThread(), threading.Event()
 
     def interrupt():
         busy.wait()
         raise KeyboardInterrupt
 
-    came, threads = asking(desk, interrupt)
-    while desk.asked.qsize() < 1:
+    came, threads = asking(model_thread, interrupt)
+    while model_thread.asked.qsize() < 1:
         pass
-    waiting, more = asking(desk, threading.get_ident)
-    while desk.asked.qsize() < 2:
+    waiting, more = asking(model_thread, threading.get_ident)
+    while model_thread.asked.qsize() < 2:
         pass
     busy.set()
     with pytest.raises(KeyboardInterrupt):
-        desk.serve()
+        model_thread.serve()
     for thread in threads + more:
         thread.join()
     assert isinstance(came[0], Stopped) and isinstance(waiting[0], Stopped)
 
 
 def test_without_sliders(root):
-    from ric_diffusion.app.engine import Engine
-
-    model = load_model(str(root / "model"), None)
-    with pytest.raises(InputError, match="has no adapter of its own; give one with --adapter"):
+    model = load(root / "model")
+    with pytest.raises(InputError, match="has no adapter of its own; give one"):
         Engine(model, "tiny")
-
-
-def test_memory_forgets_the_oldest():
-    from ric_diffusion.app.memory import Remembered
-
-    asked = []
-    remembered = Remembered(lambda x: asked.append(float(x)) or x + 1, kept=2)
-    for value in (1.0, 2.0, 1.0, 3.0, 1.0, 2.0):
-        assert remembered(torch.tensor([value])) == value + 1
-    assert asked == [1.0, 2.0, 3.0, 2.0]

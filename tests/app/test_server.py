@@ -13,11 +13,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from app_in_browser import free_port
 
-from ric_diffusion.app.jobs import Desk, Job
+from app_in_browser import free_port
+from ric_diffusion.app.jobs import Job, ModelThread
 from ric_diffusion.app.server import check_port, launch
-from ric_diffusion.errors import InputError
+from ric_diffusion.io.errors import InputError
 
 pytest.importorskip("gradio")
 
@@ -81,13 +81,13 @@ def served(engine, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(folder))
         port = free_port()
-        desk = Desk()
-        app = launch(engine, None, port, folder, desk)
-        worker = threading.Thread(target=desk.serve)
+        thread = ModelThread()
+        app = launch(engine, None, port, folder, thread)
+        worker = threading.Thread(target=thread.serve)
         worker.start()
-        yield Client(port), folder, desk
+        yield Client(port), folder, thread
         app.close(verbose=False)
-        desk.close()
+        thread.close()
         worker.join()
 
 
@@ -98,9 +98,9 @@ def client(served):
 
 @pytest.fixture
 def busy(served):
-    """The server's desk, busy until this is called."""
-    _, _, desk = served
-    over, worker = threading.Event(), threading.Thread(target=lambda: desk.do(over.wait))
+    """The server's model thread, busy until this is called."""
+    _, _, thread = served
+    over, worker = threading.Event(), threading.Thread(target=lambda: thread.run(over.wait))
     worker.start()
 
     def end():
@@ -129,7 +129,7 @@ def test_nothing_is_reported(client):
 
 
 @pytest.mark.parametrize(
-    "said, wish",
+    "said, asked",
     [
         ("prompt: empty", {"prompt": ""}),
         ("shorten it to 2000", {"prompt": "x" * 100_000}),
@@ -140,15 +140,15 @@ def test_nothing_is_reported(client):
         ("every weight is 0", {"positions": [0, 0, 0, 0, 0, 0]}),
     ],
 )
-def test_wrong_wishes_are_told_in_one_line(client, said, wish):
-    picture, _, _, line = client.draw(**wish)
+def test_wrong_requests_get_one_line(client, said, asked):
+    picture, _, _, line = client.draw(**asked)
     assert said in line and 'role="alert"' in line
     assert "path" not in json.dumps(picture)
     assert client.alive()
 
 
 @pytest.mark.parametrize(
-    "wish",
+    "asked",
     [
         {"mode": EVIL},
         {"mode": "targets", "positions": [50, 50, 99, 0, False, False]},
@@ -159,8 +159,8 @@ def test_wrong_wishes_are_told_in_one_line(client, said, wish):
         {"seed": 1e30},
     ],
 )
-def test_what_no_slider_can_say_is_refused(client, wish):
-    answer = client.draw(**wish)
+def test_what_no_slider_can_say_is_refused(client, asked):
+    answer = client.draw(**asked)
     assert answer is None or 'role="alert"' in answer[-1]
     assert EVIL not in json.dumps(answer)
     assert client.alive()
@@ -276,27 +276,27 @@ def test_twenty_sessions_at_once(client):
 def test_a_cancelled_sweep_ends_at_its_next_pass(engine, tmp_path):
     from ric_diffusion.app.handlers import Handlers
 
-    desk, session, passes = Desk(), SimpleNamespace(session_hash="a"), []
-    handlers = Handlers(engine, None, tmp_path, desk)
+    thread, session, passes = ModelThread(), SimpleNamespace(session_hash="a"), []
+    handlers = Handlers(engine, None, tmp_path, thread)
 
     def cancel(*_):
         passes.append(handlers.stop(session))
 
-    hook = engine.sampler.watched().register_forward_pre_hook(cancel)
-    worker = threading.Thread(target=desk.serve)
+    hook = engine.sampler.network().register_forward_pre_hook(cancel)
+    worker = threading.Thread(target=thread.serve)
     worker.start()
     try:
         *_, line = handlers.sweep(session, "colorfulness", "compressibility", 8, "cat", 0)
     finally:
         hook.remove()
-        desk.close()
+        thread.close()
         worker.join()
     assert "Cancelled." in line and len(passes) == 1
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_closed_page_takes_its_job_along(served, busy, monkeypatch):
-    client, _, desk = served
+    client, _, thread = served
     stopped, stop = threading.Event(), Job.stop
 
     def note(job):
@@ -312,7 +312,7 @@ def test_a_closed_page_takes_its_job_along(served, busy, monkeypatch):
         target=lambda: answers.append(client.call("sweep", data, session_hash="closed"))
     )
     asking.start()
-    until(lambda: desk.asked.qsize() > 0)
+    until(lambda: thread.asked.qsize() > 0)
     page.close()
     assert stopped.wait(60)
     busy()
@@ -386,8 +386,10 @@ def heard():
     signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.parametrize("sent, busy", [(signal.SIGINT, False), (signal.SIGTERM, True)])
-def test_interrupted(tmp_path, heard, sent, busy):
+@pytest.mark.parametrize(
+    "sent, busy, code", [(signal.SIGINT, False, 130), (signal.SIGTERM, True, 143)]
+)
+def test_interrupted(tmp_path, heard, sent, busy, code):
     """Ctrl+C ends it and so does kill, also while it draws, and no folder stays; behind a proxy,
     which cannot reach this machine."""
     environment = {name: os.environ[name] for name in os.environ if name.lower() != "no_proxy"}
@@ -404,5 +406,5 @@ def test_interrupted(tmp_path, heard, sent, busy):
         time.sleep(1)
     app.send_signal(sent)
     _, said = app.communicate(timeout=60)
-    assert app.returncode == 0 and "Traceback" not in said
+    assert app.returncode == code and "Traceback" not in said
     assert list(tmp_path.glob("ric-app-*")) == []

@@ -1,20 +1,27 @@
 """Sliders, the front and what is shown of them."""
 
-import json
 from dataclasses import replace
 
 import pytest
 
-from ric_diffusion import config
+from ric_diffusion.api import GeneratedSample
 from ric_diffusion.app import views
 from ric_diffusion.app.front import read_front
 from ric_diffusion.app.sheets import sheet_of
 from ric_diffusion.app.sliders import asked, shares, sliders_of
-from ric_diffusion.errors import InputError
+from ric_diffusion.io import config
+from ric_diffusion.io.errors import InputError
 from ric_diffusion.rewards import Curve
-from support.report import metrics, write_report
+from support.report import result_of, write_report
 
 NAMES = ["compressibility", "colorfulness"]
+
+
+def measured(obtained):
+    """A picture for which nothing was asked."""
+    return GeneratedSample(
+        sample=None, prompt="", seed=0, model="", targets={}, scores=obtained, obtained=obtained
+    )
 
 
 def test_sliders_have_the_adapters_range(engine):
@@ -57,7 +64,7 @@ def test_what_positions_ask_for():
 
 def test_what_has_no_score_says_so(engine):
     slider, *_ = sliders_of(engine.adapter)
-    shown = views.scores({"targets": {}, "obtained": {slider.name: None}}, [slider])
+    shown = views.scores(measured({slider.name: None}), [slider])
     assert shown.count("<b>auto</b>") == shown.count("<b>no score</b>") == 1
     assert "mark" not in shown
 
@@ -66,15 +73,14 @@ def test_whatever_is_not_ours_is_escaped(engine, tmp_path):
     evil = "<script>alert(1)</script>"
     slider, *_ = sliders_of(engine.adapter)
     slider = replace(slider, reward=replace(slider.reward, unit=evil))
-    story = {"targets": {}, "obtained": {slider.name: 1.0}}
-    data = metrics(NAMES)
-    data["models"][1]["name"] = evil
-    (tmp_path / "metrics.json").write_text(json.dumps(data))
+    result = result_of(NAMES)
+    methods = (result.methods[0], replace(result.methods[1], name=evil))
+    replace(result, methods=methods).save(tmp_path / "metrics.json")
     front = read_front(tmp_path, engine.adapter)
     shown = [
         views.said(evil, "error"),
         views.strip(slider),
-        views.scores(story, [slider]),
+        views.scores(measured({slider.name: 1.0}), [slider]),
         views.chart(front, *NAMES),
     ]
     for html in shown:
@@ -97,11 +103,12 @@ def test_the_front_is_that_of_the_adapters_calibration(engine, tmp_path):
     curve = Curve(requested=(-1, 1), obtained=(-0.5, 0.25))
     calibrated = replace(engine.adapter, calibration={"colorfulness": curve})
     other = replace(engine.adapter, calibration={"compressibility": curve})
-    data = metrics(NAMES)
+    result = result_of(NAMES)
     digest = config.digest({"colorfulness": curve.to_dict()})[:16]  # as in a report
-    about = data["models"][1]["about"] | {"calibration": digest}
-    data["models"].append(data["models"][1] | {"name": "calibrated", "about": about})
-    (tmp_path / "metrics.json").write_text(json.dumps(data))
+    ours = result.methods[1]
+    about = {**ours.about, "calibration": digest}
+    more = replace(ours, name="calibrated", about=about)
+    replace(result, methods=(*result.methods, more)).save(tmp_path / "metrics.json")
     assert read_front(tmp_path, calibrated).model == "calibrated"
     assert read_front(tmp_path, engine.adapter).model == read_front(tmp_path, other).model == "ours"
 
@@ -111,27 +118,30 @@ def test_the_front_is_that_of_the_adapters_calibration(engine, tmp_path):
     [
         ("has no metrics.json; make a report with ric evaluate", None),
         ("not valid JSON", "{"),
-        ("malformed", "[]"),
-        ("malformed", '{"rewards": [{"name": "compressibility"}, {"name": "colorfulness"}]}'),
-        ("its rewards are beauty", '{"rewards": [{"name": "beauty"}]}'),
-        ("no model in it has sliders", None),
+        ("schema_version is None, and this release reads 2", "[]"),
+        ("schema_version is None", '{"rewards": [], "models": []}'),
+        ("model: missing", '{"schema_version": 2, "rewards": "x"}'),
+        ("its rewards are beauty", None),
+        ("no method in it has sliders", None),
     ],
 )
 def test_reports_that_are_refused(engine, tmp_path, said, text):
-    if said.startswith("no model"):
-        data = metrics(NAMES)
-        text = json.dumps(data | {"models": data["models"][:1]})
+    if said.startswith("its rewards"):
+        write_report(tmp_path, ["beauty", "colorfulness"])
+    if said.startswith("no method"):
+        result = result_of(NAMES)
+        replace(result, methods=result.methods[:1]).save(tmp_path / "metrics.json")
     if text is not None:
         (tmp_path / "metrics.json").write_text(text)
     with pytest.raises(InputError, match=said) as caught:
         read_front(tmp_path, engine.adapter)
-    assert "--report" in str(caught.value)
+    assert str(caught.value).startswith("report ")
 
 
 def test_sheets(engine, job):
-    wish = engine.wish("red <b>apple</b>", 2)
-    line = engine.sweep(wish, engine.line("colorfulness", None, 3), job)
-    row = sheet_of(line, wish, engine.space, "colorfulness", None)
-    square = engine.sweep(wish, engine.line("colorfulness", "compressibility", 2), job)
-    sheet = sheet_of(square, wish, engine.space, "colorfulness", "compressibility")
+    request = engine.request("red <b>apple</b>", 2)
+    line = engine.sweep(request, engine.line("colorfulness", None, 3), job)
+    row = sheet_of(line, request, engine.space, "colorfulness", None)
+    square = engine.sweep(request, engine.line("colorfulness", "compressibility", 2), job)
+    sheet = sheet_of(square, request, engine.space, "colorfulness", "compressibility")
     assert row.width > row.height and sheet.height > row.height

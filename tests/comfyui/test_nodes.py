@@ -14,14 +14,15 @@ from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file
 
 import ric_diffusion.comfyui
+from ric_diffusion import api
+from ric_diffusion.adapters.adapter import Adapter
 from ric_diffusion.conditioning.conditioner import EmbeddingConditioner
 from ric_diffusion.conditioning.encoder import RewardEncoder
-from ric_diffusion.diffusion.adapter import Adapter
-from ric_diffusion.diffusion.backend import DiffusionBackend, DiffusionConfig, LoraConfig
-from ric_diffusion.diffusion.kohya import export
-from ric_diffusion.diffusion.pipeline import RiCStableDiffusionPipeline
-from ric_diffusion.errors import InputError
+from ric_diffusion.io.errors import InputError
+from ric_diffusion.models.diffusion.backend import DiffusionConfig, LoraConfig
+from ric_diffusion.models.family import family_of
 from ric_diffusion.rewards import Curve
+from support import sdxl
 
 NODES = ric_diffusion.comfyui.NODE_CLASS_MAPPINGS
 POSITIVE, NEGATIVE = {"colorfulness": 1.5}, {"compressibility": -1.0}
@@ -72,11 +73,11 @@ class ModelPatcher:
         patches = self.model_options["transformer_options"].setdefault("patches", {})
         patches.setdefault("emb_patch", []).append(patch)
 
-    def apply_model(self, x, timesteps, context):
-        """What its sampler does at one step."""
+    def apply_model(self, x, timesteps, context, y=None):
+        """What its sampler does at one step; ``y``: what SDXL is told beside the context."""
         wrappers = [w for each in self.wrappers.get("diffusion_model", {}).values() for w in each]
         options = {**self.model_options["transformer_options"], "cond_or_uncond": [0]}
-        return Executor(self._forward, wrappers)(x, timesteps, context, None, None, options)
+        return Executor(self._forward, wrappers)(x, timesteps, context, y, None, options)
 
     def _forward(self, x, timesteps, context, y, control, transformer_options):
         def patched(_layer, _inputs, embedding):
@@ -86,7 +87,7 @@ class ModelPatcher:
 
         hook = self.unet.time_embedding.register_forward_hook(patched)
         try:
-            return self.unet(x, timesteps, context).sample
+            return self.unet(x, timesteps, context, added_cond_kwargs=y).sample
         finally:
             hook.remove()
 
@@ -107,21 +108,34 @@ def loras(monkeypatch):
     return asked
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["modulation", "tokens alone"])
-def folder(request, root, tmp_path_factory):
-    """An adapter of embedding mode, its weights as if they had been trained."""
+@pytest.fixture(
+    scope="module",
+    params=[("sd", True), ("sd", False), ("xl", True)],
+    ids=["modulation", "tokens alone", "xl"],
+)
+def made(request, root, tmp_path_factory):
+    """A model's folder, and that of an adapter of embedding mode for it, its weights as if they had
+    been trained."""
+    family, modulation = request.param
     space = Adapter.load(root / "embedding" / "adapter").space
     config = DiffusionConfig(
-        mode="embedding", modulation=request.param, lora=LoraConfig(rank=4, alpha=8)
+        mode="embedding", modulation=modulation, lora=LoraConfig(rank=4, alpha=8)
     )
-    backend = DiffusionBackend.create(str(root / "model"), space, config, seed=0)
+    place = tmp_path_factory.mktemp("comfyui")
+    model = root / "model" if family == "sd" else sdxl.write(place / "model")
+    backend = family_of(model).create_backend(str(model), space, config, seed=0)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        for p in backend.parameters():
+        for p in backend.named_parameters().values():
             p += 0.1 * torch.randn(p.shape, generator=generator)
-    folder = tmp_path_factory.mktemp("comfyui") / "adapter"
-    backend.save(folder)
-    return folder
+    backend.save(place / "adapter")
+    return model, place / "adapter"
+
+
+@pytest.fixture
+def folder(made):
+    """The adapter's."""
+    return made[1]
 
 
 def conditioning(seed, width=32, tokens=77):
@@ -131,13 +145,15 @@ def conditioning(seed, width=32, tokens=77):
 
 
 def fed(pipe, **given):
-    """What goes into the U-Net in one step of the pipeline, negative first, and what comes out."""
+    """What goes into the U-Net in one step of the pipeline, negative first, and what comes out:
+    sample, timestep, context, what SDXL is told beside it, noise."""
     seen = []
     forward = UNet2DConditionModel.forward
 
     def listen(unet, sample, timestep, encoder_hidden_states, **more):
         found = forward(unet, sample, timestep, encoder_hidden_states, **more)
-        seen.append((sample, timestep, encoder_hidden_states, found[0]))
+        added = more.get("added_cond_kwargs")
+        seen.append((sample, timestep, encoder_hidden_states, added, found[0]))
         return found
 
     with pytest.MonkeyPatch.context() as patch:
@@ -146,17 +162,19 @@ def fed(pipe, **given):
     return seen[0]
 
 
-def test_the_unet_is_fed_what_the_pipeline_feeds_it(root, folder, loras):
-    pipe = RiCStableDiffusionPipeline.from_pretrained(root / "model")
-    pipe.set_progress_bar_config(disable=True)
-    pipe.load_adapter(folder)
-    [[positive, _]], [[negative, _]] = conditioning(1), conditioning(2)
+def test_the_unet_is_fed_what_the_pipeline_feeds_it(made, loras):
+    pipe = api.load(*made)
+    width = pipe.family.context_width(pipe.denoiser)
+    [[positive, _]], [[negative, _]] = conditioning(1, width), conditioning(2, width)
     given = {"prompt_embeds": positive, "negative_prompt_embeds": negative}
-    wishes = {"targets": POSITIVE, "negative_targets": NEGATIVE}
-    asked = {**given, **wishes, "generator": torch.Generator().manual_seed(0)}
-    sample, timestep, context, noise = fed(pipe, **asked)
+    if "pooled_prompt_embeds" in pipe.family.embeds:
+        pooled = torch.randn(2, 1, 48, generator=torch.Generator().manual_seed(3))
+        given |= zip(("pooled_prompt_embeds", "negative_pooled_prompt_embeds"), pooled, strict=True)
+    rewards = {"targets": POSITIVE, "negative_targets": NEGATIVE}
+    asked = {**given, **rewards, "generator": torch.Generator().manual_seed(0)}
+    sample, timestep, context, added, noise = fed(pipe, **asked)
 
-    model, adapter = call("RiCLoadAdapter", model=ModelPatcher(pipe.unet), adapter=str(folder))
+    model, adapter = call("RiCLoadAdapter", model=ModelPatcher(pipe.unet), adapter=str(made[1]))
     contexts = []
     for states, rewards in ((negative, "compressibility=-1"), (positive, " colorfulness=1.5\n")):
         [applied] = call(
@@ -167,8 +185,8 @@ def test_the_unet_is_fed_what_the_pipeline_feeds_it(root, folder, loras):
     assert torch.equal(torch.cat(contexts), context)
     pipe.adapter = None  # the LoRA stays; what is left of ours is in the patcher
     with torch.no_grad():
-        found = model.apply_model(sample, timestep, torch.cat(contexts))
-        plain = pipe.unet(sample, timestep, context).sample
+        found = model.apply_model(sample, timestep, torch.cat(contexts), added)
+        plain = pipe.unet(sample, timestep, context, added_cond_kwargs=added).sample
     assert torch.equal(found, noise)
     assert torch.equal(plain, noise) == (adapter.encoder.time_width == 0)
 
@@ -176,7 +194,7 @@ def test_the_unet_is_fed_what_the_pipeline_feeds_it(root, folder, loras):
 def test_the_lora_goes_in_under_names_that_comfyui_knows(folder, loras, root, tmp_path):
     patcher = ModelPatcher(None)
     model, _ = call("RiCLoadAdapter", model=patcher, adapter=str(folder))
-    export(folder, tmp_path / "x.safetensors")
+    api.export(folder, tmp_path / "x.safetensors")
     [(clip, lora, strength)] = loras
     assert clip is None and strength == 1.0
     exported = load_file(tmp_path / "x.safetensors")
@@ -193,7 +211,12 @@ def sd15(root):
     torch.manual_seed(0)
     encoder = RewardEncoder(space.names, 768, time_width=1280).eval()
     torch.nn.init.normal_(encoder.to_time.weight)
-    return Adapter(base_model="x/sd15", space=space, conditioner=EmbeddingConditioner(encoder))
+    return Adapter(
+        family="stable-diffusion",
+        base_model="x/sd15",
+        space=space,
+        conditioner=EmbeddingConditioner(encoder),
+    )
 
 
 def apply(adapter, given, rewards, meaning="targets"):
@@ -219,6 +242,25 @@ def test_conditioning_of_stable_diffusion_15(sd15, tokens):
     assert all(torch.equal(a[0], b[0]) for a, b in zip(given, before, strict=True))
 
 
+def test_conditioning_of_stable_diffusion_xl(root):
+    """Two text encoders side by side; the pooled text stays as it was."""
+    space = Adapter.load(root / "embedding" / "adapter").space
+    encoder = RewardEncoder(space.names, 2048, time_width=1280).eval()
+    adapter = Adapter(
+        family="stable-diffusion-xl",
+        base_model="x/sdxl",
+        space=space,
+        conditioner=EmbeddingConditioner(encoder),
+    )
+    [[states, more]] = conditioning(0, 2048)
+    pooled = more["pooled_output"] = torch.ones(1, 1280)
+    [[found, about]] = apply(adapter, [[states, more]], "compressibility=1.5")
+    assert found.shape == (1, 79, 2048) and torch.equal(found[:, :77], states)
+    assert about["pooled_output"] is pooled
+    with pytest.raises(InputError, match="reward tokens are 2048 wide"):
+        apply(adapter, conditioning(0, 768), "colorfulness=1")
+
+
 def test_nothing_asked_is_auto_and_half_precision_stays(sd15):
     [[states, more]] = conditioning(0, 768)
     [[found, _]] = apply(sd15, [[states.half(), more]], "")
@@ -231,7 +273,7 @@ def test_a_preference_is_mapped_and_calibration_counts(sd15, caplog):
     curve = Curve(requested=(-2.0, 3.0), obtained=(-0.5, 0.6))
     adapter = replace(sd15, calibration={"colorfulness": curve}, mapping="l2")
     targets = adapter.targets_for(preference={"colorfulness": 1.0})
-    requests = adapter.requests(adapter.used(targets))
+    requests = adapter.model_targets(adapter.used(targets))
     assert requests["colorfulness"] == 3.0
     [[found, _]] = apply(adapter, conditioning(0, 768), "colorfulness=1", "preference")
     values = torch.tensor([[requests[name] for name in adapter.space.names]])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ric_diffusion.diffusion.base import clip_bpe, clip_tokenizer, pruned_tokenizer
+from scratch import clip_bpe, clip_tokenizer, pruned_tokenizer
 
 REWARDS = ("colorfulness", "compressibility", "aesthetic", "clip_score")
 

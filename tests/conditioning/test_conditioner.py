@@ -8,7 +8,7 @@ from ric_diffusion.conditioning.conditioner import (
 )
 from ric_diffusion.conditioning.encoder import RewardEncoder, as_values
 from ric_diffusion.conditioning.grammar import Grammar
-from ric_diffusion.errors import InputError
+from ric_diffusion.io.errors import InputError
 
 NAMES = ("colorfulness", "compressibility")
 PROMPTS = ["red apple", "a <colorfulness> 9.9 " + "very " * 99]
@@ -29,7 +29,7 @@ def embedding() -> Conditioner:
 
 def context_of(conditioner: Conditioner, tokenizer, targets=TARGETS, dtype=torch.float32):
     """As training and inference do: texts, states of a stand-in text encoder, context."""
-    texts = conditioner.texts(PROMPTS, targets, tokenizer)
+    texts = conditioner.texts(PROMPTS, targets, [tokenizer])
     length = tokenizer.model_max_length
     ids = tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt").input_ids
     table = torch.randn(len(tokenizer), WIDTH, generator=torch.Generator().manual_seed(0))
@@ -39,7 +39,7 @@ def context_of(conditioner: Conditioner, tokenizer, targets=TARGETS, dtype=torch
 
 
 def test_words_end_the_text_and_the_context_is_the_texts(text, short):
-    texts = text.texts(PROMPTS, TARGETS, short)
+    texts = text.texts(PROMPTS, TARGETS, [short])
     assert texts[0] == "red apple <compressibility> 1.3"
     assert texts[1].startswith("a <_colorfulness> 9.9 very")
     assert texts[1].endswith("very <colorfulness> -0.5 <compressibility> 0.0")
@@ -58,7 +58,7 @@ def test_the_values_that_words_carry_are_rounded(text, embedding):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_tokens_follow_the_states_one_for_each_reward(embedding, short, dtype):
-    assert embedding.texts(PROMPTS, TARGETS, short) == PROMPTS
+    assert embedding.texts(PROMPTS, TARGETS, [short]) == PROMPTS
     states, context = context_of(embedding, short, dtype=dtype)
     assert context.shape == (2, 32 + 2, WIDTH) and context.dtype == dtype
     assert torch.equal(context[:, :32], states)
@@ -85,15 +85,15 @@ def test_states_that_a_user_computed(text, embedding):
 
 
 def test_what_is_learned(text, embedding):
-    assert list(text.parameters()) == []
-    learned = list(embedding.parameters())
+    assert dict(text.named_parameters()) == {}
+    learned = dict(embedding.named_parameters()).values()
     assert learned and all(p.requires_grad for p in learned)
     assert {id(p) for p in learned} == {id(p) for p in embedding.encoder.parameters()}
 
 
 def test_gradients_flow_through_the_context(embedding, short):
     context_of(embedding, short)[1].square().sum().backward()
-    assert all(p.grad is not None for p in embedding.parameters())
+    assert all(p.grad is not None for _, p in embedding.named_parameters())
 
 
 def test_a_model_of_another_width_is_refused(text, embedding):
@@ -113,4 +113,4 @@ def test_both_are_told_apart_by_mode_and_know_their_rewards(request, mode):
 
 def test_one_target_dict_for_each_prompt(text, short):
     with pytest.raises(ValueError, match="zip"):
-        text.texts(PROMPTS, TARGETS[:1], short)
+        text.texts(PROMPTS, TARGETS[:1], [short])

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ric_diffusion.conditioning.encoder import RewardEncoder, as_values, fourier_features
-from ric_diffusion.errors import InputError
+from ric_diffusion.io.errors import InputError
 
 REPOSITORY = Path(__file__).parents[2]
 NAMES = ("colorfulness", "compressibility", "aesthetic")

@@ -3,7 +3,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ric_diffusion.conditioning.grammar import Grammar, fit_prompt
-from ric_diffusion.errors import InputError
+from ric_diffusion.io.errors import InputError
 
 NAMES = ("colorfulness", "compressibility", "aesthetic", "clip_score")
 WORDS = ["", *(Grammar.words(NAMES).reward_words(dict.fromkeys(NAMES[:n], -1.5)) for n in (1, 2))]

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ric_diffusion.conditioning.grammar import Grammar, rounded
-from ric_diffusion.errors import InputError
+from ric_diffusion.io.errors import InputError
 
 NAMES = ("colorfulness", "compressibility", "aesthetic", "clip_score")
 TWO = NAMES[:2]

@@ -3,7 +3,11 @@
 import errno
 import json
 import os
+import re
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,29 +18,45 @@ from ric_diffusion.data import label, publish
 from ric_diffusion.data.images import open_image, pixel_digest
 from ric_diffusion.data.label import label_folder
 from ric_diffusion.data.records import Record, read_folder, read_labelled, write_metadata
-from ric_diffusion.errors import InputError
+from ric_diffusion.io.errors import InputError
+from ric_diffusion.io.files import sibling
+from ric_diffusion.io.progress import reporting
+from ric_diffusion.io.run import RunFolder
 
-OUTPUT = {"images", "metadata.parquet", "reward_space.json", "skipped.json", "scores.jsonl"}
+OUTPUT = {"images", "metadata.parquet", "reward_space.json", "skipped.json", "run.json"}
 
 
 def run(folder, out, *with_scorers, **options):
     return label_folder(folder, out, with_scorers, progress=False, **options)
 
 
+def is_journal(path):
+    return re.fullmatch(r"scores-\d+-[0-9a-f]{8}\.jsonl", path.name) is not None
+
+
+def journals(out):
+    return [path for path in sorted(out.iterdir()) if is_journal(path)]
+
+
+def names(out):
+    """What stands in the folder beside journals."""
+    return {path.name for path in out.iterdir() if not is_journal(path)}
+
+
 def contents(out):
-    """Bytes by path of everything but the journal."""
-    files = (path for path in out.rglob("*") if path.is_file() and path.name != "scores.jsonl")
+    """Bytes by path of everything but the journals."""
+    files = (path for path in out.rglob("*") if path.is_file() and not is_journal(path))
     return {path.relative_to(out).as_posix(): path.read_bytes() for path in files}
 
 
 def test_labels(folder, tmp_path, make_scorer):
     scorer = make_scorer(gain=2.0)
     report = run(folder, tmp_path / "out", scorer, batch_size=4)
-    assert (report.kept, report.skipped, report.written) == (10, {}, True)
+    assert (report.count, report.skipped, report.written) == (10, {}, True)
     assert report.scored == {"brightness": 10}
     assert scorer.seen == [f"picture {i}" for i in range(10)]
     assert scorer.calls == 3
-    assert set(os.listdir(tmp_path / "out")) == OUTPUT
+    assert names(tmp_path / "out") == OUTPUT and len(journals(tmp_path / "out")) == 1
     records, space = read_labelled(tmp_path / "out")
     assert space == report.space
     (reward,) = space.rewards
@@ -112,7 +132,7 @@ def test_bad_pictures_are_skipped_with_a_reason(folder, tmp_path, picture, make_
     os.mkfifo(folder / "k.png")
     add("k.txt", b"pipe", caption=None)
     report = run(folder, tmp_path / "out", make_scorer(), batch_size=3)
-    assert report.kept == 13
+    assert report.count == 13
     reasons = json.loads((tmp_path / "out" / "skipped.json").read_text())
     assert {entry["file"]: entry["reason"] for entry in reasons} == report.skipped
     expected = {
@@ -121,8 +141,8 @@ def test_bad_pictures_are_skipped_with_a_reason(folder, tmp_path, picture, make_
         "c.png": "empty file",
         "d.png": "blank",
         "e.png": "blank",
-        "f.png": "same picture as 1.png",
-        "g.png": "no caption",
+        "f.png": "same as 1.png",
+        "g.png": "no caption or prompt",
         "k.png": "not a file",
     }
     assert list(report.skipped) == list(expected)
@@ -166,7 +186,7 @@ def test_a_picture_that_a_scorer_fails_on(folder, tmp_path, make_scorer):
     report = run(folder, tmp_path / "out", Picky(), batch_size=4)
     reason = "brightness fails on it (OSError: encoder error -2 when writing)"
     assert report.skipped == {"4.png": reason}
-    assert report.kept == 9
+    assert report.count == 9
 
 
 @pytest.mark.parametrize(
@@ -180,7 +200,7 @@ def test_a_broken_scorer_is_no_picture_s_fault(folder, tmp_path, make_scorer, er
 
     with pytest.raises(type(error)):
         run(folder, tmp_path / "out", Broken())
-    assert os.listdir(tmp_path / "out") == ["scores.jsonl"]
+    assert os.listdir(tmp_path / "out") == ["run.json"]
 
 
 def test_a_scorer_that_miscounts(folder, tmp_path, make_scorer):
@@ -252,14 +272,15 @@ def test_a_damaged_output_is_mended(folder, tmp_path, make_scorer):
 def test_a_torn_or_damaged_journal_costs_what_was_torn(folder, tmp_path, make_scorer):
     out = tmp_path / "out"
     run(folder, out, make_scorer(), batch_size=2)
-    whole, journal = contents(out), out / "scores.jsonl"
+    whole = contents(out)
+    (journal,) = journals(out)
     lines = journal.read_bytes().splitlines(keepends=True)
-    assert len(lines) == 6
+    assert len(lines) == 5
     for damage, batches in [
         (b"".join(lines)[:-9], 1),
         (b"".join(lines) + b'{"scorer": "bri', 0),
-        (b"".join([lines[0], b"\0\xff\n", b"[]\n", b'{"scores": []}\n', *lines[3:]]), 2),
-        (lines[0], 5),
+        (b"".join([b"\0\xff\n", b"[]\n", b'{"scores": []}\n', b"3\n", *lines[2:]]), 2),
+        (lines[0], 4),
         (lines[0][:10], 5),
         (b"", 5),
     ]:
@@ -269,6 +290,10 @@ def test_a_torn_or_damaged_journal_costs_what_was_torn(folder, tmp_path, make_sc
         assert (scorer.calls, report.written) == (batches, False)
         assert contents(out) == whole
         assert run(folder, out, make_scorer(), batch_size=2).scored == {"brightness": 0}
+        assert journal.read_bytes() == damage  # what another process wrote is left alone
+        for path in journals(out):
+            if path != journal:
+                path.unlink()
 
 
 # All or nothing.
@@ -285,7 +310,7 @@ def test_errors_leave_nothing_half_written(folder, tmp_path, picture, make_score
         patch.setattr(publish.shutil, "copyfile", full)
         with pytest.raises(OSError, match="No space left"):
             run(folder, out, make_scorer())
-        assert os.listdir(out) == ["scores.jsonl"]
+        assert names(out) == {"run.json"}
     run(folder, out, make_scorer())
     whole = contents(out)
     (folder / "1.png").unlink()
@@ -301,10 +326,10 @@ def test_errors_leave_nothing_half_written(folder, tmp_path, picture, make_score
     assert contents(out) == contents(run(folder, tmp_path / "fresh", make_scorer()).out)
 
 
-@pytest.mark.parametrize("step", ["rename", "replace"])
-def test_stopped_between_two_renames(folder, tmp_path, make_scorer, monkeypatch, step):
+@pytest.mark.parametrize("output", ["new", "there already"])
+def test_stopped_between_two_renames(folder, tmp_path, make_scorer, monkeypatch, output):
     out = tmp_path / "out"
-    if step == "replace":  # of pictures that got other bytes
+    if output == "there already":  # with pictures that got other bytes since
         run(folder, out, make_scorer())
         for path in folder.rglob("*.png"):
             image = Image.open(path)
@@ -312,15 +337,17 @@ def test_stopped_between_two_renames(folder, tmp_path, make_scorer, monkeypatch,
             path.unlink()
             image.save(path, compress_level=0)
 
-    usual = getattr(os, step)
+    usual, moved = os.replace, []
 
     def stop(source, target):
-        if ".tmp-images" in str(source):
-            raise KeyboardInterrupt
+        if Path(target).parent.name == "images":
+            moved.append(target)
+            if len(moved) == 4:
+                raise KeyboardInterrupt
         usual(source, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(publish.os, step, stop)
+        patch.setattr(publish.os, "replace", stop)
         with pytest.raises(KeyboardInterrupt):
             run(folder, out, make_scorer())
     assert not (out / "metadata.parquet").exists()
@@ -332,12 +359,18 @@ def test_stopped_between_two_renames(folder, tmp_path, make_scorer, monkeypatch,
 
 def test_leftovers_of_a_killed_run_are_cleared(folder, tmp_path, make_scorer):
     out = tmp_path / "out"
-    (out / ".tmp-1-images").mkdir(parents=True)
-    (out / ".tmp-1-images" / "a.png").touch()
-    (out / ".tmp-2-metadata.parquet").touch()
-    (out / "scores.jsonl").touch()
     run(folder, out, make_scorer())
-    assert set(os.listdir(out)) == OUTPUT
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    for pid, alive in ((gone.pid, False), (os.getppid(), True)):
+        staging = re.sub(r"-\d+-", f"-{pid}-", sibling(out / "images").name, count=1)
+        (out / staging).mkdir()
+        (out / staging / "a.png").touch()
+        (out / staging.replace("images", "metadata.parquet")).touch()
+        run(folder, out, make_scorer())
+        # Another process may be writing what it has begun.
+        begun = {staging, staging.replace("images", "metadata.parquet")} if alive else set()
+        assert names(out) - OUTPUT == begun
 
 
 def test_copies_where_links_fail(folder, tmp_path, make_scorer, monkeypatch):
@@ -375,6 +408,9 @@ def test_arguments(folder, tmp_path, make_scorer):
     refused("'brightness' is given twice", folder, out, make_scorer(), make_scorer())
     refused("batch_size: must be 1 or more, not 0", folder, out, make_scorer(), batch_size=0)
     refused("reward name 'Bad name'", folder, out, make_scorer("Bad name"))
+    sound = make_scorer("loudness")
+    sound.medium = "sound"
+    refused("loudness: it scores an unknown medium 'sound'; one of: image", folder, out, sound)
     refused("no such folder", tmp_path / "gone", out, make_scorer())
     refused("lie in each other", folder, folder, make_scorer())
     refused("lie in each other", folder, folder / "out", make_scorer())
@@ -387,11 +423,20 @@ def test_an_out_that_is_not_ours(folder, tmp_path, make_scorer):
     out.mkdir()
     (out / "thesis.tex").write_text("dear")
     refused("already holds 'thesis.tex'", folder, out, make_scorer())
-    (out / "scores.jsonl").write_text('{"my": "scores"}\n')
+    (out / "scores-1-00000000.jsonl").write_text('{"my": "scores"}\n')
     refused("already holds", folder, out, make_scorer())
-    assert (out / "scores.jsonl").read_text() == '{"my": "scores"}\n'
+    assert (out / "scores-1-00000000.jsonl").read_text() == '{"my": "scores"}\n'
     refused("is a file", folder, out / "thesis.tex", make_scorer())
     assert len(os.listdir(out)) == 2
+
+
+def test_an_out_that_holds_another_run(folder, tmp_path, make_scorer):
+    RunFolder(tmp_path / "run", "train").begin({"seed": 0})
+    refused("holds a run of ric train", folder, tmp_path / "run", make_scorer())
+    assert os.listdir(tmp_path / "run") == ["run.json"]
+    RunFolder(tmp_path / "texts", "label").begin({"medium": "text"})
+    refused(r'holds a run with other medium \("text", now "image"\)', folder, tmp_path / "texts",
+            make_scorer())  # fmt: skip
 
 
 def test_too_few_pictures_or_nothing_to_steer(folder, tmp_path, make_scorer):
@@ -406,18 +451,88 @@ def test_too_few_pictures_or_nothing_to_steer(folder, tmp_path, make_scorer):
     fewer = "1 usable pictures, at least 2 are needed; 9 were skipped, '0.png' first: empty file"
     refused(fewer, folder, tmp_path / "b", make_scorer())
     for out in ("a", "b"):
-        assert os.listdir(tmp_path / out) == ["scores.jsonl"]
+        assert names(tmp_path / out) == {"run.json"}
 
 
-def test_two_runs_at_once(folder, tmp_path, make_scorer):
-    pytest.importorskip("fcntl")
+# Shared work.
+
+
+def test_shards_score_and_the_merge_publishes(folder, tmp_path, make_scorer):
+    out = tmp_path / "out"
+    seen = []
+    for k in (2, 0, 1):
+        scorer = make_scorer()
+        report = run(folder, out, scorer, shard=(k, 3), batch_size=2)
+        assert scorer.seen == [f"picture {i}" for i in range(k, 10, 3)]
+        assert (report.count, report.scored) == (len(scorer.seen), {"brightness": len(scorer.seen)})
+        assert (report.space, report.written) == (None, False)
+        assert names(out) == {"run.json"}
+        seen += scorer.seen
+    assert len(seen) == 10 and len(journals(out)) == 3
+    scorer = make_scorer()
+    report = run(folder, out, scorer)
+    assert (scorer.calls, report.scored, report.count) == (0, {"brightness": 0}, 10)
+    assert names(out) == OUTPUT and len(journals(out)) == 3
+    assert contents(out) == contents(run(folder, tmp_path / "alone", make_scorer()).out)
+
+
+def test_the_merge_scores_what_no_shard_did(folder, tmp_path, make_scorer):
+    out = tmp_path / "out"
+    run(folder, out, make_scorer(), shard=(1, 4))
+    assert run(folder, out, make_scorer()).scored == {"brightness": 7}
+    assert run(folder, out, make_scorer(), shard=(3, 4)).scored == {"brightness": 0}
+    assert contents(out) == contents(run(folder, tmp_path / "alone", make_scorer()).out)
+
+
+def test_a_shard_says_what_it_skips_and_may_be_empty(folder, tmp_path, make_scorer):
+    (folder / "3.png").write_bytes(b"")
+    (folder / "0.png").write_bytes(b"")
+    report = run(folder, tmp_path / "out", make_scorer(), shard=(3, 5))
+    assert (report.count, report.skipped) == (1, {"3.png": "empty file"})
+    report = run(folder, tmp_path / "out", make_scorer(), shard=(15, 20))
+    assert (report.count, report.skipped, report.scored) == (0, {}, {"brightness": 0})
+
+
+@pytest.mark.parametrize("shard", [(3, 3), (-1, 2), (0, 0), (5, 2)])
+def test_a_shard_that_does_not_exist(folder, tmp_path, make_scorer, shard):
+    refused(
+        f"shard: no shard {shard[0]} of {shard[1]}",
+        folder,
+        tmp_path / "out",
+        make_scorer(),
+        shard=shard,
+    )
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_inside_a_run(folder, tmp_path, make_scorer):
+    """Another process scores all, publishes and ends while a batch is under way here."""
 
     class Nested(make_scorer):
         def _score(self, images, prompts):
-            refused("another run is labelling", folder, tmp_path / "out", make_scorer())
+            run(folder, tmp_path / "out", make_scorer())
             return super()._score(images, prompts)
 
-    run(folder, tmp_path / "out", Nested())
+    report = run(folder, tmp_path / "out", Nested())
+    assert (report.count, report.written) == (10, False)
+    assert names(tmp_path / "out") == OUTPUT
+
+
+def test_where_two_runs_scored_differently_all_readers_use_the_same(folder, tmp_path, make_scorer):
+    """A scorer on two machines may differ by rounding."""
+    out = tmp_path / "out"
+
+    class Nested(make_scorer):
+        def _score(self, images, prompts):
+            if not journals(out):
+                run(folder, out, make_scorer())
+                (first,) = journals(out)
+                first.rename(out / "scores-0-00000000.jsonl")  # which is read first
+            return np.asarray(super()._score(images, prompts)) + 1
+
+    assert not run(folder, out, Nested()).written
+    assert len(journals(out)) == 2
+    assert not run(folder, out, make_scorer()).written
 
 
 def test_progress_goes_to_stderr(folder, tmp_path, make_scorer, capsys):
@@ -425,6 +540,16 @@ def test_progress_goes_to_stderr(folder, tmp_path, make_scorer, capsys):
     captured = capsys.readouterr()
     assert captured.out == "" and "10/10" in captured.err
     run(folder, tmp_path / "out", make_scorer())
+    assert capsys.readouterr() == ("", "")
+
+
+def test_progress_goes_to_a_callback(folder, tmp_path, make_scorer, capsys):
+    (folder / "3.png").write_bytes(b"")
+    told = []
+    with reporting(told.append):
+        label_folder(folder, tmp_path / "out", [make_scorer()], batch_size=4)
+    assert [one.done for one in told] == list(range(11))
+    assert {(one.stage, one.total, one.unit) for one in told} == {("label", 10, "image")}
     assert capsys.readouterr() == ("", "")
 
 

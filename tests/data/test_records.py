@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ric_diffusion.data.records import Record, read_folder, read_labelled, write_metadata
-from ric_diffusion.errors import InputError
+from ric_diffusion.io.errors import InputError
 from ric_diffusion.rewards import RewardSpace
 
 ROWS = [

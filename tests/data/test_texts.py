@@ -4,22 +4,14 @@ import json
 
 import numpy as np
 import pytest
-import torch
 
 import scorers
-from ric_diffusion.cost import COST
 from ric_diffusion.data.label import label_folder
+from ric_diffusion.data.medium import TEXT
 from ric_diffusion.data.prompts import read_prompts
-from ric_diffusion.data.records import read_folder, read_labelled
-from ric_diffusion.data.responses import (
-    JOURNAL,
-    read_dataset,
-    self_sample,
-    split_dialogue,
-    write_responses,
-)
-from ric_diffusion.data.texts import Texts
-from ric_diffusion.errors import InputError
+from ric_diffusion.data.records import read_labelled
+from ric_diffusion.data.responses import read_dataset, split_dialogue, write_responses
+from ric_diffusion.io.errors import InputError
 
 ROWS = [
     ("How are you?", "I am very happy today."),
@@ -42,12 +34,12 @@ def folder(tmp_path):
 
 def test_responses_are_labelled(folder, tmp_path):
     report = label(folder, tmp_path / "out", "positivity", "brevity")
-    assert (report.kept, report.medium, report.skipped) == (5, "text", {})
+    assert (report.count, report.medium, report.skipped) == (5, "text", {})
     records, space = read_labelled(tmp_path / "out")
     assert space.names == ("positivity", "brevity")
     for record, (prompt, response) in zip(records, ROWS, strict=True):
         assert record.captions == (prompt,)
-        assert Texts().read(tmp_path / "out" / record.file) == response
+        assert TEXT.read(tmp_path / "out" / record.file) == response
         assert record.scores["brevity"] == -len(response.split())
     assert [r.extra["style"] for r in records] == [0, 1, 0, 1, 0]
     assert records[0].scores["positivity"] > 0 > records[1].scores["positivity"]
@@ -73,13 +65,13 @@ def test_what_is_left_out(folder, tmp_path):
     (folder / "metadata.parquet").unlink()
     (folder / "metadata.jsonl").write_text("\n".join(write))
     report = label(folder, tmp_path / "out", "brevity")
-    assert report.kept == 3
+    assert report.count == 3
     assert report.skipped == {
         "texts/000000.txt": "empty",
         "texts/000001.txt": "not UTF-8 text",
-        "texts/000004.txt": "no prompt",
+        "texts/000004.txt": "no caption or prompt",
         "texts/000007.txt": "missing file",
-        "texts/000009.txt": "same response as texts/000008.txt",
+        "texts/000009.txt": "same as texts/000008.txt",
     }
 
 
@@ -94,76 +86,6 @@ def test_too_few(folder, tmp_path):
         path.write_text("")
     with pytest.raises(InputError, match="1 usable texts, at least 2 are needed; 4 were skipped"):
         label(folder, tmp_path / "out", "brevity")
-
-
-class Echo(Texts):
-    """Says its word and the prompt; fails after some batches."""
-
-    def __init__(self, word, batches=99):
-        self.word, self.batches, self.asked = word, batches, []
-        self.network = torch.nn.Identity()
-
-    def sample(self, prompts, targets, seeds):
-        if self.batches == 0:
-            raise KeyboardInterrupt
-        self.batches -= 1
-        self.network(torch.zeros(len(prompts), 3))
-        assert targets == [{}] * len(prompts)
-        self.asked += seeds
-        return [f"{self.word} {p} {s}" for p, s in zip(prompts, seeds, strict=True)]
-
-    def watched(self):
-        return self.network
-
-
-def sample(out, cold, hot, **changes):
-    settings = {"per_prompt": 2, "seed": 5, "batch_size": 2, "source": {"by": "echo"}, **changes}
-    return self_sample({"cold": cold, "hot": hot}, ["a", "b", "c"], out, **settings)
-
-
-def test_self_sampling(tmp_path):
-    assert sample(tmp_path / "out", Echo("c"), Echo("h")) == 12
-    records = read_folder(tmp_path / "out")
-    texts = [Texts().read(tmp_path / "out" / r.file) for r in records]
-    assert texts[:6] == ["c a 5", "c b 5", "c c 5", "c a 6", "c b 6", "c c 6"]
-    assert [r.captions[0] for r in records] == ["a", "b", "c"] * 4
-    assert records[7].extra == {"sampler": "hot", "hint": "", "seed": 5}
-
-
-def test_hints_are_said_in_turn_and_not_recorded(tmp_path):
-    sample(tmp_path / "out", Echo("c"), Echo("h"), hints=["", "Be brief.", "Be sad."])
-    records = read_folder(tmp_path / "out")
-    texts = [Texts().read(tmp_path / "out" / r.file) for r in records]
-    assert texts[:4] == ["c a 5", "c b Be brief. 5", "c c Be sad. 5", "c a Be brief. 6"]
-    assert [r.captions[0] for r in records] == ["a", "b", "c"] * 4
-    assert [r.extra["hint"] for r in records if r.captions == ("a",)] == [
-        "", "Be brief.", "Be sad.", "",
-    ]  # fmt: skip
-
-
-def test_self_sampling_goes_on_where_it_was(tmp_path):
-    sample(tmp_path / "whole", Echo("c"), Echo("h"))
-    with pytest.raises(KeyboardInterrupt):
-        sample(tmp_path / "out", Echo("c"), Echo("h", batches=1))
-    assert not (tmp_path / "out" / "metadata.parquet").exists()
-    with (tmp_path / "out" / JOURNAL).open("a") as file:
-        file.write('["hot", "c')  # torn by the kill
-    cold, hot = Echo("c"), Echo("h")
-    sample(tmp_path / "out", cold, hot)
-    assert (cold.asked, hot.asked) == ([], [5, 6, 6, 6])
-    costs = [json.loads((tmp_path / run / COST).read_text()) for run in ("whole", "out")]
-    assert [cost["forwards"] for cost in costs] == [12, 12] and costs[1]["seconds"] > 0
-    for file in sorted((tmp_path / "whole").rglob("*.*")):
-        assert file.name == COST or (
-            tmp_path / "out" / file.relative_to(tmp_path / "whole")
-        ).read_bytes() == (file.read_bytes())
-
-
-@pytest.mark.parametrize("change", [{"seed": 6}, {"source": {"by": "another"}}])
-def test_self_sampling_of_something_else_is_refused(tmp_path, change):
-    sample(tmp_path / "out", Echo("c"), Echo("h"))
-    with pytest.raises(InputError, match="holds other responses"):
-        sample(tmp_path / "out", Echo("c"), Echo("h"), **change)
 
 
 def test_nothing_to_write(tmp_path):

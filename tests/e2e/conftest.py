@@ -31,7 +31,7 @@ def tiny():
 
 @pytest.fixture(scope="session")
 def root(tiny, tmp_path_factory):
-    """model/, pictures/, labelled/, embedding/ and text/; tests/faults finds them there too."""
+    """model/, pictures/, labelled/, embedding/ and text/; tests/rejected finds them there too."""
     return tiny.make(tmp_path_factory.getbasetemp() / "tiny")
 
 

@@ -33,7 +33,7 @@ def prompts(place):
         ("'0': give a whole number above 0", [*ALL, "--seeds", "0"]),
         ("'nan': give a number", [*ALL, "--guidance-scale", "nan"]),
         ("did you mean 'emoji-64'?", ["--model", "emoji64", *PROMPTS]),
-        ("--model ./gone: cannot be loaded", ["--model", "./gone", *PROMPTS]),
+        ("--model ./gone: holds no model_index.json", ["--model", "./gone", *PROMPTS]),
         ("has no adapter of its own; give one", [*MODEL, *PROMPTS]),
         ("has no adapter of its own; give one", [*MODEL, *PROMPTS, "--adapter", "none"]),
         ("./gone: no such folder", [*MODEL, *PROMPTS, "--adapter", "./gone"]),

@@ -16,12 +16,15 @@ BOTH = [*MODEL, *ADAPTER]
     "said, args",
     [
         ("no such folder or bundled model; did you mean 'emoji-64'?", ["--model", "emoji64"]),
-        ("--model ./gone: cannot be loaded", ["--model", "./gone"]),
-        ("--model /gone/too: cannot be loaded", ["--model", "/gone/too"]),
-        ("--model some/hub-id: cannot be loaded", ["--model", "some/hub-id"]),
-        ("--model ./a_file: cannot be loaded", ["--model", "./a_file"]),
+        ("--model ./gone: holds no model_index.json", ["--model", "./gone"]),
+        ("--model /gone/too: holds no model_index.json", ["--model", "/gone/too"]),
+        (
+            "--model some/hub-id: holds no model_index.json or config.json, or the hub did not",
+            ["--model", "some/hub-id"],
+        ),
+        ("--model ./a_file: holds no model_index.json", ["--model", "./a_file"]),
         ("model_index.json", ["--model", "empty"]),
-        ("--model ./bogus: cannot be loaded", ["--model", "./bogus"]),
+        ("--model ./bogus: SomePipeline is of no model family known here", ["--model", "./bogus"]),
         ("./gone: no such folder", [*MODEL, "--adapter", "./gone"]),
         ("a_file: no such folder", [*MODEL, "--adapter", "./a_file"]),
         ("not an adapter folder, it has no ric_adapter.json", [*MODEL, "--adapter", "empty"]),
@@ -65,14 +68,14 @@ def test_model_and_options(refused, verb, said, args):
         ("'0': give a whole number above 0", ["--count", "0"]),
     ],
 )  # fmt: skip
-def test_wishes(refused, said, args):
+def test_rewards(refused, said, args):
     refused(said, "generate", "--prompt", "red apple", *BOTH, *args)
 
 
-@pytest.mark.parametrize("wish", ["--targets", "--preference", "--negative-targets"])
-def test_wishes_without_an_adapter(refused, wish):
-    said = "has no adapter of its own; give one with --adapter"
-    refused(said, "generate", "--prompt", "red apple", *MODEL, wish, "colorfulness=1")
+@pytest.mark.parametrize("option", ["--targets", "--preference", "--negative-targets"])
+def test_rewards_without_an_adapter(refused, option):
+    said = "/model: has no adapter of its own; give one"
+    refused(said, "generate", "--prompt", "red apple", *MODEL, option, "colorfulness=1")
 
 
 @pytest.mark.parametrize(
@@ -195,7 +198,7 @@ def changed(data, path, value):
         ("timestep_shift is 0.0; give a number above 0", "diffusion.timestep_shift", 0.0),
         ("prompts: 'red apple' is not a list", "prompts", "red apple"),
         ("model emoji_64: no such folder or bundled model", "model", "emoji_64"),
-        ("model ./gone: cannot be loaded", "model", "./gone"),
+        ("model ./gone: holds no model_index.json", "model", "./gone"),
         ("gone: no such folder", "data", "gone"),
         ("metadata.parquet is missing; `ric label` makes such a folder", "data",
          "{root}/pictures"),

@@ -48,5 +48,5 @@ def test_generate(ric, tmp_path):
 def test_sweep_is_the_default_models(ric, tmp_path):
     args = ["--prompt", "red apple", "--points", 3, "--steps", 2, "--out", tmp_path]
     assert ric("sweep", *args).code == 0
-    story = json.loads((tmp_path / "sweep.json").read_text())
-    assert story["model"] == "emoji-64" and len(story["points"]) == 3
+    metadata = json.loads((tmp_path / "sweep.json").read_text())
+    assert metadata["model"] == "emoji-64" and len(metadata["points"]) == 3

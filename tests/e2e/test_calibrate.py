@@ -12,15 +12,15 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import scorers
+from ric_diffusion import RiCStableDiffusionPipeline
+from ric_diffusion.adapters.adapter import Adapter
 from ric_diffusion.cli import main
-from ric_diffusion.diffusion.adapter import Adapter
-from ric_diffusion.diffusion.pipeline import RiCStableDiffusionPipeline
-from ric_diffusion.diffusion.sampler import DiffusionSampler
 from ric_diffusion.evaluation.metrics import control_error
+from ric_diffusion.models.diffusion.sampler import DiffusionSampler
 from ric_diffusion.rewards import Curve
 from support.processes import starter
 
-REPORT = {"metrics.json", "front.png", "control.png", "grid.png", "index.html", "models"}
+REPORT = {"metrics.json", "front.png", "control.png", "grid.png", "index.html", "methods"}
 POINTS, SEEDS = 7, 2
 BATCHES = {"coarse": 1, "fine": 2, "embedding": 3, "calibrated": 3}  # of 32 samples or fewer
 GAIN, SHIFT = 0.5, 0.3  # what the painted model gives of what it is asked, in z
@@ -46,7 +46,7 @@ def painted_by(gain):
         adapter, found = self.pipe.adapter, []
         reward = adapter.space.rewards[adapter.space.names.index("colorfulness")]
         for target, seed in zip(targets, seeds, strict=True):
-            read = adapter.requests(adapter.reachable(target)).get("colorfulness", 0.0)
+            read = adapter.model_targets(adapter.reachable(target)).get("colorfulness", 0.0)
             noise = np.random.default_rng(seed).normal()
             z = gain * read + SHIFT + 0.02 * noise
             found.append(picture((reward.mean + reward.std * z) / of_one))
@@ -87,7 +87,7 @@ def patched(monkeypatch):
 
 
 def control_of(metrics, number, name="colorfulness"):
-    (found,) = [one for one in metrics["models"][number]["control"] if one["reward"] == name]
+    (found,) = [one for one in metrics["methods"][number]["control"] if one["reward"] == name]
     return found
 
 
@@ -97,11 +97,11 @@ def test_what_is_written_and_said(painted):
     assert err.splitlines().count(LEFT) == 1
     assert {path.name for path in out.iterdir()} == REPORT | {"calibration", "adapter"}
     # The sweep that calibrated is no model of the report, and shares no seed with it.
-    assert [model["name"] for model in metrics["models"]] == ["embedding", "calibrated"]
-    assert {path.name for path in (out / "models").iterdir()} == {"embedding", "calibrated"}
+    assert [model["name"] for model in metrics["methods"]] == ["embedding", "calibrated"]
+    assert {path.name for path in (out / "methods").iterdir()} == {"embedding", "calibrated"}
     report, coarse, fine = (
-        json.loads((out / name / "settings.json").read_text())
-        for name in ("models/embedding", "calibration/coarse", "calibration/fine")
+        json.loads((out / name / "run.json").read_text())["identity"]
+        for name in ("methods/embedding", "calibration/coarse", "calibration/fine")
     )
     assert fine["seeds"][0] == metrics["calibration"]["seeds"] and len(fine["seeds"][0]) == SEEDS
     drawn = [set(itertools.chain(*settings["seeds"])) for settings in (report, coarse, fine)]
@@ -195,7 +195,7 @@ def test_interrupted(painted, arguments, ric, patched, tmp_path):
     out = tmp_path / "report"
     for adapter in (False, True):
         done = ric(*arguments(out, "--calibrate"))
-        assert (done.code, done.out) == (1, "")
+        assert (done.code, done.out) == (130, "")
         assert (out / "adapter").exists() == adapter
     left = {path: path.stat().st_mtime_ns for path in (out / "adapter").iterdir()}
     assert ric(*arguments(out, "--calibrate")).code == 0
@@ -205,7 +205,7 @@ def test_interrupted(painted, arguments, ric, patched, tmp_path):
         json.loads((folder / "metrics.json").read_text()) for folder in (out, painted[0])
     )
     for metrics in (found, whole):
-        for one in (*metrics["models"], metrics["calibration"]):
+        for one in (*metrics["methods"], metrics["calibration"]):
             one["cost"].pop("seconds")
     assert found == whole
     # Each was drawn with the curves and seeds that are its own.
@@ -236,7 +236,7 @@ def test_an_older_calibration_is_dropped_first(painted, arguments, ric, patched,
     )
     # Without --calibrate it is measured as it is: not the samples that lie there.
     done = ric(*arguments(out, adapter=folder))
-    assert done.code == 2 and "older: holds an evaluation with other model;" in done.err
+    assert done.code == 2 and "older: holds a run with other method.calibration" in done.err
 
 
 def test_nothing_rises(arguments, ric, patched, tmp_path):
@@ -247,7 +247,7 @@ def test_nothing_rises(arguments, ric, patched, tmp_path):
     said = [line for line in done.err.splitlines() if "left uncalibrated" in line]
     assert said == [LEFT, LEFT.replace("compressibility", "colorfulness")]
     assert not (out / "adapter").exists()
-    (model,) = json.loads((out / "metrics.json").read_text())["models"]
+    (model,) = json.loads((out / "metrics.json").read_text())["methods"]
     assert model["name"] == "embedding"
     assert "colorfulness is not calibrated" in (out / "index.html").read_text()
 
@@ -262,7 +262,7 @@ def test_the_models_own_adapter(arguments, ric, patched, root, tmp_path):
     done = ric(*given)
     assert done.code == 0, done.err
     metrics = json.loads((tmp_path / "report" / "metrics.json").read_text())
-    assert [model["name"] for model in metrics["models"]] == ["own", "calibrated"]
+    assert [model["name"] for model in metrics["methods"]] == ["own", "calibrated"]
     assert list(Adapter.load(tmp_path / "report" / "adapter").calibration) == ["colorfulness"]
 
 
@@ -291,11 +291,11 @@ def test_two_processes_are_one(arguments, ric, tmp_path):
         json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "two")
     )
     for metrics in (alone, shared):
-        for one in (*metrics["models"], metrics["calibration"]):
+        for one in (*metrics["methods"], metrics["calibration"]):
             one["cost"].pop("seconds")
     assert shared == alone
     journals = (tmp_path / "two" / "calibration" / "fine").glob("drawn-*.jsonl")
-    assert sorted(path.name for path in journals) == ["drawn-0.jsonl", "drawn-1.jsonl"]
+    assert len(list(journals)) == 2
 
 
 @pytest.mark.parametrize("mode", ["embedding", "text"])
@@ -307,17 +307,17 @@ def test_drawn_by_the_model_itself(mode, arguments, ric, root, tmp_path):
     assert ric(*arguments(plain, *few, adapter=adapter)).code == 0
     done = ric(*arguments(both, "--calibrate", *few, adapter=adapter))
     assert done.code == 0, done.err
-    alone = json.loads((plain / "metrics.json").read_text())["models"][0]
+    alone = json.loads((plain / "metrics.json").read_text())["methods"][0]
     metrics = json.loads((both / "metrics.json").read_text())
-    assert [p["files"] for p in metrics["models"][0]["points"]] == [
+    assert [p["files"] for p in metrics["methods"][0]["points"]] == [
         p["files"] for p in alone["points"]
     ]
-    for file in sorted((plain / "models" / mode / "samples").rglob("*.png")):
+    for file in sorted((plain / "methods" / mode / "samples").rglob("*.png")):
         again = both / file.relative_to(plain)
         assert again.read_bytes() == file.read_bytes()
     pipe = RiCStableDiffusionPipeline.from_pretrained(root / "model")
     pipe.load_adapter(both / "adapter")
-    point = metrics["models"][1]["points"][0]
+    point = metrics["methods"][1]["points"][0]
     drawn = DiffusionSampler(pipe).sample(["red apple"], [point["targets"]], metrics["seeds"][:1])
     with Image.open(both / point["files"][0][0]) as stored:
         difference = np.asarray(stored, float) - np.asarray(drawn[0], float)

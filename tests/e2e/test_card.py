@@ -2,14 +2,15 @@
 
 import re
 import shlex
+from dataclasses import replace
 
 import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from ric_diffusion.conditioning.card import HERE, PICTURES, TEXTS, card
-from ric_diffusion.diffusion.adapter import Adapter
-from ric_diffusion.llm.adapter import Adapter as TextAdapter
+from ric_diffusion.adapters.adapter import Adapter
+from ric_diffusion.adapters.card import HERE, card
+from ric_diffusion.models.family import family_named
 
 
 def blocks(text, language):
@@ -35,9 +36,10 @@ def test_metadata(adapter):
 )  # fmt: skip
 def test_the_base_model_is_named_where_the_hub_has_it(root, base, told, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for kind, use, library in ((Adapter, PICTURES, "diffusers"), (TextAdapter, TEXTS, "peft")):
-        loaded = Adapter.load(root / "text" / "adapter")
-        adapter = kind(base_model=base, space=loaded.space, conditioner=loaded.conditioner)
+    loaded = Adapter.load(root / "text" / "adapter")
+    adapter = replace(loaded, base_model=base)
+    for name, library in (("stable-diffusion", "diffusers"), ("causal-lm", "peft")):
+        use = family_named(name).use
         data = yaml.safe_load(card(adapter, use).split("---")[1])
         assert data.get("base_model") == told and data["library_name"] == library
         assert data.get("base_model_relation") == ("adapter" if told else None)

@@ -8,20 +8,20 @@ import pytest
 from PIL import Image
 
 from ric_diffusion import RewardSpace
-from ric_diffusion.diffusion.sampler import DiffusionSampler
-from ric_diffusion.evaluation.scoring import load_scorers, scores_of
-from ric_diffusion.evaluation.sweep import target_line
+from ric_diffusion.data.scoring import load_scorers, scores_of
+from ric_diffusion.evaluation.grid import target_line
+from ric_diffusion.models.diffusion.sampler import DiffusionSampler
 from ric_diffusion.rewards import to_targets
 from support.processes import starter
 
 REWARDS = ["compressibility", "colorfulness"]
-REPORT = {"metrics.json", "front.png", "control.png", "grid.png", "index.html", "models"}
+REPORT = {"metrics.json", "front.png", "control.png", "grid.png", "index.html", "methods"}
 POINTS, SEEDS = 3, 2
 OTHERS = [
-    ("other model;", "--steps", 2),
-    ("other model, points;", "--steps", 1, "--mapping", "linf"),
-    ("other model;", "--steps", 1, "--contrast", 1.5),
-    ("other seeds;", "--steps", 1, "--seeds", 3),
+    ("other method.sampling.num_inference_steps (1, now 2);", "--steps", 2),
+    ('other method.mapping ("front", now "linf"), points;', "--steps", 1, "--mapping", "linf"),
+    ("other method.sampling.contrast (null, now 1.5);", "--steps", 1, "--contrast", 1.5),
+    ("other seeds", "--steps", 1, "--seeds", 3),
 ]
 # torchrun: on a CPU `accelerate launch` starts several processes only through MPI.
 LAUNCH = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--local_addr", "localhost"]
@@ -76,7 +76,7 @@ def test_one_adapter(report, space, tmp_path, no_drawing):
     assert {path.name for path in out.iterdir()} == REPORT
     assert metrics["prompts"] == ["red apple", "cat face"] and metrics["seeds"] == [1001, 1002]
     assert [reward["name"] for reward in metrics["rewards"]] == REWARDS
-    (model,) = metrics["models"]
+    (model,) = metrics["methods"]
     assert model["name"] == "embedding"
     assert model["about"]["sampling"] == {"guidance_scale": 3.0, "num_inference_steps": 2}
     assert model["samples"] == 3 * POINTS * 2 * SEEDS
@@ -119,7 +119,7 @@ def own(model):
 
 def test_compared(report, tmp_path, no_drawing):
     metrics = report("--steps", 2, adapters=("embedding", "none", "text"))
-    first, base, text = metrics["models"]
+    first, base, text = metrics["methods"]
     assert [model["name"] for model in (first, base, text)] == ["embedding", "no adapter", "text"]
     assert first["hypervolume_ratio"] is None
     assert base["hypervolume_ratio"] and text["hypervolume_ratio"]
@@ -138,7 +138,7 @@ def test_compared(report, tmp_path, no_drawing):
     # One of them alone is in that folder already, whatever it was compared with, but for figures
     # that depend on the others.
     no_drawing()
-    again = report("--steps", 2, adapters=("text",))["models"][0]
+    again = report("--steps", 2, adapters=("text",))["methods"][0]
     assert own(again) == own(text)
 
 
@@ -154,14 +154,14 @@ def test_interrupted(ric, arguments, report, tmp_path, monkeypatch):
     whole = report("--steps", 1, out=tmp_path / "whole")
     monkeypatch.setattr(DiffusionSampler, "sample", stopping)
     done = ric(*arguments("--steps", 1))
-    assert (done.code, done.out) == (1, "")
+    assert (done.code, done.out) == (130, "")
     assert done.err.splitlines()[-1] == (
         "ric evaluate: interrupted; run it again to go on where it stopped"
     )
     found = report("--steps", 1)
-    assert sum(calls) == found["models"][0]["samples"] + calls[1]
+    assert sum(calls) == found["methods"][0]["samples"] + calls[1]
     for metrics in (whole, found):
-        metrics["models"][0]["cost"].pop("seconds")
+        metrics["methods"][0]["cost"].pop("seconds")
     assert found == whole
 
 
@@ -184,10 +184,10 @@ def test_two_processes_are_one(report, arguments, tmp_path):
     assert process.returncode == 0, err
     assert out == f"{tmp_path / 'two' / 'index.html'}\n"
     shared = json.loads((tmp_path / "two" / "metrics.json").read_text())
-    journals = sorted((tmp_path / "two").glob("models/*/drawn-*.jsonl"))
-    assert [path.name for path in journals] == ["drawn-0.jsonl", "drawn-1.jsonl"]
+    journals = sorted((tmp_path / "two").glob("methods/*/drawn-*.jsonl"))
+    assert len(journals) == 2
     for metrics in (alone, shared):
-        metrics["models"][0]["cost"].pop("seconds")
+        metrics["methods"][0]["cost"].pop("seconds")
     assert shared == alone
 
 
@@ -198,9 +198,9 @@ def test_own_adapter_and_the_model_without(ric, root, tmp_path, arguments, no_dr
     given = arguments("--steps", 1, adapters=())
     given[given.index("--model") + 1] = tmp_path / "own"
     assert ric(*given).code == 0
-    (model,) = json.loads((tmp_path / "report" / "metrics.json").read_text())["models"]
+    (model,) = json.loads((tmp_path / "report" / "metrics.json").read_text())["methods"]
     assert model["name"] == "own" and len(model["points"]) == POINTS
     assert ric(*given, "--adapter", "none").code == 0
-    (model,) = json.loads((tmp_path / "report" / "metrics.json").read_text())["models"]
+    (model,) = json.loads((tmp_path / "report" / "metrics.json").read_text())["methods"]
     assert model["name"] == "no adapter" and len(model["points"]) == 1
     assert np.isfinite(model["hypervolume"]["value"])

@@ -1,4 +1,4 @@
-"""ric generate: the pictures, and the story each one carries."""
+"""ric generate: the pictures, and the metadata that each one carries."""
 
 import json
 
@@ -9,7 +9,7 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 from ric_diffusion import RewardSpace
-from ric_diffusion.evaluation.scoring import load_scorers, scores_of
+from ric_diffusion.data.scoring import load_scorers, scores_of
 from ric_diffusion.rewards import to_targets
 
 TARGETS = ["--targets", "compressibility=1.5", "colorfulness=-0.5"]
@@ -19,10 +19,10 @@ def opened(path):
     """Pixels and text chunks; what is JSON is read as such."""
     with Image.open(path) as image:
         image.load()
-        story = dict(image.text)
-        for key in story.keys() & {"targets", "scores", "obtained", "seed"}:
-            story[key] = json.loads(story[key])
-        return np.array(image), story
+        metadata = dict(image.text)
+        for key in metadata.keys() & {"targets", "scores", "obtained", "seed"}:
+            metadata[key] = json.loads(metadata[key])
+        return np.array(image), metadata
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def space(root):
 
 @pytest.fixture
 def generate(ric, model, tmp_path):
-    """generate(*args): pixels and story of the picture of seed 0."""
+    """generate(*args): pixels and metadata of the picture of seed 0."""
 
     def run(*args, seed=0, model=model):
         out = tmp_path / f"out{len(list(tmp_path.iterdir()))}"
@@ -44,23 +44,23 @@ def generate(ric, model, tmp_path):
     return run
 
 
-def test_story(ric, model, space, root, tmp_path):
+def test_metadata(ric, model, space, root, tmp_path):
     prompt = "Ein roter Äpfel 🍎"
     args = ["--prompt", prompt, "--seed", 3, *TARGETS, "--out", tmp_path]
     done = ric("generate", *model, *args)
     assert done.code == 0
     assert [path.name for path in tmp_path.iterdir()] == ["3.png"]
-    pixels, story = opened(tmp_path / "3.png")
+    pixels, metadata = opened(tmp_path / "3.png")
     assert pixels.shape == (64, 64, 3)
-    assert story["prompt"] == prompt
-    assert story["seed"] == 3
-    assert story["model"] == str(root / "model")
-    assert story["targets"] == {"compressibility": 1.5, "colorfulness": -0.5}
+    assert metadata["prompt"] == prompt
+    assert metadata["seed"] == 3
+    assert metadata["model"] == str(root / "model")
+    assert metadata["targets"] == {"compressibility": 1.5, "colorfulness": -0.5}
     # The scores are those of the picture in the file.
     scores = scores_of([Image.open(tmp_path / "3.png")], [""], load_scorers(space))
-    assert [story["scores"][name] for name in space.names] == pytest.approx(scores[0].tolist())
+    assert [metadata["scores"][name] for name in space.names] == pytest.approx(scores[0].tolist())
     z = space.normalize(scores)[0]
-    assert [story["obtained"][name] for name in space.names] == pytest.approx(z.tolist())
+    assert [metadata["obtained"][name] for name in space.names] == pytest.approx(z.tolist())
     shown = " ".join(f"{n}={v:+.2f}" for n, v in zip(space.names, z, strict=True))
     assert done.out == f"{tmp_path / '3.png'}  {shown}\n"
 
@@ -73,18 +73,18 @@ def test_same_seed_in_another_process(ric_process, generate, model, tmp_path):
     assert "Traceback" not in done.err
     assert sorted(path.name for path in out.iterdir()) == ["5.png", "6.png"]
     for seed in (5, 6):
-        pixels, story = generate(*TARGETS, seed=seed)
-        others, other_story = opened(out / f"{seed}.png")
+        pixels, metadata = generate(*TARGETS, seed=seed)
+        others, other_metadata = opened(out / f"{seed}.png")
         assert np.array_equal(pixels, others)
-        assert story == other_story
+        assert metadata == other_metadata
     assert not np.array_equal(opened(out / "5.png")[0], opened(out / "6.png")[0])
 
 
 def test_what_is_asked_changes_the_picture(generate):
-    auto, story = generate()
-    assert story["targets"] == {}
-    one, story = generate("--targets", "compressibility=2")
-    assert story["targets"] == {"compressibility": 2.0}
+    auto, metadata = generate()
+    assert metadata["targets"] == {}
+    one, metadata = generate("--targets", "compressibility=2")
+    assert metadata["targets"] == {"compressibility": 2.0}
     assert not np.array_equal(auto, one)
     steered, _ = generate(
         "--targets", "compressibility=2", "--negative-targets", "compressibility=-2"
@@ -95,8 +95,8 @@ def test_what_is_asked_changes_the_picture(generate):
 
 
 def test_names_over_several_options(generate):
-    apart, story = generate("--targets", "compressibility=1.5", "--targets", "colorfulness=-0.5")
-    assert story["targets"] == {"compressibility": 1.5, "colorfulness": -0.5}
+    apart, metadata = generate("--targets", "compressibility=1.5", "--targets", "colorfulness=-0.5")
+    assert metadata["targets"] == {"compressibility": 1.5, "colorfulness": -0.5}
     assert np.array_equal(apart, generate(*TARGETS)[0])
 
 
@@ -105,14 +105,14 @@ def test_preference_becomes_targets(generate, space, mapping):
     weights = {"compressibility": 0.3, "colorfulness": 0.7}
     words = [f"{name}={weight}" for name, weight in weights.items()]
     chosen = ["--mapping", mapping] if mapping else []
-    _, story = generate("--preference", *words, *chosen)
-    assert story["targets"] == pytest.approx(to_targets(weights, space, mapping or "front"))
+    _, metadata = generate("--preference", *words, *chosen)
+    assert metadata["targets"] == pytest.approx(to_targets(weights, space, mapping or "front"))
 
 
 def test_text_mode_tells_what_the_words_say(generate, root):
     text = ["--model", root / "model", "--adapter", root / "text" / "adapter"]
-    pixels, story = generate("--targets", "compressibility=1.26", model=text)
-    assert story["targets"] == {"compressibility": 1.3}
+    pixels, metadata = generate("--targets", "compressibility=1.26", model=text)
+    assert metadata["targets"] == {"compressibility": 1.3}
     assert np.array_equal(pixels, generate("--targets", "compressibility=1.3", model=text)[0])
     assert not np.array_equal(pixels, generate("--targets", "compressibility=-1", model=text)[0])
 
@@ -128,9 +128,9 @@ def test_steps_and_scale_are_the_adapters_unless_given(generate):
 
 def test_without_adapter_it_is_the_stock_pipeline(generate, root):
     settings = ["--steps", 3, "--guidance-scale", 4]
-    pixels, story = generate(*settings, model=["--model", root / "model"])
-    assert story["targets"] == {}
-    assert not story.keys() & {"scores", "obtained"}
+    pixels, metadata = generate(*settings, model=["--model", root / "model"])
+    assert metadata["targets"] == {}
+    assert not metadata.keys() & {"scores", "obtained"}
     stock = StableDiffusionPipeline.from_pretrained(root / "model", use_safetensors=True)
     stock.set_progress_bar_config(disable=True)
     image = stock(

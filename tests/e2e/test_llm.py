@@ -11,15 +11,14 @@ import pytest
 import torch
 import yaml
 
+from ric_diffusion.adapters.adapter import ABOUT_FILE, Adapter
+from ric_diffusion.api import samples
 from ric_diffusion.cli import main
-from ric_diffusion.commands import respond
-from ric_diffusion.conditioning.adapter import ABOUT_FILE
 from ric_diffusion.data.records import read_folder, read_labelled
 from ric_diffusion.data.responses import write_responses
-from ric_diffusion.evaluation.scoring import load_scorers, scores_of
-from ric_diffusion.llm.adapter import Adapter
-from ric_diffusion.llm.model import RiCCausalLM
-from ric_diffusion.llm.sampler import LlmSampler
+from ric_diffusion.data.scoring import load_scorers, scores_of
+from ric_diffusion.models.causal_lm.model import RiCCausalLM
+from ric_diffusion.models.causal_lm.sampler import LlmSampler
 from support.lm import write_classifier, write_lm
 from support.processes import HOME
 
@@ -54,7 +53,6 @@ def config(home, mode, **changes):
     return {
         "model": str(home / "model"),
         "data": str(home / "labelled"),
-        "backend": "llm",
         "llm": {
             "mode": mode,
             "lora": {"rank": 4, "alpha": 8},
@@ -66,6 +64,7 @@ def config(home, mode, **changes):
             "learning_rate": 0.01,
             "log_every": 1,
             "validate_every": 3,
+            "precision": "fp32",
         },
         "prompts": ASKS[:2],
         **changes,
@@ -128,8 +127,9 @@ def test_two_reward_models_together(home, ric, tmp_path):
     done = ric("generate", "--model", home / "model", "--adapter", tmp_path / "run" / "adapter",
                "--prompt", "why?", "--targets", "helpful=1", "--out", tmp_path / "out")  # fmt: skip
     assert done.code == 0, done.err
-    story = json.loads((tmp_path / "out" / "0.json").read_text())
-    assert story["targets"] == {"helpful": 1} and set(story["scores"]) == {"harmless", "helpful"}
+    metadata = json.loads((tmp_path / "out" / "0.json").read_text())
+    assert metadata["targets"] == {"helpful": 1}
+    assert set(metadata["scores"]) == {"harmless", "helpful"}
 
 
 def test_reward_models_without_names_of_their_own(home, ric, tmp_path):
@@ -150,7 +150,7 @@ def test_training_goes_on_where_it_was(home, ric, files, tmp_path):
     other = config(home, "text", prompts=[], llm={**short["llm"], "mode": "embedding"})
     path.write_text(yaml.safe_dump(other))
     done = ric("train", path, "--out", tmp_path / "whole", "--resume")
-    assert done.code == 2 and "other settings or data" in done.err
+    assert done.code == 2 and "holds a run with other llm." in done.err
 
 
 @pytest.mark.parametrize("mode", ["embedding", "text"])
@@ -163,31 +163,31 @@ def test_generate(home, ric, tmp_path, mode):
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
         "0.json", "0.txt", "1.json", "1.txt",
     ]  # fmt: skip
-    story = json.loads((tmp_path / "out" / "0.json").read_text())
+    metadata = json.loads((tmp_path / "out" / "0.json").read_text())
     response = (tmp_path / "out" / "0.txt").read_bytes().decode()
-    assert story["targets"] == {"brevity": 1.23 if mode == "embedding" else 1.2}
-    assert story["scores"]["brevity"] == -len(response.split())
-    assert f"brevity={story['obtained']['brevity']:+.2f}" in done.out
+    assert metadata["targets"] == {"brevity": 1.23 if mode == "embedding" else 1.2}
+    assert metadata["scores"]["brevity"] == -len(response.split())
+    assert f"brevity={metadata['obtained']['brevity']:+.2f}" in done.out
     assert all(line in done.out for line in response.splitlines())
     again = ric("generate", *asked, "--targets", "brevity=1.23", "--out", tmp_path / "again")
     assert again.code == 0
     assert (tmp_path / "again" / "0.txt").read_bytes().decode() == response
     liked = ric("generate", *asked, "--preference", "brevity=1", "--out", tmp_path / "liked")
     assert liked.code == 0
-    story = json.loads((tmp_path / "liked" / "0.json").read_text())
-    assert set(story["targets"]) == set(SCORERS)
+    metadata = json.loads((tmp_path / "liked" / "0.json").read_text())
+    assert set(metadata["targets"]) == set(SCORERS)
 
 
 def test_a_response_without_a_score(home, ric, tmp_path, monkeypatch):
     """Nothing is lost over it, the other responses least of all."""
-    monkeypatch.setattr(respond, "scores_of", lambda samples, *_: np.array([[np.nan, -3.0]]))
+    monkeypatch.setattr(samples, "scores_of", lambda samples, *_: np.array([[np.nan, -3.0]]))
     done = ric("generate", "--model", home / "model", "--adapter", home / "text" / "adapter",
                "--prompt", "why?", "--count", 2, "--out", tmp_path)  # fmt: skip
     assert done.code == 0, done.err
     for seed in "01":
-        story = json.loads((tmp_path / f"{seed}.json").read_text())
-        assert story["scores"] == {"positivity": None, "brevity": -3.0}
-        assert story["obtained"]["positivity"] is None
+        metadata = json.loads((tmp_path / f"{seed}.json").read_text())
+        assert metadata["scores"] == {"positivity": None, "brevity": -3.0}
+        assert metadata["obtained"]["positivity"] is None
     assert done.out.count("positivity=none brevity=") == 2
 
 
@@ -243,11 +243,11 @@ def test_generate_without_an_adapter(home, ric, tmp_path):
     model = ["generate", "--model", home / "model", "--prompt", "why?", "--out", tmp_path / "out"]
     done = ric(*model)
     assert done.code == 0, done.err
-    story = json.loads((tmp_path / "out" / "0.json").read_text())
-    assert "scores" not in story and story["targets"] == {}
+    metadata = json.loads((tmp_path / "out" / "0.json").read_text())
+    assert "scores" not in metadata and metadata["targets"] == {}
     for wrong, said in (
         (["--targets", "brevity=1"], "has no adapter of its own"),
-        (["--steps", "5"], "--steps: language models have no such setting"),
+        (["--steps", "5"], "--steps: causal language models have no such setting"),
         (["--negative-prompt", "x"], "--negative-prompt: language models are not guided"),
     ):
         done = ric(*model, *wrong)
@@ -263,24 +263,24 @@ def test_evaluate(home, ric, tmp_path):
     assert done.code == 0, done.err
     report = tmp_path / "report"
     metrics = json.loads((report / "metrics.json").read_text())
-    assert [model["name"] for model in metrics["models"]] == ["embedding", "no adapter"]
+    assert [model["name"] for model in metrics["methods"]] == ["embedding", "no adapter"]
     assert {"torch", "transformers"} <= metrics["versions"].keys()
     assert [scorer["name"] for scorer in metrics["held_out"]] == ["length", "fluency"]
-    for model in metrics["models"]:
+    for model in metrics["methods"]:
         values = [point["held_out"]["fluency"]["value"] for point in model["points"]]
         assert all(value < 0 for value in values)
-    for model in metrics["models"]:
+    for model in metrics["methods"]:
         assert model["hypervolume"]["value"] >= 0 and model["cost"]["forwards"] > 0
         for point in model["points"]:
             for files in point["files"]:
                 assert (
                     all((report / file).read_bytes().decode().strip() for file in files)
-                    or (model["faults"])
+                    or (model["rejected"])
                 )
     assert (report / "index.html").exists() and (report / "front.png").exists()
     assert not (report / "grid.png").exists()
     page = (report / "index.html").read_text()
-    shown = metrics["models"][0]["points"][0]["files"][0][0]
+    shown = metrics["methods"][0]["points"][0]["files"][0][0]
     assert escape((report / shown).read_bytes().decode()) in page
     assert f"embedding: {ASKS[0]}" in page and "positivity 100 %" in page
     assert ric(*asked, "--adapter", home / "text" / "adapter").code == 0
@@ -307,9 +307,9 @@ def online(home, ric, tmp_path):
     def run(*args, **changes):
         data = config(home, "embedding")
         loop = data["loop"] | {"steps": 3, "schedule": "constant"}
-        guard = {"samples": 8, "diversity": 0.0, "prompt": 0.0}
+        guard = {"samples": 8, "diversity": 0.0, "prompt_r_precision": 0.0}
         rounds = {"rounds": 2, "samples": 10, "batch_size": 4, "loop": loop, "guard": guard}
-        kept = {key: data[key] for key in ("model", "data", "backend", "llm")}
+        kept = {key: data[key] for key in ("model", "data", "llm")}
         adapter = str(home / "embedding" / "adapter")
         path = tmp_path / "online.yaml"
         path.write_text(yaml.safe_dump({**kept, "adapter": adapter, "online": rounds, **changes}))
@@ -323,8 +323,8 @@ def test_online(online, home, tmp_path):
     assert done.code == 0, done.err
     out = tmp_path / "out"
     for number in (1, 2):
-        story = json.loads((out / f"round-{number}" / "round.json").read_text())
-        assert story["samples"] == 10 and story["kept"] + story["originals"] > 0
+        result = json.loads((out / f"round-{number}" / "round.json").read_text())
+        assert result["samples"] == 10 and result["selected"] + result["replay"] > 0
         assert len(list((out / f"round-{number}" / "samples").glob("*.txt"))) == 10
     before, after = Adapter.load(home / "embedding" / "adapter"), Adapter.load(out / "adapter")
     assert after.space.rewards == before.space.rewards and after.training["rounds"] == 2

@@ -7,9 +7,9 @@ import pytest
 import yaml
 from PIL import Image
 
+from ric_diffusion.adapters.adapter import Adapter
 from ric_diffusion.data.records import read_labelled
-from ric_diffusion.diffusion.adapter import Adapter
-from ric_diffusion.diffusion.backend import DiffusionBackend
+from ric_diffusion.models.diffusion.backend import DiffusionBackend
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,7 @@ def config(root, tiny):
         data = tiny.config(root, mode)
         loop = data["loop"] | {"steps": 4, "schedule": "constant", "learning_rate": 0.001}
         rounds = {"rounds": 2, "samples": 10, "batch_size": 4, "loop": loop}
-        guard = {"samples": 8, "diversity": 0.0, "prompt": 0.0}
+        guard = {"samples": 8, "diversity": 0.0, "prompt_r_precision": 0.0}
         return {
             "model": data["model"],
             "data": data["data"],
@@ -50,8 +50,8 @@ def test_two_rounds(start, root, tmp_path, mode):
     assert done.out.splitlines()[-1] == str(out / "adapter")
     for number in (1, 2):
         folder = out / f"round-{number}"
-        story = json.loads((folder / "round.json").read_text())
-        assert story["samples"] == 10 and story["kept"] + story["originals"] > 0
+        result = json.loads((folder / "round.json").read_text())
+        assert result["samples"] == 10 and result["selected"] + result["replay"] > 0
         assert len(list((folder / "samples").glob("*.png"))) == 10
         with Image.open(folder / "samples" / "000000.png") as image:
             assert image.size == (64, 64)
@@ -76,22 +76,22 @@ def test_other_settings_are_refused(start, config, files, tmp_path):
     before = files(tmp_path / "out")
     online = config()["online"] | {"samples": 12}
     done = start("--resume", online=online)
-    assert done.code == 2 and "other settings or data" in done.err
+    assert done.code == 2 and "holds a run with other online.samples (10, now 12)" in done.err
     assert files(tmp_path / "out") == before
 
 
 def test_prompts_from_a_file(start, tmp_path):
     (tmp_path / "prompts.txt").write_text("# mine\nred apple\n\npizza\nred apple\n")
     assert start(prompts=str(tmp_path / "prompts.txt")).code == 0
-    drawn = json.loads((tmp_path / "out" / "round-1" / "drawn.json").read_text())
-    assert {wish["prompt"] for wish in drawn} == {"red apple", "pizza"}
+    requests = json.loads((tmp_path / "out" / "round-1" / "requests.json").read_text())
+    assert {request["prompt"] for request in requests} == {"red apple", "pizza"}
 
 
 def test_the_names_of_the_data_by_default(start, root, tmp_path):
     assert start().code == 0
-    drawn = json.loads((tmp_path / "out" / "round-1" / "drawn.json").read_text())
+    requests = json.loads((tmp_path / "out" / "round-1" / "requests.json").read_text())
     records, _ = read_labelled(root / "labelled")
-    assert {wish["prompt"] for wish in drawn} == {record.captions[0] for record in records}
+    assert {request["prompt"] for request in requests} == {record.captions[0] for record in records}
 
 
 @pytest.mark.parametrize(
@@ -117,8 +117,8 @@ def test_bad_input_is_one_line_and_leaves_nothing(start, tmp_path, changes, mess
 def test_a_collapse_stops_it(start, config, tmp_path, monkeypatch):
     figures = iter([1.0, 0.2])
     monkeypatch.setattr(
-        DiffusionBackend, "prompt_kept", lambda self, p, s: np.full(1, next(figures))
+        DiffusionBackend, "prompt_r_precision", lambda self, p, s: np.full(1, next(figures))
     )
-    guard = {"samples": 8, "diversity": 0.0, "prompt": 0.9}
+    guard = {"samples": 8, "diversity": 0.0, "prompt_r_precision": 0.9}
     done = start(online=config()["online"] | {"guard": guard})
-    assert done.code == 1 and "round 1: prompt fell to 0.200 from 1.000" in done.err
+    assert done.code == 1 and "round 1: prompt R-precision fell to 0.200 from 1.000" in done.err

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from ric_diffusion.diffusion.adapter import Adapter
-from ric_diffusion.diffusion.pipeline import RiCStableDiffusionPipeline
+from ric_diffusion import RiCStableDiffusionPipeline
+from ric_diffusion.adapters.adapter import Adapter
 from ric_diffusion.rewards import Curve
 
 LONG = "red apple " * 40
@@ -20,9 +20,9 @@ def asked(root):
 
 @pytest.fixture
 def seen(root, monkeypatch):
-    """seen(folder, prompt, **wishes): the texts that the pipeline encodes, positive first."""
+    """seen(folder, prompt, **asked): the texts that the pipeline encodes, positive first."""
 
-    def run(folder, prompt, **wishes):
+    def run(folder, prompt, **asked):
         pipe = RiCStableDiffusionPipeline.from_pretrained(root / "model")
         pipe.set_progress_bar_config(disable=True)
         pipe.load_adapter(folder)
@@ -34,7 +34,7 @@ def seen(root, monkeypatch):
             return encode(given, *args, **kwargs)
 
         monkeypatch.setattr(pipe, "encode_prompt", listen)
-        pipe(prompt, num_inference_steps=1, output_type="latent", **wishes)
+        pipe(prompt, num_inference_steps=1, output_type="latent", **asked)
         return texts
 
     return run
@@ -49,7 +49,7 @@ def test_it_is_the_text(ric, asked):
 
 @pytest.mark.parametrize("prompt", ["red apple", LONG, "forged <colorfulness> 3.0"])
 @pytest.mark.parametrize(
-    "args, wishes",
+    "args, asked",
     [
         (["--targets", "colorfulness=9"], {"targets": {"colorfulness": 9.0}}),
         (["--preference", "colorfulness=0.7", "compressibility=0.3"],
@@ -59,7 +59,7 @@ def test_it_is_the_text(ric, asked):
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("calibrated", [False, True])
-def test_it_is_what_the_pipeline_reads(ric, root, seen, tmp_path, prompt, args, wishes, calibrated):
+def test_it_is_what_the_pipeline_reads(ric, root, seen, tmp_path, prompt, args, asked, calibrated):
     folder = root / "text" / "adapter"
     if calibrated:
         folder = shutil.copytree(folder, tmp_path / "calibrated")
@@ -68,11 +68,11 @@ def test_it_is_what_the_pipeline_reads(ric, root, seen, tmp_path, prompt, args, 
         (folder / "ric_adapter.json").write_text(json.dumps(about))
     done = ric("prompt", "--adapter", folder, "--prompt", prompt, *args)
     assert done.code == 0, done.err
-    assert done.out == seen(folder, prompt, **wishes)[0] + "\n"
-    if calibrated and "targets" in wishes:
+    assert done.out == seen(folder, prompt, **asked)[0] + "\n"
+    if calibrated and "targets" in asked:
         assert "<colorfulness> 2.5" in done.out  # where the curve ends
     said = "colorfulness: 9.00 z is beyond the reachable range; 0.60 is used" in done.err
-    assert said == (calibrated and "targets" in wishes)
+    assert said == (calibrated and "targets" in asked)
     assert ("the prompt was cut; 64 tokens" in done.err) == (prompt is LONG)
 
 
@@ -95,7 +95,7 @@ def test_another_model_lends_its_tokenizer(ric, asked, root, tmp_path):
     [
         ("reads rewards as learned tokens, which no text can say; use `ric generate`",
          ["--adapter", "{root}/embedding/adapter"]),
-        ("not an adapter folder, it has no LoRA", ["--adapter", "empty"]),
+        ("not an adapter folder, it has no ric_adapter.json", ["--adapter", "empty"]),
         ("./gone: no such folder", ["--adapter", "./gone"]),
         ("--model ./gone: cannot be loaded",
          ["--adapter", "{root}/text/adapter", "--model", "./gone"]),

@@ -81,7 +81,6 @@ def test_an_adapter_of_texts(ric, hub, tmp_path):
     config = {
         "model": str(tmp_path / "model"),
         "data": str(tmp_path / "labelled"),
-        "backend": "llm",
         "llm": {"mode": "text", "lora": {"rank": 4, "alpha": 8}},
         "loop": {"steps": 1, "batch_size": 2},
     }
@@ -116,7 +115,7 @@ def test_after_training(train, hub, tmp_path):
 
 
 def test_before_training_it_is_asked_whether_it_may(train, hub, monkeypatch, tmp_path):
-    monkeypatch.setattr("ric_diffusion.commands.train.fit", lambda *args, **more: pytest.fail())
+    monkeypatch.setattr("ric_diffusion.api.runs.Trainer", lambda *args, **more: pytest.fail())
     hub.answers["create_repo"] = refusal(403)
     done = train()
     assert (done.code, done.out) == (2, "")
@@ -131,7 +130,7 @@ def test_what_was_trained_is_kept_when_the_hub_is_gone(train, hub, ric, tmp_path
     hub.answers["upload_folder"] = ConnectionError("no route to host")
     done = train()
     adapter = tmp_path / "run" / "adapter"
-    assert (done.code, done.out) == (1, f"{adapter}\n")
+    assert (done.code, done.out) == (1, "")
     told = done.err.splitlines()[-1]
     assert told.startswith("ric train: me/sliders: the hub cannot be reached (no route to host); ")
     command = f"ric push --adapter {adapter} --to me/sliders"
@@ -143,7 +142,7 @@ def test_what_was_trained_is_kept_when_the_hub_is_gone(train, hub, ric, tmp_path
 def test_online_asks_first_and_pushes_last(ric, root, tiny, hub, tmp_path):
     data = tiny.config(root, "embedding")
     loop = data["loop"] | {"steps": 2, "schedule": "constant"}
-    guard = {"samples": 8, "diversity": 0.0, "prompt": 0.0}
+    guard = {"samples": 8, "diversity": 0.0, "prompt_r_precision": 0.0}
     online = {"rounds": 1, "samples": 8, "batch_size": 4, "loop": loop, "guard": guard}
     kept = {key: data[key] for key in ("model", "data", "diffusion")}
     adapter = str(root / "embedding" / "adapter")
@@ -171,8 +170,8 @@ def test_malformed_ids(refused, hub, repo):
     [
         ("--adapter gone: no such folder", "gone"),
         ("--adapter some/hub-id: no such folder", "some/hub-id"),
-        ("not an adapter folder, it has no LoRA", "empty"),
-        ("not an adapter folder, it has no LoRA", "torn"),
+        ("not an adapter folder, it has no ric_adapter.json", "empty"),
+        ("torn/ric_adapter.json: not valid JSON", "torn"),
     ],
 )
 def test_what_is_no_adapter(refused, hub, said, adapter):

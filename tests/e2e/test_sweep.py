@@ -7,8 +7,8 @@ import pytest
 from PIL import Image, ImageFont
 
 from ric_diffusion import RewardSpace
-from ric_diffusion.evaluation.sheet import draw_sheet
-from ric_diffusion.evaluation.sweep import target_line
+from ric_diffusion.evaluation.grid import target_line
+from ric_diffusion.evaluation.report.sheet import draw_sheet
 from ric_diffusion.rewards import to_targets
 
 REWARDS = ["compressibility", "colorfulness"]
@@ -45,14 +45,14 @@ def check_obtained(points, space):
 
 
 def test_preferences(sweep, space, root):
-    story, sheet = sweep("--points", 11)
-    assert {key: story[key] for key in ("model", "prompt", "seed", "units")} == {
+    metadata, sheet = sweep("--points", 11)
+    assert {key: metadata[key] for key in ("model", "prompt", "seed", "units")} == {
         "model": str(root / "model"),
         "prompt": "red apple",
         "seed": 2,
         "units": {"compressibility": "kB", "colorfulness": "M3"},
     }
-    points = story["points"]
+    points = metadata["points"]
     assert len(points) == 11
     weights = [point["preference"] for point in points]
     assert [w["compressibility"] for w in weights] == pytest.approx(np.linspace(1, 0, 11))
@@ -66,13 +66,13 @@ def test_preferences(sweep, space, root):
 
 
 def test_pictures_are_those_of_generate(sweep, ric, model, tmp_path):
-    story, sheet = sweep("--points", 2)
-    targets = [f"{name}={value}" for name, value in story["points"][1]["targets"].items()]
+    metadata, sheet = sweep("--points", 2)
+    targets = [f"{name}={value}" for name, value in metadata["points"][1]["targets"].items()]
     args = ["--prompt", "red apple", "--seed", 2, "--targets", *targets]
     assert ric("generate", *model, *args, "--out", tmp_path).code == 0
     with Image.open(tmp_path / "2.png") as image:
         # Another batch size rounds differently: a pixel by one, a JPEG by a few bytes.
-        scores = pytest.approx(story["points"][1]["scores"], abs=0.01)
+        scores = pytest.approx(metadata["points"][1]["scores"], abs=0.01)
         assert json.loads(image.text["scores"]) == scores
         tile = image.resize((128, 128), Image.Resampling.BICUBIC)
     left, top = 12 + 136, 12 + 22 + 8
@@ -82,26 +82,26 @@ def test_pictures_are_those_of_generate(sweep, ric, model, tmp_path):
 
 
 def test_mapping(sweep, space):
-    story, _ = sweep("--points", 3, "--mapping", "linear")
-    for point in story["points"]:
+    metadata, _ = sweep("--points", 3, "--mapping", "linear")
+    for point in metadata["points"]:
         assert point["targets"] == pytest.approx(to_targets(point["preference"], space, "linear"))
 
 
 @pytest.mark.parametrize("mode", ["embedding", "text"])
 def test_along_one_reward(sweep, space, root, mode):
     chosen = ["--model", root / "model", "--adapter", root / mode / "adapter"]
-    story, _ = sweep("--points", 4, "--along", "colorfulness", "--steps", 2, model=chosen)
-    targets = [point["targets"] for point in story["points"]]
+    metadata, _ = sweep("--points", 4, "--along", "colorfulness", "--steps", 2, model=chosen)
+    targets = [point["targets"] for point in metadata["points"]]
     assert targets == target_line(space, "colorfulness", 4)
-    assert not any("preference" in point for point in story["points"])
-    check_obtained(story["points"], space)
-    scores = [tuple(point["scores"].values()) for point in story["points"]]
+    assert not any("preference" in point for point in metadata["points"])
+    check_obtained(metadata["points"], space)
+    scores = [tuple(point["scores"].values()) for point in metadata["points"]]
     assert len(set(scores)) > 1
 
 
 def test_prompt_of_several_lines(sweep):
-    story, _ = sweep("--points", 2, prompt="red apple\non a table " + "very " * 60)
-    assert story["prompt"].startswith("red apple\non")
+    metadata, _ = sweep("--points", 2, prompt="red apple\non a table " + "very " * 60)
+    assert metadata["prompt"].startswith("red apple\non")
 
 
 def test_every_character_of_a_caption_can_be_drawn():

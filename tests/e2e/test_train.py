@@ -2,7 +2,12 @@
 
 import json
 import math
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -10,10 +15,9 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from ric_diffusion.commands.train import TrainConfig, what_counts
-from ric_diffusion.config import from_dict
 from ric_diffusion.data.records import read_labelled
-from ric_diffusion.diffusion.backend import DiffusionBackend
+from ric_diffusion.models.diffusion.backend import DiffusionBackend
+from support.processes import ENVIRONMENT
 
 
 @pytest.fixture
@@ -125,7 +129,8 @@ def test_resume_with_other_settings_is_refused(ric, root, files, tmp_path, tiny)
     path = tiny.write_config(tmp_path / "other.yaml", data)
     before = files(root / "embedding")
     done = ric("train", path, "--out", root / "embedding", "--resume")
-    assert done.code == 2 and "other settings or data" in done.err
+    assert done.code == 2
+    assert "holds a run with other loop.learning_rate (0.01, now 0.02); restore that" in done.err
     assert files(root / "embedding") == before  # its config.json above all
 
 
@@ -140,7 +145,7 @@ def test_resume_on_another_base_model_is_refused(ric, copy, root, tiny, tmp_path
     tensors["conv_in.bias"] += 1
     save_file(tensors, weights)
     done = ric("train", path, "--out", tmp_path / "run", "--resume")
-    assert done.code == 2 and "other settings or data" in done.err
+    assert done.code == 2 and "holds a run with other weights" in done.err
 
 
 def test_same_config_same_adapter(ric, root, files, copy, tmp_path):
@@ -174,11 +179,11 @@ def test_interrupted_and_resumed(ric, root, files, copy, tmp_path, monkeypatch):
         return loss(self, batch)
 
     # A checkpoint after every step, without a word in the config: the runs are to be compared.
-    monkeypatch.setattr("ric_diffusion.training.loop.time.monotonic", lambda: 1e6 * len(calls))
+    monkeypatch.setattr("ric_diffusion.training.trainer.time.monotonic", lambda: 1e6 * len(calls))
     monkeypatch.setattr(DiffusionBackend, "loss", interrupted)
     path = copy()
     done = ric("train", path, "--out", tmp_path / "run")
-    assert (done.code, done.out) == (1, "")
+    assert (done.code, done.out) == (130, "")
     assert done.err.splitlines()[-1] == (
         "ric train: interrupted; --resume goes on where it stopped"
     )
@@ -205,13 +210,47 @@ def test_diverged_run(ric, copy, tmp_path, monkeypatch):
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
-def test_what_is_for_another_kind_of_model_is_not_part_of_a_run(root, tiny):
-    """A run on pictures that began before there were language models here goes on."""
-    data = tiny.config(root, "text")
-    settings = from_dict(data, TrainConfig, "x")
-    other = from_dict(data | {"llm": {"mode": "text"}, "out": "elsewhere"}, TrainConfig, "x")
-    counted = what_counts(settings)
-    assert counted == what_counts(other)
-    assert set(counted) == {"model", "data", "loop", "out", "diffusion", "where", "prompts"}
-    text = what_counts(from_dict(data | {"backend": "llm"}, TrainConfig, "x"))
-    assert text["backend"] == "llm" and "llm" in text and "diffusion" not in text
+def test_settings_that_change_no_result_are_not_part_of_a_run(
+    ric, copy, root, tiny, tmp_path, files
+):
+    """Settings of another medium, how often it is logged and what is drawn beside it."""
+    loop = {"steps": 2, "batch_size": 2}
+    out = tmp_path / "run"
+    assert ric("train", copy(loop=loop, prompts=[]), "--out", out).code == 0
+    before = files(out / "adapter")
+    loop |= {"log_every": 1, "checkpoint_minutes": 1.0, "validate_every": 1}
+    path = copy(loop=loop, prompts=["pizza"], llm={"mode": "text"})
+    done = ric("train", path, "--out", out, "--resume")
+    assert done.code == 0, done.err
+    assert files(out / "adapter") == before
+    done = ric("train", copy(loop=loop | {"steps": 3}, prompts=[]), "--out", out, "--resume")
+    assert done.code == 2 and "loop.steps (2, now 3)" in done.err
+
+
+def test_the_backend_is_no_key_any_more(ric, copy, tmp_path):
+    done = ric("train", copy(backend="diffusion"), "--out", tmp_path / "run")
+    assert (done.code, done.out) == (2, "") and len(done.err.splitlines()) == 1
+    assert "backend: the family of the model is found from the model itself; remove" in done.err
+    assert not (tmp_path / "run").exists()
+
+
+def test_terminated_by_sigterm(root, copy, tmp_path, files):
+    """143, one line, and the run goes on."""
+    path, out = (
+        copy(loop={"steps": 400, "batch_size": 4, "checkpoint_minutes": 0}),
+        tmp_path / "run",
+    )
+    command = [sys.executable, "-m", "ric_diffusion", "train", str(path), "--out", str(out)]
+    run = subprocess.Popen(
+        command, env={**os.environ, **ENVIRONMENT}, stderr=subprocess.PIPE, text=True
+    )
+    for _ in range(3000):
+        if list(out.glob("checkpoints/step-*")):
+            break
+        time.sleep(0.02)
+    run.send_signal(signal.SIGTERM)
+    _, said = run.communicate(timeout=60)
+    assert run.returncode == 143, said
+    assert said.splitlines()[-1] == "ric train: terminated; --resume goes on where it stopped"
+    assert "Traceback" not in said and not (out / "adapter").exists()
+    assert any((out / "checkpoints").iterdir())

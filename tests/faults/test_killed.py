@@ -15,7 +15,7 @@ PROGRAM = """
 import signal, sys, time
 import torch
 from ric_diffusion.cli import main
-from ric_diffusion.diffusion.backend import DiffusionBackend
+from ric_diffusion.models.diffusion.backend import DiffusionBackend
 
 torch.set_num_threads(1)
 # Whoever runs the tests in the background has Ctrl-C ignored, and children inherit that.
@@ -62,7 +62,7 @@ def test_interrupted_killed_and_resumed(start, ric, root, tiny, files, tmp_path)
     wait_for(process, out, 3)
     process.send_signal(signal.SIGINT)
     printed, err = process.communicate()
-    assert (process.returncode, printed) == (1, ""), err
+    assert (process.returncode, printed) == (130, ""), err
     assert "Traceback" not in err
     assert err.splitlines()[-1] == "ric train: interrupted; --resume goes on where it stopped"
     interrupted_at = steps_done(out)

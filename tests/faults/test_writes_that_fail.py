@@ -9,16 +9,17 @@ import pytest
 import torch
 from PIL import Image
 
-from ric_diffusion import files as files_module
 from ric_diffusion.data.images import save_png
+from ric_diffusion.io import files as files_module
 from ric_diffusion.training import checkpoint
-from ric_diffusion.training.loop import LoopConfig, fit
+from ric_diffusion.training.loop import LoopConfig
+from ric_diffusion.training.trainer import Trainer
 
 
 @pytest.fixture
 def full_disk(monkeypatch):
     """full_disk(part): what has ``part`` in its path cannot be brought to the disk any more."""
-    sync = files_module._sync
+    sync = files_module.sync
 
     def fill(part=""):
         def fail(path):
@@ -26,7 +27,7 @@ def full_disk(monkeypatch):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
             sync(path)
 
-        monkeypatch.setattr(files_module, "_sync", fail)
+        monkeypatch.setattr(files_module, "sync", fail)
 
     yield fill
     monkeypatch.undo()
@@ -87,7 +88,8 @@ def test_label(ric, root, tiny, tmp_path, full_disk):
     args = ["label", root / "pictures", "--out", tmp_path / "out", "--scorers", *tiny.SCORERS]
     full_disk("reward_space.json")
     said(ric(*args), "label")
-    assert os.listdir(tmp_path / "out") == ["scores.jsonl"]
+    names = {path.name.partition("-")[0] for path in (tmp_path / "out").iterdir()}
+    assert names == {"run.json", "scores"}  # what the next run needs to go on
 
 
 @pytest.mark.parametrize("part", ["latents-", "config.json", "-adapter", "sheets"])
@@ -105,34 +107,36 @@ def test_train_and_again(ric, root, tiny, tmp_path, files, full_disk, monkeypatc
 
 
 def test_checkpoint(toy, tmp_path, full_disk, monkeypatch):
-    config = LoopConfig(steps=9, batch_size=4, learning_rate=0.1, checkpoint_minutes=0.0)
+    config = LoopConfig(
+        precision="fp32", steps=9, batch_size=4, learning_rate=0.1, checkpoint_minutes=0.0
+    )
     whole = toy.Toy(noise=0.3)
-    fit(whole, toy.COUNT, config, tmp_path / "whole", digest="d")
+    Trainer(whole, toy.COUNT, config, tmp_path / "whole", digest="d").run()
 
     full_disk("step-5")
     with pytest.raises(OSError, match="No space left"):
-        fit(toy.Toy(noise=0.3), toy.COUNT, config, tmp_path / "out", digest="d")
+        Trainer(toy.Toy(noise=0.3), toy.COUNT, config, tmp_path / "out", digest="d").run()
     assert os.listdir(tmp_path / "out" / "checkpoints") == ["step-4"]
     monkeypatch.undo()
     again = toy.Toy(noise=0.3)
-    fit(again, toy.COUNT, config, tmp_path / "out", digest="d", resume=True)
+    Trainer(again, toy.COUNT, config, tmp_path / "out", digest="d", resume=True).run()
     assert torch.equal(again.values(), whole.values())
     logs = [(tmp_path / name / "log.jsonl").read_bytes() for name in ("whole", "out")]
     assert logs[0] == logs[1]
 
 
 def test_checkpoint_too_large_for_the_system(tmp_path):
-    parameters = [torch.nn.Parameter(torch.ones(1000))]
-    optimizer = torch.optim.AdamW(parameters)
-    state = checkpoint.State(parameters, [torch.ones(1000)], optimizer, step=1)
+    parameters = {"a": torch.nn.Parameter(torch.ones(1000))}
+    optimizer = torch.optim.AdamW(parameters.values())
+    state = checkpoint.State(parameters, optimizer, {"a": torch.ones(1000)}, step=1)
     checkpoint.save(tmp_path, state, digest="d")
     state.step = 2
     with files_of_at_most(4000), pytest.raises(Exception, match=r"[Ff]ile too large"):
         checkpoint.save(tmp_path, state, digest="d")
     assert os.listdir(tmp_path) == ["step-1"]
-    found = checkpoint.State(parameters, [torch.zeros(1000)], optimizer)
+    found = checkpoint.State(parameters, optimizer, {"a": torch.zeros(1000)})
     checkpoint.load(checkpoint.newest(tmp_path), found, digest="d")
-    assert found.step == 1 and found.average[0].sum() == 1000
+    assert found.step == 1 and found.average["a"].sum() == 1000
 
 
 def test_picture_too_large_for_the_system(tmp_path):

@@ -8,10 +8,11 @@ from importlib.util import find_spec
 import jupytext
 import nbformat
 import pytest
-import run_notebooks
+from nbclient.exceptions import CellExecutionError
 from nbformat.v4 import new_output
 from PIL import Image
 
+import run_notebooks
 from support.processes import HOME
 
 SOURCES = sorted((HOME / "notebooks").glob("*.py"))
@@ -44,25 +45,36 @@ def committed(source):
     return nbformat.read(source.with_suffix(".ipynb"), as_version=4)
 
 
-def test_there_are_six():
-    assert [source.stem[0] for source in SOURCES] == list("123456")
+def test_every_notebook_has_its_source_and_the_other_way_round():
+    notebooks = {path.stem for path in (HOME / "notebooks").glob("*.ipynb")}
+    assert notebooks == {source.stem for source in SOURCES} != set()
 
 
 @every
 def test_it_runs_and_what_it_says_holds(source, tmp_path):
     if (package := NEEDS.get(source.stem[0])) and find_spec(package) is None:
         pytest.skip(f"{package} is not installed")
-    notebook = run_notebooks.executed(
-        source, tmp_path
-    )  # an assert of a cell that fails is raised here
+    # An assert of a cell that fails is raised here.
+    notebook = run_notebooks.executed(source, tmp_path)
     assert all(cell.execution_count for cell in code(notebook))
     assert pictures(notebook)
     assert len(pictures(notebook)) == len(pictures(committed(source)))
 
 
+def test_a_claim_that_does_not_hold_stops_the_execution(tmp_path):
+    (tmp_path / "wrong.py").write_text("# %%\nfound = 1\n\n# %%\nassert found > 1, 'too small'\n")
+    with pytest.raises(CellExecutionError, match="too small"):
+        run_notebooks.executed(tmp_path / "wrong.py", tmp_path)
+
+
 @every
-def test_it_asserts_what_it_says(source):
-    assert any(re.search(r"^ *assert ", c.source, re.M) for c in code(jupytext.read(source)))
+def test_it_uses_what_users_are_given(source):
+    """Nothing of ours but the package, its API and the scorers."""
+    for cell in code(jupytext.read(source)):
+        for imported in re.findall(r"^ *(?:from|import) +([\w.]+)", cell.source, re.M):
+            if imported.startswith("ric_diffusion"):
+                assert imported in ("ric_diffusion", "ric_diffusion.api")
+            assert not re.match(r"(tests|scripts|support)\b", imported)
 
 
 @every

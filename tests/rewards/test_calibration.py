@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ric_diffusion.errors import InputError
+from ric_diffusion.io.errors import InputError
 from ric_diffusion.rewards.calibration import Curve, curves
 
 values = st.lists(st.floats(-3, 3).map(lambda x: round(x, 3)), min_size=2, max_size=12)

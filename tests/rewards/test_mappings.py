@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ric_diffusion.errors import InputError
+from ric_diffusion.io.errors import InputError
 from ric_diffusion.rewards import MAPPINGS, RewardSpace, opposite, to_targets
 from ric_diffusion.rewards.mappings import front, l2, linear, linf, quantile
 

@@ -1,3 +1,4 @@
+import html
 import json
 import subprocess
 import sys
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ric_diffusion.errors import InputError
+from ric_diffusion.io.errors import InputError
 from ric_diffusion.rewards import Reward, RewardSpace
 
 RNG = np.random.default_rng(0)
@@ -274,3 +275,46 @@ def test_check_preference_gives_floats_in_order():
 def test_the_room_imports_no_torch():
     code = "import sys, ric_diffusion.rewards; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# What a person reads.
+
+
+def test_printed_it_is_a_small_table():
+    header, *rows, footer = str(SPACE).splitlines()
+    assert header.split("  ")[0] == "reward" and len(str(SPACE)) < 600
+    assert [row.split()[0] for row in rows] == list(SPACE.names)
+    assert "400 samples" in footer
+    reward = SPACE.rewards[0]
+    low, high = SPACE.range("compressibility")
+    for shown in (
+        " kB ",
+        f" {reward.mean:.4g} ",
+        f" {reward.std:.4g} ",
+        f" {low:+.2f} to {high:+.2f} ",
+        f" {reward.quantiles[1]:.4g} to {reward.quantiles[99]:.4g}",
+    ):
+        assert shown in rows[0]
+    assert len({row.index(" to ") for row in rows}) == 1  # columns stand below each other
+
+
+def test_its_repr_is_one_short_line():
+    assert repr(SPACE) == "RewardSpace(compressibility, colorfulness, aesthetic; 400 samples)"
+    assert len(repr(SPACE.rewards[0])) < 300
+
+
+def test_in_a_notebook_the_table_is_html_and_escaped():
+    scores = {"a": RNG.normal(size=50), "b": RNG.normal(size=50)}
+    unit = "<script>alert('x')</script> & more"
+    shown = RewardSpace.fit(scores, units={"a": unit})._repr_html_()
+    assert "<script>" not in shown and html.escape(unit) in shown
+    assert shown.count("<tr>") == 3 and shown.count("<th>") == 6 and shown.count("<td>") == 12
+    table = SPACE._repr_html_()
+    for line in str(SPACE).splitlines()[1:-1]:
+        for cell in filter(None, line.split("  ")):
+            assert f"<td>{cell.strip()}</td>" in table
+
+
+def test_a_name_without_a_unit_leaves_its_place_empty():
+    line = str(SPACE.subset(["aesthetic", "compressibility"])).splitlines()[1]
+    assert line.startswith("aesthetic         ")

@@ -5,6 +5,7 @@ import weakref
 
 import numpy as np
 import open_clip
+import PIL
 import pytest
 import torch
 from PIL import Image
@@ -136,9 +137,20 @@ def test_fingerprint(options, tiny_clip, tmp_path, monkeypatch):
     save_file(state, tmp_path / "other.safetensors")
     others = [fingerprint(clip_weights=str(tmp_path / "other.safetensors"))]
     gc.collect()
+    with monkeypatch.context() as patch:
+        patch.setattr(PIL, "__version__", "99.1")  # a version alone does nothing
+        assert fingerprint() == default
+    gc.collect()
+    resize = Image.Image.resize
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            Image.Image, "resize", lambda self, size, *_, **__: resize(self, size, Image.BOX)
+        )
+        others.append(fingerprint())
+    gc.collect()
     monkeypatch.setattr(open_clip, "__version__", "99.0")
     others.append(fingerprint())
-    assert len({default, *others}) == 3
+    assert len({default, *others}) == 4
 
 
 @pytest.fixture

@@ -1,13 +1,17 @@
 import io
 import json
 import re
+import time
+from importlib import resources
 
 import numpy as np
 import PIL
 import pytest
 from PIL import Image, features
+from safetensors import safe_open
 
 import scorers
+from scorers import compressibility
 
 
 def jpeg_kilobytes(image, quality, side=None):
@@ -82,31 +86,77 @@ def test_transparent_scores_as_white():
     assert scorer([clear]) == scorer([Image.new("RGB", (32, 32), "white")])
 
 
-def test_fingerprint_names_options_and_encoder(monkeypatch):
+@pytest.fixture
+def encoder(monkeypatch):
+    """Sets how an encoder of another build writes files: what it does to the size in bytes."""
+    usual = compressibility.count_bytes
+
+    def use(change):
+        monkeypatch.setattr(
+            compressibility, "count_bytes", lambda rgb, *options: change(usual(rgb, *options))
+        )
+        compressibility.encoder_digest.cache_clear()
+
+    yield use
+    monkeypatch.undo()
+    compressibility.encoder_digest.cache_clear()
+
+
+SPECS = ["compressibility", "compressibility:resize=none", "incompressibility:quality=80"]
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_an_encoder_that_gives_other_sizes_has_another_fingerprint(spec, encoder):
+    usual = scorers.load(spec).fingerprint
+    found = {usual}
+    for change in (lambda size: size + 1, lambda size: size - size // 1000, lambda size: size // 2):
+        encoder(change)
+        found.add(scorers.load(spec).fingerprint)
+    assert len(found) == 4
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_a_version_alone_is_not_in_the_fingerprint(spec, encoder, monkeypatch):
+    usual = scorers.load(spec).fingerprint
+    monkeypatch.setattr(PIL, "__version__", "99.1")
+    monkeypatch.setattr(features, "version_feature", lambda feature: "9.9.9")
+    monkeypatch.setattr(features, "version_codec", lambda codec: "9.9.9")
+    encoder(lambda size: size)
+    assert scorers.load(spec).fingerprint == usual
+
+
+def test_options_are_in_the_fingerprint():
     default = scorers.load("compressibility").fingerprint
     assert default == scorers.load("compressibility:quality=95,resize=512").fingerprint
-    assert f"pillow-{PIL.__version__}" in default
-    version = features.version_feature("libjpeg_turbo") or features.version_codec("jpg")
-    assert version in default
     others = [
         scorers.load("compressibility:quality=94").fingerprint,
         scorers.load("compressibility:resize=256").fingerprint,
         scorers.load("compressibility:resize=none").fingerprint,
         scorers.load("incompressibility").fingerprint,
     ]
-    with monkeypatch.context() as patch:
-        patch.setattr(PIL, "__version__", "99.1")
-        others.append(scorers.load("compressibility").fingerprint)
-    with monkeypatch.context() as patch:
-        patch.setattr(features, "version_feature", lambda feature: "9.9.9")
-        others.append(scorers.load("compressibility").fingerprint)
-    with monkeypatch.context() as patch:
-        patch.setattr(features, "check_feature", lambda feature: feature == "mozjpeg")
-        others.append(scorers.load("compressibility").fingerprint)
-        patch.setattr(features, "check_feature", lambda feature: False)
-        others.append(scorers.load("compressibility").fingerprint)
     assert len({default, *others}) == len(others) + 1
     assert not any(re.search(r"\n|None", text) for text in (default, *others))
+
+
+def test_the_fingerprint_waits_until_it_is_read_and_is_quick(encoder):
+    encoded = []
+    encoder(lambda size: encoded.append(size) or size)
+    scorer = scorers.load("compressibility:resize=65500")  # never probed at that size
+    assert not encoded
+    start = time.process_time()
+    first, count = scorer.fingerprint, len(encoded)
+    assert time.process_time() - start < 0.2  # a few milliseconds on an idle machine
+    assert scorer.fingerprint == first and len(encoded) == count <= 10
+
+
+def test_the_bundled_adapter_was_scored_as_this_machine_scores():
+    root = resources.files("ric_diffusion") / "assets" / "emoji-64" / "ric_adapter"
+    about = json.loads((root / "ric_adapter.json").read_text(encoding="utf-8"))
+    for reward in about["reward_space"]["rewards"]:
+        scorer = scorers.load(reward["scorer"]["name"], **reward["scorer"]["options"])
+        assert scorer.fingerprint == reward["fingerprint"]
+    with safe_open(str(root / "pytorch_lora_weights.safetensors"), "pt") as file:
+        assert json.loads(file.metadata()["ric_adapter"]) == about
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import scorers
+from scorers import positivity
 
 TEXTS = [
     "What a wonderful, happy day!",
@@ -53,7 +54,23 @@ def test_what_it_says_of_itself(monkeypatch):
     scorer = scorers.load("positivity")
     assert (scorer.name, scorer.unit, scorer.options) == ("positivity", "compound", {})
     monkeypatch.setattr(importlib.metadata, "version", lambda package: f"{package} 99")
-    assert "vaderSentiment 99" in scorers.load("positivity").fingerprint != scorer.fingerprint
+    positivity._vader_digest.cache_clear()
+    assert scorers.load("positivity").fingerprint == scorer.fingerprint  # a version does nothing
+
+
+@pytest.mark.parametrize("change", ["a word", "a rule"])
+def test_the_fingerprint_is_of_the_lexicon_and_the_rules(change, monkeypatch):
+    usual = scorers.load("positivity").fingerprint
+    analyzer = positivity._analyzer()
+    if change == "a word":
+        monkeypatch.setitem(analyzer.lexicon, "zealous", 0.1)
+    else:
+        monkeypatch.setattr(analyzer, "polarity_scores", lambda text: {"compound": len(text) / 99})
+    positivity._vader_digest.cache_clear()
+    try:
+        assert scorers.load("positivity").fingerprint != usual
+    finally:
+        positivity._vader_digest.cache_clear()
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import scorers
+from scorers import readability
 
 EASY = "The cat sat on the mat. It was happy."
 HARD = "Notwithstanding institutional heterogeneity, policymakers consolidated jurisdictions."
@@ -31,4 +32,19 @@ def test_batch_equals_one_by_one_and_what_it_says_of_itself():
     scorer = scorers.load("readability")
     assert np.array_equal(scorer([EASY, HARD]), np.concatenate([scorer([EASY]), scorer([HARD])]))
     assert (scorer.name, scorer.unit, scorer.options) == ("readability", "grades", {})
-    assert "textstat-" in scorer.fingerprint
+    assert scorer.fingerprint == scorers.load("readability").fingerprint
+
+
+def test_the_fingerprint_is_of_how_the_package_counts(monkeypatch):
+    usual = scorers.load("readability").fingerprint
+    textstat = pytest.importorskip("textstat")
+    monkeypatch.setattr(textstat, "__version__", "99", raising=False)
+    readability._textstat_digest.cache_clear()
+    assert scorers.load("readability").fingerprint == usual
+    count = textstat.automated_readability_index
+    monkeypatch.setattr(textstat, "automated_readability_index", lambda text: count(text) + 0.01)
+    readability._textstat_digest.cache_clear()
+    try:
+        assert scorers.load("readability").fingerprint != usual
+    finally:
+        readability._textstat_digest.cache_clear()

@@ -37,7 +37,7 @@ def space():
     )
 
 
-def originals(folder, count=40):
+def labelled_points(folder, count=40):
     """Labelled points on disk."""
     rng = np.random.default_rng(1)
     records = []
@@ -51,13 +51,32 @@ def originals(folder, count=40):
     return records
 
 
+class PointFiles:
+    """The medium: points as JSON files."""
+
+    name, plural, suffix = "point", "points", ".json"
+
+    def read(self, path):
+        return tuple(json.loads(path.read_text()))
+
+    def write(self, sample, path, metadata=None):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(sample))
+
+    def reject_reason(self, sample):
+        return "not a number" if np.isnan(sample).any() else None
+
+    def digest(self, sample):
+        return repr(sample)
+
+
 class Points:
     """sample = gain * target + noise. ``gain`` is learned from records by least squares.
 
     ``on_sample`` is called with the number of batches so far, before each.
     """
 
-    suffix = ".json"
+    medium = PointFiles()
 
     def __init__(self, gain=0.5, noise=0.1, on_sample=None):
         self.gain = torch.nn.Parameter(torch.full((2,), float(gain)))
@@ -65,7 +84,7 @@ class Points:
         self.net = torch.nn.Identity()
         self.asked, self.batches = [], 0
         self.z = self.x = torch.empty(0)
-        self.kept = 1.0  # the prompt figure
+        self.precision = 1.0  # prompt R-precision
 
     def sample(self, prompts, targets, seeds):
         self.batches += 1
@@ -77,34 +96,22 @@ class Points:
         mean = self.net((self.gain.detach() * wanted).reshape(-1, 2)).numpy()
         return [tuple(point) for point in (mean + self.noise * noise).tolist()]
 
-    def write(self, sample, path):
-        path.write_text(json.dumps(sample))
-
-    def read(self, path):
-        return tuple(json.loads(path.read_text()))
-
-    def fault(self, sample):
-        return "not a number" if np.isnan(sample).any() else None
-
-    def digest(self, sample):
-        return repr(sample)
-
     def features(self, samples):
         points = np.insert(np.array(samples, dtype=np.float32), 2, 1.0, axis=1)
         return points / np.linalg.norm(points, axis=1, keepdims=True)
 
-    def prompt_kept(self, prompts, samples):
-        return np.full(len(samples), self.kept)
+    def prompt_r_precision(self, prompts, samples):
+        return np.full(len(samples), self.precision)
 
-    def watched(self):
+    def network(self):
         return self.net
 
     def prepare(self, records, folder, cache):
         self.z = torch.tensor([[r.scores[name] for name in NAMES] for r in records])
-        self.x = torch.tensor([self.read(folder / r.file) for r in records])
+        self.x = torch.tensor([self.medium.read(folder / r.file) for r in records])
 
-    def parameters(self):
-        return [self.gain]
+    def named_parameters(self):
+        return {"gain": self.gain}
 
     def loss(self, batch):
         rows = list(batch.indices)

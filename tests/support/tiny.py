@@ -11,7 +11,7 @@ import yaml
 from PIL import Image
 
 from ric_diffusion.cli import main
-from ric_diffusion.diffusion.base import TextToImageTrainer
+from scratch import TextToImageTrainer
 from support.model import SCHEDULER, TEXT, UNET, autoencoder
 
 REWARDS = ["compressibility", "colorfulness"]

@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ric_diffusion.backend import Batch
-from ric_diffusion.training.loop import LoopConfig, fit, leave
+from ric_diffusion.models.protocol import Batch
+from ric_diffusion.training.loop import LoopConfig
+from ric_diffusion.training.processes import leave
+from ric_diffusion.training.trainer import Trainer
 
 COUNT, WIDTH = 23, 5
 
@@ -18,21 +20,22 @@ COUNT, WIDTH = 23, 5
 class Toy:
     """loss = mean over the batch of (x·w + b - y + noise)²; ``w`` and ``b`` are trained.
 
-    ``on_loss`` is called with the number of losses so far, before each.
+    ``on_loss`` is called with the number of losses so far, before each. If ``sparse``, ``b`` is
+    part of only those batches whose first record has a number of 10 or more.
     """
 
-    def __init__(self, noise=0.0, seed=0, delay=0.0, on_loss=None):
+    def __init__(self, noise=0.0, seed=0, delay=0.0, on_loss=None, sparse=False):
         rng = np.random.default_rng(seed)
         self.x = torch.tensor(rng.normal(size=(COUNT, WIDTH)), dtype=torch.float32)
         self.y = torch.tensor(rng.normal(size=COUNT), dtype=torch.float32)
         self.w = torch.nn.Parameter(torch.tensor(rng.normal(size=WIDTH), dtype=torch.float32))
         self.b = torch.nn.Parameter(torch.zeros(1))
-        self.noise, self.delay, self.on_loss = noise, delay, on_loss
+        self.noise, self.delay, self.on_loss, self.sparse = noise, delay, on_loss, sparse
         self.calls = 0
         self.batches = []
 
-    def parameters(self):
-        return [self.w, self.b]
+    def named_parameters(self):
+        return {"w": self.w, "b": self.b}
 
     def loss(self, batch: Batch):
         self.calls += 1
@@ -41,34 +44,44 @@ class Toy:
         scale = self.on_loss(self.calls) if self.on_loss else None
         rows = list(batch.indices)
         noise = self.noise * torch.randn(len(rows), generator=batch.generator)
-        found = (self.x[rows] @ self.w + self.b - self.y[rows] + noise).square().mean()
+        found = self.x[rows] @ self.w - self.y[rows] + noise
+        if not self.sparse or rows[0] >= 10:
+            found = found + self.b
+        found = found.square().mean()
         return found if scale is None else found * scale
 
     def save(self, folder):
         folder.mkdir(parents=True)
-        torch.save([p.detach() for p in self.parameters()], folder / "toy.pt")
+        values = {name: p.detach() for name, p in self.named_parameters().items()}
+        torch.save(values, folder / "toy.pt")
 
     def load(self, folder):
-        for parameter, stored in zip(self.parameters(), torch.load(folder / "toy.pt"), strict=True):
-            parameter.data.copy_(stored)
+        for name, stored in torch.load(folder / "toy.pt").items():
+            self.named_parameters()[name].data.copy_(stored)
 
     def values(self):
         """All that was learned, (WIDTH + 1,)."""
-        return torch.cat([p.detach() for p in self.parameters()])
+        return torch.cat([self.w.detach(), self.b.detach()])
 
 
 def main():
-    """toy.py OUT '{"config": {…}, "resume": …, "noise": …, "delay": …}'"""
+    """toy.py OUT '{"config": {…}, "resume": …, "noise": …, and so on}'"""
     from accelerate import PartialState
 
     torch.set_num_threads(1)
     out, given = Path(sys.argv[1]), json.loads(sys.argv[2])
-    toy = Toy(noise=given.get("noise", 0.0), delay=given.get("delay", 0.0))
-    config = LoopConfig(**given["config"])
-    fit(toy, COUNT, config, out, digest="toy", resume=given.get("resume", False))
+    config, resume = LoopConfig(**given.pop("config")), given.pop("resume", False)
+    nan_in = given.pop("nan_in", None)  # [loss, process]
+    toy = Toy(**given)
+    if nan_in:
+        spoiled, rank = nan_in
+        toy.on_loss = lambda calls: (
+            float("nan") if [calls, PartialState().process_index] == [spoiled, rank] else None
+        )
+    Trainer(toy, COUNT, config, out, digest="toy", resume=resume).run()
     process = PartialState()
-    story = {"values": toy.values().tolist(), "batches": toy.batches}
-    (out / f"rank-{process.process_index}.json").write_text(json.dumps(story))
+    found = {"values": toy.values().tolist(), "batches": toy.batches}
+    (out / f"rank-{process.process_index}.json").write_text(json.dumps(found))
     leave(process)
 
 

@@ -1,4 +1,4 @@
-"""Online rounds: what they ask for, keep, leave on disk, and how they go on after a kill."""
+"""Online rounds: what they ask for, select, leave on disk, and how they go on after a kill."""
 
 import dataclasses
 import json
@@ -7,42 +7,52 @@ import re
 import numpy as np
 import pytest
 import torch
+import yaml
 
-from ric_diffusion.errors import CollapseError, InputError
+from ric_diffusion.io.config import from_dict, load_yaml, to_dict
+from ric_diffusion.io.errors import CollapseError, InputError
+from ric_diffusion.io.journal import Journal
 from ric_diffusion.rewards import hypervolume, to_targets
-from ric_diffusion.training.guard import GuardConfig, mean_diversity
+from ric_diffusion.training.guard import FIGURES, GuardConfig, GuardFigures, mean_diversity
 from ric_diffusion.training.loop import LoopConfig
-from ric_diffusion.training.online import OnlineConfig, Task, run_rounds
+from ric_diffusion.training.online import OnlineConfig, RoundResult, Task, run_rounds
 from support import points
 from support.points import NAMES, Axis, Points
 
 LOOP = LoopConfig(
-    steps=20, batch_size=8, learning_rate=0.05, schedule="constant", ema=0.5, checkpoint_minutes=0.0
+    steps=20,
+    batch_size=8,
+    learning_rate=0.05,
+    schedule="constant",
+    ema=0.5,
+    checkpoint_minutes=0.0,
+    precision="fp32",
 )
 CONFIG = OnlineConfig(rounds=2, samples=48, batch_size=16, loop=LOOP, guard=GuardConfig(samples=8))
+NO_GUARD = GuardConfig(samples=8, diversity=0.0, prompt_r_precision=0.0)
 
 
 @pytest.fixture
 def task(tmp_path):
-    folder = tmp_path / "originals"
+    folder = tmp_path / "labelled"
     folder.mkdir()
     return Task(
         space=points.space(),
         mapping="front",
         prompts=["a", "b", "c"],
         scorers=[Axis(name) for name in NAMES],
-        originals=points.originals(folder),
+        replay=points.labelled_points(folder),
     )
 
 
 def run(task, out, backend=None, config=CONFIG, **given):
     backend = backend or Points()
     out.mkdir(exist_ok=True)
-    cost, _ = run_rounds(backend, task, config, out, key="k", **{"resume": True, **given})
+    cost, _ = run_rounds(backend, task, config, out, digest="d", **{"resume": True, **given})
     return backend, cost
 
 
-TIMED = ("round.json", "scores.jsonl", "start.json", "guard.json", "state.json")
+TIMED = ("round.json", "start.json", "guard.json", "state.json")
 
 
 def read(path):
@@ -50,85 +60,101 @@ def read(path):
 
 
 def everything(folder):
-    """What a run left, without wall times and TensorBoard's files."""
+    """What a run left, without wall times and TensorBoard's files; of journals, whose files are
+    named after their processes, the entries."""
     found = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file() and "tensorboard" not in path.parts:
-            data = path.read_bytes()
-            if path.name in TIMED:
-                data = [timeless(json.loads(line)) for line in whole_json(path)]
-            found[path.relative_to(folder)] = data
+            if path.match("scores-*.jsonl"):
+                found[path.parent.relative_to(folder) / "scores"] = timeless(batches(path.parent))
+            elif path.name in TIMED:
+                found[path.relative_to(folder)] = timeless(read(path))
+            else:
+                found[path.relative_to(folder)] = path.read_bytes()
     return found
 
 
-def whole_json(path):
-    text = path.read_text()
-    return text.splitlines() if path.suffix == ".jsonl" else [text]
+def batches(round_folder):
+    """The scored batches of a round, in order."""
+    return sorted(Journal(round_folder, "scores").entries(), key=lambda batch: batch["first"])
+
+
+def samples_of(round_folder):
+    return [sample for batch in batches(round_folder) for sample in batch["samples"]]
 
 
 def timeless(value):
     if isinstance(value, dict):
         return {k: timeless(v) for k, v in value.items() if k != "seconds"}
+    if isinstance(value, list):
+        return [timeless(item) for item in value]
     return value
 
 
-def test_a_round_says_what_it_drew_made_kept_and_why(task, tmp_path):
+def test_a_round_says_what_it_asked_made_selected_and_why(task, tmp_path):
     run(task, tmp_path / "out")
     for number in (1, 2):
         folder = tmp_path / "out" / f"round-{number}"
-        drawn, story = read(folder / "drawn.json"), read(folder / "round.json")
-        verdicts = read(folder / "kept.json")
-        assert len(drawn) == len(verdicts["samples"]) == story["samples"] == 48
+        requests = read(folder / "requests.json")
+        result = from_dict(read(folder / "round.json"), RoundResult, "round.json")
+        report = read(folder / "selected.json")
+        assert len(requests) == len(report["samples"]) == result.samples == 48
         assert len(list((folder / "samples").iterdir())) == 48
-        assert verdicts["samples"].count("kept") == story["kept"] == 24
-        assert len(verdicts["originals"]) == story["originals"] == min(24, 20)
-        assert set(verdicts["samples"]) == {"kept", "not selected"}
-        assert {name: drawn[0]["targets"][name] for name in NAMES} == drawn[0]["targets"]
-    assert sorted(p.name for p in folder.iterdir()) == [
-        "adapter", "drawn.json", "guard.json", "kept.json", "round.json", "samples",
-        "scores.jsonl", "train",
-    ]  # fmt: skip
+        assert report["criterion"] == "fronts"
+        assert report["samples"].count("selected") == result.selected == 24
+        assert len(report["replay"]) == result.replay == min(24, 20)
+        assert set(report["samples"]) == {"selected", "not selected"}
+        assert {name: requests[0]["targets"][name] for name in NAMES} == requests[0]["targets"]
+        z = np.array([sample["z"] for sample in samples_of(folder)])
+        assert [*result.mean_z.values()] == pytest.approx(z.mean(axis=0))
+        assert (result.round, tuple(result.mean_z)) == (number, NAMES)
+        assert result.guard == from_dict(read(folder / "guard.json"), GuardFigures, "guard.json")
+    left = {"scores" if p.name.startswith("scores-") else p.name for p in folder.iterdir()}
+    assert left == {
+        "adapter", "guard.json", "requests.json", "round.json", "samples", "scores",
+        "selected.json", "train",
+    }  # fmt: skip
 
 
 def test_targets_lie_near_the_front_and_a_little_beyond(task, tmp_path):
     run(task, tmp_path / "out", config=dataclasses.replace(CONFIG, samples=200))
-    drawn = read(tmp_path / "out" / "round-1" / "drawn.json")
-    asked = np.array([[wish["targets"][name] for name in NAMES] for wish in drawn])
+    requests = read(tmp_path / "out" / "round-1" / "requests.json")
+    asked = np.array([[request["targets"][name] for name in NAMES] for request in requests])
     line = np.linspace(0, 1, 201)
     front = np.array(
         [[*to_targets({"x": 1 - w, "y": w}, task.space).values()] for w in line.tolist()]
     )
     beyond = asked[:, None] - front[None]
-    near = ((beyond >= -0.02) & (beyond <= CONFIG.push + 0.02)).all(axis=2).any(axis=1)
+    near = ((beyond >= -0.02) & (beyond <= CONFIG.exploration + 0.02)).all(axis=2).any(axis=1)
     assert near.all()
     assert len({tuple(row) for row in asked.round(6).tolist()}) == 200
-    prompts = [wish["prompt"] for wish in drawn]
+    prompts = [request["prompt"] for request in requests]
     counts = [prompts.count(prompt) for prompt in task.prompts]
     assert max(counts) - min(counts) <= 1
-    assert len({wish["seed"] for wish in drawn}) == 200
+    assert len({request["seed"] for request in requests}) == 200
 
 
 def test_the_front_holds_what_the_rounds_reach_and_z_stays(task, tmp_path):
     (tmp_path / "out").mkdir()
-    _, space = run_rounds(Points(gain=1.3), task, CONFIG, tmp_path / "out", key="k", resume=True)
+    _, space = run_rounds(Points(gain=1.3), task, CONFIG, tmp_path / "out", digest="d", resume=True)
     assert space.rewards == task.space.rewards
     fronts = [np.array(task.space.front)]
     for number in (1, 2):
         folder = tmp_path / "out" / f"round-{number}"
-        batches = [json.loads(line) for line in whole_json(folder / "scores.jsonl")]
-        z = np.array([row["z"] for batch in batches for row in batch["rows"]])
+        z = np.array([sample["z"] for sample in samples_of(folder)])
         before = dataclasses.replace(task.space, front=fronts[-1].tolist())
         fronts.append(np.array(read(folder / "round.json")["front"]))
-        found = before.reaching(z, CONFIG.reach)
+        found = before.reaching(z, CONFIG.front_quantile)
         assert np.array_equal(fronts[-1], np.array(found.front))
-        for wish in read(folder / "drawn.json"):  # asked near the front as it was before the round
-            asked = np.array([wish["targets"][name] for name in NAMES])
-            assert (asked <= fronts[number - 1].max(axis=0) + CONFIG.push + 1e-9).all()
+        # Asked near the front as it was before the round.
+        for request in read(folder / "requests.json"):
+            asked = np.array([request["targets"][name] for name in NAMES])
+            assert (asked <= fronts[number - 1].max(axis=0) + CONFIG.exploration + 1e-9).all()
     volumes = [hypervolume(front, np.full(2, -3.0)) for front in fronts]
     assert volumes[0] < volumes[1] <= volumes[2]
     assert np.array_equal(np.array(space.front), fronts[2])
     # Read from the folders, it is the same.
-    _, again = run_rounds(Points(gain=1.3), task, CONFIG, tmp_path / "out", key="k", resume=True)
+    _, again = run_rounds(Points(gain=1.3), task, CONFIG, tmp_path / "out", digest="d", resume=True)
     assert again == space
 
 
@@ -170,7 +196,7 @@ def test_stopped_while_sampling_nothing_is_lost_or_drawn_twice(task, tmp_path, b
 
 
 def strip(files):
-    """File names in kept.json and records name the folder they are in; compare them without."""
+    """File names in selected.json and records name the folder they are in; compare them without."""
     return {k: str(v).replace("/whole/", "/out/") for k, v in files.items()}
 
 
@@ -192,17 +218,17 @@ def test_stopped_while_training_it_goes_on_from_the_checkpoint(task, tmp_path):
     assert len(resumed.asked) == len(whole.asked) - 8 - 48  # neither probe nor round 1 again
 
 
-def test_a_torn_line_is_taken_back(task, tmp_path):
+def test_a_torn_line_of_the_journal_is_passed_over(task, tmp_path):
     whole, _ = run(task, tmp_path / "whole")
     with pytest.raises(Stop):
         run(task, tmp_path / "out", Points(on_sample=stop_at(4)))
-    journal = tmp_path / "out" / "round-1" / "scores.jsonl"
-    journal.write_bytes(journal.read_bytes() + b'{"rows": [{"sco')
+    (journal,) = (tmp_path / "out" / "round-1").glob("scores-*.jsonl")
+    journal.write_bytes(journal.read_bytes() + b'{"first": 32, "samples": [{"sco')
     resumed, _ = run(task, tmp_path / "out")
     assert torch.equal(resumed.gain, whole.gain)
 
 
-class Faulty(Points):
+class Spoiled(Points):
     """Every fourth sample is not a number, another far out, a third like the one before."""
 
     def sample(self, prompts, targets, seeds):
@@ -214,13 +240,15 @@ class Faulty(Points):
         return made
 
 
-def test_faults_and_duplicates_are_never_kept(task, tmp_path):
-    config = dataclasses.replace(
-        CONFIG, rounds=1, share=1.0, guard=GuardConfig(samples=8, diversity=0.0, prompt=0.0)
-    )
-    run(task, tmp_path / "out", Faulty(), config)
-    verdicts = read(tmp_path / "out" / "round-1" / "kept.json")["samples"]
-    assert verdicts == ["not a number", "out of range", "kept", "duplicate"] * 12
+def test_what_cannot_be_used_is_never_selected(task, tmp_path):
+    config = dataclasses.replace(CONFIG, rounds=1, keep_fraction=1.0, guard=NO_GUARD)
+    run(task, tmp_path / "out", Spoiled(), config)
+    folder = tmp_path / "out" / "round-1"
+    verdicts = read(folder / "selected.json")["samples"]
+    assert verdicts == ["not a number", "out of range", "selected", "duplicate"] * 12
+    for sample, verdict in zip(samples_of(folder), verdicts, strict=True):
+        assert sample["reject_reason"] == (None if verdict == "selected" else verdict)
+        assert (sample["scores"] is None) == (sample["z"] is None) == (verdict != "selected")
 
 
 def test_nothing_usable_is_said_in_one_line(task, tmp_path):
@@ -228,24 +256,24 @@ def test_nothing_usable_is_said_in_one_line(task, tmp_path):
         def sample(self, prompts, targets, seeds):
             return [(float("nan"), 0.0) for _ in super().sample(prompts, targets, seeds)]
 
-    config = dataclasses.replace(
-        CONFIG, originals=0.0, guard=GuardConfig(samples=8, diversity=0.0, prompt=0.0)
-    )
-    with pytest.raises(InputError, match=r"none of 48 samples can be used; see kept\.json"):
+    config = dataclasses.replace(CONFIG, replay_fraction=0.0, guard=NO_GUARD)
+    with pytest.raises(InputError, match=r"none of 48 samples was selected; see selected\.json"):
         run(task, tmp_path / "out", Broken(), config)
 
 
-@pytest.mark.parametrize("figure", ["diversity", "prompt"])
+@pytest.mark.parametrize("figure", ["diversity", "prompt_r_precision"])
 def test_the_guard_stops_a_collapse(task, tmp_path, figure):
     class Collapsing(Points):
         def save(self, folder):
             super().save(folder)
-            if figure == "prompt":
-                self.kept = 0.5
+            if figure == "prompt_r_precision":
+                self.precision = 0.5
             else:
                 self.noise = 0.0
 
-    with pytest.raises(CollapseError, match=rf"round 1: {figure} fell to .* from") as error:
+    with pytest.raises(
+        CollapseError, match=rf"round 1: {FIGURES[figure]} fell to .* from"
+    ) as error:
         run(task, tmp_path / "out", Collapsing())
     assert "\n" not in str(error.value)
     folder = tmp_path / "out" / "round-1"
@@ -259,8 +287,8 @@ def test_the_guard_stops_a_collapse(task, tmp_path, figure):
     assert not again.asked
 
 
-def test_every_round_mixes_in_other_originals_and_trains_on_other_noise(task, tmp_path):
-    config = dataclasses.replace(CONFIG, originals=0.1)
+def test_every_round_replays_other_records_and_trains_on_other_noise(task, tmp_path):
+    config = dataclasses.replace(CONFIG, replay_fraction=0.1)
     backend, seeds = Points(), []
     loss = backend.loss
 
@@ -271,7 +299,7 @@ def test_every_round_mixes_in_other_originals_and_trains_on_other_noise(task, tm
     backend.loss = remembering
     run(task, tmp_path / "out", backend, config)
     first, second = (
-        read(tmp_path / "out" / f"round-{number}" / "kept.json")["originals"] for number in (1, 2)
+        read(tmp_path / "out" / f"round-{number}" / "selected.json")["replay"] for number in (1, 2)
     )
     assert len(first) == len(second) == round(24 / 9) and first != second
     assert len(seeds) == len(set(seeds)) == 2 * LOOP.steps
@@ -281,9 +309,8 @@ def test_the_original_space_is_used_for_every_round(task, tmp_path):
     run(task, tmp_path / "out")
     for number in (1, 2):
         folder = tmp_path / "out" / f"round-{number}"
-        for line in (folder / "scores.jsonl").read_text().splitlines():
-            for row in json.loads(line)["rows"]:
-                assert row["z"] == task.space.normalize(np.array([row["scores"]]))[0].tolist()
+        for sample in samples_of(folder):
+            assert sample["z"] == task.space.normalize(np.array([sample["scores"]]))[0].tolist()
 
 
 def test_diversity_by_hand():
@@ -298,13 +325,46 @@ def test_diversity_by_hand():
     [
         ({"rounds": 0}, "rounds is 0"),
         ({"samples": 0}, "samples is 0"),
-        ({"share": 0.0}, "share is 0"),
-        ({"share": 1.5}, "share is 1.5"),
-        ({"originals": 1.0}, "originals is 1"),
-        ({"push": -1.0}, "push is -1"),
-        ({"reach": 1.0}, "reach is 1"),
+        ({"keep_fraction": 0.0}, "keep_fraction is 0"),
+        ({"keep_fraction": 1.5}, "keep_fraction is 1.5"),
+        ({"replay_fraction": 1.0}, "replay_fraction is 1"),
+        ({"exploration": -1.0}, "exploration is -1"),
+        ({"front_quantile": 1.0}, "front_quantile is 1"),
+        ({"seed": -1}, "seed is -1"),
     ],
 )
 def test_settings_are_checked(changes, message):
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(CONFIG, **changes)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("push", "exploration"),
+        ("reach", "front_quantile"),
+        ("share", "keep_fraction"),
+        ("originals", "replay_fraction"),
+        ("guard.prompt", "guard.prompt_r_precision"),
+    ],
+)
+def test_old_keys_are_refused_with_their_new_names(tmp_path, old, new):
+    data = to_dict(CONFIG)
+    section, _, key = old.rpartition(".")
+    (data[section] if section else data)[key] = 0.5
+    path = tmp_path / "online.yaml"
+    path.write_text(yaml.safe_dump(data))
+    called = new.rpartition(".")[2]
+    with pytest.raises(InputError, match=rf"{re.escape(old)}: is called {called} now; rename it$"):
+        load_yaml(path, OnlineConfig)
+
+
+def test_the_identity_of_a_run_is_what_decides_its_result():
+    same = dataclasses.replace(CONFIG, loop=dataclasses.replace(LOOP, log_every=7))
+    assert same.identity() == CONFIG.identity() and "samples" in same.identity()
+    for other in (
+        dataclasses.replace(CONFIG, samples=49),
+        dataclasses.replace(CONFIG, guard=NO_GUARD),
+        dataclasses.replace(CONFIG, loop=dataclasses.replace(LOOP, steps=21)),
+    ):
+        assert other.identity() != CONFIG.identity()

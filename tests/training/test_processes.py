@@ -6,34 +6,67 @@ import json
 import pytest
 import torch
 
-from ric_diffusion.training.loop import LoopConfig, fit
+from ric_diffusion.training import checkpoint
+from ric_diffusion.training.loop import LoopConfig
+from ric_diffusion.training.trainer import Trainer
 
 CONFIG = LoopConfig(
-    steps=6, batch_size=4, learning_rate=0.05, ema=0.5, log_every=2, checkpoint_minutes=0.0
+    steps=6,
+    batch_size=4,
+    learning_rate=0.05,
+    ema=0.5,
+    log_every=2,
+    checkpoint_minutes=0.0,
+    precision="fp32",
 )
 # torchrun: on a CPU `accelerate launch` starts several processes only through MPI.
 LAUNCH = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--local_addr", "localhost"]
 LAUNCH += ["--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0"]
 
 
-def test_two_processes_are_one(toy, start, tmp_path):
-    out = tmp_path / "two"
-    process = start(out, {"config": dataclasses.asdict(CONFIG), "noise": 0.3}, *LAUNCH)
+def batches_of(ranks):
+    return [rank["batches"] for rank in ranks]
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_two_processes_are_one(toy, start, tmp_path, sparse):
+    out, kind = tmp_path / "two", {"noise": 0.3, "sparse": sparse}
+    process = start(out, {"config": dataclasses.asdict(CONFIG), **kind}, *LAUNCH)
     text, _ = process.communicate(timeout=600)
     assert process.returncode == 0, text
     ranks = [json.loads((out / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
     assert ranks[0]["values"] == ranks[1]["values"]  # to the last bit
 
-    alone = toy.Toy(noise=0.3)
+    alone = toy.Toy(**kind)
     settings = dataclasses.replace(CONFIG, accumulate=2)
-    fit(alone, toy.COUNT, settings, tmp_path / "one", digest="toy")
+    Trainer(alone, toy.COUNT, settings, tmp_path / "one", digest="toy").run()
     assert ranks[0]["values"] == pytest.approx(alone.values().tolist(), abs=1e-6)
-    taken = [batch for pair in zip(*(r["batches"] for r in ranks), strict=True) for batch in pair]
+    # At some steps the bias is part of one process's batch alone, at others of none.
+    uses = {
+        tuple(batch[0] >= 10 for batch in pair) for pair in zip(*batches_of(ranks), strict=True)
+    }
+    assert len(uses) == 4
+    taken = [batch for pair in zip(*batches_of(ranks), strict=True) for batch in pair]
     assert taken == [list(batch) for batch in alone.batches]
 
     # One of them keeps log and checkpoint, and its checkpoint is good for a single process too.
-    log = [json.loads(line)["step"] for line in (out / "log.jsonl").read_text().splitlines()]
-    assert log == [2, 4, 6]
+    logs = [
+        [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+        for folder in (out, tmp_path / "one")
+    ]
+    assert [line["step"] for line in logs[0]] == [2, 4, 6]
+    for line, other in zip(*logs, strict=True):  # the loss is that of both
+        assert line["loss"] == pytest.approx(other["loss"], abs=1e-5)
     again = toy.Toy()
-    fit(again, toy.COUNT, CONFIG, out, digest="toy", resume=True)
+    Trainer(again, toy.COUNT, CONFIG, out, digest="toy", resume=True).run()
     assert torch.equal(again.values(), torch.tensor(ranks[0]["values"]))
+
+
+def test_a_loss_that_is_no_number_in_one_process_stops_both(start, tmp_path):
+    out = tmp_path / "two"
+    config = dataclasses.asdict(CONFIG)
+    process = start(out, {"config": config, "nan_in": [3, 1]}, *LAUNCH)
+    text, _ = process.communicate(timeout=600)
+    assert process.returncode == 1
+    assert text.count("FloatingPointError: loss is nan at step 2: lower the learning rate") == 2
+    assert checkpoint.newest(out / "checkpoints").name == "step-2"

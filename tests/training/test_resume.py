@@ -8,11 +8,12 @@ import time
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
-from ric_diffusion.errors import InputError
+from ric_diffusion.io.errors import InputError
 from ric_diffusion.training import checkpoint
-from ric_diffusion.training.loop import LoopConfig, fit
+from ric_diffusion.training.loop import LoopConfig
+from ric_diffusion.training.trainer import Trainer
 
 CONFIG = LoopConfig(
     steps=40,
@@ -22,6 +23,7 @@ CONFIG = LoopConfig(
     warmup=5,
     ema=0.95,
     log_every=7,
+    precision="fp32",
     checkpoint_minutes=0.0,  # after every step
 )
 
@@ -45,7 +47,7 @@ class Ran:
 
 def run(toy, out, config=CONFIG, *, resume=False, digest="toy", **backend):
     model = toy.Toy(**{"noise": 0.3, **backend})
-    fit(model, toy.COUNT, config, out, digest=digest, resume=resume)
+    Trainer(model, toy.COUNT, config, out, digest=digest, resume=resume).run()
     state = load_file(checkpoint.newest(out / "checkpoints") / "state.safetensors")
     return Ran(model.values(), state, (out / "log.jsonl").read_bytes())
 
@@ -65,10 +67,12 @@ def stop_at(call, error=KeyboardInterrupt):
 
 
 def test_whole_run_stores_all_it_carries(whole):
-    kinds = {name.split(".")[0] for name in whole.state}
-    assert kinds == {"parameter", "average", "optimizer"}
-    assert torch.equal(whole.values[:-1], whole.state["average.0"])
-    assert not torch.equal(whole.state["parameter.0"], whole.state["average.0"])
+    moments = ("step", "exp_avg", "exp_avg_sq")
+    assert whole.state.keys() == {
+        f"{section}.{name}" for section in ("parameter", "average") for name in ("w", "b")
+    } | {f"optimizer.{name}.{moment}" for name in ("w", "b") for moment in moments}
+    assert torch.equal(whole.values[:-1], whole.state["average.w"])
+    assert not torch.equal(whole.state["parameter.w"], whole.state["average.w"])
 
 
 @pytest.mark.parametrize("call", [2, 15, 16, 29, 79])  # at times between two micro-batches
@@ -197,7 +201,7 @@ def test_log_is_never_half_rewritten(toy, tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("no space left")
 
-    monkeypatch.setattr("ric_diffusion.files.os.replace", fail)
+    monkeypatch.setattr("ric_diffusion.io.files.os.replace", fail)
     with pytest.raises(OSError, match="no space left"):
         run(toy, tmp_path, resume=True)
     assert (tmp_path / "log.jsonl").read_bytes() == before
@@ -223,7 +227,7 @@ def test_nan_gradient_of_a_finite_loss_likewise(toy, tmp_path, whole):
 
     model = Breaks(noise=0.3)
     with pytest.raises(FloatingPointError, match=r"^gradient is nan at step 12: "):
-        fit(model, toy.COUNT, CONFIG, tmp_path / "out", digest="toy")
+        Trainer(model, toy.COUNT, CONFIG, tmp_path / "out", digest="toy").run()
     assert steps_done(tmp_path / "out") == 12
     assert run(toy, tmp_path / "out", resume=True) == whole
 
@@ -238,3 +242,71 @@ class Spoil(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):
         return grad * float("nan")
+
+
+def stored_otherwise(toy, tmp_path, change):
+    """A run that was stopped, with ``change(tensors)`` done to its checkpoint."""
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        run(toy, out, on_loss=stop_at(20))
+    file = checkpoint.newest(out / "checkpoints") / "state.safetensors"
+    tensors = load_file(file)
+    change(tensors)
+    save_file(tensors, file)
+    return out
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda t: t.pop("parameter.w"), "parameter w is missing"),
+        (lambda t: t.pop("average.b"), "average b is missing"),
+        (lambda t: t.update({"parameter.v": torch.ones(1)}), "parameter v is none of this model's"),
+        (
+            lambda t: t.update({"parameter.w": torch.ones(7)}),
+            r"parameter w has the shape \(7,\), here \(5,\)",
+        ),
+        (
+            lambda t: t.update({"optimizer.b.exp_avg": torch.ones(7)}),
+            r"optimizer\.b\.exp_avg fits no parameter",
+        ),
+        (lambda t: t.update({"optimizer.v.step": torch.ones(())}), "fits no parameter"),
+    ],
+)
+def test_a_checkpoint_of_another_model_is_refused(toy, tmp_path, change, told):
+    out = stored_otherwise(toy, tmp_path, change)
+    before, model = contents(out), toy.Toy(noise=0.3)
+    untouched = model.values()
+    with pytest.raises(InputError, match=rf"step-9: stored for another model: .*{told}") as error:
+        Trainer(model, toy.COUNT, CONFIG, out, digest="toy", resume=True)
+    assert "\n" not in str(error.value)
+    assert contents(out) == before and torch.equal(model.values(), untouched)
+
+
+def test_parameters_are_restored_by_name_whatever_their_order(toy, tmp_path, whole):
+    with pytest.raises(KeyboardInterrupt):
+        run(toy, tmp_path / "out", on_loss=stop_at(20))
+
+    class Reversed(toy.Toy):
+        def named_parameters(self):
+            return {"b": self.b, "w": self.w}
+
+    model = Reversed(noise=0.3)
+    trainer = Trainer(model, toy.COUNT, CONFIG, tmp_path / "out", digest="toy", resume=True)
+    assert trainer.state.step == 9
+    trainer.run()
+    assert model.values().numpy() == pytest.approx(whole.values.numpy(), abs=1e-6)
+
+
+def test_names_that_begin_alike_are_told_apart():
+    parameters = {name: torch.nn.Parameter(torch.ones(2)) for name in ("a", "a.b", "a.b.exp_avg")}
+    optimizer = torch.optim.AdamW(parameters.values())
+    for i, parameter in enumerate(parameters.values()):
+        parameter.grad = torch.full((2,), float(i + 1))
+    optimizer.step()
+    tensors = checkpoint.State(parameters, optimizer).tensors()
+    other = torch.optim.AdamW(parameters.values())
+    checkpoint.State(parameters, other).restore(tensors)
+    for parameter in parameters.values():
+        for key, value in optimizer.state[parameter].items():
+            assert torch.equal(other.state[parameter][key], value)

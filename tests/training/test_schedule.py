@@ -8,14 +8,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ric_diffusion.config import from_dict
-from ric_diffusion.errors import InputError
-from ric_diffusion.training.loop import (
-    LoopConfig,
+from ric_diffusion.io.config import from_dict
+from ric_diffusion.io.errors import InputError
+from ric_diffusion.training.loop import LoopConfig
+from ric_diffusion.training.schedule import (
     batch_generator,
     batch_indices,
     ema_decay,
     learning_rate,
+    micro_batches,
 )
 
 
@@ -55,7 +56,13 @@ def test_processes_share_out_the_records():
     one = config(batch_size=4)
     alone = [batch_indices(one, 24, micro) for micro in range(6)]
     shared = [
-        [batch_indices(one, 24, (0 * 2 + i) * 3 + rank) for i in range(2)] for rank in range(3)
+        [
+            batch_indices(one, 24, micro)
+            for micro in micro_batches(
+                config(batch_size=4, accumulate=2), 0, process=rank, processes=3
+            )
+        ]
+        for rank in range(3)
     ]
     seen = [set().union(*map(set, batches)) for batches in shared]
     assert not seen[0] & seen[1] and not seen[0] & seen[2] and not seen[1] & seen[2]

@@ -1,0 +1,1 @@
+"""The adapter: what training produces, self-describing; its LoRA, card, hub, export."""

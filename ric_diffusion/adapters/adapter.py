@@ -1,0 +1,231 @@
+"""The adapter: what training produces, small and self-describing, a folder.
+
+ric_adapter.json             family, base model, conditioning, reward space, mapping, training
+reward_encoder.safetensors   embedding mode only
+README.md                    model card with the slider ranges
+and the LoRA, in the files that the family's format has (adapters/format.py)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from ric_diffusion.adapters.format import LoraFormat
+from ric_diffusion.adapters.lora import Lora
+from ric_diffusion.conditioning.conditioner import (
+    Conditioner,
+    EmbeddingConditioner,
+    TextConditioner,
+)
+from ric_diffusion.conditioning.encoder import RewardEncoder
+from ric_diffusion.conditioning.grammar import Grammar
+from ric_diffusion.io.errors import InputError
+from ric_diffusion.io.files import replacing_folder, write_json
+from ric_diffusion.rewards import MAPPINGS, Curve, RewardSpace, calibration, checks, to_targets
+
+FORMAT_VERSION = 1
+ABOUT_FILE = "ric_adapter.json"
+ENCODER_FILE = "reward_encoder.safetensors"
+CARD_FILE = "README.md"
+
+TOLD = 0.05  # z; a target moved by less is not worth a line
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adapter:
+    """All of an adapter but the LoRA weights, which live in the network once loaded.
+
+    ``family``: the name of the model family; ``sampling`` holds the arguments of sampling that the
+    adapter was validated with: what every call uses unless told otherwise; ``calibration`` a curve
+    for each reward whose slider was measured.
+    """
+
+    family: str
+    base_model: str
+    space: RewardSpace
+    conditioner: Conditioner
+    mapping: str = "front"
+    sampling: Mapping[str, float] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    calibration: Mapping[str, Curve] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.base_model, str):
+            raise InputError(f"base_model must be a hub id or a folder, not {self.base_model!r}")
+        if not isinstance(self.family, str):
+            raise InputError(f"family must be the name of a model family, not {self.family!r}")
+        if self.mapping not in MAPPINGS:
+            raise InputError(f"mapping {self.mapping!r}: choose one of {', '.join(MAPPINGS)}")
+        if tuple(self.conditioner.names) != self.space.names:
+            raise InputError(
+                f"adapter: conditioned on {self.conditioner.names}, but its reward space holds "
+                f"{self.space.names}; they must agree"
+            )
+        for name in self.calibration:
+            checks.known(name, self.space.names, "calibration")
+
+    def targets_for(
+        self,
+        *,
+        preference: Mapping[str, float] | None = None,
+        targets: Mapping[str, float] | None = None,
+        mapping: str | None = None,
+    ) -> dict[str, float]:
+        """A preference, mapped, or targets, checked -> targets in z; neither is all on auto."""
+        if preference is not None and targets is not None:
+            raise InputError("preference and targets: give one of them, not both")
+        if preference is not None:
+            return to_targets(preference, self.space, mapping or self.mapping)
+        return self.space.check_targets(targets or {}, "targets")
+
+    def reachable(self, targets: Mapping[str, float]) -> dict[str, float]:
+        """Targets in z, each moved to the nearest value its calibration says can be had."""
+        return {
+            name: self.calibration[name].clamp(z) if name in self.calibration else z
+            for name, z in targets.items()
+        }
+
+    def unreachable(self, targets: Mapping[str, float]) -> list[str]:
+        """A line about every target that calibration moves."""
+        return [
+            f"{name}: {targets[name]:.2f} z is beyond the reachable range; {z:.2f} is used"
+            for name, z in self.reachable(targets).items()
+            if abs(z - targets[name]) > TOLD
+        ]
+
+    def used(self, targets: Mapping[str, float]) -> dict[str, float]:
+        """Targets in z as they are really asked for: the nearest that can be reached where that was
+        measured, else what the conditioning can say (text rounds)."""
+        plain = self.conditioner.used(targets)
+        return {
+            name: z if name in self.calibration else plain[name]
+            for name, z in self.reachable(targets).items()
+        }
+
+    def model_targets(self, targets: Mapping[str, float]) -> dict[str, float]:
+        """What the model has to read so that it gives these targets, in z."""
+        asked = {
+            name: self.calibration[name].request(z) if name in self.calibration else z
+            for name, z in targets.items()
+        }
+        return self.conditioner.used(asked)
+
+    def text(self, prompt: str, targets: Mapping[str, float], tokenizer: Any) -> tuple[str, bool]:
+        """Prompt and targets in z -> the text that the model reads in text mode, and whether the
+        prompt was cut to make room; InputError in embedding mode."""
+        conditioner = self.check_text()
+        read = self.model_targets(self.used(targets))
+        [text] = conditioner.texts([prompt], [read], [tokenizer])
+        return text, text != conditioner.grammar.format(prompt, read)
+
+    def check_text(self) -> TextConditioner:
+        """The conditioner of text mode; InputError in embedding mode."""
+        if isinstance(self.conditioner, TextConditioner):
+            return self.conditioner
+        raise InputError(
+            "this adapter reads rewards as learned tokens, which no text can say; use `ric "
+            "generate`, the Python API or the ComfyUI nodes, or train one with mode: text"
+        )
+
+    @property
+    def encoder(self) -> RewardEncoder | None:
+        """What makes the reward tokens; None in text mode."""
+        if isinstance(self.conditioner, EmbeddingConditioner):
+            return self.conditioner.encoder
+        return None
+
+    def about(self) -> dict[str, Any]:
+        """``ric_adapter.json``."""
+        conditioning: dict[str, Any] = {"mode": self.conditioner.mode}
+        if isinstance(self.conditioner, TextConditioner):
+            conditioning["grammar"] = self.conditioner.grammar.to_dict()
+        return {
+            "format_version": FORMAT_VERSION,
+            "family": self.family,
+            "base_model": self.base_model,
+            "conditioning": conditioning,
+            "reward_space": self.space.to_dict(),
+            "mapping": self.mapping,
+            "sampling": dict(self.sampling),
+            "training": dict(self.training),
+            "calibration": {name: curve.to_dict() for name, curve in self.calibration.items()},
+        }
+
+    def save(self, folder: Path, weights: Lora, form: LoraFormat, card: str) -> None:
+        """Write the folder with its LoRA and its model card, in one move."""
+        with replacing_folder(folder) as temporary:
+            write_json(temporary / ABOUT_FILE, self.about())
+            if self.encoder is not None:
+                self.encoder.save(temporary / ENCODER_FILE)
+            form.write(temporary, weights, self.about())
+            (temporary / CARD_FILE).write_text(card, encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Read all but the LoRA weights. InputError if the folder is not an adapter of ours."""
+        path = folder / ABOUT_FILE
+        try:
+            about = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise InputError(f"{folder}: not an adapter folder, it has no {ABOUT_FILE}") from error
+        except ValueError as error:
+            raise InputError(f"{path}: not valid JSON ({error})") from error
+        if not isinstance(about, dict) or about.get("format_version") != FORMAT_VERSION:
+            raise InputError(f"{path}: this release reads format_version {FORMAT_VERSION}")
+        if "family" not in about:
+            raise InputError(
+                f'{path}: names no family; it is of an earlier release: add "family": '
+                '"stable-diffusion" (or "causal-lm") to it'
+            )
+        try:
+            return cls(
+                family=about["family"],
+                base_model=about["base_model"],
+                space=RewardSpace.from_dict(about["reward_space"]),
+                conditioner=_conditioner(about["conditioning"], folder),
+                mapping=about["mapping"],
+                sampling=checks.mapping(about["sampling"], "sampling"),
+                training=checks.mapping(about["training"], "training"),
+                calibration=calibration.curves(about["calibration"]),
+            )
+        except InputError as error:
+            named = str(error).startswith(str(folder))
+            raise InputError(str(error) if named else f"{path}: {error}") from error
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{path}: {error} is missing or malformed") from error
+
+
+def _conditioner(stored: Mapping[str, Any], folder: Path) -> Conditioner:
+    if stored["mode"] == "text":
+        return TextConditioner(Grammar.from_dict(stored["grammar"]))
+    if stored["mode"] == "embedding":
+        return EmbeddingConditioner(RewardEncoder.load(folder / ENCODER_FILE))
+    raise InputError(f"{folder}: conditioning mode {stored['mode']!r} is unknown")
+
+
+def check_continues(folder: Path, stored: tuple[Adapter, Lora], ours: tuple[Adapter, Lora]) -> None:
+    """InputError unless training can go on from what was stored in ``folder``: the same rewards,
+    the same kind of conditioning, LoRA of the same shape, and nothing asked for in vain: mapping
+    and sampling are the adapter's."""
+    (adapter, weights), (own, lora) = stored, ours
+    for what, theirs, wanted in (
+        ("mode", adapter.conditioner.mode, own.conditioner.mode),
+        ("rewards", adapter.space.names, own.space.names),
+        ("LoRA rank", weights.config["r"], lora.config["r"]),
+        ("LoRA alpha", weights.config["lora_alpha"], lora.config["lora_alpha"]),
+        ("mapping", adapter.mapping, own.mapping),
+        *(
+            (f"sampling.{key}", adapter.sampling.get(key), own.sampling.get(key))
+            for key in sorted({*adapter.sampling, *own.sampling})
+        ),
+    ):
+        if theirs != wanted:
+            raise InputError(
+                f"{folder}: its {what} is {theirs}, this run's {wanted}; give the same"
+            )
+    if set(weights.tensors) != set(lora.tensors):
+        raise InputError(f"{folder}: has LoRA for other layers than this run trains")

@@ -1,0 +1,139 @@
+"""The model card of an adapter: how to use it, the ranges of its sliders, what it was made of."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ric_diffusion.adapters.adapter import Adapter
+from ric_diffusion.rewards import Reward
+
+HERE = "this/folder"  # where the adapter lies, as long as nobody knows
+
+
+@dataclass(frozen=True, kw_only=True)
+class Use:
+    """How adapters for one kind of model are used.
+
+    ``library`` and ``task`` as the hub's tags name them; ``python``: an example, with {base} and
+    {reward} for names; ``prompt``: what the command line's example asks for; ``elsewhere``: how
+    other programs take an adapter of each mode.
+    """
+
+    library: str
+    task: str
+    python: str
+    prompt: str
+    elsewhere: Mapping[str, str]
+
+
+def card(adapter: Adapter, use: Use) -> str:
+    """The text of the card, in which the adapter lies at ``HERE``."""
+    rewards = adapter.space.rewards
+    asked = f"--prompt '{use.prompt}' --targets {rewards[0].name}=1.0"
+    lines = [
+        *_metadata(adapter, use),
+        "",
+        "# Reward sliders",
+        "",
+        f"An adapter for `{adapter.base_model}` with {len(rewards)} reward "
+        f"slider{'s' if len(rewards) > 1 else ''}, in {adapter.conditioner.mode} mode, made with "
+        "ric-diffusion after [Rewards-in-Context](https://arxiv.org/abs/2402.10207).",
+        "",
+        *_slider_table(adapter),
+        "",
+        "## How to use it",
+        "",
+        "`targets` are in z, standard deviations from the training data's mean; a reward left out "
+        "is auto: the model fills it in. A `preference` weighs the rewards against each other "
+        f"instead, and the mapping `{adapter.mapping}` turns it into targets.",
+        "",
+        "```python",
+        use.python.format(base=adapter.base_model, reward=rewards[0].name),
+        "```",
+        "",
+        "```bash",
+        f"ric generate --model {adapter.base_model} --adapter {HERE} {asked}",
+        "```",
+        "",
+        use.elsewhere[adapter.conditioner.mode],
+        "",
+        "## What it was made of",
+        "",
+        *_training(adapter),
+        "",
+        "*Before you share this: say what the training data is, where it comes from, and under "
+        "which licence.*",
+        "",
+        "## Licence",
+        "",
+        f"The adapter changes `{adapter.base_model}` and is of no use without it, so the licence "
+        "of that model holds for what is made with both.",
+        "",
+        "*Before you share this: add the licence of the adapter itself, here and as `license` at "
+        "the top.*",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _metadata(adapter: Adapter, use: Use) -> list[str]:
+    """The hub's YAML. It refuses a base model that is no hub id, so a folder is not named there."""
+    base, found = adapter.base_model, []
+    if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", base) and not Path(base).exists():
+        found = [f"base_model: {base}", "base_model_relation: adapter"]
+    tags = ["ric-diffusion", "rewards-in-context", "lora"]
+    return [
+        "---",
+        *found,
+        f"library_name: {use.library}",
+        f"pipeline_tag: {use.task}",
+        f"tags: [{', '.join(tags)}]",
+        "---",
+    ]
+
+
+def _slider_table(adapter: Adapter) -> list[str]:
+    """The ranges of the sliders, and how much of them calibrated ones reach."""
+    space = adapter.space
+    header = ["reward", "unit", "range (z)", "range (unit)", "mean", "one z"]
+    rows = [
+        [r.name, r.unit, _ends(*space.range(r.name)), _in_unit(r, *space.range(r.name)),
+         f"{r.mean:.2f}", f"{r.std:.2f}"]
+        for r in space.rewards
+    ]  # fmt: skip
+    said = ["", "Higher is better in every unit, so where less is better the numbers are negative."]
+    if curves := adapter.calibration:
+        header.append("reachable (z)")
+        for row in rows:
+            row.append(_ends(*curves[row[0]].reach) if row[0] in curves else "not calibrated")
+        said.append(
+            "A calibrated slider gives on average what it is asked, as far as that was measured to "
+            "be reachable; beyond, it gives the nearest that is."
+        )
+    return [
+        *("| " + " | ".join(row) + " |" for row in [header, ["---"] * len(header), *rows]),
+        *said,
+    ]
+
+
+def _training(adapter: Adapter) -> list[str]:
+    """What is known of the training."""
+    trained = [
+        f"{adapter.training[key]} {key}" for key in ("records", "steps") if key in adapter.training
+    ]
+    if rounds := adapter.training.get("rounds"):
+        trained.append(f"{rounds} online round{'s' if rounds > 1 else ''}")
+    told = [f"Trained on {', '.join(trained)}."] if trained else []
+    scorers = [f"`{r.fingerprint}`" for r in adapter.space.rewards if r.fingerprint]
+    return [*told, *([f"Scored with {', '.join(scorers)}."] if scorers else [])]
+
+
+def _in_unit(reward: Reward, low: float, high: float) -> str:
+    return " … ".join(f"{reward.mean + z * reward.std:.2f}" for z in (low, high))
+
+
+def _ends(low: float, high: float) -> str:
+    return f"{low:+.2f} … {high:+.2f}"

@@ -1,0 +1,105 @@
+"""How the LoRA of an adapter lies in its folder: as diffusers writes it, or as peft does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from ric_diffusion.adapters import lora
+from ric_diffusion.io.errors import InputError
+from ric_diffusion.io.files import write_json
+
+DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
+DIFFUSERS_KEY = "lora_adapter_metadata"  # of peft's settings, in the file's metadata
+PEFT_FILE, PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"
+PEFT_PREFIX = "base_model.model."  # of the names in peft's files
+
+
+class LoraFormat(Protocol):
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Those that make a folder one of this format, by name."""
+
+    def read(self, folder: Path) -> lora.Lora:
+        """The LoRA of an adapter folder. InputError if it holds none of this format."""
+
+    def write(self, folder: Path, weights: lora.Lora, about: Mapping[str, Any]) -> None:
+        """Write it into a folder that is still being made, with what the adapter is."""
+
+
+@dataclass(frozen=True)
+class DiffusersFormat:
+    """One safetensors file that stock pipelines load, the adapter's JSON in its metadata.
+
+    ``component``: the name of the pipeline's part that the LoRA changes, which begins every key.
+    """
+
+    component: str
+    files: tuple[str, ...] = (DIFFUSERS_FILE,)
+
+    def read(self, folder: Path) -> lora.Lora:
+        return read_diffusers(folder / DIFFUSERS_FILE)
+
+    def write(self, folder: Path, weights: lora.Lora, about: Mapping[str, Any]) -> None:
+        tensors = {f"{self.component}.{k}": v.contiguous() for k, v in weights.tensors.items()}
+        metadata = {
+            "format": "pt",
+            DIFFUSERS_KEY: json.dumps(
+                {f"{self.component}.{k}": v for k, v in weights.config.items()}
+            ),
+            "ric_adapter": json.dumps(about),
+        }
+        save_file(tensors, folder / DIFFUSERS_FILE, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class PeftFormat:
+    """peft's own two files, which stock peft loads."""
+
+    files: tuple[str, ...] = (PEFT_FILE, PEFT_CONFIG)
+
+    def read(self, folder: Path) -> lora.Lora:
+        try:
+            tensors = load_file(folder / PEFT_FILE)
+            found = lora.Lora(
+                tensors={k.removeprefix(PEFT_PREFIX): v for k, v in tensors.items()},
+                config=json.loads((folder / PEFT_CONFIG).read_text(encoding="utf-8")),
+            )
+            problem = lora.problem_of(found)
+        except Exception as error:  # safetensors raises types of its own
+            problem = next(iter(str(error).splitlines()), type(error).__name__)
+        if problem:
+            raise InputError(f"{folder}: holds no LoRA of a language model ({problem})")
+        return found
+
+    def write(self, folder: Path, weights: lora.Lora, about: Mapping[str, Any]) -> None:
+        tensors = {f"{PEFT_PREFIX}{k}": v.contiguous() for k, v in weights.tensors.items()}
+        save_file(tensors, folder / PEFT_FILE, metadata={"format": "pt"})
+        settings = {**weights.config, "base_model_name_or_path": about["base_model"]}
+        write_json(folder / PEFT_CONFIG, settings | {"task_type": "CAUSAL_LM"})
+
+
+def read_diffusers(path: Path) -> lora.Lora:
+    """A LoRA file of diffusers for one part of a pipeline. InputError if it is not one."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
+            config = json.loads((file.metadata() or {})[DIFFUSERS_KEY])
+        (component,) = {key.partition(".")[0] for key in tensors}
+        found = lora.Lora(
+            tensors={k.removeprefix(f"{component}."): v for k, v in tensors.items()},
+            config={k.removeprefix(f"{component}."): v for k, v in config.items()},
+        )
+        problem = lora.problem_of(found)
+    except Exception as error:  # safetensors raises types of its own
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(f"{path}: not a LoRA file of an adapter ({reason})") from error
+    if problem:
+        raise InputError(f"{path}: not a LoRA file of an adapter ({problem})")
+    return found

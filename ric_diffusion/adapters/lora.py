@@ -1,0 +1,184 @@
+"""The LoRA of an adapter: checked, and merged into a network so that it costs nothing there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ric_diffusion.io.errors import InputError
+
+LORA_NAME = "ric"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lora:
+    """``tensors``: ``<module>.lora_A.weight`` and ``….lora_B.weight``; ``config``: peft's."""
+
+    tensors: Mapping[str, torch.Tensor]
+    config: Mapping[str, Any]
+
+    @property
+    def modules(self) -> list[str]:
+        return [k.removesuffix(".lora_A.weight") for k in self.tensors if k.endswith("A.weight")]
+
+    @property
+    def scale(self) -> float:
+        """alpha / r (Hu et al. 2021, section 4.1)."""
+        return float(self.config["lora_alpha"]) / float(self.config["r"])
+
+    def delta(self, module: str) -> torch.Tensor:
+        """What it adds to a module's weight, float32: B·A, (out, in) or (out, in, k, k)."""
+        a = self.tensors[f"{module}.lora_A.weight"].float()
+        b = self.tensors[f"{module}.lora_B.weight"].float()
+        return self.scale * torch.einsum("or,r...->o...", b.flatten(1), a)
+
+
+def problem_of(lora: Lora) -> str | None:
+    """Why a LoRA is none that ``delta`` can read, or None."""
+    expected = {f"{m}.lora_{half}.weight" for m in lora.modules for half in "AB"}
+    if not lora.modules or expected != set(lora.tensors):
+        return "unexpected tensors"
+    if any(lora.config.get(k) for k in ("rank_pattern", "alpha_pattern", "use_rslora", "use_dora")):
+        return "only plain LoRA with one rank and one alpha is read"
+    if not math.isfinite(lora.scale):
+        return f"alpha is {lora.config['lora_alpha']}"
+    rank = lora.config["r"]
+    for name in lora.modules:
+        a, b = (lora.tensors[f"{name}.lora_{half}.weight"] for half in "AB")
+        if a.ndim < 2 or a.shape[0] != rank or b.shape[1:] != (rank, *[1] * (a.ndim - 2)):
+            return f"{name} has not the rank {rank} of the settings"
+        if not (a.isfinite().all() and b.isfinite().all()):
+            return f"{name} holds numbers that are not finite"
+    return None
+
+
+def trained(network: Any) -> Lora:
+    """The LoRA that peft is training inside a network."""
+    from peft.utils import get_peft_model_state_dict
+
+    config = network.peft_config[LORA_NAME].to_dict()
+    plain = {k: sorted(v) if isinstance(v, set) else v for k, v in config.items()}
+    tensors = get_peft_model_state_dict(network, adapter_name=LORA_NAME)
+    return Lora(tensors={k: v.detach().cpu() for k, v in tensors.items()}, config=plain)
+
+
+def set_trained(network: torch.nn.Module, lora: Lora) -> None:
+    """These weights into the LoRA that peft has in a network, which has their shapes."""
+    from peft.utils import set_peft_model_state_dict
+
+    set_peft_model_state_dict(network, dict(lora.tensors), adapter_name=LORA_NAME)
+
+
+def inject(network: torch.nn.Module, rank: int, alpha: float, modules: str | list[str]) -> None:
+    """Fresh LoRA in float32 into the layers of these names, or of a kind, as peft names them. It
+    leaves the network's own weights alone."""
+    import peft
+    from peft.tuners.tuners_utils import cast_adapter_dtype
+
+    config = peft.LoraConfig(
+        r=rank, lora_alpha=alpha, target_modules=modules, init_lora_weights="gaussian"
+    )
+    peft.inject_adapter_in_model(config, network, adapter_name=LORA_NAME)
+    cast_adapter_dtype(network, LORA_NAME)
+
+
+def install(network: torch.nn.Module, lora: Lora) -> None:
+    """Put a LoRA that was trained elsewhere into a network that has none."""
+    with torch.random.fork_rng():  # the first weights are drawn, then overwritten
+        inject(network, lora.config["r"], lora.config["lora_alpha"], lora.modules)
+    set_trained(network, lora)
+
+
+def eject(network: torch.nn.Module) -> None:
+    """Take out what ``inject`` or ``install`` put in, if they did."""
+    from peft.functional import delete_adapter
+
+    if hasattr(network, "peft_config"):
+        delete_adapter(network, LORA_NAME, prefix="lora_")
+        del network.peft_config
+
+
+@contextmanager
+def disabled(network: torch.nn.Module) -> Iterator[None]:
+    """What ``inject`` or ``install`` put in does nothing inside the block."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = [module for module in network.modules() if isinstance(module, BaseTunerLayer)]
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
+
+
+def _weight(network: torch.nn.Module, name: str) -> torch.Tensor:
+    """A layer's own weight, also where another LoRA is wrapped around the layer."""
+    module = network.get_submodule(name)
+    layer = getattr(module, "base_layer", module)
+    weight = layer.weight
+    assert isinstance(weight, torch.Tensor)
+    return weight.T if type(layer).__name__ == "Conv1D" else weight  # GPT-2's linear layers
+
+
+def _weight_in_memory(network: torch.nn.Module, name: str) -> torch.Tensor:
+    weight = _weight(network, name)
+    if weight.is_meta:  # writing to it would do nothing
+        raise InputError(
+            "the network's weights are offloaded; load or unload an adapter before "
+            "enable_sequential_cpu_offload, or after remove_all_hooks"
+        )
+    return weight
+
+
+def check_fit(network: torch.nn.Module, lora: Lora) -> None:
+    """InputError if the network has no layer of the right shape for one of the tensors."""
+    for name in lora.modules:
+        try:
+            weight = _weight(network, name)
+        except AttributeError:
+            raise InputError(f"the adapter changes {name}, which this model lacks") from None
+        a = lora.tensors[f"{name}.lora_A.weight"]
+        b = lora.tensors[f"{name}.lora_B.weight"]
+        if (b.shape[0], *a.shape[1:]) != tuple(weight.shape):
+            raise InputError(
+                f"{name} is {tuple(weight.shape)} here and {(b.shape[0], *a.shape[1:])} in the "
+                "adapter: it was trained on another architecture"
+            )
+
+
+@torch.no_grad()
+def merge(network: torch.nn.Module, lora: Lora) -> dict[str, torch.Tensor]:
+    """Add every delta to its weight; returns the weights as they were, on the CPU.
+
+    Adding in place rather than wrapping layers keeps a conditioned call as fast as a stock one.
+    """
+    originals = {}
+    for name in lora.modules:
+        weight = _weight_in_memory(network, name)
+        originals[name] = weight.detach().to("cpu", copy=True)
+        weight.copy_(weight.float() + lora.delta(name).to(weight.device))
+    return originals
+
+
+@torch.no_grad()
+def restore(network: torch.nn.Module, lora: Lora, originals: Mapping[str, torch.Tensor]) -> None:
+    """Undo ``merge``, bit for bit. InputError, and nothing undone, if others changed the weights
+    since: what they did would be lost."""
+    for name, original in originals.items():
+        merged = (original.float() + lora.delta(name)).to(original.dtype)
+        weight = _weight_in_memory(network, name)
+        # A cast to half and back is no change; a LoRA that somebody fused is.
+        if not torch.allclose(weight.cpu().float(), merged.float(), rtol=2e-3, atol=1e-4):
+            raise InputError(
+                f"{name} was changed after the adapter was loaded (fuse_lora?); undo that first "
+                "(unfuse_lora), then unload, save or replace the adapter"
+            )
+    for name, original in originals.items():
+        _weight_in_memory(network, name).copy_(original)

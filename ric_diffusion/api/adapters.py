@@ -1,0 +1,96 @@
+"""What is done with a finished adapter: export it, upload it, tell other programs what it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ric_diffusion.adapters import export as kohya
+from ric_diffusion.adapters import hub
+from ric_diffusion.adapters.format import DiffusersFormat
+from ric_diffusion.api.models import check_mapping
+from ric_diffusion.api.paths import check_out_file
+from ric_diffusion.io.errors import InputError
+from ric_diffusion.models.family import adapter_family, loading
+
+
+def export(adapter: str | Path, out: str | Path, format: Literal["kohya"] = "kohya") -> Path:
+    """Write an adapter's LoRA to one file for other programs; returns the file.
+
+    Args:
+        adapter: folder or hub id.
+        out: a name that ends in .safetensors.
+        format: ``kohya``, which A1111, ComfyUI and diffusers read.
+
+    InputError for what is no adapter of a pipeline, and for another format or ending.
+    """
+    if format not in kohya.FORMATS:
+        raise InputError(f"format {format!r}: choose {' or '.join(kohya.FORMATS)}")
+    path = Path(out)
+    check_out_file(path)
+    family, folder = adapter_family(adapter)
+    if not isinstance(family.format, DiffusersFormat):
+        raise InputError(
+            f"adapter {adapter}: for {family.title}; kohya's names are those of pipelines"
+        )
+    kohya.export(*family.read_adapter(folder), family.format, path)
+    return path
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportedPrompt:
+    """The text that an adapter of text mode reads, and ``notes`` on what of the request it does not
+    hold, one line each."""
+
+    text: str
+    notes: tuple[str, ...]
+
+
+def prompt_text(
+    adapter: str | Path,
+    prompt: str,
+    *,
+    preference: Mapping[str, float] | None = None,
+    targets: Mapping[str, float] | None = None,
+    mapping: str | None = None,
+    model: str | None = None,
+) -> ExportedPrompt:
+    """What to give other programs as the prompt, so that an adapter of text mode reads the rewards.
+
+    Args:
+        adapter: folder or hub id.
+        model: whose tokenizer counts; by default the adapter's base model.
+
+    ``preference``, ``targets`` and ``mapping`` are as ``generate`` has them.
+
+    InputError in embedding mode, whose rewards no text can say.
+    """
+    check_mapping(mapping)
+    family, folder = adapter_family(adapter)
+    found, _ = family.read_adapter(folder)
+    wanted = found.targets_for(preference=preference, targets=targets, mapping=mapping)
+    found.check_text()  # before a tokenizer is fetched for nothing
+    base = model or found.base_model
+    with loading(base, "model"):
+        tokenizer = family.tokenizer(base, found)
+    text, cut = found.text(prompt, wanted, tokenizer)
+    notes = found.unreachable(wanted)
+    if cut:
+        notes.append(f"the prompt was cut; {tokenizer.model_max_length} tokens are read at most")
+    return ExportedPrompt(text=text, notes=tuple(notes))
+
+
+def push(adapter: str | Path, to: str) -> str:
+    """Upload an adapter folder to the hub, to a private repository if it is new; returns its
+    address.
+
+    InputError for a folder that is no adapter, a malformed id, without a token, or where the hub
+    says no; OSError if the hub cannot be reached.
+    """
+    if not Path(adapter).is_dir():
+        raise InputError(f"adapter {adapter}: no such folder")
+    family, folder = adapter_family(adapter)
+    hub.open_repository(to)
+    return hub.push(folder, to, family.format.files)

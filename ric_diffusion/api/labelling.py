@@ -1,0 +1,159 @@
+"""``score`` and ``label``: what scorers say of pictures, for a person to read or to train on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import scorers as library
+from ric_diffusion.data.images import SUFFIXES, UnreadableImage, open_image
+from ric_diffusion.data.label import LabelReport, label_folder
+from ric_diffusion.data.scoring import scores_of
+from ric_diffusion.io.errors import InputError
+from ric_diffusion.io.extras import require
+from ric_diffusion.io.progress import ProgressCallback, reporting, tracking
+
+BATCH = 32
+
+ScorerLike = str | library.Scorer
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreTable:
+    """The scores of F pictures by n scorers.
+
+    Attributes:
+        files: the F pictures that could be read.
+        names: the n scorers' names.
+        units: the units of their scores.
+        scores: (F, n) float64, NaN where a scorer has no number.
+        unreadable: why a file could not be read, by its path.
+    """
+
+    files: tuple[Path, ...]
+    names: tuple[str, ...]
+    units: tuple[str, ...]
+    scores: np.ndarray
+    unreadable: Mapping[Path, str]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """One dict per picture, ``file`` and the scores by name; None for NaN."""
+        return [
+            {
+                "file": str(file),
+                **{
+                    name: value if math.isfinite(value) else None
+                    for name, value in zip(self.names, row, strict=True)
+                },
+            }
+            for file, row in zip(self.files, self.scores.tolist(), strict=True)
+        ]
+
+
+def score(
+    paths: str | Path | Sequence[str | Path],
+    scorers: Sequence[ScorerLike],
+    *,
+    progress: ProgressCallback | None = None,
+) -> ScoreTable:
+    """Score pictures.
+
+    Args:
+        paths: pictures, and folders with pictures in them or in their subfolders.
+        scorers: names with their options (``"compressibility:resize=none"``), or scorers.
+
+    InputError for a path that does not exist, or if no picture can be read.
+    """
+    using = loaded_scorers(scorers)
+    names = [scorer.name for scorer in using]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise InputError(f"scorers: {twice[0]} is given twice; score them one after the other")
+    given = [paths] if isinstance(paths, str | Path) else paths
+    files = pictures_in([Path(path) for path in given])
+    found: list[Path] = []
+    rows: list[np.ndarray] = []
+    unreadable: dict[Path, str] = {}
+    with reporting(progress), tracking("score", len(files), unit="picture") as tracker:
+        for start in range(0, len(files), BATCH):
+            images, readable = [], []
+            for path in files[start : start + BATCH]:
+                try:
+                    images.append(open_image(path))
+                    readable.append(path)
+                except UnreadableImage as error:
+                    unreadable[path] = str(error)
+            if images:
+                # A picture's own name is the only prompt known here; scorers that need one say so.
+                prompts = [path.stem.replace("-", " ") for path in readable]
+                rows.append(scores_of(images, prompts, using))
+                found += readable
+            tracker.advance(len(files[start : start + BATCH]))
+    if not found:
+        path, reason = next(iter(unreadable.items()))
+        raise InputError(
+            f"{given[0]}: none of {len(files)} files is a readable picture; {path}: {reason}"
+        )
+    return ScoreTable(
+        files=tuple(found),
+        names=tuple(names),
+        units=tuple(scorer.unit for scorer in using),
+        scores=np.concatenate(rows),
+        unreadable=unreadable,
+    )
+
+
+def label(
+    folder: str | Path,
+    out: str | Path,
+    scorers: Sequence[ScorerLike],
+    *,
+    shard: tuple[int, int] | None = None,
+    progress: ProgressCallback | None = None,
+) -> LabelReport:
+    """Score captioned pictures, or responses to prompts, and write a labelled folder to train on.
+
+    Resumable: called again after an interruption, it goes on.
+
+    Args:
+        folder: an imagefolder with metadata, or pictures with captions beside them; or responses.
+        out: a new folder, or one that an earlier call began.
+        scorers: names with their options, or scorers; all of pictures, or all of texts.
+        shard: ``(k, n)`` with 0 ≤ k < n scores the samples k, k + n, k + 2n, … and writes nothing
+            else, so that n processes share the work; a last call without it merges what they found
+            and writes the folder.
+
+    InputError if the folder, ``out`` or the scorers cannot be used.
+    """
+    require("train", "label")
+    with reporting(progress):
+        return label_folder(folder, out, loaded_scorers(scorers), shard=shard)
+
+
+def loaded_scorers(given: Sequence[ScorerLike]) -> list[Any]:
+    """Scorers as they are, names loaded."""
+    return [library.load(one) if isinstance(one, str) else one for one in given]
+
+
+def pictures_in(paths: Sequence[Path]) -> list[Path]:
+    """Pictures named, and those in the folders named, sorted. InputError if there is none."""
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            found += sorted(p for p in path.rglob("*") if is_picture(p.relative_to(path)))
+        elif path.exists():
+            found.append(path)
+        else:
+            raise InputError(f"{path}: no such file or folder")
+    if not found:
+        raise InputError(f"{paths[0] if paths else 'paths'}: no pictures in it")
+    return found
+
+
+def is_picture(path: Path) -> bool:
+    """By its suffix; hidden names are none, among them what a killed process left half written."""
+    return path.suffix.lower() in SUFFIXES and not any(n.startswith(".") for n in path.parts)

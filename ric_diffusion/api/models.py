@@ -1,0 +1,98 @@
+"""Loading a model with its adapter, and what the verbs that sample ask of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from ric_diffusion.io import config
+from ric_diffusion.io.errors import InputError, suggest
+from ric_diffusion.models.family import BUNDLED, Family, Model, load_model
+from ric_diffusion.models.hardware import default_device
+from ric_diffusion.rewards import MAPPINGS
+
+Dtype = Literal["float32", "bfloat16", "float16"]
+ModelLike = str | Path | Model
+
+
+def load(
+    model: str | Path,
+    adapter: str | Path | None = None,
+    *,
+    dtype: Dtype = "float32",
+    device: str | None = None,
+) -> Any:
+    """A model of any family, ready to sample: a pipeline, or a language model.
+
+    Args:
+        model: bundled name, folder or hub id.
+        adapter: folder or hub id, in place of the one that the model may have of its own.
+        dtype: of the model's weights.
+        device: by default the GPU if there is one.
+
+    InputError for what cannot be loaded, and for an adapter that does not fit the model.
+    """
+    precision = getattr(torch, dtype)
+    found = device or default_device()
+    return load_model(model, adapter, device=found, dtype=precision, option="model")
+
+
+def loaded(model: ModelLike, adapter: str | Path | None, dtype: Dtype) -> tuple[Any, str]:
+    """A model by its name, or one that is loaded already, and what it is called. InputError for a
+    loaded model together with an adapter, which it would not lose again."""
+    if isinstance(model, str | Path):
+        return load(model, adapter, dtype=dtype), str(model)
+    if adapter is not None:
+        raise InputError(f"adapter {adapter}: the model is loaded already; call its load_adapter")
+    return model, name_of(model)
+
+
+def name_of(model: Any) -> str:
+    """What a loaded model was loaded from: the bundled name, folder or hub id."""
+    named = getattr(model, "model", model)  # a language model's network knows where it is from
+    path = str(named.name_or_path)
+    return {str(folder): name for name, folder in BUNDLED.items()}.get(path, path)
+
+
+def require_adapter(model: Any, name: str) -> None:
+    """InputError if a model has no adapter, and so no rewards to set."""
+    if model.adapter is None:
+        raise InputError(f"model {name}: has no adapter of its own; give one")
+
+
+def require_pictures(family: Family, name: str) -> None:
+    """InputError if models of the family make anything but pictures."""
+    if family.medium.name != "image":
+        raise InputError(f"model {name}: a language model; this needs one that makes pictures")
+
+
+def check_mapping(mapping: str | None) -> None:
+    """InputError for a name that is no mapping."""
+    if mapping is not None and mapping not in MAPPINGS:
+        raise InputError(f"mapping {mapping}: unknown{suggest(mapping, MAPPINGS)}")
+
+
+def sampling_arguments(family: Family, given: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Arguments of sampling under the names that models of the family have for them.
+
+    ``given``: those names, or the ones that are the same for all families (``steps``,
+    ``guidance_scale``, ``contrast``, ``prompt_guidance``); a None is not given. InputError for what
+    models of the family do not have.
+    """
+    found: dict[str, Any] = {}
+    for name, value in (given or {}).items():
+        if value is None:
+            continue
+        if name in COMMON and name not in family.options:
+            raise InputError(f"{name}: {family.title} have no such setting")
+        found[family.options.get(name, name)] = value
+    if found:
+        # The settings of a training hold such arguments, and know them all.
+        config.from_dict({"sampling": found}, family.settings, family.title)
+    return found
+
+
+COMMON = ("steps", "guidance_scale", "contrast", "prompt_guidance")

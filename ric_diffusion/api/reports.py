@@ -1,0 +1,151 @@
+"""``evaluate`` and ``calibrate``: adapters measured and compared in one report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+
+from ric_diffusion.api.labelling import ScorerLike, loaded_scorers
+from ric_diffusion.api.models import Dtype, check_mapping, load, sampling_arguments
+from ric_diffusion.api.paths import check_out_folder
+from ric_diffusion.data.prompts import read_prompts
+from ric_diffusion.evaluation.compare import calibrate_adapter, evaluate_adapters
+from ric_diffusion.evaluation.report.schema import EvaluationResult
+from ric_diffusion.io.progress import ProgressCallback, reporting
+from ric_diffusion.training.processes import leave
+
+Prompts = str | Path | Sequence[str]
+
+
+def evaluate(
+    model: str | Path,
+    prompts: Prompts,
+    out: str | Path,
+    *,
+    adapters: Sequence[str | Path] = (),
+    points: int = 11,
+    seeds: int = 4,
+    scorers: Sequence[ScorerLike] = (),
+    mapping: str | None = None,
+    sampling: Mapping[str, Any] | None = None,
+    dtype: Dtype = "float32",
+    progress: ProgressCallback | None = None,
+) -> EvaluationResult:
+    """Measure a model's adapters on the same prompts and seeds, and write a report.
+
+    Resumable: called again after an interruption, it goes on.
+
+    Args:
+        model: bundled name, folder or hub id.
+        prompts: a file with one prompt to a line, or the prompts.
+        out: the report's folder: metrics.json, plots, index.html and all samples.
+        adapters: folders or hub ids; ``"none"`` is the model alone. By default the model's own.
+        points: how many preferences are swept, and how many targets of each reward.
+        seeds: how many for each prompt.
+        scorers: more scorers, ones that no adapter was trained on.
+
+    ``mapping``, ``sampling`` and ``dtype`` are as ``generate`` has them.
+
+    Returns what metrics.json holds. InputError for what cannot be compared, before anything is
+    written.
+    """
+    return _report(
+        evaluate_adapters,
+        model,
+        prompts,
+        Path(out),
+        adapters=adapters,
+        points=points,
+        seeds=seeds,
+        scorers=scorers,
+        mapping=mapping,
+        sampling=sampling,
+        dtype=dtype,
+        progress=progress,
+    )
+
+
+def calibrate(
+    model: str | Path,
+    prompts: Prompts,
+    out: str | Path,
+    *,
+    adapter: str | Path | None = None,
+    calibration_prompts: Prompts | None = None,
+    points: int = 11,
+    seeds: int = 4,
+    scorers: Sequence[ScorerLike] = (),
+    mapping: str | None = None,
+    sampling: Mapping[str, Any] | None = None,
+    dtype: Dtype = "float32",
+    progress: ProgressCallback | None = None,
+) -> EvaluationResult:
+    """Measure what the sliders of one adapter give for what they ask, write an adapter that turns
+    it around to OUT/adapter, and compare the two in a report.
+
+    Args:
+        adapter: folder or hub id; by default the model's own.
+        calibration_prompts: what to calibrate on; the same prompts with other seeds by default.
+
+    The other arguments are as ``evaluate`` has them.
+    """
+    others = None if calibration_prompts is None else _prompts(calibration_prompts)
+    return _report(
+        partial(calibrate_adapter, calibration_prompts=others),
+        model,
+        prompts,
+        Path(out),
+        adapters=() if adapter is None else (adapter,),
+        points=points,
+        seeds=seeds,
+        scorers=scorers,
+        mapping=mapping,
+        sampling=sampling,
+        dtype=dtype,
+        progress=progress,
+    )
+
+
+def _report(
+    measure: Callable[..., EvaluationResult],
+    model: str | Path,
+    prompts: Prompts,
+    out: Path,
+    *,
+    adapters: Sequence[str | Path],
+    scorers: Sequence[ScorerLike],
+    mapping: str | None,
+    sampling: Mapping[str, Any] | None,
+    dtype: Dtype,
+    progress: ProgressCallback | None,
+    **counts: int,
+) -> EvaluationResult:
+    """A report by ``evaluate_adapters`` or ``calibrate_adapter``."""
+    check_mapping(mapping)
+    check_out_folder(out)
+    asked, held_out = _prompts(prompts), loaded_scorers(scorers)
+    process = PartialState(cpu=not torch.cuda.is_available())  # first: it picks the GPU
+    loaded = load(model, dtype=dtype)
+    with reporting(progress):
+        result = measure(
+            loaded,
+            str(model),
+            [str(adapter) for adapter in adapters],
+            prompts=asked,
+            scorers=held_out,
+            mapping=mapping,
+            sampling=sampling_arguments(loaded.family, sampling),
+            out=out,
+            **counts,
+        )
+    leave(process)
+    return result
+
+
+def _prompts(given: Prompts) -> Sequence[str]:
+    return read_prompts(Path(given)) if isinstance(given, str | Path) else given

@@ -1,0 +1,405 @@
+"""``train`` and ``online``: from a labelled folder to an adapter, and from that to a better one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from accelerate import PartialState
+
+from ric_diffusion.adapters import hub
+from ric_diffusion.adapters.adapter import ABOUT_FILE
+from ric_diffusion.api.paths import check_out_folder
+from ric_diffusion.data.images import save_png
+from ric_diffusion.data.prompts import read_prompts
+from ric_diffusion.data.records import Record, read_labelled
+from ric_diffusion.data.scoring import load_scorers
+from ric_diffusion.evaluation.grid import target_line
+from ric_diffusion.evaluation.report.sheet import draw_sheet
+from ric_diffusion.io import config
+from ric_diffusion.io.errors import InputError
+from ric_diffusion.io.files import digests, write_json, write_text
+from ric_diffusion.io.progress import ProgressCallback, reporting
+from ric_diffusion.io.run import RunFolder
+from ric_diffusion.models.causal_lm.backend import LlmConfig
+from ric_diffusion.models.cost import COST, Cost, Meter
+from ric_diffusion.models.diffusion.backend import DiffusionConfig
+from ric_diffusion.models.family import Family, family_of, loading
+from ric_diffusion.rewards import RewardSpace
+from ric_diffusion.training.loop import LoopConfig
+from ric_diffusion.training.online import OnlineConfig, Task, run_rounds
+from ric_diffusion.training.processes import leave
+from ric_diffusion.training.trainer import Trainer
+
+ADAPTER, SETTINGS, CACHE, SHEETS = "adapter", "config.json", "cache", "sheets"  # in a run's folder
+FOUND = "the family of the model is found from the model itself; remove this line"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """What every run has, of ``ric train`` and of ``ric online``.
+
+    Attributes:
+        model: bundled name, folder or hub id.
+        data: a folder that ``label`` wrote.
+        out: where the run goes, unless the call says so.
+        diffusion: settings of the model, if it makes pictures.
+        llm: settings of the model, if it is a language model.
+        where: keeps the records whose metadata column has one of the values listed.
+    """
+
+    REMOVED: ClassVar[Mapping[str, str]] = {"backend": FOUND}
+
+    model: str
+    data: Path
+    out: Path | None = None
+    diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    llm: LlmConfig = field(default_factory=LlmConfig)
+    where: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("data", "out", "prompts"):  # from Python a path may be text
+            if isinstance(value := getattr(self, name, None), str):
+                object.__setattr__(self, name, Path(value).expanduser())
+
+
+Run = TypeVar("Run", bound=RunConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(RunConfig):
+    """A training run, as the YAML file of ``ric train`` has it.
+
+    Attributes:
+        loop: how to optimise.
+        prompts: drawn on the validation sheets, every ``loop.validate_every`` steps.
+    """
+
+    loop: LoopConfig
+    prompts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnlineRun(RunConfig):
+    """An online run, as the YAML file of ``ric online`` has it.
+
+    ``data`` is what the adapter was trained on, and ``diffusion`` or ``llm`` the settings it was
+    trained with.
+
+    Attributes:
+        adapter: where it starts, a folder or hub id.
+        online: the rounds.
+        prompts: a file with one prompt to a line, by default the first captions in the data.
+    """
+
+    adapter: str
+    online: OnlineConfig
+    prompts: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """What a training run left.
+
+    Attributes:
+        adapter: the adapter's folder, inside ``out``.
+        out: the run's folder.
+        steps: how many updates it took.
+        records: how many it was trained on.
+        cost: what it cost, interruptions included.
+        url: the adapter's address on the hub, if it was pushed there.
+    """
+
+    adapter: Path
+    out: Path
+    steps: int
+    records: int
+    cost: Cost
+    url: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnlineResult:
+    """What an online run left.
+
+    Attributes:
+        adapter: the adapter's folder, inside ``out``.
+        out: the run's folder.
+        rounds: how many there were.
+        space: the adapter's reward space, with the front that the rounds reached.
+        cost: what it cost, interruptions included.
+        url: the adapter's address on the hub, if it was pushed there.
+    """
+
+    adapter: Path
+    out: Path
+    rounds: int
+    space: RewardSpace
+    cost: Cost
+    url: str | None = None
+
+
+def train(
+    settings: TrainConfig | str | Path,
+    *,
+    out: str | Path | None = None,
+    resume: bool = False,
+    push_to_hub: str | None = None,
+    progress: ProgressCallback | None = None,
+) -> TrainResult:
+    """Fine-tune an adapter on a labelled folder: rewards in context, supervised (arXiv 2402.10207,
+    section 3.1).
+
+    Args:
+        settings: a TrainConfig, or the YAML file of one.
+        out: a folder for the run, instead of the settings' own.
+        resume: go on with the run in that folder, bit for bit as if it had not been interrupted.
+        push_to_hub: USER/NAME of a repository for the adapter, made private if it is new.
+        progress: called after every step, with stage "train", instead of a bar.
+
+    InputError for settings, data or a folder that cannot be used, before anything is written;
+    FloatingPointError for a run that diverges.
+    """
+    source, found = _read(settings, TrainConfig)
+    with reporting(progress):
+        return _train(found, source, _out(out, found, source), resume, push_to_hub)
+
+
+def _train(
+    settings: TrainConfig, source: str, out: Path, resume: bool, push_to_hub: str | None
+) -> TrainResult:
+    with loading(settings.model, f"{source}model"):
+        family = family_of(settings.model)
+    run = RunFolder(out, "train")
+    run.check_free(resume=resume)
+    records, space = read_labelled(settings.data)
+    records = selected(records, settings.where)
+    process = PartialState(cpu=not torch.cuda.is_available())  # as in Trainer
+    loop = settings.loop.resolved(process.device)
+    with loading(settings.model, f"{source}model"):
+        backend = family.create_backend(
+            settings.model,
+            space,
+            getattr(settings, family.section),
+            seed=loop.seed,
+            device=process.device,
+        )
+    identity = {
+        "model": settings.model,
+        family.section: getattr(settings, family.section),
+        "loop": loop.identity(),
+        "weights": config.digest(family.digests(backend.model)),
+        "reward_space": config.digest(space.to_dict()),
+        "records": records_digest(records),
+    }
+    run.check_same(identity)
+    if push_to_hub and process.is_main_process:
+        hub.open_repository(push_to_hub)  # now, not after hours of training
+    backend.prepare(records, settings.data, out / CACHE)
+    process.wait_for_everyone()  # all have seen the folder as it was
+    if process.is_main_process:
+        run.begin(identity, resume=resume)
+        write_json(out / SETTINGS, config.to_dict(settings))
+    digest = config.digest(identity)
+
+    def validate(step: int) -> None:
+        for name in space.names:
+            _write_sheet(backend, name, settings.prompts, out / SHEETS / f"{name}-{step}")
+
+    meter = Meter()
+    with meter.running(backend.network()):
+        Trainer(
+            backend,
+            len(records),
+            loop,
+            out,
+            digest=digest,
+            resume=resume,
+            validate=validate if settings.prompts else None,
+            meter=meter,
+        ).run()
+    backend.adapter = replace(
+        backend.adapter,
+        training={"digest": digest, "records": len(records), "steps": loop.steps},
+    )
+    url = None
+    if process.is_main_process:
+        backend.save(out / ADAPTER)
+        write_json(out / COST, meter.read().to_dict())
+        if push_to_hub:
+            url = _pushed(out / ADAPTER, push_to_hub, family)
+    leave(process)
+    return TrainResult(
+        adapter=out / ADAPTER,
+        out=out,
+        steps=loop.steps,
+        records=len(records),
+        cost=meter.read(),
+        url=url,
+    )
+
+
+def online(
+    settings: OnlineRun | str | Path,
+    *,
+    out: str | Path | None = None,
+    resume: bool = False,
+    push_to_hub: str | None = None,
+    progress: ProgressCallback | None = None,
+) -> OnlineResult:
+    """Improve an adapter on its own samples: rounds of sampling, scoring, selecting and fine-tuning
+    (arXiv 2402.10207, section 3.2).
+
+    Args:
+        settings: an OnlineRun, or the YAML file of one.
+
+    The other arguments are as ``train`` has them.
+
+    InputError for settings, data or a folder that cannot be used, before anything is written;
+    CollapseError when the guard finds that diversity or prompts have collapsed.
+    """
+    source, found = _read(settings, OnlineRun)
+    with reporting(progress):
+        return _online(found, source, _out(out, found, source), resume, push_to_hub)
+
+
+def _online(
+    settings: OnlineRun, source: str, out: Path, resume: bool, push_to_hub: str | None
+) -> OnlineResult:
+    with loading(settings.model, f"{source}model"):
+        family = family_of(settings.model)
+    run = RunFolder(out, "online")
+    run.check_free(resume=resume)
+    process = PartialState(cpu=not torch.cuda.is_available())
+    if process.num_processes > 1:
+        raise InputError("ric online runs as one process; start it without accelerate launch")
+    start = family.fetch_adapter(settings.adapter)
+    space = family.read_adapter(start)[0].space
+    records, data_space = read_labelled(settings.data)
+    if missing := [name for name in space.names if name not in data_space.names]:
+        raise InputError(f"{settings.data}: has no scores for {missing[0]}, which the adapter has")
+    replay = absolute(selected(records, settings.where), settings.data)
+    prompts = read_prompts(settings.prompts) if settings.prompts else first_captions(replay)
+    rounds = settings.online.resolved(process.device)
+    with loading(settings.model, f"{source}model"):
+        backend = family.create_backend(
+            settings.model,
+            space,
+            getattr(settings, family.section),
+            seed=rounds.seed,
+            device=process.device,
+        )
+    backend.load(start)
+    identity = {
+        "model": settings.model,
+        family.section: getattr(settings, family.section),
+        "online": rounds.identity(),
+        "weights": config.digest(family.digests(backend.model)),
+        "adapter": config.digest(adapter_digests(start)),
+        "records": records_digest(replay),
+        "prompts": config.digest(prompts),
+    }
+    run.check_same(identity)
+    if push_to_hub:
+        hub.open_repository(push_to_hub)  # now, not after hours of rounds
+    run.begin(identity, resume=resume)
+    write_json(out / SETTINGS, config.to_dict(settings))
+    task = Task(
+        space=space,
+        mapping=backend.adapter.mapping,
+        prompts=prompts,
+        scorers=load_scorers(space),
+        replay=replay,
+    )
+    cost, space = run_rounds(backend, task, rounds, out, digest=run.digest, resume=resume)
+    backend.adapter = replace(
+        backend.adapter,
+        space=space,
+        training={**backend.adapter.training, "online": run.digest, "rounds": rounds.rounds},
+    )
+    backend.save(out / ADAPTER)
+    write_json(out / COST, cost.to_dict())
+    url = _pushed(out / ADAPTER, push_to_hub, family) if push_to_hub else None
+    return OnlineResult(
+        adapter=out / ADAPTER, out=out, rounds=rounds.rounds, space=space, cost=cost, url=url
+    )
+
+
+def is_main_process() -> bool:
+    """Whether this is the process that prints, of those that ``accelerate launch`` started."""
+    return bool(PartialState(cpu=not torch.cuda.is_available()).is_main_process)
+
+
+def _read(settings: Run | str | Path, kind: type[Run]) -> tuple[str, Run]:
+    """What comes before a field's name in errors, and the settings."""
+    if isinstance(settings, str | Path):
+        return f"{settings}: ", config.load_yaml(settings, kind)
+    return "", settings
+
+
+def _out(out: str | Path | None, settings: RunConfig, source: str) -> Path:
+    """Where a run goes; InputError if it can't."""
+    folder = Path(out) if out is not None else settings.out
+    if folder is None:
+        raise InputError(f"{source}out is missing; add it, or give --out")
+    check_out_folder(folder)
+    return folder
+
+
+def selected(records: Sequence[Record], where: Mapping[str, tuple[str, ...]]) -> list[Record]:
+    """The records that ``where`` lets through."""
+    return [r for r in records if all(r.extra.get(k) in values for k, values in where.items())]
+
+
+def absolute(records: Sequence[Record], folder: Path) -> list[Record]:
+    """The records under names that mean the same from anywhere."""
+    return [replace(r, file=str((folder / r.file).absolute())) for r in records]
+
+
+def first_captions(records: Sequence[Record]) -> list[str]:
+    """The first captions of the records, each once, in their order."""
+    found = list(dict.fromkeys(r.captions[0] for r in records if r.captions))
+    if not found:
+        raise InputError("the data has no captions to draw; give a file of prompts")
+    return found
+
+
+def records_digest(records: Sequence[Record]) -> str:
+    """SHA-256 of all that training reads of the records; their files are named after what they
+    hold."""
+    return config.digest([[r.file, r.captions, r.scores] for r in records])
+
+
+def adapter_digests(folder: Path) -> list[str]:
+    """One digest for each file that an adapter's samples depend on."""
+    return digests([*sorted(folder.glob("*.safetensors")), folder / ABOUT_FILE])
+
+
+def _pushed(folder: Path, repo_id: str, family: Family) -> str:
+    """Push what was trained; returns its address. OSError, with what to do, if that fails."""
+    try:
+        return hub.push(folder, repo_id, family.format.files)
+    except (InputError, OSError) as error:
+        later = f"ric push --adapter {folder} --to {repo_id}"
+        raise OSError(f"{error}; {folder} is kept, push it with `{later}`") from error
+
+
+def _write_sheet(backend: Any, name: str, prompts: Sequence[str], path: Path) -> None:
+    """One row per prompt: seed 0 along one reward from its 5th to its 95th percentile. A picture,
+    or where samples are texts a text."""
+    line = target_line(backend.adapter.space, name, 5)
+    rows = [backend.sample([prompt] * len(line), line, [0] * len(line)) for prompt in prompts]
+    captions = [f"{target[name]:+.1f}" for target in line]
+    if backend.medium.name == "text":
+        texts = [
+            f"{name} {caption}\n{prompt}\n    {text}\n"
+            for prompt, row in zip(prompts, rows, strict=True)
+            for caption, text in zip(captions, row, strict=True)
+        ]
+        write_text(path.with_suffix(".txt"), "\n".join(texts))
+        return
+    sheet = draw_sheet(rows, title=name, captions=[[c] for c in captions], row_titles=prompts)
+    save_png(path.with_suffix(".png"), sheet)

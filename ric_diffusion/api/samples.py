@@ -1,0 +1,256 @@
+"""``generate``: pictures of one prompt, or responses to it, with what was asked and obtained."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ric_diffusion.api.models import (
+    Dtype,
+    ModelLike,
+    check_mapping,
+    loaded,
+    require_adapter,
+    sampling_arguments,
+)
+from ric_diffusion.api.paths import check_out_folder
+from ric_diffusion.data.scoring import load_scorers, scores_of
+from ric_diffusion.io.errors import InputError
+from ric_diffusion.io.progress import ProgressCallback, reporting, tracking
+from ric_diffusion.rewards import RewardSpace
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratedSample:
+    """A picture or a response, with what was asked for and what was obtained.
+
+    Attributes:
+        sample: a Pillow image, or a text.
+        prompt: what it was made from, with ``seed`` and ``model``.
+        seed: its own.
+        model: bundled name, folder or hub id.
+        targets: the values in z that were used; a reward left out was auto.
+        scores: in each scorer's unit, and ``obtained`` in z, by reward; None where a scorer has no
+            number for it. Both are empty without an adapter.
+        path: the file it was written to, None if it was not.
+    """
+
+    sample: Any
+    prompt: str
+    seed: int
+    model: str
+    targets: Mapping[str, float]
+    scores: Mapping[str, float | None]
+    obtained: Mapping[str, float | None]
+    path: Path | None = None
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What is written into the picture, or beside the text."""
+        found: dict[str, Any] = {
+            "prompt": self.prompt,
+            "seed": self.seed,
+            "model": self.model,
+            "targets": dict(self.targets),
+        }
+        if self.scores:
+            found |= {"scores": dict(self.scores), "obtained": dict(self.obtained)}
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scoring:
+    """A reward space with its scorers, to measure finished samples with."""
+
+    space: RewardSpace | None
+    scorers: Sequence[Any]
+
+    @classmethod
+    def of(cls, space: RewardSpace | None) -> Scoring:
+        """Without a space there is nothing to measure."""
+        return cls(space=space, scorers=load_scorers(space) if space else ())
+
+    def measured(
+        self,
+        sample: Any,
+        *,
+        prompt: str,
+        seed: int,
+        model: str,
+        targets: Mapping[str, float],
+        path: Path | None = None,
+    ) -> GeneratedSample:
+        """A sample with its scores."""
+        scores: dict[str, float | None] = {}
+        obtained: dict[str, float | None] = {}
+        if self.space is not None:
+            row = scores_of([sample], [prompt], self.scorers)
+            scores = by_reward(self.space, row[0])
+            obtained = by_reward(self.space, self.space.normalize(row)[0])
+        return GeneratedSample(
+            sample=sample,
+            prompt=prompt,
+            seed=seed,
+            model=model,
+            targets=dict(targets),
+            scores=scores,
+            obtained=obtained,
+            path=path,
+        )
+
+
+def by_reward(space: RewardSpace, row: np.ndarray) -> dict[str, float | None]:
+    """(n,) values -> by reward, None where one is not finite."""
+    named = zip(space.names, row.tolist(), strict=True)
+    return {name: value if np.isfinite(value) else None for name, value in named}
+
+
+def measure(space: RewardSpace, samples: Sequence[Any], prompts: Sequence[str]) -> np.ndarray:
+    """(N, n) z of N finished samples, each made from its prompt, by the scorers that the space was
+    fitted with; NaN where one has no number."""
+    z: np.ndarray = space.normalize(scores_of(samples, prompts, load_scorers(space)))
+    return z
+
+
+def generate(
+    model: ModelLike,
+    prompt: str,
+    *,
+    adapter: str | Path | None = None,
+    preference: Mapping[str, float] | None = None,
+    targets: Mapping[str, float] | None = None,
+    negative_targets: Mapping[str, float] | None = None,
+    negative_prompt: str | None = None,
+    mapping: str | None = None,
+    seed: int = 0,
+    count: int = 1,
+    sampling: Mapping[str, Any] | None = None,
+    dtype: Dtype = "float32",
+    out: str | Path | None = None,
+    progress: ProgressCallback | None = None,
+) -> list[GeneratedSample]:
+    """Make pictures of a prompt, or respond to it, steered by rewards.
+
+    Args:
+        model: bundled name, folder or hub id, or a model that ``load`` loaded.
+        prompt: what to draw, or to respond to.
+        adapter: folder or hub id; a bundled model has its own.
+        preference: weights by reward, as the sliders set them.
+        targets: values in z by reward, instead of a preference. A reward left out is auto.
+        negative_targets: values in z to steer away from; not for language models.
+        negative_prompt: what to steer away from, in words; not for language models.
+        mapping: how a preference becomes targets; the adapter's own by default.
+        seed: of the first sample; the others have the seeds that follow it.
+        count: how many samples.
+        sampling: arguments of sampling (``steps``, ``guidance_scale``, ``contrast``,
+            ``prompt_guidance``, or what models of this family call theirs). What is left out comes
+            from the adapter.
+        dtype: of the model's weights, if it is loaded here.
+        out: a folder for the samples: SEED.png with the metadata in it, or SEED.txt and SEED.json.
+        progress: called as samples are done.
+
+    InputError for what does not fit the model, before the first sample is made.
+    """
+    check_mapping(mapping)
+    folder = None if out is None else Path(out)
+    if folder is not None:
+        check_out_folder(folder)
+    if count < 1:
+        raise InputError(f"count {count}: give 1 or more")
+    given = {
+        "preference": preference,
+        "targets": targets,
+        "negative_targets": negative_targets,
+    }
+    asked = {name: values for name, values in given.items() if values is not None}
+    found, name = loaded(model, adapter, dtype)
+    if asked:
+        require_adapter(found, name)
+    options = sampling_arguments(found.family, sampling)
+    seeds = range(seed, seed + count)
+    if found.family.medium.name == "image":
+        samples = _pictures(found, prompt, seeds, asked, mapping, negative_prompt, options)
+    else:
+        samples = _responses(found, prompt, seeds, asked, mapping, negative_prompt, options)
+    scoring = Scoring.of(found.adapter.space if found.adapter else None)
+    medium, results = found.family.medium, []
+    with reporting(progress), tracking("generate", count, unit="sample") as tracker:
+        for number, (sample, used) in zip(seeds, samples, strict=True):
+            path = folder / f"{number}{medium.suffix}" if folder else None
+            result = scoring.measured(
+                sample, prompt=prompt, seed=number, model=name, targets=used, path=path
+            )
+            if path is not None:
+                medium.write(sample, path, result.metadata)
+            results.append(result)
+            tracker.advance()
+    return results
+
+
+Samples = Iterator[tuple[Any, Mapping[str, float]]]  # each with the targets that were used
+
+
+def _pictures(
+    pipe: Any,
+    prompt: str,
+    seeds: Sequence[int],
+    asked: Mapping[str, Mapping[str, float]],
+    mapping: str | None,
+    negative_prompt: str | None,
+    options: Mapping[str, Any],
+) -> Samples:
+    # Checked before the first step of a long run, not after it.
+    pipe.targets_for(
+        1, preference=asked.get("preference"), targets=asked.get("targets"), mapping=mapping
+    )
+    pipe.targets_for(1, targets=asked.get("negative_targets"), name="negative_targets")
+
+    def draw(seed: int) -> tuple[Any, Mapping[str, float]]:
+        output = pipe(
+            prompt,
+            negative_prompt=negative_prompt,
+            generator=torch.Generator().manual_seed(seed),
+            mapping=mapping,
+            **asked,
+            **options,
+        )
+        return output.images[0], output.targets[0]
+
+    return map(draw, seeds)
+
+
+def _responses(
+    lm: Any,
+    prompt: str,
+    seeds: Sequence[int],
+    asked: Mapping[str, Mapping[str, float]],
+    mapping: str | None,
+    negative_prompt: str | None,
+    options: Mapping[str, Any],
+) -> Samples:
+    for name, value in (
+        ("negative_targets", asked.get("negative_targets")),
+        ("negative_prompt", negative_prompt),
+    ):
+        if value:
+            raise InputError(f"{name}: language models are not guided away from anything")
+    used: dict[str, float] = {}
+    own: Mapping[str, Any] = {}
+    if lm.adapter is not None:
+        own = lm.adapter.sampling
+        wanted = lm.adapter.targets_for(**asked, mapping=mapping)
+        for line in lm.adapter.unreachable(wanted):
+            _log.warning(line)
+        used = lm.adapter.used(wanted)
+    sampler = lm.family.sampler(lm, {**own, **options})
+    # In one batch: each response comes out as if it were alone.
+    samples = sampler.sample([prompt] * len(seeds), [used] * len(seeds), list(seeds))
+    return ((sample, used) for sample in samples)

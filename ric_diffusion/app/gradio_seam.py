@@ -1,0 +1,66 @@
+"""What the app needs of Gradio beyond its public interface; nothing else touches Gradio's insides.
+
+Each function says what it changes, why, and what public way would replace it, and raises
+GradioChanged when a release of Gradio no longer has what it relies on, instead of doing nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+from gradio import processing_utils
+
+DOWNLOAD = "async_ssrf_protected_get"  # of gradio.processing_utils
+PAUSES = ("sleep_when_free", "progress_update_sleep_when_free")  # of a gradio.queueing.Queue
+
+
+class GradioChanged(RuntimeError):
+    """The installed Gradio has not what the app relies on."""
+
+
+def refuse_downloads() -> None:
+    """Have Gradio fetch no file of another machine.
+
+    An input that is a file may come as an address, which Gradio downloads before any handler sees
+    it: anybody who can reach the app could have this machine ask others. A setting of ``launch``
+    against that would replace this.
+    """
+    if not hasattr(processing_utils, DOWNLOAD):
+        raise GradioChanged(_message(f"processing_utils.{DOWNLOAD}"))
+    setattr(processing_utils, DOWNLOAD, _refuse)
+
+
+async def _refuse(*given: Any, **more: Any) -> Any:
+    raise gr.Error("files of other machines are not fetched; drop one")
+
+
+def look_for_work_every(app: gr.Blocks, seconds: float) -> None:
+    """Have an app's queue look for work this often instead of every millisecond, which takes 8 % of
+    the time of a model that computes on the same two cores. An argument of ``Blocks.queue`` would
+    replace this.
+    """
+    queue = getattr(app, "_queue", None)
+    for name in PAUSES:
+        if not hasattr(queue, name):
+            raise GradioChanged(_message(f"Blocks._queue.{name}"))
+        setattr(queue, name, seconds)
+
+
+def hand_over_path(picture: gr.Image) -> None:
+    """Have an Image input give handlers the path of what was dropped, None for nothing.
+
+    Decoding it is ours to do: Gradio's knows no bounds, also with ``type="filepath"``. A type that
+    does not decode would replace this; a subclass would not, for each one Gradio writes a file
+    beside its source.
+    """
+    if not callable(getattr(picture, "preprocess", None)):
+        raise GradioChanged(_message("Image.preprocess"))
+    picture.preprocess = lambda dropped: dropped.path if dropped else None
+
+
+def _message(what: str) -> str:
+    return (
+        f"gradio {gr.__version__} has no {what}, which ric_diffusion/app/gradio_seam.py relies on; "
+        "install gradio>=6.31,<7, or adapt that module"
+    )

@@ -1,0 +1,44 @@
+"""``ric evaluate``: a model's adapters, or the model alone, measured and compared in one report."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from ric_diffusion import api
+from ric_diffusion.cli.options import sampling_of
+
+
+def run(options: argparse.Namespace) -> None:
+    asked: dict[str, Any] = {
+        "points": options.points,
+        "seeds": options.seeds,
+        "scorers": options.scorers,
+        "mapping": options.mapping,
+        "sampling": sampling_of(options),
+        "dtype": options.dtype,
+    }
+    if options.calibrate:
+        if len(options.adapter) > 1:
+            raise api.InputError(
+                "--calibrate: one adapter is calibrated at a time; give it alone with --adapter, "
+                f"not {', '.join(options.adapter)}"
+            )
+        api.calibrate(
+            options.model,
+            options.prompts,
+            options.out,
+            adapter=next(iter(options.adapter), None),
+            calibration_prompts=options.calibration_prompts,
+            **asked,
+        )
+    else:
+        if options.calibration_prompts:
+            raise api.InputError(
+                "--calibration-prompts: goes with --calibrate; add that, or leave it out"
+            )
+        api.evaluate(options.model, options.prompts, options.out, adapters=options.adapter, **asked)
+    if api.is_main_process():
+        if options.calibrate and (options.out / "adapter").exists():
+            print(options.out / "adapter")
+        print(options.out / "index.html")

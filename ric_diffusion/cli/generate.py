@@ -1,0 +1,31 @@
+"""``ric generate``: pictures of one prompt, or responses to it, with their metadata."""
+
+from __future__ import annotations
+
+import argparse
+
+from ric_diffusion import api
+from ric_diffusion.cli.options import quietly, rewards_of, sampling_of
+
+
+def run(options: argparse.Namespace) -> None:
+    samples = api.generate(
+        options.model,
+        options.prompt,
+        adapter=options.adapter,
+        **rewards_of(options),
+        negative_prompt=options.negative_prompt,
+        mapping=options.mapping,
+        seed=options.seed,
+        count=options.count,
+        sampling=sampling_of(options),
+        dtype=options.dtype,
+        out=options.out,
+        progress=quietly(),
+    )
+    for sample in samples:
+        obtained = sample.obtained.items()
+        shown = " ".join(f"{k}=none" if v is None else f"{k}={v:+.2f}" for k, v in obtained)
+        print(f"{sample.path}  {shown}".rstrip())
+        if isinstance(sample.sample, str):
+            print(sample.sample)

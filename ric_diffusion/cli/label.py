@@ -1,0 +1,19 @@
+"""``ric label``: score a folder of captioned pictures, or of responses to prompts, for training."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+
+from ric_diffusion import api
+
+
+def run(options: argparse.Namespace) -> None:
+    report = api.label(options.folder, options.out, options.scorers, shard=options.shard)
+    what = "pictures" if report.medium == "image" else "texts"
+    done = f"{what} labelled"
+    if options.shard:
+        done = f"{what} of shard {options.shard[0]}/{options.shard[1]} scored"
+    print(f"{options.out}: {report.count} {done}, {len(report.skipped)} skipped")
+    for reason, count in Counter(report.skipped.values()).most_common():
+        print(f"  {count} {reason}")

@@ -1,0 +1,20 @@
+"""``ric online``: rounds of sampling, scoring, selecting and fine-tuning, from an adapter on."""
+
+from __future__ import annotations
+
+import argparse
+
+from ric_diffusion import api
+
+
+def run(options: argparse.Namespace) -> None:
+    result = api.online(
+        options.config,
+        out=options.out,
+        resume=options.resume,
+        push_to_hub=options.push_to_hub,
+    )
+    if api.is_main_process():
+        print(result.adapter)
+        if result.url:
+            print(result.url)

@@ -1,0 +1,31 @@
+"""From parsed options to the arguments of ric_diffusion.api."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from ric_diffusion import api
+from ric_diffusion.api.values import by_name
+
+SAMPLING = ("steps", "guidance_scale", "contrast", "prompt_guidance")
+
+
+def rewards_of(options: argparse.Namespace) -> dict[str, Any]:
+    """The arguments about rewards that were given. InputError for a name given twice."""
+    return {
+        name: by_name(given, name)
+        for name in ("preference", "targets", "negative_targets")
+        if (given := getattr(options, name, None))  # not every verb has all three
+    }
+
+
+def sampling_of(options: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of sampling that were given."""
+    return {name: value for name in SAMPLING if (value := getattr(options, name)) is not None}
+
+
+def quietly() -> api.ProgressCallback | None:
+    """For verbs that are done in a moment: bars only where somebody sees them."""
+    return None if sys.stderr.isatty() else lambda progress: None

@@ -1,0 +1,379 @@
+"""The command line. Parsing only: every verb's module is imported when it is called.
+
+Exit codes: 0 done, 2 the user's input is wrong (one line says what, where and how to mend it),
+130 interrupted (Ctrl+C) and 143 terminated, both with nothing lost, 1 anything else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import math
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+from ric_diffusion import __version__
+from ric_diffusion.api.values import name_value
+from ric_diffusion.io.errors import CollapseError, InputError
+
+EXAMPLES = {
+    "generate": (
+        "ric generate --prompt 'red apple' --preference colorfulness=0.7 compressibility=0.3",
+        "ric generate --prompt 'red apple' --targets colorfulness=1.5 --count 4 --out out/",
+    ),
+    "sweep": (
+        "ric sweep --model emoji-64 --prompt 'red apple' --points 11 --out sweep/",
+        "ric sweep --prompt 'red apple' --along colorfulness --out sweep/",
+    ),
+    "score": ("ric score photos/ --scorers compressibility:resize=none colorfulness --json",),
+    "label": (
+        "ric label photos/ --scorers compressibility colorfulness --out labelled/",
+        "ric label photos/ --scorers aesthetic --out labelled/ --shard 0/4",
+    ),
+    "train": (
+        "ric train scripts/configs/emoji-embedding.yaml --out runs/mine",
+        "ric train scripts/configs/sd15.yaml --resume --push-to-hub user/name",
+    ),
+    "online": ("ric online scripts/configs/emoji-online.yaml --out runs/online",),
+    "evaluate": (
+        "ric evaluate --adapter runs/mine/adapter none --prompts prompts.txt --out report/",
+        "ric evaluate --prompts prompts.txt --calibrate --out calibrated/",
+    ),
+    "app": ("ric app --model emoji-64 --port 7860",),
+    "export": ("ric export --adapter runs/mine/adapter --format kohya --out mine.safetensors",),
+    "prompt": (
+        "ric prompt --adapter runs/words/adapter --prompt 'red apple' --targets colorfulness=1.5",
+    ),
+    "push": ("ric push --adapter runs/mine/adapter --to user/name",),
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """Complains in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+def pairs(text: str) -> tuple[str, float]:
+    """``name=1.5`` -> ("name", 1.5)."""
+    try:
+        return name_value(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def shard(text: str) -> tuple[int, int]:
+    """``0/8`` -> (0, 8)."""
+    number, _, count = text.partition("/")
+    try:
+        found = int(number), int(count)
+    except ValueError:
+        found = (0, 0)
+    if not 0 <= found[0] < found[1]:
+        raise argparse.ArgumentTypeError(f"{text!r}: write K/N, with K from 0 to N - 1")
+    return found
+
+
+def positive(text: str) -> int:
+    try:
+        if (number := int(text)) > 0:
+            return number
+    except ValueError:
+        pass  # said below, as for 0
+    raise argparse.ArgumentTypeError(f"{text!r}: give a whole number above 0")
+
+
+def seed(text: str) -> int:
+    try:
+        if 0 <= (number := int(text)) < 2**63:
+            return number
+    except ValueError:
+        pass  # said below, as for -1
+    raise argparse.ArgumentTypeError(f"{text!r}: give a whole number from 0 to 2^63 - 1")
+
+
+def scale(text: str) -> float:
+    try:
+        if math.isfinite(number := float(text)):
+            return number
+    except ValueError:
+        pass  # said below, as for nan
+    raise argparse.ArgumentTypeError(f"{text!r}: give a number")
+
+
+def build_parser() -> Parser:
+    parser = Parser(
+        prog="ric", description="Reward sliders for diffusion models and language models."
+    )
+    parser.add_argument("--version", action="version", version=f"ric {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=Parser)
+
+    def verb(name: str, text: str) -> Parser:
+        return verbs.add_parser(
+            name,
+            help=text,
+            description=text,
+            epilog="\n".join(["examples:", *(f"  {line}" for line in EXAMPLES[name])]),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+
+    generate = verb("generate", "make pictures of a prompt, or respond to it, steered by rewards")
+    _model(generate)
+    _rewards(generate)
+    generate.add_argument(
+        "--negative-targets", **MANY, metavar="REWARD=Z", help="what to steer away from, in z"
+    )
+    generate.add_argument("--negative-prompt", metavar="TEXT")
+    generate.add_argument("--count", type=positive, default=1, help="samples, from as many seeds")
+    generate.add_argument("--out", type=Path, default=Path("out"), metavar="FOLDER")
+
+    sweep = verb("sweep", "the same prompt and seed while the sliders move")
+    _model(sweep)
+    sweep.add_argument("--points", type=positive, default=11)
+    sweep.add_argument(
+        "--along", metavar="REWARD", help="move this reward alone, the others left on auto"
+    )
+    sweep.add_argument("--out", type=Path, default=Path("sweep"), metavar="FOLDER")
+
+    score = verb("score", "print the scores of pictures")
+    score.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="pictures or folders")
+    score.add_argument("--scorers", nargs="+", required=True, metavar="NAME[:option=value,…]")
+    score.add_argument("--json", action="store_true", help="one JSON object per picture")
+
+    label = verb("label", "score captioned pictures, or responses, for training; resumable")
+    label.add_argument("folder", type=Path, metavar="FOLDER")
+    label.add_argument("--scorers", nargs="+", required=True, metavar="NAME[:option=value,…]")
+    label.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+    label.add_argument(
+        "--shard",
+        type=shard,
+        metavar="K/N",
+        help="score the samples K, K + N, K + 2N, … and write no more, so that N processes share "
+        "the work, K from 0 to N - 1; run it without --shard at the end",
+    )
+
+    train = verb("train", "fine-tune an adapter on a labelled folder")
+    train.add_argument("config", type=Path, metavar="CONFIG.yaml")
+    train.add_argument("--out", type=Path, metavar="FOLDER", help="instead of the config's")
+    train.add_argument("--resume", action="store_true", help="go on after an interruption")
+    _push(train)
+
+    online = verb("online", "improve an adapter on its own samples, in rounds")
+    online.add_argument("config", type=Path, metavar="CONFIG.yaml")
+    online.add_argument("--out", type=Path, metavar="FOLDER")
+    online.add_argument("--resume", action="store_true", help="go on where it was interrupted")
+    _push(online)
+
+    evaluate = verb("evaluate", "measure a model, compare adapters; resumable: run it again")
+    evaluate.add_argument("--model", default="emoji-64", help="bundled name, folder or hub id")
+    evaluate.add_argument(
+        "--adapter",
+        nargs="+",
+        default=[],
+        help="folders or hub ids, several to compare them; none is the model alone",
+    )
+    evaluate.add_argument(
+        "--prompts", type=Path, required=True, metavar="FILE", help="one prompt to a line"
+    )
+    evaluate.add_argument("--points", type=positive, default=11)
+    evaluate.add_argument("--seeds", type=positive, default=4, help="how many for each prompt")
+    evaluate.add_argument(
+        "--scorers",
+        nargs="+",
+        default=[],
+        metavar="NAME[:option=value,…]",
+        help="more scorers, ones that the model was not trained on",
+    )
+    evaluate.add_argument(
+        "--calibrate",
+        action="store_true",
+        help="measure what the sliders of one adapter give, write an adapter that turns it around "
+        "to OUT/adapter, and compare the two",
+    )
+    evaluate.add_argument(
+        "--calibration-prompts",
+        type=Path,
+        metavar="FILE",
+        help="what to calibrate on; the same prompts with other seeds by default",
+    )
+    _sampling(evaluate)
+    evaluate.add_argument("--out", type=Path, default=Path("report"), metavar="FOLDER")
+
+    app = verb("app", "the sliders in a browser, on this machine alone")
+    app.add_argument("--model", default="emoji-64", help="bundled name, folder or hub id")
+    app.add_argument("--adapter", help="folder or hub id; a bundled model has its own")
+    app.add_argument("--port", type=positive, default=7860)
+    app.add_argument(
+        "--report",
+        type=Path,
+        metavar="FOLDER",
+        help="of ric evaluate, whose front is shown to choose from",
+    )
+
+    export = verb("export", "write an adapter's LoRA for other programs")
+    export.add_argument("--adapter", required=True, metavar="FOLDER")
+    export.add_argument("--format", required=True, choices=["kohya"])
+    export.add_argument("--out", type=Path, required=True, metavar="FILE.safetensors")
+
+    prompt = verb("prompt", "print what an adapter of text mode reads, for other programs")
+    prompt.add_argument("--adapter", required=True, help="folder or hub id")
+    prompt.add_argument("--model", help="whose tokenizer counts; by default its base model")
+    prompt.add_argument("--prompt", required=True, metavar="TEXT")
+    _rewards(prompt)
+    prompt.add_argument("--mapping", help="how a preference becomes targets")
+
+    push = verb("push", "upload an adapter folder to the hub, to a private repository if it is new")
+    push.add_argument("--adapter", required=True, metavar="FOLDER")
+    push.add_argument("--to", required=True, metavar="USER/NAME")
+    return parser
+
+
+MANY: Any = {"nargs": "+", "type": pairs, "action": "extend"}
+
+
+def _rewards(parser: Parser) -> None:
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--preference", **MANY, metavar="REWARD=WEIGHT", help="what the sliders set")
+    group.add_argument(
+        "--targets", **MANY, metavar="REWARD=Z", help="values in z; a reward left out is auto"
+    )
+
+
+def _push(parser: Parser) -> None:
+    parser.add_argument(
+        "--push-to-hub",
+        metavar="USER/NAME",
+        help="upload the adapter when it is done, to a private repository if it is new",
+    )
+
+
+def _model(parser: Parser) -> None:
+    parser.add_argument("--model", default="emoji-64", help="bundled name, folder or hub id")
+    parser.add_argument("--adapter", help="folder or hub id; a bundled model has its own")
+    parser.add_argument("--prompt", required=True, metavar="TEXT")
+    parser.add_argument("--seed", type=seed, default=0)
+    _sampling(parser)
+
+
+def _sampling(parser: Parser) -> None:
+    parser.add_argument(
+        "--dtype",
+        choices=["float32", "bfloat16", "float16"],
+        default="float32",
+        help="of the model's weights; half of the memory, and on most hardware faster, in 16 bits",
+    )
+    parser.add_argument("--steps", type=positive, help="denoising steps; the adapter's own default")
+    parser.add_argument("--guidance-scale", type=scale, help="likewise")
+    parser.add_argument(
+        "--contrast",
+        type=scale,
+        help="likewise: guidance steers away from so many times the opposite of the targets",
+    )
+    parser.add_argument(
+        "--prompt-guidance",
+        type=scale,
+        help="likewise: how strongly guidance pulls to the prompt, if less than to the rewards",
+    )
+    parser.add_argument("--mapping", help="how a preference becomes targets")
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: ends the work like Ctrl+C, and cleans up as that does."""
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Inside the block SIGTERM raises Terminated, where signals can be heard."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def terminate(number: int, frame: Any) -> NoReturn:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def speaking(verb: str) -> Iterator[None]:
+    """Inside the block what our modules have to say stands on stderr, a line each."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter(f"ric {verb}: %(message)s"))
+    loggers = [logging.getLogger(name) for name in ("ric_diffusion", "scorers")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit code."""
+    options = build_parser().parse_args(argv)
+    from scorers import ScorerError
+
+    try:
+        with terminable(), speaking(options.verb):
+            importlib.import_module(f"ric_diffusion.cli.{options.verb}").run(options)
+    except (InputError, ScorerError) as error:
+        print(f"ric {options.verb}: {as_option(str(error))}", file=sys.stderr)
+        return 2
+    # A full disk, a diverged run, a model that forgot its prompts: no bug of ours.
+    except (OSError, FloatingPointError, CollapseError) as error:
+        print(f"ric {options.verb}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt as interruption:
+        ended = isinstance(interruption, Terminated)
+        more = RESUMED.get(options.verb, "")
+        what = "terminated" if ended else "interrupted"
+        print(f"ric {options.verb}: {what}{more}", file=sys.stderr)
+        return 143 if ended else 130
+    return 0
+
+
+_AGAIN = "; run it again to go on where it stopped"
+_RESUME = "; --resume goes on where it stopped"
+RESUMED = {"label": _AGAIN, "evaluate": _AGAIN, "train": _RESUME, "online": _RESUME}
+
+# Arguments of ric_diffusion.api that are options here, by the name that errors begin with.
+ARGUMENTS = (
+    "adapter",
+    "contrast",
+    "guidance_scale",
+    "mapping",
+    "model",
+    "negative_prompt",
+    "negative_targets",
+    "out",
+    "port",
+    "prompt_guidance",
+    "report",
+    "scorers",
+    "steps",
+)
+
+
+def as_option(message: str) -> str:
+    """An error of ric_diffusion.api, which begins with an argument, as one about the option."""
+    word = message.split(maxsplit=1)[0].rstrip(":") if message.strip() else ""
+    return f"--{word.replace('_', '-')}{message[len(word) :]}" if word in ARGUMENTS else message
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,24 @@
+"""``ric sweep``: one prompt and seed along a line of preferences or of one reward's targets."""
+
+from __future__ import annotations
+
+import argparse
+
+from ric_diffusion import api
+from ric_diffusion.cli.options import sampling_of
+
+
+def run(options: argparse.Namespace) -> None:
+    api.sweep(
+        options.model,
+        options.prompt,
+        adapter=options.adapter,
+        points=options.points,
+        along=options.along,
+        seed=options.seed,
+        mapping=options.mapping,
+        sampling=sampling_of(options),
+        dtype=options.dtype,
+        out=options.out,
+    )
+    print(options.out / "grid.png")

@@ -1,0 +1,157 @@
+"""Scores as they come, in the journal of a labelling: a killed run loses one batch at most."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ric_diffusion.data.records import Record
+from ric_diffusion.data.samples import Sample
+from ric_diffusion.io.journal import Journal
+from scorers import Scorer, ScorerError
+
+JOURNAL = "scores"
+KEY_DIGITS = 32  # of a sample's digest
+
+
+class ScoreJournal:
+    """Scores by scorer and sample, of all processes that label into a folder.
+
+    An entry is one batch of one scorer: {"scorer": …, "fingerprint": …, "scores": {key: score}},
+    with null for a score that is not finite.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._journal = Journal(folder, JOURNAL)
+        self._scores: dict[tuple[str, str], dict[str, float]] = {}
+        self.reload()
+
+    def reload(self) -> None:
+        """Read what all processes have written by now. Of several scores of one sample the first
+        counts, in an order that is the same for every reader."""
+        self._scores = {}
+        for entry in self._journal.entries():
+            self._add(entry)
+
+    def get(self, scorer: Scorer) -> Mapping[str, float]:
+        """The scores of one scorer by key; NaN where it gave no finite one."""
+        return self._scores.get((scorer.name, scorer.fingerprint), {})
+
+    def append(self, scorer: Scorer, scores: Mapping[str, float]) -> None:
+        """Add the scores of one batch by key; when this returns, they are on the disk."""
+        finite = {key: score if math.isfinite(score) else None for key, score in scores.items()}
+        entry = {"scorer": scorer.name, "fingerprint": scorer.fingerprint, "scores": finite}
+        self._journal.append(entry)
+        self._add(entry)
+
+    def close(self) -> None:
+        self._journal.close()
+
+    def _add(self, entry: Any) -> None:
+        try:
+            key = (str(entry["scorer"]), str(entry["fingerprint"]))
+            scores = {
+                name: math.nan if score is None else float(score)
+                for name, score in entry["scores"].items()
+            }
+        except (KeyError, TypeError, ValueError, AttributeError):
+            return  # damaged: its samples are scored again
+        known = self._scores.setdefault(key, {})
+        for name, score in scores.items():
+            known.setdefault(name, score)
+
+
+class BatchScoring:
+    """Scores batches with several scorers, each sample once: what the journal has is not computed.
+
+    `skipped` gets the samples that a scorer fails on, by file with the reason. `computed` counts
+    the scores computed, by reward.
+    """
+
+    def __init__(
+        self, journal: ScoreJournal, scorers: Sequence[Scorer], skipped: dict[str, str]
+    ) -> None:
+        self._journal = journal
+        self._scorers = scorers
+        self._skipped = skipped
+        self.computed = Counter({scorer.name: 0 for scorer in scorers})
+
+    def score(self, batch: Sequence[Sample]) -> None:
+        """Have every scorer score what the journal lacks of a batch, and journal it."""
+        for scorer in self._scorers:
+            done = self._journal.get(scorer)
+            todo = {_key(scorer, sample.record, sample.digest): sample for sample in batch}
+            todo = {key: sample for key, sample in todo.items() if key not in done}
+            if not todo:
+                continue
+            scores = self._call(scorer, todo, worked=bool(done))
+            if scores:
+                self._journal.append(scorer, scores)
+            self.computed[scorer.name] += len(scores)
+
+    def scores(self, record: Record, digest: str) -> dict[str, float] | None:
+        """The scores of one sample by reward; None, with the reason noted, unless all finite."""
+        found = {}
+        for scorer in self._scorers:
+            score = self._journal.get(scorer).get(_key(scorer, record, digest), math.nan)
+            if not math.isfinite(score):
+                self._skipped.setdefault(record.file, f"{scorer.name}: score is not finite")
+                return None
+            found[scorer.name] = score
+        return found
+
+    def _call(self, scorer: Scorer, todo: dict[str, Sample], *, worked: bool) -> dict[str, float]:
+        """Scores by key. Where a batch fails, its samples are tried alone and bad ones left out.
+
+        A scorer that has never worked and fails on every sample is broken: its error is raised.
+        """
+        try:
+            return _ask(scorer, todo)
+        except Exception as error:
+            if not _may_be_the_sample(error):
+                raise
+            scores: dict[str, float] = {}
+            for key, sample in todo.items():
+                try:
+                    scores |= _ask(scorer, {key: sample})
+                except Exception as alone:
+                    if not _may_be_the_sample(alone):
+                        raise
+                    reason = f"{scorer.name} fails on it ({type(alone).__name__}: {alone})"
+                    self._skipped[sample.record.file] = " ".join(reason.split())
+            if not scores and not worked and len(todo) > 1:
+                raise
+            return scores
+
+
+def _key(scorer: Scorer, record: Record, digest: str) -> str:
+    """What a score depends on beside the scorer: what it is, and the caption if that is read."""
+    key = digest[:KEY_DIGITS]
+    if getattr(scorer, "needs_prompts", True):  # a scorer of another shape may well read them
+        key += "-" + hashlib.sha256(record.captions[0].encode()).hexdigest()[:KEY_DIGITS]
+    return key
+
+
+def _ask(scorer: Scorer, todo: dict[str, Sample]) -> dict[str, float]:
+    contents = [sample.content for sample in todo.values()]
+    captions = [sample.record.captions[0] for sample in todo.values()]
+    scores = np.asarray(scorer(contents, captions), dtype=np.float64)
+    if scores.shape != (len(todo),):
+        raise ScorerError(
+            f"scorer {scorer.name!r} gave shape {scores.shape} for {len(todo)} samples; it must "
+            "give one number each"
+        )
+    return dict(zip(todo, scores.tolist(), strict=True))
+
+
+def _may_be_the_sample(error: Exception) -> bool:
+    """False for what no sample causes: misuse of a scorer, a full disk, no memory."""
+    if isinstance(error, OSError):
+        return error.errno is None  # an encoder's complaint; the system's have a number
+    return not isinstance(error, ScorerError | MemoryError)

@@ -1,0 +1,275 @@
+"""From the scores of several methods to the report's typed result.
+
+Everything is in z of one reward space, the config's, whatever space a method was trained in.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ric_diffusion.evaluation import metrics
+from ric_diffusion.evaluation.calibration import Calibration
+from ric_diffusion.evaluation.config import EvaluationConfig
+from ric_diffusion.evaluation.metrics import Array, Interval, interval, means_of, ratio_interval
+from ric_diffusion.evaluation.report.schema import (
+    Bootstrap,
+    CalibrationResult,
+    ControlResult,
+    Estimate,
+    EvaluationResult,
+    MethodResult,
+    NearFront,
+    PointResult,
+    RewardCalibration,
+    RewardInfo,
+    ScorerInfo,
+)
+from ric_diffusion.evaluation.runner import MethodScores, folder_of
+from ric_diffusion.io.progress import tracked
+from ric_diffusion.rewards import Curve, RewardSpace
+
+
+def summarise(
+    scores: Sequence[MethodScores],
+    config: EvaluationConfig,
+    out: Path,
+    *,
+    model: str,
+    versions: Mapping[str, str],
+    calibration: Calibration | None = None,
+) -> EvaluationResult:
+    """The result of a report in ``out`` on methods for ``model``.
+
+    Ratios are to the first method. ``versions``: of the software, by name.
+    """
+    space = config.space
+    curves = calibration.curves if calibration else {}
+    reach = {name: _common_reach(scores, name, space) for name in space.names}
+    reach |= {name: curve.reach for name, curve in curves.items()}
+    methods = tuple(
+        _method(one, scores[0], config, reach, folder_of(out, one.name).relative_to(out))
+        for one in tracked(scores, "intervals", unit="method")
+    )
+    return EvaluationResult(
+        model=model,
+        versions=dict(versions),
+        prompts=tuple(config.prompts),
+        seeds=tuple(config.seeds),
+        rewards=tuple(
+            RewardInfo(
+                name=reward.name,
+                unit=reward.unit,
+                mean=reward.mean,
+                std=reward.std,
+                range=space.range(reward.name),
+                scorer=reward.fingerprint,
+            )
+            for reward in space.rewards
+        ),
+        held_out=tuple(
+            ScorerInfo(name=scorer.name, unit=scorer.unit, scorer=scorer.fingerprint)
+            for scorer in config.held_out
+        ),
+        training_front=tuple(tuple(point) for point in space.front),
+        reference=tuple(metrics.reference_point(len(space.names)).tolist()),
+        bootstrap=Bootstrap(draws=metrics.DRAWS, level=metrics.LEVEL, seed=0),
+        methods=methods,
+        calibration=_calibration(calibration, scores, space) if calibration else None,
+    )
+
+
+def _calibration(
+    calibration: Calibration, scores: Sequence[MethodScores], space: RewardSpace
+) -> CalibrationResult:
+    """What was calibrated, and how the error with it compares to that without."""
+    curves = calibration.curves
+    pair = [scores[i] for i in calibration.pair] if curves else []
+    error, ratio = map(_estimate, _errors(pair, curves, space)) if curves else (None, None)
+    return CalibrationResult(
+        methods=tuple(one.name for one in pair),
+        prompts=tuple(calibration.prompts),
+        seeds=tuple(calibration.seeds),
+        cost=calibration.cost,
+        error=error,
+        error_ratio=ratio,
+        rewards=tuple(
+            RewardCalibration(
+                reward=name,
+                reach=curve.reach,
+                curve=curve,
+                error_ratio=_estimate(_errors(pair, {name: curve}, space)[1]),
+            )
+            for name, curve in curves.items()
+        ),
+        uncalibrated=tuple(name for name in space.names if name not in curves),
+    )
+
+
+def _errors(
+    pair: Sequence[MethodScores], curves: Mapping[str, Curve], space: RewardSpace
+) -> tuple[Interval, Interval]:
+    """Control error of the second method along all these rewards, and that over the first's, by
+    the same requests."""
+    (requested, without), (_, calibrated) = (
+        map(np.concatenate, zip(*(alone(one, name, space) for name in curves), strict=True))
+        for one in pair
+    )
+    each = len(requested) // len(curves)  # as many requests along every reward
+    low, high = np.repeat([curve.reach for curve in curves.values()], each, axis=0).T
+
+    def error(some: Array) -> float:
+        return metrics.control_error(requested, means_of(some)[:, 0], (low, high))
+
+    z, other = calibrated[..., None], without[..., None]
+    return interval(z, error), ratio_interval(z, other, error)
+
+
+def z_of(scores: MethodScores, space: RewardSpace) -> Array:
+    """z (P, Q, S, n) of all points, those of the preference sweep first."""
+    flat = scores.scores.reshape(-1, len(space.names))
+    return space.normalize(flat).reshape(scores.scores.shape)
+
+
+def preference_z(scores: MethodScores, space: RewardSpace) -> Array:
+    """z of the preference sweep alone."""
+    return z_of(scores, space)[: len(scores.diversity)]
+
+
+def _common_reach(scores: Sequence[MethodScores], name: str, space: RewardSpace) -> metrics.Ends:
+    """From the lowest to the highest mean that any of the methods obtains with this slider: errors
+    over what each reaches itself would favour those that reach little. NaN without sliders."""
+    means = [means_of(alone(one, name, space)[1][..., None])[:, 0] for one in scores]
+    return metrics.reached_range(np.concatenate(means))
+
+
+def in_space(value: float, name: str, own: RewardSpace, space: RewardSpace) -> float:
+    """A z of one reward in a method's own space, in z of another space."""
+    theirs, ours = (s.rewards[s.names.index(name)] for s in (own, space))
+    return (value * theirs.std + theirs.mean - ours.mean) / ours.std
+
+
+def alone(scores: MethodScores, name: str, space: RewardSpace) -> tuple[Array, Array]:
+    """One reward moved alone: requested (P,) and obtained (P, Q, S), both in z of ``space``; P is 0
+    for a method without its slider."""
+    rows = [p for p, point in enumerate(scores.points) if point.along == name]
+    own = scores.space or space
+    asked = [in_space(scores.points[p].targets[name], name, own, space) for p in rows]
+    return np.array(asked), z_of(scores, space)[rows, ..., space.names.index(name)]
+
+
+def _method(
+    scores: MethodScores,
+    first: MethodScores,
+    config: EvaluationConfig,
+    reach: Mapping[str, metrics.Ends],
+    folder: Path,
+) -> MethodResult:
+    """``folder``: the method's, below the report's."""
+    space = config.space
+    z = preference_z(scores, space)
+    ratio = None
+    if scores is not first:
+        ratio = _estimate(ratio_interval(z, preference_z(first, space), metrics.volume_of))
+    near = metrics.near_front(means_of(z))
+    return MethodResult(
+        name=scores.name,
+        about=dict(scores.about),
+        hypervolume=_estimate(interval(z, metrics.volume_of)),
+        hypervolume_ratio=ratio,
+        near_front=NearFront(count=int(near.sum()), total=len(near)),
+        points=_points(scores, z, config, folder),
+        control=tuple(
+            _control(*alone(scores, name, space), name, reach[name])
+            for name in space.names
+            if any(point.along == name for point in scores.points)
+        ),
+        diversity=_estimate(interval(scores.diversity[..., None, None], _overall)),
+        prompt_r_precision=_estimate(interval(scores.prompt_r_precision[..., None], _overall)),
+        samples=math.prod(scores.scores.shape[:3]),
+        rejected=dict(scores.rejected),
+        cost=scores.cost,
+    )
+
+
+def _overall(values: Array) -> float:
+    """Mean over points of their means, (P, Q, S, 1) → a number; NaN of nothing."""
+    means = means_of(values)
+    return float(means[np.isfinite(means)].mean()) if np.isfinite(means).any() else math.nan
+
+
+def _points(
+    scores: MethodScores, z: Array, config: EvaluationConfig, folder: Path
+) -> tuple[PointResult, ...]:
+    """The preference sweep, point by point, with the files that show it."""
+    names, held_out = config.space.names, [scorer.name for scorer in config.held_out]
+    means = means_of(z)
+    on, near = metrics.front_mask(means), metrics.near_front(means)
+    obtained = interval(z, means_of)
+    others = interval(scores.held_out, means_of)
+    precision = interval(scores.prompt_r_precision[..., None], means_of)
+    diversity = interval(scores.diversity[..., None, None], means_of)
+    raw = means_of(scores.scores[: len(z)])
+    return tuple(
+        PointResult(
+            preference=None if point.preference is None else dict(point.preference),
+            targets=dict(point.targets),
+            obtained={name: _estimate(obtained, p, i) for i, name in enumerate(names)},
+            scores={name: _finite(raw[p, i]) for i, name in enumerate(names)},
+            on_front=bool(on[p]),
+            near_front=bool(near[p]),
+            held_out={name: _estimate(others, p, i) for i, name in enumerate(held_out)},
+            prompt_r_precision=_estimate(precision, p, 0),
+            diversity=_estimate(diversity, p, 0),
+            files=tuple(tuple(str(folder / file) for file in row) for row in scores.files[p]),
+        )
+        for p, point in enumerate(scores.points[: len(z)])
+    )
+
+
+def _control(requested: Array, z: Array, name: str, reach: metrics.Ends) -> ControlResult:
+    """One reward moved alone: requested (P,) against obtained (P, Q, S).
+
+    ``reach``: where requests can be had; they are what errors count over.
+    """
+    grid = z[..., None]
+
+    def error(some: Array) -> float:
+        return metrics.control_error(requested, means_of(some)[:, 0], reach)
+
+    def sample_error(some: Array) -> float:
+        return metrics.sample_error(requested, some[..., 0], reach)
+
+    def saturation(some: Array) -> float:
+        return metrics.saturation(requested, means_of(some)[:, 0])
+
+    obtained = interval(grid, means_of)
+    low, high = metrics.reached_range(means_of(grid)[:, 0])
+    of_means, per_sample = metrics.rank_control(requested, z)
+    return ControlResult(
+        reward=name,
+        requested=tuple(requested.tolist()),
+        obtained=tuple(_estimate(obtained, p, 0) for p in range(len(requested))),
+        reached=(_finite(low), _finite(high)),
+        reach=(_finite(reach[0]), _finite(reach[1])),
+        error=_estimate(interval(grid, error)),
+        sample_error=_estimate(interval(grid, sample_error)),
+        saturation=_estimate(interval(grid, saturation)),
+        spearman_of_means=_finite(of_means),
+        spearman_per_sample=_finite(per_sample),
+    )
+
+
+def _estimate(found: Interval, *index: int) -> Estimate:
+    """A statistic, or one of its elements, with its interval."""
+    value, low, high = (
+        _finite(float(array[index])) for array in (found.value, found.low, found.high)
+    )
+    return Estimate(value=value, low=low, high=high)
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None

@@ -1,0 +1,86 @@
+"""An append-only journal of JSON lines: a file for each process, merged when it is read.
+
+A line stands in it whole or not at all: one that a crash cut short has no line end and is skipped.
+Every process writes to a file of its own, so nothing is locked, any number of processes work on
+one folder, and none has to mend what another left.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+from pathlib import Path
+from typing import IO, Any
+
+from ric_diffusion.io.files import sync
+
+
+class Journal:
+    """The entries of all processes under one name in a folder: ``<name>-<pid>-<hex>.jsonl``.
+
+    Entries of different processes come in no order, so each has to say what it is about. Where two
+    are about the same thing, a reader may use either.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.folder, self.name = folder, name
+        self._file: IO[bytes] | None = None
+
+    def append(self, entry: Any) -> None:
+        """Add one entry of plain JSON data without NaN; when this returns, it is on the disk.
+
+        The first one makes the file, and the folder where there is none.
+        """
+        line = memoryview(
+            json.dumps(entry, ensure_ascii=False, allow_nan=False).encode("utf-8") + b"\n"
+        )
+        if self._file is None:
+            self._file = self._create()
+        try:
+            while line:
+                line = line[self._file.write(line) :]
+            os.fsync(self._file.fileno())
+        except BaseException:
+            # A line without its end may stand there now. The next one begins a new file.
+            self.close()
+            raise
+
+    def entries(self) -> list[Any]:
+        """All whole entries of all processes, those of one file in the order of writing."""
+        if not self.folder.is_dir():
+            return []
+        own = re.compile(rf"{re.escape(self.name)}-\d+-[0-9a-f]{{8}}\.jsonl")
+        files = sorted(path for path in self.folder.iterdir() if own.fullmatch(path.name))
+        return [entry for file in files for entry in read_lines(file)]
+
+    def close(self) -> None:
+        """Let go of the file; a later ``append`` begins a new one."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _create(self) -> IO[bytes]:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        name = f"{self.name}-{os.getpid()}-{secrets.token_hex(4)}.jsonl"
+        file = (self.folder / name).open("xb", buffering=0)  # nothing held back for a later write
+        sync(self.folder)
+        return file
+
+
+def read_lines(path: Path) -> list[Any]:
+    """The whole lines of a file of JSON lines; [] if there is no file. Lines that are not JSON, as
+    a crash of the machine can leave them, are skipped."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return []
+    found = []
+    for line in data.splitlines(keepends=True):
+        if line.endswith(b"\n"):
+            try:
+                found.append(json.loads(line))
+            except (ValueError, RecursionError):
+                continue
+    return found

@@ -1,0 +1,91 @@
+"""The folder of one run: what the run is, whether it may go on, and what changed since it began.
+
+``run.json`` holds the verb, and the identity: all that decides the result, as plain data. Two runs
+with equal identities are the same run; a folder holds one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ric_diffusion.io import config
+from ric_diffusion.io.errors import InputError
+from ric_diffusion.io.files import write_json
+
+RUN_FILE = "run.json"
+SHOWN = 40  # characters of a value that changed
+
+
+class RunFolder:
+    """A folder for one run of ``verb``. Nothing is written before ``begin``."""
+
+    def __init__(self, path: Path, verb: str) -> None:
+        self.path, self.verb = path, verb
+        self.identity: Mapping[str, Any] = {}
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the identity."""
+        return config.digest(self.identity)
+
+    @property
+    def begun(self) -> bool:
+        """Whether a run of any verb began here."""
+        return (self.path / RUN_FILE).exists()
+
+    def check_free(self, *, resume: bool) -> None:
+        """InputError if a run began here and is not to go on, or if it is one of another verb."""
+        if not self.begun:
+            return
+        if (verb := self._stored().get("verb")) != self.verb:
+            raise InputError(f"{self.path}: holds a run of ric {verb}; choose another --out")
+        if not resume:
+            raise InputError(
+                f"{self.path}: holds a run already; add --resume, or choose another --out"
+            )
+
+    def check_same(self, identity: Mapping[str, Any]) -> None:
+        """InputError that names what differs, if a run with another identity began here."""
+        if not self.begun:
+            return
+        changes = list(changed(self._stored().get("identity", {}), config.to_dict(identity)))
+        if changes:
+            raise InputError(
+                f"{self.path}: holds a run with other {', '.join(changes)}; restore that, or "
+                "choose another --out"
+            )
+
+    def begin(self, identity: Mapping[str, Any], *, resume: bool = True) -> None:
+        """Begin the run with this identity, or go on with it; InputError as the checks have it."""
+        self.check_free(resume=resume)
+        self.check_same(identity)
+        self.identity = config.to_dict(identity)
+        if not self.begun:
+            write_json(self.path / RUN_FILE, {"verb": self.verb, "identity": self.identity})
+
+    def _stored(self) -> dict[str, Any]:
+        path = self.path / RUN_FILE
+        try:
+            stored = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{path}: not valid JSON ({error}); choose another --out") from error
+        if not isinstance(stored, dict) or not isinstance(stored.get("verb"), str):
+            raise InputError(f"{path}: does not describe a run of ours; choose another --out")
+        return stored
+
+
+def changed(before: Any, now: Any, name: str = "") -> Iterator[str]:
+    """What differs, by dotted names; short values are shown: ``loop.seed (0, now 1)``."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for key in [*before, *(key for key in now if key not in before)]:
+            inner = f"{name}.{key}" if name else str(key)
+            yield from changed(before.get(key), now.get(key), inner)
+    elif before != now:
+        shown = [json.dumps(value, ensure_ascii=False) for value in (before, now)]
+        brief = all(len(text) <= SHOWN for text in shown)
+        yield f"{name} ({shown[0]}, now {shown[1]})" if brief else name

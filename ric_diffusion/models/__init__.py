@@ -1,0 +1,1 @@
+"""Models behind one protocol: families of diffusion models and causal language models."""

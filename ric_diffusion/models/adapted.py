@@ -1,0 +1,68 @@
+"""What the backends of all families do with the adapter that they train."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ric_diffusion.adapters import lora
+from ric_diffusion.adapters.adapter import Adapter, check_continues
+from ric_diffusion.io.errors import InputError
+
+
+class AdaptedBackend:
+    """A sampler that inherits from this has its adapter in training, in a loaded model."""
+
+    network: Callable[[], Any]  # the one that the LoRA is in
+
+    def adopt(self, model: Any) -> None:
+        """Begin with a model that has an adapter in place; InputError if it has none."""
+        if model.adapter is None:
+            raise InputError("the model has no adapter; call load_adapter first")
+        self.model = model
+        self.adapter: Adapter = model.adapter
+        self.records: Sequence[Any] = ()
+        self.z: list[dict[str, float]] = []
+
+    def set_records(self, records: Sequence[Any], folder: Path) -> None:
+        """Train on these records, which lie in ``folder``; InputError if there are none."""
+        if not records:
+            raise InputError(f"{folder}: no records are left to train on; check `where`")
+        self.records = records
+        self._normalize()
+
+    def _normalize(self) -> None:
+        """The records' scores in z."""
+        self.z = self.adapter.space.normalize_each([record.scores for record in self.records])
+
+    def named_parameters(self) -> Mapping[str, torch.nn.Parameter]:
+        trained = {
+            f"network.{name}": parameter
+            for name, parameter in self.network().named_parameters()
+            if parameter.requires_grad
+        }
+        learned = self.adapter.conditioner.named_parameters()
+        return trained | {f"conditioner.{name}": parameter for name, parameter in learned}
+
+    def save(self, folder: Path) -> None:
+        self.model.adapter = self.adapter
+        self.model.save_adapter(folder)
+
+    def load(self, folder: Path) -> None:
+        """Go on training an adapter that ``save`` wrote, of the same shape and rewards.
+
+        Its statistics come along: they say what its reward values mean. Its calibration does not:
+        it says what the weights gave that are about to change.
+        """
+        network, (found, weights) = self.network(), self.model.family.read_adapter(folder)
+        check_continues(folder, (found, weights), (self.adapter, lora.trained(network)))
+        self.model.check_fit(found)
+        lora.check_fit(network, weights)
+        lora.set_trained(network, weights)
+        found.conditioner.to(network.device)
+        self.adapter = self.model.adapter = replace(found, calibration={})
+        self._normalize()

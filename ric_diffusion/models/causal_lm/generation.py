@@ -1,0 +1,98 @@
+"""Generating a batch of responses at once, each from its own seed and as if it were alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+
+from ric_diffusion.io.config import at_least
+
+CANDIDATES = 50  # the likeliest tokens, among which a sampled one is
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How responses are made, and how long texts may be, in tokens.
+
+    ``temperature`` 0 takes the likeliest token each time. ``top_p``: tokens are drawn from the
+    likeliest that make up that much. A prompt is cut to ``prompt_tokens`` with its reward words.
+    ``steering``: how many times as far as in training rewards move the states of each layer.
+    """
+
+    temperature: float = 0.7
+    top_p: float = 0.95
+    prompt_tokens: int = 256
+    response_tokens: int = 128
+    steering: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("temperature", "steering"):
+            if not 0 <= (value := getattr(self, name)) < math.inf:
+                raise ValueError(f"{name} is {value}; give 0 or more")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p is {self.top_p}; give more than 0, at most 1")
+        at_least(self, 1, "prompt_tokens", "response_tokens")
+
+
+class Draw(LogitsProcessor):
+    """Turns the likeliest token into a drawn one: adds each row's own Gumbel noise (Maddison et
+    al. 2014, the Gumbel-max trick) to its log-probabilities."""
+
+    def __init__(self, sampling: Sampling, seeds: Sequence[int]) -> None:
+        self.sampling = sampling
+        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """(B, V) logits -> (B, V), -inf for all but the candidates."""
+        count = min(CANDIDATES, scores.shape[1])
+        top, tokens = (scores / self.sampling.temperature).topk(count)
+        log_p = top.log_softmax(dim=1)  # falls along each row
+        likelier = log_p.exp().cumsum(dim=1) - log_p.exp()
+        uniform = torch.stack([torch.rand(count, generator=g) for g in self.generators])
+        noise = -(-uniform.clamp(min=1e-20).log()).log()
+        drawn = (log_p + noise.to(log_p)).masked_fill(likelier >= self.sampling.top_p, -math.inf)
+        return torch.full_like(scores, -math.inf).scatter(1, tokens, drawn)
+
+
+def left_padded(rows: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Embeddings (T_i, D) each -> model inputs (B, T, D) whose rows end together."""
+    longest = max(len(row) for row in rows)
+    embeds = rows[0].new_zeros(len(rows), longest, rows[0].shape[1])
+    mask = torch.zeros(len(rows), longest, dtype=torch.long, device=embeds.device)
+    for i, row in enumerate(rows):
+        embeds[i, longest - len(row) :] = row
+        mask[i, longest - len(row) :] = 1
+    return {"inputs_embeds": embeds, "attention_mask": mask}
+
+
+@torch.no_grad()
+def generate(
+    model: Any,
+    contexts: Sequence[torch.Tensor],
+    seeds: Sequence[int],
+    sampling: Sampling,
+    stops: Sequence[int],
+) -> list[list[int]]:
+    """Contexts (T_i, D) -> the ids of each response, with the token of ``stops`` that ended it
+    last; without one where it was cut at ``response_tokens``."""
+    draw = [Draw(sampling, seeds)] if sampling.temperature > 0 else []
+    config = GenerationConfig(
+        max_new_tokens=sampling.response_tokens,
+        do_sample=False,
+        eos_token_id=list(stops),
+        pad_token_id=stops[0],
+    )
+    found = model.generate(
+        **left_padded(contexts),
+        logits_to_keep=torch.tensor([-1]),  # indices, for the reason that token_losses gives
+        generation_config=config,
+        logits_processor=LogitsProcessorList(draw),
+    )
+    rows: list[list[int]] = found.tolist()
+    ends = [next((i for i, token in enumerate(row) if token in stops), len(row)) for row in rows]
+    return [row[: end + 1] for row, end in zip(rows, ends, strict=True)]

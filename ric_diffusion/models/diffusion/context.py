@@ -1,0 +1,96 @@
+"""What a denoiser is conditioned on: states, what is pooled of them, and whatever else it takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from operator import itemgetter
+
+import torch
+
+CACHE_BYTES = 2**30  # of contexts held in memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """A batch of B contexts.
+
+    ``states`` (B, T, D): what attention reads, reward tokens at its end; ``pooled`` (B, P): a text
+    as one vector, for denoisers that take it; ``extra``: more tensors with a row for each, by the
+    name that the family gives them.
+    """
+
+    states: torch.Tensor
+    pooled: torch.Tensor | None = None
+    extra: Mapping[str, torch.Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.states)
+
+    def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Context:
+        """The function of every tensor."""
+        return Context(
+            states=function(self.states),
+            pooled=None if self.pooled is None else function(self.pooled),
+            extra={name: function(tensor) for name, tensor in self.extra.items()},
+        )
+
+    def with_states(self, states: torch.Tensor) -> Context:
+        return replace(self, states=states)
+
+    def chunk(self, count: int) -> list[Context]:
+        """``count`` contexts of equally many rows, as torch's chunk."""
+        rows = len(self) // count
+        return [self.map(itemgetter(slice(i * rows, (i + 1) * rows))) for i in range(count)]
+
+    def lerp(self, other: Context, weight: float) -> Context:
+        """Between the two, ``weight`` of the way to the other."""
+        return combined(lambda tensors: tensors[0].lerp(tensors[1], weight), [self, other])
+
+    @property
+    def nbytes(self) -> int:
+        tensors = [self.states, *self.extra.values()]
+        return sum(tensor.nbytes for tensor in tensors) + (
+            0 if self.pooled is None else self.pooled.nbytes
+        )
+
+
+def combined(
+    function: Callable[[list[torch.Tensor]], torch.Tensor], contexts: Sequence[Context]
+) -> Context:
+    """The function of the tensors of one name of all contexts, for every name."""
+    first = contexts[0]
+    pooled = [context.pooled for context in contexts if context.pooled is not None]
+    return Context(
+        states=function([context.states for context in contexts]),
+        pooled=function(pooled) if pooled else None,
+        extra={name: function([c.extra[name] for c in contexts]) for name in first.extra},
+    )
+
+
+class ContextCache:
+    """The contexts of texts that a frozen encoder has encoded, on the CPU, a row for each text."""
+
+    def __init__(self, limit: int = CACHE_BYTES) -> None:
+        self.limit = limit
+        self.rows: dict[str, Context] = {}
+
+    def get(
+        self,
+        texts: Sequence[str],
+        encode: Callable[[list[str]], Context],
+        device: torch.device | str,
+    ) -> Context:
+        """The contexts of these texts; ``encode`` is asked for those that are not known.
+
+        Each is encoded alone: what a text encoder gives depends on its batch by a rounding error,
+        and a run that is resumed has others to encode.
+        """
+        for text in sorted({text for text in texts if text not in self.rows}):
+            with torch.no_grad():
+                new = encode([text]).map(lambda x: x.cpu())
+            if (len(self.rows) + 1) * new.nbytes > self.limit:
+                self.rows = {text: self.rows[text] for text in texts if text in self.rows}
+            self.rows[text] = new
+        rows = [self.rows[text] for text in texts]
+        return combined(torch.cat, rows).map(lambda x: x.to(device))

@@ -1,0 +1,1 @@
+"""The families of diffusion models, a file each."""

@@ -1,0 +1,102 @@
+"""Stable Diffusion 1.x and 2.x: a U-Net, one text encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
+from diffusers.models.attention_processor import AttnProcessor
+
+from ric_diffusion.models.diffusion.context import Context
+from ric_diffusion.models.diffusion.family import (
+    IMAGE_TO_IMAGE,
+    TEXT_TO_IMAGE,
+    DiffusionFamily,
+    diffusion_family,
+)
+from ric_diffusion.models.diffusion.objective import DiscreteDiffusion
+from ric_diffusion.models.diffusion.pipeline import RiCMixin
+
+UNET_LAYERS = {
+    "attention": ("to_q", "to_k", "to_v", "to_out.0"),
+    "feed_forward": ("ff.net.0.proj", "ff.net.2"),
+    "convolution": ("conv1", "conv2"),
+    # Where time, and in some U-Nets the pooled context, scale and shift the residual blocks.
+    "modulation": ("time_emb_proj", "pool.q_proj", "pool.k_proj", "pool.v_proj"),
+}
+
+
+class RiCStableDiffusionPipeline(RiCMixin, StableDiffusionPipeline):
+    """Text to image, Stable Diffusion 1.x and 2.x."""
+
+    family_name = "stable-diffusion"
+
+
+class RiCStableDiffusionImg2ImgPipeline(RiCMixin, StableDiffusionImg2ImgPipeline):
+    """Image to image: move a given picture along the rewards."""
+
+    family_name = "stable-diffusion"
+
+
+class StableDiffusion(DiffusionFamily):
+    """The U-Net reads the text encoder's last states; its time embedding modulates every block."""
+
+    def encode(self, pipe: Any, prompts: Sequence[Sequence[str]], **options: Any) -> Context:
+        (texts,) = prompts
+        states, _ = pipe.encode_prompt(list(texts), pipe._execution_device, 1, False, **options)
+        return Context(states=states)
+
+    def predict(
+        self, pipe: Any, noisy: torch.Tensor, t: torch.Tensor, context: Context
+    ) -> torch.Tensor:
+        predicted: torch.Tensor = pipe.unet(noisy, t, encoder_hidden_states=context.states).sample
+        return predicted
+
+    def context_width(self, denoiser: Any) -> int:
+        return int(denoiser.config.cross_attention_dim)
+
+    def modulated_layer(self, denoiser: Any) -> torch.nn.Module:
+        layer: torch.nn.Module = denoiser.time_embedding
+        return layer
+
+    def modulated_width(self, denoiser: Any) -> int:
+        return int(denoiser.time_embedding.linear_2.out_features)
+
+    def objective(self, pipe: Any, **settings: Any) -> DiscreteDiffusion:
+        return DiscreteDiffusion.of(pipe.scheduler, **settings)
+
+    def default_size(self, pipe: Any) -> int:
+        return int(pipe.unet.config.sample_size * pipe.vae_scale_factor)
+
+    def is_guided(self, pipe: Any, guidance_scale: float) -> bool:
+        return guidance_scale > 1 and pipe.unet.config.time_cond_proj_dim is None
+
+    def prepare_cpu_training(self, denoiser: Any) -> None:
+        """There the fused attention's backward pass takes a third of the step of a small U-Net, and
+        matrix products a twentieth."""
+        denoiser.set_attn_processor(AttnProcessor())
+
+
+FAMILY = diffusion_family(
+    StableDiffusion,
+    name="stable-diffusion",
+    title="Stable Diffusion 1.x and 2.x",
+    bundled=("emoji-64",),
+    pipelines={
+        TEXT_TO_IMAGE: RiCStableDiffusionPipeline,
+        IMAGE_TO_IMAGE: RiCStableDiffusionImg2ImgPipeline,
+    },
+    stock=(
+        "StableDiffusionPipeline",
+        "StableDiffusionImg2ImgPipeline",
+        "LatentConsistencyModelPipeline",
+    ),
+    denoiser="unet",
+    parts=("vae", "text_encoder", "unet"),
+    tokenizers=("tokenizer",),
+    prompts=("prompt",),
+    embeds=("prompt_embeds",),
+    lora_layers=UNET_LAYERS,
+)

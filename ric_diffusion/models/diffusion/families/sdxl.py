@@ -1,0 +1,95 @@
+"""Stable Diffusion XL: a larger U-Net that reads two text encoders and is told sizes and crops."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from diffusers import StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline
+
+from ric_diffusion.io.errors import InputError
+from ric_diffusion.models.diffusion.context import Context
+from ric_diffusion.models.diffusion.families.sd import UNET_LAYERS, StableDiffusion
+from ric_diffusion.models.diffusion.family import (
+    IMAGE_TO_IMAGE,
+    TEXT_TO_IMAGE,
+    diffusion_family,
+)
+from ric_diffusion.models.diffusion.pipeline import RiCMixin
+from ric_diffusion.models.family import Source
+
+
+class RiCStableDiffusionXLPipeline(RiCMixin, StableDiffusionXLPipeline):
+    """Text to image, Stable Diffusion XL."""
+
+    family_name = "stable-diffusion-xl"
+
+
+class RiCStableDiffusionXLImg2ImgPipeline(RiCMixin, StableDiffusionXLImg2ImgPipeline):
+    """Image to image: move a given picture along the rewards."""
+
+    family_name = "stable-diffusion-xl"
+
+
+class StableDiffusionXL(StableDiffusion):
+    """States of both text encoders side by side, the second one's pooled text, and what the
+    training picture's size and crop were (Podell et al. 2023, sections 2.2 and 2.3)."""
+
+    def claims(self, source: Source) -> bool:
+        if not super().claims(source):
+            return False
+        assert source.index is not None
+        if not (source.index.get("text_encoder") or [None])[0]:
+            raise InputError(
+                f"{source.name}: the refiner of Stable Diffusion XL, which only finishes pictures "
+                "of the base model; give that"
+            )
+        return True
+
+    def encode(self, pipe: Any, prompts: Sequence[Sequence[str]], **options: Any) -> Context:
+        """Where the pipeline guides away from nothing at all instead of from an empty text
+        (``force_zeros_for_empty_prompt``), an empty prompt is that nothing."""
+        first, second = (list(texts) for texts in prompts)
+        states, _, pooled, _ = pipe.encode_prompt(
+            first, second, pipe._execution_device, 1, False, **options
+        )
+        if pipe.config.force_zeros_for_empty_prompt:
+            nothing = [not (a or b) for a, b in zip(first, second, strict=True)]
+            mask = torch.tensor(nothing, device=states.device)
+            states = states.masked_fill(mask[:, None, None], 0.0)
+            pooled = pooled.masked_fill(mask[:, None], 0.0)
+        return Context(states=states, pooled=pooled)
+
+    def predict(
+        self, pipe: Any, noisy: torch.Tensor, t: torch.Tensor, context: Context
+    ) -> torch.Tensor:
+        """For whole pictures of the latents' own size."""
+        height, width = (side * pipe.vae_scale_factor for side in noisy.shape[-2:])
+        ids = torch.tensor([height, width, 0, 0, height, width], device=noisy.device)
+        added = {
+            "text_embeds": context.pooled,
+            "time_ids": ids.to(noisy.dtype).expand(len(noisy), -1),
+        }
+        predicted: torch.Tensor = pipe.unet(
+            noisy, t, encoder_hidden_states=context.states, added_cond_kwargs=added
+        ).sample
+        return predicted
+
+
+FAMILY = diffusion_family(
+    StableDiffusionXL,
+    name="stable-diffusion-xl",
+    title="Stable Diffusion XL",
+    pipelines={
+        TEXT_TO_IMAGE: RiCStableDiffusionXLPipeline,
+        IMAGE_TO_IMAGE: RiCStableDiffusionXLImg2ImgPipeline,
+    },
+    stock=("StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline"),
+    denoiser="unet",
+    parts=("vae", "text_encoder", "text_encoder_2", "unet"),
+    tokenizers=("tokenizer", "tokenizer_2"),
+    prompts=("prompt", "prompt_2"),
+    embeds=("prompt_embeds", "pooled_prompt_embeds"),
+    lora_layers=UNET_LAYERS,
+)

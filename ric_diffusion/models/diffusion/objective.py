@@ -1,0 +1,118 @@
+"""The objective of denoising as an object: how noise is mixed in, what is predicted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+
+Predict = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # noisy latents, t -> prediction
+
+
+class Objective(Protocol):
+    """What training and the diffusion classifier ask of any parametrisation. B latents are
+    (B, C, H, W), or (B, N, C) where a family packs them; times are (B,)."""
+
+    def loss(
+        self, predict: Predict, latents: torch.Tensor, generator: torch.Generator
+    ) -> torch.Tensor:
+        """Mean weighted squared error over noise and times from ``generator``, which lives on the
+        CPU: a scalar with a graph."""
+
+    def errors(
+        self, predict: Predict, latents: torch.Tensor, noise: torch.Tensor, t: torch.Tensor
+    ) -> torch.Tensor:
+        """Mean squared error of the prediction for each of the latents, (B,)."""
+
+    def at(self, level: float, count: int, device: torch.device) -> torch.Tensor:
+        """``count`` times of the noise ``level``, from 0 (none) to 1 (all)."""
+
+
+def stratified(count: int, generator: torch.Generator, *, shift: float = 1.0) -> torch.Tensor:
+    """(count,) float in [0, 1): one draw in each of ``count`` equal strata, shuffled.
+
+    Each is uniform as usual, but a batch covers the schedule evenly, which takes much of the noise
+    out of the loss of a small batch (Kingma et al. 2021, VDM, appendix I.1). A ``shift`` above 1
+    moves them towards the noise (Esser et al. 2024, SD3, eq. 23).
+    """
+    strata = torch.randperm(count, generator=generator)
+    u = (strata + torch.rand(count, generator=generator)) / count
+    return shift * u / (1 + (shift - 1) * u)
+
+
+def snr_weights(
+    alphas_cumprod: torch.Tensor, prediction_type: str, gamma: float | None
+) -> torch.Tensor:
+    """Min-SNR-gamma loss weights for every timestep, (T,) (Hang et al. 2023, eq. 5 and 6).
+
+    With ``gamma`` None the weights are 1. Note that a schedule with zero terminal SNR gives its
+    last step the weight 0 under v-prediction, so the two don't go together.
+    """
+    if gamma is None:
+        return torch.ones_like(alphas_cumprod)
+    snr = alphas_cumprod / (1.0 - alphas_cumprod)
+    if prediction_type == "v_prediction":
+        return snr.clamp_max(gamma) / (snr + 1.0)
+    return gamma / snr.clamp_min(gamma)  # min(snr, gamma) / snr, a number at snr = 0 too
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiscreteDiffusion:
+    """Noise of a schedule of T steps, ``alphas_cumprod`` (T,); what is predicted is the noise
+    (``epsilon``, Ho et al. 2020, eq. 14) or the velocity (``v_prediction``, Salimans & Ho 2022,
+    appendix D).
+
+    ``min_snr_gamma`` and ``timestep_shift`` as in ``snr_weights`` and ``stratified``.
+    """
+
+    alphas_cumprod: torch.Tensor
+    prediction_type: str
+    min_snr_gamma: float | None = None
+    timestep_shift: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.prediction_type not in ("epsilon", "v_prediction"):
+            raise ValueError(
+                f"prediction_type {self.prediction_type!r}: only 'epsilon' and 'v_prediction' are "
+                "trained"
+            )
+
+    @classmethod
+    def of(cls, scheduler: Any, **settings: Any) -> DiscreteDiffusion:
+        """That of a scheduler of diffusers."""
+        return cls(
+            alphas_cumprod=scheduler.alphas_cumprod,
+            prediction_type=scheduler.config.prediction_type,
+            **settings,
+        )
+
+    def times(self, count: int, generator: torch.Generator) -> torch.Tensor:
+        """(count,) int64 timesteps of a batch."""
+        steps = len(self.alphas_cumprod)
+        u = stratified(count, generator, shift=self.timestep_shift)
+        return (u * steps).long().clamp_max(steps - 1)
+
+    def loss(
+        self, predict: Predict, latents: torch.Tensor, generator: torch.Generator
+    ) -> torch.Tensor:
+        noise = torch.randn(latents.shape, generator=generator).to(latents)
+        t = self.times(len(latents), generator).to(latents.device)
+        weights = snr_weights(self.alphas_cumprod, self.prediction_type, self.min_snr_gamma)
+        return (weights.to(latents.device)[t] * self.errors(predict, latents, noise, t)).mean()
+
+    def errors(
+        self, predict: Predict, latents: torch.Tensor, noise: torch.Tensor, t: torch.Tensor
+    ) -> torch.Tensor:
+        # Not the scheduler's add_noise: those made for sampling scale it otherwise (Euler) or know
+        # only the timesteps they were last set to (DPM-Solver), and a folder names any of them.
+        alpha = self.alphas_cumprod.to(latents)[t].view(-1, 1, 1, 1)
+        signal, sigma = alpha**0.5, (1 - alpha) ** 0.5
+        predicted = predict(signal * latents + sigma * noise, t).float()
+        aim = noise if self.prediction_type == "epsilon" else signal * noise - sigma * latents
+        return F.mse_loss(predicted, aim.float(), reduction="none").mean((1, 2, 3))
+
+    def at(self, level: float, count: int, device: torch.device) -> torch.Tensor:
+        return torch.full((count,), int(level * len(self.alphas_cumprod)), device=device)

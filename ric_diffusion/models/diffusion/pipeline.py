@@ -1,0 +1,367 @@
+"""Pipelines that take rewards: stock pipelines of diffusers in everything else."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn, Self
+
+import torch
+
+from ric_diffusion.io.errors import InputError
+from ric_diffusion.io.files import write_json
+from ric_diffusion.io.lru import Recent
+from ric_diffusion.models.diffusion.adapted import AdapterMixin
+from ric_diffusion.models.diffusion.context import Context
+from ric_diffusion.models.family import ADAPTER_SUBFOLDER, INDEX_FILE, family_of, model_path
+from ric_diffusion.rewards import opposite, to_targets
+
+HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "token")
+
+_log = logging.getLogger(__name__)
+
+Values = Mapping[str, float] | Sequence[Mapping[str, float]]
+
+
+class RiCPipeline:
+    """Finds the pipeline class of a checkpoint."""
+
+    def __new__(cls) -> NoReturn:
+        raise TypeError("RiCPipeline is made by RiCPipeline.from_pretrained")
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> RiCMixin:
+        """A text-to-image pipeline of the model's family; see RiCMixin.from_pretrained.
+
+        InputError if the model is of no family of pipelines.
+        """
+        name = str(pretrained_model_name_or_path)
+        family: Any = family_of(name, **_hub(kwargs))
+        if not hasattr(family, "pipelines"):
+            raise InputError(f"{name}: a model of {family.title}, which is no pipeline")
+        found: RiCMixin = family.pipelines["text-to-image"].from_pretrained(name, **kwargs)
+        return found
+
+
+class RiCMixin(AdapterMixin):
+    """Adds rewards to a pipeline of diffusers; list it before the stock class.
+
+    The context (text states and reward tokens) is built here and handed to the stock ``__call__``
+    as ``prompt_embeds``, so schedulers, callbacks, offload and LoRA work as they always do.
+    """
+
+    # Contexts of texts by what they were made of, for who calls with the same ones again and again;
+    # set it to keep some. Nobody writes into them.
+    text_cache: Recent | None = None
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Self:
+        """As in diffusers, for a hub id, a folder or the bundled ``"emoji-64"``; only safetensors.
+
+        Where a ``ric_adapter`` lies beside the model's parts, it is loaded. InputError if the model
+        is of another family than this class.
+        """
+        path, hub = model_path(pretrained_model_name_or_path), _hub(kwargs)
+        if (family := family_of(path, **hub)).name != cls.family_name:
+            raise InputError(
+                f"{path}: a model of {family.title}; RiCPipeline.from_pretrained finds its class"
+            )
+        kwargs.setdefault("use_safetensors", True)
+        pipe = super().from_pretrained(path, **kwargs)
+        if (folder := family.fetch_adapter(path, ADAPTER_SUBFOLDER, **hub)).is_dir():
+            pipe.load_adapter(folder)
+        found: Self = pipe
+        return found
+
+    def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
+        """Write a stock pipeline folder, which stock diffusers loads, with ``ric_adapter`` inside.
+
+        The denoiser is written without the adapter; the pipeline is unchanged afterwards.
+        """
+        folder = Path(save_directory)
+        if self.adapter is not None:
+            self.save_adapter(folder / ADAPTER_SUBFOLDER)
+        else:  # from_pretrained would load one left by an earlier save
+            shutil.rmtree(folder / ADAPTER_SUBFOLDER, ignore_errors=True)
+        with self.without_adapter():
+            super().save_pretrained(save_directory, **kwargs)
+        index = folder / INDEX_FILE
+        stock = next(c for c in type(self).__mro__ if c.__module__.startswith("diffusers."))
+        write_json(index, json.loads(index.read_text()) | {"_class_name": stock.__name__})
+
+    def targets_for(
+        self,
+        count: int,
+        *,
+        preference: Values | None = None,
+        targets: Values | None = None,
+        mapping: str | None = None,
+        name: str = "targets",
+    ) -> list[dict[str, float]]:
+        """Preference or targets, one for all or one each -> ``count`` checked targets in z.
+
+        ``name`` is what errors call the targets.
+        """
+        if preference is not None and targets is not None:
+            raise InputError("preference and targets: give one of them, not both")
+        if self.adapter is None:
+            if preference is None and targets is None:
+                return [{}] * count
+            name = name if preference is None else "preference"
+            raise InputError(f"{name}: no adapter is loaded; call load_adapter first")
+        name, given = (name, targets) if preference is None else ("preference", preference)
+        if given is not None and not isinstance(given, Mapping | list | tuple):
+            raise InputError(
+                f"{name} {given!r}: map rewards to values, or list one for each prompt"
+            )
+        each = list(given) if isinstance(given, list | tuple) else [given or {}] * count
+        if len(each) != count:
+            raise InputError(f"{name}: {len(each)} for {count} prompts; give one, or one for each")
+        space = self.adapter.space
+        if preference is not None:
+            return [to_targets(p, space, mapping or self.adapter.mapping) for p in each]
+        return [space.check_targets(t, name) for t in each]
+
+    def encode_context(
+        self,
+        prompts: Sequence[str] | Sequence[Sequence[str]],
+        targets: Sequence[Mapping[str, float]],
+        **options: Any,
+    ) -> Context:
+        """Prompts and targets in z, B each -> the context that the denoiser reads.
+
+        For pipelines that take several prompts, give a list of B for each, or one list for all.
+        ``options``: lora_scale, clip_skip. InputError without an adapter.
+        """
+        if self.adapter is None:
+            raise InputError("no adapter is loaded; call load_adapter first")
+        family, conditioner = self.family, self.adapter.conditioner
+        given: list[Any] = list(prompts)
+        columns = [given] * len(family.prompts) if not given or _is_text(given[0]) else given
+        tokenizers = [getattr(self, name) for name in family.tokenizers]
+        texts = tuple(tuple(conditioner.texts(column, targets, tokenizers)) for column in columns)
+
+        def encode() -> Context:
+            return family.encode(self, texts, **options)
+
+        if self.text_cache is None:
+            context = encode()
+        else:
+            context = self.text_cache.get((texts, *sorted(options.items())), encode)
+        return context.with_states(conditioner.context(context.states, targets))
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompt: str | list[str] | None = None,
+        *args: Any,
+        preference: Values | None = None,
+        targets: Values | None = None,
+        negative_targets: Values | None = None,
+        mapping: str | None = None,
+        contrast: float | None = None,
+        prompt_guidance: float | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """The stock call, with rewards. Of an adapter's own sampling arguments (steps, guidance,
+        contrast …) those hold that are not given here.
+
+        Args:
+            preference: weights by reward, as the sliders set them; mapped to targets.
+            targets: values in z by reward. A reward left out is auto.
+            negative_targets: values in z for the branch that guidance steers away from. They take
+                the place of an adapter's own contrast.
+            mapping: how a preference becomes targets; the adapter's own by default.
+            contrast: the branch that guidance steers away from is asked for so many times the
+                opposite of the targets, within common values: rewards speak up, at no extra cost.
+                Not together with negative_targets.
+            prompt_guidance: how strongly guidance pulls towards the prompt, from 1 (not at all) to
+                guidance_scale, the default; towards the rewards it pulls with guidance_scale in any
+                case. The branch it steers away from then holds part of the prompt itself.
+
+        Each may be one for all prompts or a list with one for each prompt.
+
+        Returns the stock output with ``targets`` beside its images, the values in z that were used,
+        one dict per image; or the stock tuple with ``return_dict=False``.
+        """
+        signature = inspect.signature(super().__call__)
+        given = signature.bind_partial(prompt, *args, **kwargs).arguments
+        more = given.pop("kwargs", {})
+        arguments = {**given, **more}
+        if contrast is not None and negative_targets is not None:
+            raise InputError(
+                "contrast and negative_targets: both say what to steer away from; give one of them"
+            )
+        own = dict(self.adapter.sampling) if self.adapter else {}
+        own_contrast, own_guidance = own.pop("contrast", 0.0), own.pop("prompt_guidance", None)
+        known = {key: value for key, value in own.items() if key in signature.parameters}
+        arguments = known | arguments
+        scale = arguments.get("guidance_scale", signature.parameters["guidance_scale"].default)
+        if negative_targets is None and contrast is None:
+            contrast = own_contrast
+        if prompt_guidance is None and own_guidance is not None:
+            prompt_guidance = min(own_guidance, scale)  # the call's own scale comes first
+        count = _prompt_count(arguments)
+        used = self.targets_for(count, preference=preference, targets=targets, mapping=mapping)
+        negative = self.targets_for(count, targets=negative_targets, name="negative_targets")
+        contrast = 0.0 if contrast is None else contrast
+        if not (isinstance(contrast, int | float) and 0 <= contrast < math.inf):
+            raise InputError(f"contrast {contrast!r}: give a number from 0 up")
+        if prompt_guidance is None:
+            prompt_guidance = scale
+        elif not isinstance(prompt_guidance, int | float) or not (
+            1 <= prompt_guidance <= scale or prompt_guidance == scale
+        ):
+            raise InputError(
+                f"prompt_guidance {prompt_guidance!r}: give a number from 1 to guidance_scale, "
+                f"{scale}"
+            )
+        elif self.adapter is None:  # there is nothing else to be guided by
+            arguments["guidance_scale"] = prompt_guidance
+        if self.adapter is not None:
+            used = self._reachable(used, warn=targets is not None)
+            negative = self._reachable(negative, warn=True)
+            read = [self.adapter.model_targets(t) for t in used]
+            against = [self.adapter.model_targets(t) for t in negative]
+            if contrast:  # the opposite of what the model reads
+                against = [opposite(t, self.adapter.space, contrast) for t in read]
+            self._set_context(
+                arguments,
+                read,
+                against,
+                steered=negative_targets is not None,
+                scale=scale,
+                prompt_guidance=prompt_guidance,
+            )
+        output = super().__call__(**arguments)
+        if hasattr(output, "images"):
+            per_prompt = arguments.get("num_images_per_prompt") or 1
+            output["targets"] = [dict(t) for t in used for _ in range(per_prompt)]
+        return output
+
+    def _reachable(self, targets: list[dict[str, float]], *, warn: bool) -> list[dict[str, float]]:
+        """Targets moved into the reachable range where that was measured, and said so; else what
+        the conditioning can say (text rounds)."""
+        assert self.adapter is not None
+        # Once for each, however many prompts ask for it.
+        lines = dict.fromkeys(line for each in targets for line in self.adapter.unreachable(each))
+        for line in lines if warn else ():
+            _log.warning(line)
+        return [self.adapter.used(each) for each in targets]
+
+    def _set_context(
+        self,
+        arguments: dict[str, Any],
+        targets: list[dict[str, float]],
+        negative: list[dict[str, float]],
+        *,
+        steered: bool,
+        scale: float,
+        prompt_guidance: float,
+    ) -> None:
+        """Replace prompts, or add to prompt_embeds, in the arguments of the stock call.
+
+        With e(p, z) what the denoiser predicts from prompt p and targets z, guidance at the scale g
+        is e(q, y) + g·(e(p, z) - e(q, y)). Where q = p it is along the targets alone; the share s
+        of p in the context of q leaves about 1 + (g - 1)·(1 - s) of it to the prompt.
+        """
+        assert self.adapter is not None
+        guided = self.family.is_guided(self, scale)
+        if steered and not guided:
+            raise InputError(f"negative_targets need guidance_scale above 1, not {scale}")
+        count, share = len(targets), 0.0
+        given = self._given(arguments, "", count)
+        branches = {"": (given, targets)}
+        if guided:
+            share = (scale - prompt_guidance) / (scale - 1)
+            branches["negative_"] = self._given(arguments, "negative_", count), negative
+        if share:
+            branches["shared"] = given, negative
+        contexts = self._contexts(branches, arguments)
+        if share:
+            contexts["negative_"] = contexts["negative_"].lerp(contexts.pop("shared"), share)
+        for branch, context in contexts.items():
+            tensors = (context.states, context.pooled)
+            arguments |= {
+                f"{branch}{name}": tensor
+                for name, tensor in zip(self.family.embeds, tensors, strict=False)
+            }
+
+    def _given(
+        self, arguments: dict[str, Any], branch: str, count: int
+    ) -> list[list[str]] | Context:
+        """The ``count`` prompts of a branch for each text encoder, taken out of the arguments, or
+        the context that was given in their place."""
+        names = [f"{branch}{name}" for name in self.family.prompts]
+        prompts = [arguments.pop(name, None) for name in names]
+        embeds = [arguments.get(f"{branch}{name}") for name in self.family.embeds]
+        if embeds[0] is None:
+            first = prompts[0] if prompts[0] is not None else ""
+            filled = [first if p is None else p for p in prompts]
+            return [_as_list(p, count, n) for p, n in zip(filled, names, strict=True)]
+        if prompts[0] is not None:
+            raise InputError(f"{names[0]} and {branch}{self.family.embeds[0]}: give one of them, "
+                             "not both")  # fmt: skip
+        if len(embeds) > 1 and embeds[1] is None:
+            raise InputError(f"{branch}{self.family.embeds[1]}: goes with {branch}prompt_embeds")
+        return Context(states=embeds[0], pooled=embeds[1] if len(embeds) > 1 else None)
+
+    def _contexts(
+        self,
+        branches: Mapping[str, tuple[list[list[str]] | Context, list[dict[str, float]]]],
+        arguments: Mapping[str, Any],
+    ) -> dict[str, Context]:
+        """Prompts or their contexts, and targets, N each -> contexts; all prompts go through the
+        text encoders in one pass."""
+        assert self.adapter is not None
+        conditioner = self.adapter.conditioner
+        contexts = {
+            branch: given.with_states(conditioner.context_of_states(given.states, values))
+            for branch, (given, values) in branches.items()
+            if isinstance(given, Context)
+        }
+        texts = {b: (given, z) for b, (given, z) in branches.items() if isinstance(given, list)}
+        if texts:
+            scales = arguments.get("cross_attention_kwargs") or {}
+            encoded = self.encode_context(
+                [
+                    [text for given, _ in texts.values() for text in given[column]]
+                    for column in range(len(self.family.prompts))
+                ],
+                [values for _, several in texts.values() for values in several],
+                lora_scale=scales.get("scale"),
+                clip_skip=arguments.get("clip_skip"),
+            )
+            contexts |= zip(texts, encoded.chunk(len(texts)), strict=True)
+        return contexts
+
+
+def _hub(kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: kwargs[key] for key in HUB_OPTIONS if key in kwargs}
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _prompt_count(arguments: Mapping[str, Any]) -> int:
+    prompt, embeds = arguments.get("prompt"), arguments.get("prompt_embeds")
+    if isinstance(prompt, list | tuple):
+        return len(prompt)
+    if prompt is None and embeds is not None:
+        return len(embeds)
+    if not isinstance(prompt, str):
+        raise InputError(f"prompt {prompt!r}: give a text or a list of texts")
+    return 1
+
+
+def _as_list(prompt: str | Sequence[str], count: int, name: str) -> list[str]:
+    prompts = [prompt] * count if isinstance(prompt, str) else list(prompt)
+    if len(prompts) != count or not all(isinstance(p, str) for p in prompts):
+        raise InputError(f"{name}: give one text, or one for each of the {count} prompts")
+    return prompts

@@ -1,0 +1,97 @@
+"""Sampling from a pipeline with rewards, and judging what it made: the sampler protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from ric_diffusion.data.medium import IMAGE, Medium
+from ric_diffusion.models.diffusion.latents import framed
+from ric_diffusion.models.judge import prompt_r_precision
+
+GRID = 8  # cells to a side of the latents that diversity is measured on
+LEVELS = (0.3, 0.5, 0.7, 0.9)  # of the noise schedule, where prompts are told apart
+JUDGE_BATCH = 32
+
+
+class DiffusionSampler:
+    """A pipeline, with an adapter or without, behind the sampler protocol."""
+
+    medium: Medium = IMAGE
+
+    def __init__(self, pipe: Any, sampling: Mapping[str, Any] | None = None) -> None:
+        """``pipe``: one of ours; ``sampling``: arguments of every call, by default what the adapter
+        was validated with."""
+        self.pipe = pipe
+        if sampling is None:
+            sampling = pipe.adapter.sampling if pipe.adapter else {}
+        self.sampling: Mapping[str, Any] = sampling
+
+    @torch.no_grad()
+    def sample(
+        self,
+        prompts: Sequence[str],
+        targets: Sequence[Mapping[str, float]],
+        seeds: Sequence[int],
+    ) -> list[Image.Image]:
+        """One picture per prompt, each from its own seed."""
+        self.network().eval()
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        wanted = list(targets) if self.pipe.adapter is not None or any(targets) else None
+        output = self.pipe(list(prompts), targets=wanted, generator=generators, **self.sampling)
+        return list(output.images)
+
+    def network(self) -> torch.nn.Module:
+        network: torch.nn.Module = self.pipe.denoiser
+        return network
+
+    def features(self, samples: Sequence[Image.Image]) -> np.ndarray:
+        """The autoencoder's latents on a coarse grid: what is where, in which colour."""
+        parts = [
+            F.adaptive_avg_pool2d(latents, GRID).flatten(1) for latents in self._latents(samples)
+        ]
+        features: np.ndarray = F.normalize(torch.cat(parts), dim=1).cpu().numpy()
+        return features
+
+    @torch.no_grad()
+    def prompt_r_precision(
+        self, prompts: Sequence[str], samples: Sequence[Image.Image]
+    ) -> np.ndarray:
+        """The diffusion classifier (Li et al. 2023, arXiv 2303.16203, eq. 6) of the model without
+        its adapter, between a picture's prompt and some of the others."""
+        self.network().eval()
+        with self.pipe.without_adapter():
+            return prompt_r_precision(prompts, lambda given: self._errors(given, samples))
+
+    def _errors(self, prompts: Sequence[str], samples: Sequence[Image.Image]) -> np.ndarray:
+        """(N,) denoising error of each picture under its prompt, by the same noise for all."""
+        pipe, family, found = self.pipe, self.pipe.family, []
+        objective = family.objective(pipe)
+        for i, latents in enumerate(self._latents(samples)):
+            part = list(prompts[i * JUDGE_BATCH : (i + 1) * JUDGE_BATCH])
+            context = family.encode(pipe, [part] * len(family.prompts))
+            predict = partial(family.predict, pipe, context=context)
+            generator = torch.Generator().manual_seed(i)
+            error = torch.zeros(len(part), device=latents.device)
+            for level in LEVELS:
+                noise = torch.randn(latents.shape, generator=generator).to(latents)
+                t = objective.at(level, len(part), latents.device)
+                error += objective.errors(predict, latents, noise, t)
+            found.append(error.cpu().numpy())
+        return np.concatenate(found)
+
+    def _latents(self, samples: Sequence[Image.Image]) -> list[torch.Tensor]:
+        """Posterior means, (B, C, h, w) each, scaled as the denoiser takes them, where it is."""
+        latents, found = self.pipe.family.latents(self.pipe), []
+        network: Any = self.network()
+        for i in range(0, len(samples), JUDGE_BATCH):
+            part = [s.convert("RGB") for s in samples[i : i + JUDGE_BATCH]]
+            images = torch.stack([framed(image, min(image.size)) for image in part])
+            found.append(latents.encode(images)[:, 0].to(network.device, network.dtype))
+        return found

@@ -1,0 +1,288 @@
+"""Model families: what the rest of the house asks of any model, and the one dict of them."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from ric_diffusion.adapters.adapter import Adapter
+from ric_diffusion.adapters.card import Use, card
+from ric_diffusion.adapters.format import LoraFormat
+from ric_diffusion.adapters.hub import fetched
+from ric_diffusion.adapters.lora import Lora
+from ric_diffusion.data.medium import Medium
+from ric_diffusion.io.errors import InputError, suggest
+from ric_diffusion.models.protocol import Backend, Sampler
+from ric_diffusion.rewards import RewardSpace
+
+ASSETS = Path(__file__).parents[1] / "assets"
+BUNDLED = {"emoji-64": ASSETS / "emoji-64"}  # models that come along, by name
+ADAPTER_SUBFOLDER = "ric_adapter"  # of a pipeline folder, for the adapter that belongs to it
+INDEX_FILE, CONFIG_FILE = "model_index.json", "config.json"
+
+
+class Model(Protocol):
+    """A loaded model of any family, with at most one adapter."""
+
+    family: Family
+    adapter: Adapter | None
+
+    def load_adapter(self, path_or_id: str | Path) -> None:
+        """Load an adapter folder or hub id, in place of the one before. InputError, and nothing
+        changed, if it was made for another family or architecture."""
+
+    def unload_adapter(self) -> None:
+        """Take the adapter out again, bit for bit."""
+
+    def without_adapter(self) -> AbstractContextManager[None]:
+        """The base model inside the block, also with an adapter in training."""
+
+    def save_adapter(self, folder: str | Path) -> None:
+        """Write the loaded adapter, or the one in training, as a folder of its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """What is known of a model before it is loaded: its path or hub id, and the JSON of its
+    ``model_index.json`` (a pipeline) or its ``config.json`` (a plain model); None without one."""
+
+    name: str
+    index: Mapping[str, Any] | None = None
+    config: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """One family of models: a spec, and what is done differently for it.
+
+    Attributes:
+        name: as adapters name it, ``stable-diffusion``.
+        title: as a person calls it.
+        medium: what its samples are.
+        section: the key of its settings in a training's YAML, and ``settings`` their dataclass.
+        format: how the LoRA of an adapter is stored.
+        use: what a model card says about using adapters of this family.
+        options: the arguments of sampling that the command line can set, by the option's name.
+        software: the packages whose versions a report tells.
+        bundled: its models that need neither a folder nor a hub.
+    """
+
+    name: str
+    title: str
+    medium: Medium
+    section: str
+    settings: type
+    format: LoraFormat
+    use: Use
+    options: Mapping[str, str]
+    software: tuple[str, ...]
+    bundled: tuple[str, ...] = ()
+
+    def claims(self, source: Source) -> bool:
+        """Whether a model is of this family. InputError, by name, for one of its kin that cannot be
+        conditioned."""
+        raise NotImplementedError
+
+    def load(self, model: str, device: str | torch.device, dtype: torch.dtype) -> Any:
+        """A model by its name, with the adapter that belongs to it if there is one."""
+        raise NotImplementedError
+
+    def sampler(self, model: Any, sampling: Mapping[str, Any] | None = None) -> Sampler:
+        """Samples from a model; ``sampling``: arguments of every call, by default what its adapter
+        was validated with."""
+        raise NotImplementedError
+
+    def create_backend(
+        self,
+        model: str,
+        space: RewardSpace,
+        settings: Any,
+        *,
+        seed: int = 0,
+        device: str | torch.device = "cpu",
+    ) -> Backend:
+        """A new adapter on a base model; ``settings`` is a ``self.settings``, ``seed`` draws the
+        first weights."""
+        raise NotImplementedError
+
+    def digests(self, model: Any) -> list[str]:
+        """One digest for each part of a model that has weights, to tell runs apart."""
+        raise NotImplementedError
+
+    def held_out(
+        self, model: Any, digests: Sequence[str], sampling: Mapping[str, Any]
+    ) -> list[Any]:
+        """A model without adapter and its digests -> the scorers that are in every report on this
+        family and never a reward."""
+        return []
+
+    def tokenizer(self, model: str, adapter: Adapter) -> Any:
+        """What counts the tokens of a prompt, of the length that a prompt may have."""
+        raise NotImplementedError
+
+    def fetch_adapter(self, path_or_id: str | Path, subfolder: str = "", **hub: Any) -> Path:
+        """The folder of an adapter, fetched from the hub unless it is here."""
+        return fetched(path_or_id, self.format.files, subfolder, **hub)
+
+    def read_adapter(self, folder: Path) -> tuple[Adapter, Lora]:
+        """An adapter and its LoRA. InputError if it is of another family."""
+        adapter = Adapter.load(folder)
+        if adapter.family != self.name:
+            raise InputError(
+                f"{folder}: an adapter for {adapter.family} models, and this one is {self.title}"
+            )
+        try:
+            self.check_sampling(adapter.sampling)
+        except ValueError as error:
+            raise InputError(f"{folder}: {error}") from error
+        return adapter, self.format.read(folder)
+
+    def check_sampling(self, sampling: Mapping[str, Any]) -> None:
+        """ValueError for arguments of sampling that models of this family do not take."""
+        raise NotImplementedError
+
+    def save_adapter(self, adapter: Adapter, weights: Lora, folder: Path) -> None:
+        """Write an adapter folder, in one move."""
+        adapter.save(folder, weights, self.format, card(adapter, self.use))
+
+
+# A new family is a module with its FAMILY, and a line here.
+FAMILIES: dict[str, str] = {
+    "stable-diffusion": "ric_diffusion.models.diffusion.families.sd",
+    "stable-diffusion-xl": "ric_diffusion.models.diffusion.families.sdxl",
+    "causal-lm": "ric_diffusion.models.causal_lm.family",
+}
+
+
+def family_named(name: str) -> Family:
+    """A family by its name. InputError if there is none."""
+    if name not in FAMILIES:
+        raise InputError(f"model family {name!r} is unknown{suggest(name, FAMILIES)}")
+    family: Family = importlib.import_module(FAMILIES[name]).FAMILY
+    return family
+
+
+def families() -> Iterator[Family]:
+    """All of them."""
+    return map(family_named, FAMILIES)
+
+
+def family_of(model: str | Path, **hub: Any) -> Family:
+    """The family of a bundled name, folder or hub id, by its ``model_index.json`` or, without one,
+    its ``config.json``. InputError, with the families there are, if it is of none."""
+    name = str(model)
+    source = source_of(name, **hub)
+    for family in families():
+        if name in family.bundled or family.claims(source):
+            return family
+    known = ", ".join(family.title for family in families())
+    if source.index is None and source.config is None:
+        raise InputError(
+            f"{name}: holds no {INDEX_FILE} or {CONFIG_FILE}, or the hub did not give it; give a "
+            f"model of {known}"
+        )
+    kind = (source.index or {}).get("_class_name") or (source.config or {}).get("model_type")
+    raise InputError(f"{name}: {kind or 'it'} is of no model family known here; they are {known}")
+
+
+def model_path(model: str | Path) -> str:
+    """A bundled pipeline's name -> its folder; any other name or path as it is."""
+    return str(BUNDLED.get(str(model), model))
+
+
+def bundled_names() -> list[str]:
+    """The models that need neither a folder nor a hub."""
+    return [name for family in families() for name in family.bundled]
+
+
+def source_of(name: str, **hub: Any) -> Source:
+    """What is known of a model without loading it. A hub id is asked for its index, then for its
+    config; ``hub``: revision, token, cache_dir and so on."""
+    folder = Path(model_path(name))
+    if folder.is_dir():
+        found = {file: _json(folder / file) for file in (INDEX_FILE, CONFIG_FILE)}
+    else:
+        found = {INDEX_FILE: _from_hub(name, INDEX_FILE, **hub)}
+        found[CONFIG_FILE] = None if found[INDEX_FILE] else _from_hub(name, CONFIG_FILE, **hub)
+    return Source(name=name, index=found[INDEX_FILE], config=found[CONFIG_FILE])
+
+
+def _json(path: Path) -> Mapping[str, Any] | None:
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise InputError(f"{path}: not valid JSON ({error})") from error
+    return stored if isinstance(stored, dict) else {}
+
+
+def _from_hub(name: str, file: str, **hub: Any) -> Mapping[str, Any] | None:
+    """A file of a hub repository, None if it cannot be had: what loads the model says why."""
+    if "/" not in name:
+        return None
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return _json(Path(hf_hub_download(name, file, **hub)))
+    except InputError:
+        raise
+    except Exception:  # not there, no net, no such id
+        return None
+
+
+@contextmanager
+def loading(model: str, field: str) -> Iterator[None]:
+    """Whatever stops a model from being loaded in this block is one line of InputError; ``field``
+    is where the user named it."""
+    import diffusers
+    import transformers
+
+    names = bundled_names()
+    if "/" not in model and model not in names and not Path(model).exists():
+        raise InputError(f"{field} {model}: no such folder or bundled model{suggest(model, names)}")
+    # Their bars count five files; what is being downloaded has a bar of its own.
+    diffusers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        yield
+    except InputError as error:
+        if str(error).startswith(f"{model}: "):
+            raise InputError(f"{field} {error}") from error
+        raise
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"{field} {model}: cannot be loaded ({reason})") from error
+
+
+def load_model(
+    model: str | Path,
+    adapter: str | Path | None = None,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    option: str = "--model",
+) -> Any:
+    """A bundled name, folder or hub id with its own adapter, or with the ``adapter`` given. What is
+    wrong with it is one line of InputError that begins with ``option``."""
+    name = str(model)
+    with loading(name, option):
+        found = family_of(name).load(name, device, dtype)
+    if adapter is not None:
+        found.load_adapter(adapter)
+    return found
+
+
+def adapter_family(path_or_id: str | Path) -> tuple[Family, Path]:
+    """The family of an adapter, and its folder, fetched from the hub unless it is here. InputError
+    if it is no adapter."""
+    files = sorted({file for family in families() for file in family.format.files})
+    folder = fetched(path_or_id, files)
+    return family_named(Adapter.load(folder).family), folder

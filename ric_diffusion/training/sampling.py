@@ -1,0 +1,132 @@
+"""A round's samples: drawn and scored batch by batch, each batch journalled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ric_diffusion.data.scoring import scores_of
+from ric_diffusion.io.config import from_dict, to_dict
+from ric_diffusion.io.journal import Journal
+from ric_diffusion.io.progress import tracking
+from ric_diffusion.models.cost import Cost, Meter
+from ric_diffusion.models.protocol import Backend
+from ric_diffusion.rewards import RewardSpace
+from ric_diffusion.training.requests import SampleRequest
+
+OUT_OF_RANGE = 6.0  # z; no reward encoder reads further, and no honest sample lies there
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredSample:
+    """What is known of one sample: its scores and its z in the order of the rewards, or why it
+    can't be used; and its digest."""
+
+    digest: str
+    reject_reason: str | None = None
+    scores: tuple[float, ...] | None = None
+    z: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredBatch:
+    """Consecutive samples: the number of the first, and what this batch cost."""
+
+    first: int
+    samples: tuple[ScoredSample, ...]
+    cost: Cost
+
+
+def sample_path(folder: Path, number: int, suffix: str) -> Path:
+    """Where sample ``number`` of a round is."""
+    return folder / "samples" / f"{number:06d}{suffix}"
+
+
+def sample_and_score(
+    backend: Backend,
+    requests: Sequence[SampleRequest],
+    space: RewardSpace,
+    scorers: Sequence[Any],
+    folder: Path,
+    *,
+    batch_size: int,
+) -> tuple[list[ScoredSample], Cost]:
+    """Draw and score what is asked for, as far as ``folder`` has not got it: all of it, and its
+    cost. Samples go to ``folder/samples``, scores to the journal ``folder/scores-*.jsonl``."""
+    samples: list[ScoredSample] = []
+    total = Cost()
+    with closing(Journal(folder, "scores")) as journal:
+        entries = [from_dict(entry, ScoredBatch, str(folder)) for entry in journal.entries()]
+        done = {batch.first: batch for batch in entries}
+        initial = sum(len(batch.samples) for batch in done.values())
+        stage = f"{folder.name}: samples"
+        with tracking(stage, len(requests), unit="sample", initial=initial) as progress:
+            for first in range(0, len(requests), batch_size):
+                if (batch := done.get(first)) is None:
+                    part = requests[first : first + batch_size]
+                    seen = {sample.digest for sample in samples}
+                    batch = _drawn(backend, part, space, scorers, folder, first, seen)
+                    journal.append(to_dict(batch))
+                    progress.advance(len(part))
+                samples += batch.samples
+                total += batch.cost
+    return samples, total
+
+
+def _drawn(
+    backend: Backend,
+    requests: Sequence[SampleRequest],
+    space: RewardSpace,
+    scorers: Sequence[Any],
+    folder: Path,
+    first: int,
+    seen: set[str],
+) -> ScoredBatch:
+    meter = Meter()
+    with meter.running(backend.network()):
+        prompts = [request.prompt for request in requests]
+        made = backend.sample(
+            prompts,
+            [request.targets for request in requests],
+            [request.seed for request in requests],
+        )
+        scores = scores_of(made, prompts, meter.metered(scorers))
+        scored = judge_samples(backend, made, scores, space, seen)
+        suffix = backend.medium.suffix
+        for number, sample in enumerate(made, start=first):
+            backend.medium.write(sample, sample_path(folder, number, suffix))
+    return ScoredBatch(first=first, samples=tuple(scored), cost=meter.read())
+
+
+def judge_samples(
+    backend: Backend,
+    samples: Sequence[Any],
+    scores: np.ndarray,
+    space: RewardSpace,
+    seen: set[str],
+) -> list[ScoredSample]:
+    """Which samples can be used: nothing is ever labelled that is not a number, blank, out of range
+    or the same as one of those ``seen``, by digest, or before. ``scores`` (N, n) in the scorers'
+    units."""
+    seen, found = set(seen), []
+    for sample, row, z in zip(samples, scores, space.normalize(scores), strict=True):
+        digest = backend.medium.digest(sample)
+        reject_reason = backend.medium.reject_reason(sample)
+        if reject_reason is None and not np.isfinite(row).all():
+            reject_reason = "score is not finite"
+        if reject_reason is None and np.abs(z).max() > OUT_OF_RANGE:
+            reject_reason = "out of range"
+        if reject_reason is None and digest in seen:
+            reject_reason = "duplicate"
+        seen.add(digest)
+        if reject_reason is None:
+            values, units = tuple(row.tolist()), tuple(z.tolist())
+            found.append(ScoredSample(digest=digest, scores=values, z=units))
+        else:
+            found.append(ScoredSample(digest=digest, reject_reason=reject_reason))
+    return found

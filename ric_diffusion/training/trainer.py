@@ -1,0 +1,176 @@
+"""Supervised fine-tuning: the one trainer of every backend."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+
+from ric_diffusion.io.progress import tracking
+from ric_diffusion.models.cost import Meter
+from ric_diffusion.models.protocol import Batch, Trainable
+from ric_diffusion.training import checkpoint
+from ric_diffusion.training.log import Log
+from ric_diffusion.training.loop import LoopConfig
+from ric_diffusion.training.processes import average_gradients
+from ric_diffusion.training.schedule import (
+    batch_generator,
+    batch_indices,
+    ema_decay,
+    learning_rate,
+    micro_batches,
+)
+
+_log = logging.getLogger(__name__)
+
+
+class Trainer:
+    """Trains ``backend`` on ``count`` prepared records, in as many processes as there are.
+
+    ``digest`` names settings and data together: a checkpoint in ``out`` with another digest is
+    refused. With ``resume`` a run that was interrupted, anywhere, continues bit for bit as if it
+    had not been. ``validate(step)`` is called with the averaged weights in place. A running
+    ``meter`` is kept with the checkpoints, so that it goes on counting where it was.
+
+    InputError if a checkpoint is of another run or model.
+    """
+
+    def __init__(
+        self,
+        backend: Trainable,
+        count: int,
+        config: LoopConfig,
+        out: Path,
+        *,
+        digest: str,
+        resume: bool = False,
+        validate: Callable[[int], None] | None = None,
+        meter: Meter | None = None,
+    ) -> None:
+        # Precision is the config's, not the process's: accelerate fixes its own once for all runs.
+        self.accelerator = Accelerator(cpu=not torch.cuda.is_available())
+        self.backend, self.count = backend, count
+        self.config = config.resolved(self.accelerator.device)
+        self.out, self.digest = out, digest
+        self.validate, self.meter = validate, meter
+        parameters = dict(backend.named_parameters())
+        optimizer = torch.optim.AdamW(
+            parameters.values(),
+            lr=config.learning_rate,
+            betas=config.betas,
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+        average = {name: p.detach().clone() for name, p in parameters.items()}
+        self.state = checkpoint.State(parameters, optimizer, average)
+        if resume and (last := checkpoint.newest(out / "checkpoints")):
+            spent = checkpoint.load(last, self.state, digest=digest)
+            if meter:
+                meter.add(spent)
+
+    def run(self) -> None:
+        """Train to the last step; leaves the averaged weights in the backend.
+
+        FloatingPointError if loss or gradient leave the numbers; the last checkpoint is before.
+        """
+        config, state, first = self.config, self.state, self.accelerator.is_main_process
+        if first:
+            _log.info("precision: %s on this %s", config.precision, self.accelerator.device.type)
+        saved = time.monotonic()
+        with (
+            Log(self.out, state.step) if first else nullcontext() as log,
+            tracking(
+                "train", config.steps, unit="step", initial=state.step, show=first
+            ) as progress,
+        ):
+            while state.step < config.steps:
+                loss = self.step()
+                progress.advance(1, loss=f"{loss:.4f}")
+                if log is None:
+                    continue
+                last = state.step == config.steps
+                if last or state.step % config.log_every == 0:
+                    rate = state.optimizer.param_groups[0]["lr"]
+                    log(state.step, loss=sum(state.losses) / len(state.losses), learning_rate=rate)
+                    state.losses.clear()
+                due = config.validate_every and state.step % config.validate_every == 0
+                if self.validate and due:
+                    with self.averaged():
+                        self.validate(state.step)
+                # After validation, which is part of the cost that a resumed run begins with.
+                if last or time.monotonic() - saved > 60 * config.checkpoint_minutes:
+                    self.save()
+                    saved = time.monotonic()
+        _copy(state.average, state.parameters)
+
+    def step(self) -> float:
+        """One update of parameters and average; returns the mean loss of its micro-batches."""
+        config, state = self.config, self.state
+        parameters = list(state.parameters.values())
+        loss = average_gradients(parameters, self._backward(), self.accelerator)
+        self._check_finite("loss", loss)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm).item()
+        # The next loss would not be finite either, but a checkpoint may come before it.
+        self._check_finite("gradient", norm)
+        for group in state.optimizer.param_groups:
+            group["lr"] = learning_rate(config, state.step)
+        state.optimizer.step()
+        state.optimizer.zero_grad(set_to_none=True)
+        torch._foreach_lerp_(
+            list(state.average.values()),
+            [p.detach() for p in parameters],
+            1.0 - ema_decay(config, state.step),
+        )
+        state.step += 1
+        state.losses.append(loss)
+        return loss
+
+    def _backward(self) -> float:
+        """Pass this process's micro-batches of the step forward and backward: their mean loss."""
+        config, accelerator, total = self.config, self.accelerator, 0.0
+        process, processes = accelerator.process_index, accelerator.num_processes
+        for micro in micro_batches(config, self.state.step, process=process, processes=processes):
+            batch = Batch(
+                indices=batch_indices(config, self.count, micro),
+                generator=batch_generator(config, micro),
+            )
+            bf16 = config.precision == "bf16"
+            with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=bf16):
+                loss = self.backend.loss(batch) / config.accumulate
+            accelerator.backward(loss)
+            total += loss.item()
+        return total
+
+    def _check_finite(self, name: str, value: float) -> None:
+        if not math.isfinite(value):
+            raise FloatingPointError(
+                f"{name} is {value} at step {self.state.step}: lower the learning rate or use fp32"
+            )
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The averaged weights stand in for the trained ones inside the block."""
+        parameters = self.state.parameters
+        trained = {name: p.detach().clone() for name, p in parameters.items()}
+        _copy(self.state.average, parameters)
+        try:
+            yield
+        finally:
+            _copy(trained, parameters)
+
+    def save(self) -> None:
+        """Write a checkpoint of this step, in place of the one before."""
+        cost = self.meter.read() if self.meter else None
+        checkpoint.save(self.out / "checkpoints", self.state, digest=self.digest, cost=cost)
+
+
+@torch.no_grad()
+def _copy(source: Mapping[str, torch.Tensor], target: Mapping[str, torch.Tensor]) -> None:
+    for name, tensor in source.items():
+        target[name].copy_(tensor)

@@ -1,0 +1,128 @@
+"""A DDPO run: its folder, log, checkpoints and reward curve."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from baselines.base import Preference, plain_backend
+from baselines.ddpo import DdpoConfig, RunState, Task, encoded, iterate
+from baselines.families import save_run
+from baselines.policy import Policy, denoising_chain
+from ric_diffusion.evaluation.method import weights_of
+from ric_diffusion.io import config as configs
+from ric_diffusion.io.files import write_json
+from ric_diffusion.io.journal import read_lines
+from ric_diffusion.io.progress import tracking
+from ric_diffusion.io.run import RunFolder
+from ric_diffusion.models.cost import COST, Cost, Meter
+from ric_diffusion.models.diffusion.backend import DiffusionConfig
+from ric_diffusion.models.hardware import resolve_precision
+from ric_diffusion.rewards import RewardSpace
+from ric_diffusion.training import checkpoint
+from ric_diffusion.training.log import Log
+
+
+def train_ddpo(
+    model: str,
+    space: RewardSpace,
+    preference: Preference,
+    prompts: Sequence[str],
+    scorers: Sequence[Any],
+    config: DdpoConfig,
+    out: Path,
+    *,
+    resume: bool = False,
+    device: str | torch.device = "cpu",
+) -> Cost:
+    """Train a LoRA for one preference; returns the cost.
+
+    Leaves the LoRA in ``out``, where ``lora_file`` says, ``log.jsonl`` with a line per iteration
+    and ``cost.json``. ``resume`` goes on after an interruption, bit for bit, or with more
+    ``iterations`` than before. InputError if ``out`` holds another run.
+    """
+    run = RunFolder(out, "ddpo")
+    run.check_free(resume=resume)
+    config = replace(config, precision=resolve_precision(config.precision, device))
+    weights = weights_of(preference, space)
+    backend = plain_backend(
+        model, space, DiffusionConfig(lora=config.lora), seed=config.seed, device=device
+    )
+    pipe = backend.pipe
+    parameters = dict(backend.named_parameters())
+    # No moving average: the policy that draws is the one that is kept.
+    state = RunState(
+        parameters,
+        torch.optim.AdamW(
+            parameters.values(), lr=config.learning_rate, weight_decay=0.0, fused=True
+        ),
+        history=np.full((len(prompts), config.history), np.nan),
+    )
+    settings = configs.to_dict(config)
+    del settings["iterations"], settings["checkpoint_minutes"]  # a run may be made longer
+    run.begin(
+        {
+            "ddpo": settings,
+            "reward_space": configs.digest(space.to_dict()),
+            "preference": dict(zip(space.names, weights.tolist(), strict=True)),
+            "prompts": list(prompts),
+            "weights": configs.digest(pipe.family.digests(pipe)),
+        },
+        resume=resume,
+    )
+    last = checkpoint.newest(out / "checkpoints")
+    meter = Meter(checkpoint.load(last, state, digest=run.digest) if last else None)
+    policy = Policy(
+        pipe=pipe,
+        chain=denoising_chain(pipe.scheduler, config.num_inference_steps, config.eta),
+        empty=encoded(pipe, [""]),
+        guidance_scale=config.guidance_scale,
+        batch_size=config.minibatch,
+        precision=config.precision,
+    )
+    task = Task(
+        pipe=pipe,
+        policy=policy,
+        config=config,
+        space=space,
+        weights=weights,
+        prompts=prompts,
+        scorers=meter.metered(scorers),
+    )
+    with meter.running(pipe.denoiser):
+        _run(task, state, meter, out, run.digest)
+    save_run(backend, out)
+    write_json(out / COST, meter.read().to_dict())
+    return meter.read()
+
+
+def _run(task: Task, state: RunState, meter: Meter, out: Path, digest: str) -> None:
+    """Iterations from where ``state`` is to the last, with log and checkpoints in ``out``."""
+    task.pipe.denoiser.eval()
+    saved, total = time.monotonic(), task.config.iterations
+    with (
+        Log(out, state.step) as log,
+        tracking("ddpo", total, unit="iteration", initial=state.step) as progress,
+    ):
+        while state.step < total:
+            scalars = iterate(task, state)
+            state.step += 1
+            log(state.step, **scalars)
+            progress.advance(1, reward=f"{scalars['reward']:.3f}")
+            waited = time.monotonic() - saved > 60 * task.config.checkpoint_minutes
+            if waited or state.step == total:
+                folder = out / "checkpoints"
+                checkpoint.save(folder, state, digest=digest, cost=meter.read())
+                saved = time.monotonic()
+
+
+def reward_curve(out: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Iterations (T,) and the mean reward of what each of them drew (T,), in weighted z."""
+    points = read_lines(out / "log.jsonl")
+    return np.array([p["step"] for p in points]), np.array([p["reward"] for p in points])

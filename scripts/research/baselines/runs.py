@@ -1,0 +1,33 @@
+"""The training runs of a benchmark side by side in one folder, each made once.
+
+OUT/NAME holds a run, and OUT/parts/NAME/run.json what it is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ric_diffusion.io.run import RunFolder
+from ric_diffusion.models.cost import COST, Cost
+
+PARTS = "parts"
+
+
+def due(out: Path, name: str, settings: Any, basis: str) -> bool:
+    """Whether the run has still to be made, or finished; what it is is then in its run.json.
+
+    That is known before the model is loaded, which a finished run need not be for. InputError if it
+    was begun with other settings or on another ``basis``, a digest that stands for all else that
+    goes in, such as data and model.
+    """
+    RunFolder(out / PARTS / name, "benchmark").begin({"settings": settings, "basis": basis})
+    return not (out / name / COST).exists()
+
+
+def spent(out: Path, names: Iterable[str]) -> Cost:
+    """What the runs of these names cost together."""
+    costs = [json.loads((out / name / COST).read_text(encoding="utf-8")) for name in names]
+    return sum(map(Cost.from_dict, costs), Cost())

@@ -1,0 +1,206 @@
+"""Print the control figures of a model with an adapter, beside the bars they have to reach.
+
+    python scripts/research/benchmark_control.py --data data/emoji/train --out report
+
+Needs the `dev` extra and the pictures of build_emoji_dataset.py; about ten minutes on two CPU
+cores. Prompts are names the base model knows, seeds were never used in training, and the
+scorers see only the finished pictures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from control import control_of, tradeoff_of
+from retrieval import efficientnet_features, retrieval_rate
+from ric_diffusion.data.images import open_image, save_png
+from ric_diffusion.data.prompts import read_prompts
+from ric_diffusion.data.records import read_folder
+from ric_diffusion.data.scoring import load_scorers
+from ric_diffusion.evaluation.grid import Point, preference_points, target_line
+from ric_diffusion.evaluation.method import weights_of
+from ric_diffusion.evaluation.report.sheet import draw_sheet
+from ric_diffusion.evaluation.runner import Sweep, run_sweep
+from ric_diffusion.io.files import write_json
+from ric_diffusion.io.progress import tracked
+from ric_diffusion.models.diffusion.sampler import DiffusionSampler
+from ric_diffusion.models.family import load_model
+from ric_diffusion.rewards import to_targets
+
+PROMPTS = Path(__file__).parents[1] / "prompts.txt"
+SEEDS = [1001, 1002, 1003, 1004]
+POINTS = 11
+BATCH = 40
+RETRIEVED_NAMES, RETRIEVED_SEEDS = 200, (2001, 2002)
+
+
+def control(sampler: DiffusionSampler, prompts: Sequence[str], out: Path) -> list[dict[str, Any]]:
+    """One reward at a time, the others on auto: 16 prompts x 4 seeds x 11 targets."""
+    space = sampler.pipe.adapter.space
+    using = load_scorers(space)
+    figures = []
+    for column, name in enumerate(space.names):
+        line = target_line(space, name, POINTS)
+        points = [Point(targets=targets, along=name) for targets in line]
+        sweep = run_sweep(sampler, space, points, prompts, SEEDS, using, stage=name)
+        figures.append(asdict(control_of(sweep, name, column)))
+        _sheet(sweep, [f"{t[name]:+.1f}" for t in line], name, out / f"control-{name}.png")
+    return figures
+
+
+def tradeoff(
+    sampler: DiffusionSampler, prompts: Sequence[str], mapping: str, out: Path
+) -> dict[str, Any]:
+    """A preference sweep over the same prompts and seeds."""
+    space = sampler.pipe.adapter.space
+    points = preference_points(space, POINTS, mapping)
+    using = load_scorers(space)
+    sweep = run_sweep(sampler, space, points, prompts, SEEDS, using, stage=mapping)
+    weights = np.array([weights_of(point.preference or {}, space) for point in points])
+    targets = [dict(point.targets) for point in points]
+    asked = [" ".join(f"{v:+.1f}" for v in t.values()) for t in targets]
+    _sheet(sweep, asked, f"{' → '.join(space.names)} ({mapping})", out / "preference.png")
+    return {"mapping": mapping, "targets": targets, **asdict(tradeoff_of(sweep, weights))}
+
+
+def _sheet(sweep: Sweep, asked: list[str], title: str, path: Path) -> None:
+    """The first seed of every prompt, one row each."""
+    rows = [[plane[q][0] for plane in sweep.samples] for q in range(len(sweep.prompts))]
+    sheet = draw_sheet(rows, title=title, captions=[[a] for a in asked], row_titles=sweep.prompts)
+    save_png(path, sheet)
+
+
+def retrieval(sampler: DiffusionSampler, base: Any, data: Path, out: Path) -> dict[str, float]:
+    """Retrieval of 200 names x 2 seeds, by the base model and under random preferences."""
+    records = read_folder(data)
+    names = [r.captions[0] for r in records]
+    real = efficientnet_features([open_image(data / r.file) for r in records])
+    rng = np.random.default_rng(0)
+    chosen = sorted(rng.choice(sorted(set(names)), RETRIEVED_NAMES, replace=False).tolist())
+    prompts = [name for name in chosen for _ in RETRIEVED_SEEDS]
+    seeds = list(RETRIEVED_SEEDS) * len(chosen)
+    space = sampler.pipe.adapter.space
+    weights = rng.dirichlet(np.ones(len(space.names)), len(prompts))
+    targets = [
+        to_targets(dict(zip(space.names, w, strict=True)), space, sampler.pipe.adapter.mapping)
+        for w in weights.tolist()
+    ]
+    images: dict[str, list[Image.Image]] = {"base": [], "sliders": []}
+    for i in tracked(range(0, len(prompts), BATCH), "retrieval", unit="batch"):
+        some = slice(i, i + BATCH)
+        images["base"] += stock_samples(base, prompts[some], seeds[some], sampler)
+        images["sliders"] += sampler.sample(prompts[some], targets[some], seeds[some])
+    rates = {}
+    for label, pictures in images.items():
+        rates[label] = retrieval_rate(efficientnet_features(pictures), prompts, real, names)
+        rows = [pictures[i : i + 16] for i in range(0, min(96, len(pictures)), 16)]
+        save_png(out / f"retrieval-{label}.png", draw_sheet(rows, title=f"retrieval: {label}"))
+    return rates
+
+
+def samples(sampler: DiffusionSampler, base: Any, prompts: list[str], out: Path) -> None:
+    """What the base model makes of the prompts: a row for each seed, the prompts below."""
+    rows = [stock_samples(base, prompts, [seed] * len(prompts), sampler) for seed in SEEDS]
+    save_png(out / "samples.png", draw_sheet(rows, captions=[[prompt] for prompt in prompts]))
+
+
+def stock_samples(
+    base: Any, prompts: list[str], seeds: list[int], sampler: DiffusionSampler
+) -> list[Image.Image]:
+    """What the base model makes without adapter and targets, with the same sampling."""
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    return list(base(prompts, generator=generators, **sampler.sampling).images)
+
+
+def overhead(sampler: DiffusionSampler, base: Any, repeats: int = 21) -> dict[str, float]:
+    """Median ratios of a conditioned call's time to a stock call's, taken in turn: to the plain
+    one, and to one whose context has as many tokens more."""
+    targets = {name: 1.0 for name in sampler.pipe.adapter.space.names}
+    context = sampler.pipe.encode_context(["red apple"], [targets]).states
+    empty = sampler.pipe.encode_context([""], [{}]).states
+    calls = {
+        "conditioned": lambda: sampler.pipe("red apple", targets=targets, **sampler.sampling),
+        "stock": lambda: base("red apple", **sampler.sampling),
+        "stock, as many tokens": lambda: base(
+            prompt_embeds=context, negative_prompt_embeds=empty, **sampler.sampling
+        ),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for i in range(repeats + 2):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            if i >= 2:  # after the warm-up
+                seconds[name].append(time.perf_counter() - start)
+    own = seconds.pop("conditioned")
+    return {
+        name: statistics.median(a / b for a, b in zip(own, other, strict=True))
+        for name, other in seconds.items()
+    }
+
+
+def table(figures: dict[str, Any]) -> str:
+    """Markdown: figure, value, bar, met or missed."""
+    rows = []
+
+    def row(what: str, value: float, bar: float, *, most: bool = False) -> None:
+        met = value <= bar if most else value >= bar
+        sign, verdict = "≤" if most else "≥", "met" if met else "missed"
+        rows.append(f"| {what} | {value:.3f} | {sign} {bar} | {verdict} |")
+
+    for c in figures["control"]:
+        row(f"{c['name']}: Spearman, requested against mean obtained", c["of_means"], 0.99)
+        row(f"{c['name']}: the same per picture, median", c["per_picture"], 0.85)
+        row(f"{c['name']}: span of the mean, z", c["span"], 1.5)
+    names = [c["name"] for c in figures["control"]]
+    t = figures["tradeoff"]
+    for name, fall, span in zip(names, t["deepest_fall"], t["span"], strict=True):
+        row(f"preference sweep, {name}: deepest fall, z", fall, 0.05, most=True)
+        row(f"preference sweep, {name}: span, z", span, 1.0)
+    rates = figures["retrieval"]
+    row("retrieval, base model", rates["base"], 0.5)
+    row("retrieval under the sliders / base", rates["sliders"] / rates["base"], 0.85)
+    ratios = figures["overhead"]
+    row("time, conditioned / stock with as many tokens", ratios["stock, as many tokens"], 1.03,
+        most=True)  # fmt: skip
+    rows.append(f"| time, conditioned / stock | {ratios['stock']:.3f} | | |")
+    return "\n".join(["| what | value | bar | |", "| --- | --- | --- | --- |", *rows])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--model", default="emoji-64")
+    parser.add_argument("--adapter")
+    parser.add_argument("--mapping", help="the adapter's own by default")
+    parser.add_argument("--data", type=Path, default=Path("data/emoji/train"))
+    parser.add_argument("--out", type=Path, default=Path("report"), metavar="FOLDER")
+    options = parser.parse_args()
+    sampler = DiffusionSampler(load_model(options.model, options.adapter))
+    base = load_model(options.model)
+    base.unload_adapter()
+    prompts = read_prompts(PROMPTS)
+    mapping = options.mapping or sampler.pipe.adapter.mapping
+    samples(sampler, base, prompts, options.out)
+    figures = {
+        "adapter": sampler.pipe.adapter.about()["conditioning"]["mode"],
+        "control": control(sampler, prompts, options.out),
+        "tradeoff": tradeoff(sampler, prompts, mapping, options.out),
+        "retrieval": retrieval(sampler, base, options.data, options.out),
+        "overhead": overhead(sampler, base),
+    }
+    write_json(options.out / "control.json", figures)
+    print(table(figures))
+
+
+if __name__ == "__main__":
+    main()

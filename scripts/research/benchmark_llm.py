@@ -1,0 +1,146 @@
+"""Our method on a language model against its alternatives: what their sweeps reach, at what cost.
+
+    python scripts/sample_responses.py --out data/responses
+    ric label data/responses --scorers positivity brevity --out data/responses-labelled
+    python scripts/research/benchmark_llm.py --out runs/alignment-llm
+
+Trains what is not there yet (offline and online adapter, SFT, one LoRA per reward, TRL's GRPO for
+several preferences), has all of them respond to the same prompts, our online adapter also with a
+calibration, and writes table.md, cost.png, the fronts of the methods (methods.png), the reward
+curves of GRPO (grpo.png) and a report (index.html, metrics.json). Every part can be interrupted and
+goes on where it was; --skip leaves parts out, and a later run without it adds them. GRPO needs the
+extra `benchmark`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import comparison
+from benchmark import (
+    BASE,
+    CALIBRATED,
+    OFFLINE,
+    OURS,
+    SOUP,
+    Benchmark,
+    BenchmarkMethod,
+    base_method,
+    best_data_methods,
+    compared,
+    nearest_method,
+    options_of,
+    ours,
+    publish,
+    train_adapter,
+    train_on_the_best,
+    train_online,
+)
+from comparison import Bar
+from llm_runs import PARTS, grpo_runs, load, train_grpo_runs
+from ric_diffusion.evaluation.calibration import Calibration
+from ric_diffusion.evaluation.config import EvaluationConfig
+from ric_diffusion.evaluation.report.schema import EvaluationResult
+from ric_diffusion.io.errors import InputError
+from ric_diffusion.io.files import write_json
+from ric_diffusion.models.causal_lm.model import RiCCausalLM
+from ric_diffusion.models.causal_lm.sampler import LlmSampler
+
+GRPO = "GRPO"
+SPEED = "speed.json"
+
+
+def adapters(
+    bench: Benchmark, config: EvaluationConfig
+) -> Iterator[tuple[BenchmarkMethod, Calibration | None]]:
+    """Ours; the first is what all others are compared with, the second the same calibrated, which
+    costs more, and these two also move each reward alone."""
+    runs = "offline", "online"
+    yield ours(bench, config, OURS, *runs, alone=True)
+    if CALIBRATED not in bench.skip:
+        name = f"{OURS}, {CALIBRATED}"
+        yield ours(bench, config, name, *runs, calibrate_it=True, alone=True)
+    yield ours(bench, config, OFFLINE, "offline")
+
+
+def baselines(bench: Benchmark) -> Iterator[BenchmarkMethod]:
+    plain = LlmSampler(bench.model, bench.sampling)
+    yield from base_method(bench, plain)
+    yield from best_data_methods(bench, plain)
+    if runs := grpo_runs(bench):
+        yield nearest_method(bench, GRPO, plain, runs)
+
+
+def speed(bench: Benchmark) -> dict[str, Any]:
+    """Seconds for the prompts in one batch and one by one, the likeliest tokens each time, and
+    whether the responses are equal; ``speed.json``, which is made once."""
+    path = bench.out / SPEED
+    if not path.exists():
+        # float32, whatever is compared in: with less, rounding alone makes other tokens likelier.
+        lm = RiCCausalLM.from_pretrained(bench.config.model)
+        lm.model.to(bench.model.model.device)
+        lm.load_adapter(bench.out / "online" / "adapter")
+        sampler = LlmSampler(lm, {**bench.sampling, "temperature": 0.0})
+        asked = bench.prompts.compared
+        sampler.sample(asked[:1], [{}], [0])  # the first pass is slower than all others
+        start = time.perf_counter()
+        together = sampler.sample(asked, [{}] * len(asked), [0] * len(asked))
+        middle = time.perf_counter()
+        alone = [sampler.sample([prompt], [{}], [0])[0] for prompt in asked]
+        end = time.perf_counter()
+        found = {"batched": middle - start, "single": end - middle, "equal": together == alone}
+        write_json(path, found)
+    measured: dict[str, Any] = json.loads(path.read_text())
+    return measured
+
+
+def speed_bars(found: Mapping[str, Any], prompts: int) -> list[Bar]:
+    ratio = found["single"] / found["batched"]
+    return [
+        Bar(
+            what=f"speed of {prompts} responses in one batch / one by one",
+            found=comparison.number(ratio),
+            bar="≥ 3",
+            met=ratio >= 3,
+        ),
+        Bar(
+            what="these responses are the same, in float32",
+            found="yes" if found["equal"] else "no",
+            bar="yes",
+            met=found["equal"],
+        ),
+    ]
+
+
+def bars(result: EvaluationResult, bench: Benchmark) -> list[Bar]:
+    return [
+        *comparison.control(result, 0.95),
+        comparison.beats(result, BASE, 1.5),
+        comparison.beats(result, SOUP, 1.1),
+        comparison.beats(result, GRPO, 1.0),
+        comparison.cheaper(result, GRPO, 0.10),
+        comparison.fluent(result, BASE, 0.5),
+        *speed_bars(speed(bench), len(bench.prompts.compared)),
+    ]
+
+
+def main() -> None:
+    parser, options = options_of(__doc__, "smollm2-alignment.yaml", "runs/alignment-llm", PARTS)
+    try:
+        bench = load(options.config, options.out, options.skip)
+        train_adapter(bench, "offline", bench.offline)
+        train_online(bench, "online", bench.online)
+        train_on_the_best(bench)
+        train_grpo_runs(bench)
+        methods, result = compared(bench, adapters, baselines)
+        asked = bars(result, bench)
+    except InputError as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
+    publish(bench, result, methods, asked, "grpo.png", grpo_runs(bench))
+
+
+if __name__ == "__main__":
+    main()

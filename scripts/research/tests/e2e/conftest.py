@@ -1,0 +1,12 @@
+"""The tiny model and its adapters as in tests/e2e."""
+
+import importlib.util
+from pathlib import Path
+
+_path = Path(__file__).parents[4] / "tests" / "e2e" / "conftest.py"
+_spec = importlib.util.spec_from_file_location("ric_tests_e2e", _path)
+_e2e = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_e2e)
+alone, tiny, root, ric, script = (
+    getattr(_e2e, name) for name in ("alone", "tiny", "root", "ric", "script")
+)

@@ -1,0 +1,275 @@
+"""scripts/research/benchmark_alignment.py on the tiny model: every part, once."""
+
+import json
+from dataclasses import replace
+from functools import partial
+from importlib import import_module
+
+import pytest
+from PIL import Image
+
+from ric_diffusion.api.runs import OnlineRun, TrainConfig
+from ric_diffusion.cli import main
+from ric_diffusion.evaluation.report.schema import EvaluationResult
+from ric_diffusion.io import config as configs
+from ric_diffusion.models.diffusion.sampler import DiffusionSampler
+from ric_diffusion.training.trainer import Trainer
+from support.processes import HOME
+from support.tables import first_number, tables_of
+
+SCRIPT = HOME / "scripts" / "research" / "benchmark_alignment.py"
+EVERYTHING = ["text", "selection", "mappings", "base", "best-of", "sft", "soup", "ddpo"]
+STEPS, PROMPTS, SEEDS, POINTS = 4, 2, 2, 3
+SAMPLING = {"guidance_scale": 4.0, "prompt_guidance": 2.0, "num_inference_steps": STEPS}
+CALIBRATION = 1  # prompts, under a seed of their own
+METHODS = [
+    "RiC online",
+    "RiC online, not calibrated",
+    "RiC online, quantile, not calibrated",
+    "RiC offline",
+    "RiC offline, not calibrated",
+    "RiC offline, words, not calibrated",
+    "RiC online, mapping linear",
+    "RiC online, mapping l2",
+    "RiC online, mapping linf",
+    "RiC online, mapping quantile",
+    "base model",
+    "best of 4",
+    "best of 4 at equal cost",
+    "SFT",
+    "rewarded soup",
+    "DDPO",
+    "rewarded soup of DDPO",
+]
+
+
+def settings_of(out, name):
+    """What the run of this name was begun with."""
+    stored = json.loads((out / "parts" / name / "run.json").read_text())
+    return stored["identity"]["settings"]
+
+
+@pytest.fixture
+def benchmark(script):
+    return partial(script, SCRIPT)
+
+
+@pytest.fixture(scope="module")
+def config(root, tiny, tmp_path_factory):
+    """config(data, **changes): a config of the benchmark, with those it names beside it."""
+    folder = tmp_path_factory.mktemp("configs")
+    diffusion = {
+        "lora": {"rank": 4, "alpha": 4, "targets": ["attention", "convolution"]},
+        "sampling": {"guidance_scale": 3.0, "num_inference_steps": STEPS},
+    }
+    fast = {"steps": 3, "batch_size": 4, "learning_rate": 0.01}
+    longer = fast | {"steps": 30, "validate_every": 1}  # the benchmark says how long
+    guard = {"samples": 8, "diversity": 0.0, "prompt_r_precision": 0.0}
+    # Noise reaches no quantile of the data but the lowest.
+    rounds = {"rounds": 1, "samples": 8, "batch_size": 4, "keep_fraction": 1.0, "guard": guard}
+    for mode in ("embedding", "text"):
+        own = {"diffusion": {"mode": mode, **diffusion}, "loop": longer}
+        tiny.write_config(folder / f"{mode}.yaml", tiny.config(root, mode, **own))
+    online = {"model": "elsewhere", "data": "elsewhere", "adapter": "elsewhere"}
+    tiny.write_config(folder / "online.yaml", online | {"online": rounds | {"loop": fast}})
+
+    def write(data, **changes):
+        names = json.loads((data / "reward_space.json").read_text())["rewards"]
+        first, last = names[0]["name"], names[-1]["name"]
+        ddpo = {"iterations": 2, "batch_size": 4, "minibatch": 2, "inner_epochs": 1}
+        settings = {
+            "model": str(root / "model"),
+            "data": str(data),
+            "offline": str(folder / "embedding.yaml"),
+            "text": str(folder / "text.yaml"),
+            "online": str(folder / "online.yaml"),
+            "steps": 3,
+            "sft_fraction": 0.5,
+            "soup_fraction": 0.3,
+            "sampling": SAMPLING,
+            "guidance_scale": 2.5,
+            "best_of": 4,
+            "ddpo": ddpo,
+            "ddpo_preferences": [{first: 1.0}, {first: 0.5, last: 0.5}, {last: 1.0}],
+            "ddpo_prompts": 1,
+            "prompts": PROMPTS,
+            "seeds": SEEDS,
+            "calibration_prompts": CALIBRATION,
+            "calibration_seeds": 1,
+            "points": POINTS,
+        }
+        return tiny.write_config(folder / "alignment.yaml", settings | changes)
+
+    return write
+
+
+def test_everything_once(benchmark, config, root, tiny, tmp_path, monkeypatch):
+    out = tmp_path / "alignment"
+    given = config(root / "labelled", held_out=["brightness"])
+    code, said, err = benchmark("--config", given, "--out", out)
+    assert code == 0, err
+    assert said.splitlines()[-1] == str(out / "table.md")
+
+    result = EvaluationResult.load(out / "metrics.json")
+    found = {method.name: method for method in result.methods}
+    assert list(found) == METHODS
+    spent = {name: method.training_cost for name, method in found.items()}
+    trained, labels = 3 * 4 * 3, 14 * 2  # steps, batch, forward and backward; pictures, rewards
+    moved = 2 * 2 * POINTS * CALIBRATION  # by a calibration: two sweeps, two rewards
+    for name in ("RiC offline, not calibrated", "RiC offline, words, not calibrated", "SFT"):
+        assert (spent[name].forwards, spent[name].scored) == (trained, labels)
+    assert spent["RiC offline"].forwards == trained + moved * 2 * STEPS
+    assert spent["RiC offline"].scored == labels + moved * 2
+    assert spent["rewarded soup"].forwards == 2 * trained
+    # drawing, then learning from all steps but the last, for each of 2 iterations and 3 runs
+    assert spent["DDPO"].forwards == 3 * 2 * 4 * 2 * (STEPS + 3 * (STEPS - 1))
+    assert spent["DDPO"].scored == 3 * 2 * 4 * 2
+    assert 3 * spent["rewarded soup of DDPO"].forwards == 2 * spent["DDPO"].forwards
+    online = spent["RiC online"]
+    assert online.forwards > 2 * trained + (8 + moved) * 2 * STEPS
+    assert online.scored == labels + 8 * 2 + moved * 2
+    assert spent["base model"].forwards == spent["best of 4"].forwards == 0
+    one = {name: method.cost.forwards / method.samples for name, method in found.items()}
+    assert one.pop("best of 4") == 4 * 2 * STEPS
+    assert set(one.values()) == {2 * STEPS}
+    assert found["best of 4 at equal cost"].cost.scored == POINTS * PROMPTS * SEEDS * 4 * 2
+    points = {name: len(method.points) for name, method in found.items()}
+    assert {name for name, count in points.items() if count == 1} == {"base model", "SFT"}
+    swept = {name for name, method in found.items() if method.control}  # each reward alone
+    assert swept == set(METHODS[:2])
+    asked = [
+        [point.targets for point in found[name].points]
+        for name in ("RiC online", "RiC online, mapping linear")
+    ]
+    assert asked[0] != asked[1]
+
+    methods, bars = tables_of(out)
+    assert list(methods) == METHODS
+    for row in methods.values():
+        assert first_number(row["hypervolume"]) > 0 and first_number(row["× RiC online"]) > 0
+        assert first_number(row["a sample, forwards"]) >= 2 * STEPS
+    curved = [one.reward for one in result.calibration.rewards]
+    assert list(result.calibration.methods) == METHODS[1::-1] and curved
+    # two for all sliders; for a reward that cannot be calibrated one less
+    assert len(bars) == 9 + 2 + 2 + len(curved)
+    assert {row[""] for row in bars.values()} <= {"met", "missed"}
+    ratio = bars["forward passes of training, RiC online / DDPO"]
+    assert first_number(ratio["value"]) == pytest.approx(
+        online.forwards / spent["DDPO"].forwards, abs=1e-3
+    )
+    for name in ("cost.png", "methods.png", "front.png", "ddpo.png"):
+        with Image.open(out / name) as image:
+            image.load()
+            assert image.width >= 800
+    assert "best of 4 at equal cost" in (out / "index.html").read_text()
+
+    names = ("offline", "text", "online", "online-other", "sft")
+    used = {name: settings_of(out, name) for name in names}
+    for name in ("offline", "text", "sft"):
+        assert used[name]["loop"]["steps"] == 3
+    ddpo = settings_of(out, "ddpo-1")
+    loras = [ddpo["ddpo"]["lora"], *(settings["diffusion"]["lora"] for settings in used.values())]
+    assert all(lora == loras[0] for lora in loras) and loras[0]["rank"] == 4
+    selections = [used[name]["online"]["selection"] for name in ("online", "online-other")]
+    assert selections == ["fronts", "quantile"]
+
+    # No prompt of the comparison was calibrated, drawn by an online round or optimised for.
+    training = (out / "prompts.txt").read_text().splitlines()
+    assert len(ddpo["prompts"]) == 1 and set(ddpo["prompts"]) <= set(training)
+    requests = json.loads((out / "online" / "round-1" / "requests.json").read_text())
+    assert {request["prompt"] for request in requests} <= set(training)
+    apart = [*result.prompts, *result.calibration.prompts, *training]
+    assert sorted(apart) == sorted(tiny.NAMES)
+
+    # DDPO draws as it was trained, and all are scored by what none was trained on.
+    sampling = {name: method.about["sampling"] for name, method in found.items()}
+    plain = {"num_inference_steps": STEPS, "guidance_scale": 2.5}
+    assert sampling["RiC online"] == SAMPLING
+    assert sampling["SFT"] == sampling["base model"] == sampling["rewarded soup"] == plain
+    assert sampling["DDPO"] == sampling["rewarded soup of DDPO"] == plain | {"eta": 1.0}
+    assert ddpo["ddpo"]["guidance_scale"] == 2.5
+    assert all(0 < float(row["brightness"]) < 100 for row in methods.values())
+
+    # Again: nothing is drawn, nothing trained, and a part can be left out of the table.
+    def refuse(*given):
+        raise AssertionError("done twice")
+
+    monkeypatch.setattr(DiffusionSampler, "sample", refuse)
+    monkeypatch.setattr(Trainer, "step", refuse)
+    before = (out / "table.md").read_bytes()
+    again = ["--config", given, "--out", out]
+    assert benchmark(*again)[0] == 0
+    assert (out / "table.md").read_bytes() == before
+    assert benchmark(*again, "--skip", "ddpo", "mappings")[0] == 0
+    methods, bars = tables_of(out)
+    assert len(methods) == len(METHODS) - 6
+    assert bars["hypervolume, RiC online / DDPO"]["value"] == "not run"
+
+    # Other settings are not mixed with these.
+    other = config(root / "labelled", soup_fraction=0.5, held_out=["brightness"])
+    code, _, err = benchmark("--config", other, "--out", out)
+    assert code == 2 and "soup-compressibility: holds a run with other settings.records" in err
+    assert err.strip().splitlines()[-1].startswith("benchmark_alignment.py: ")
+    other = config(root / "labelled", seeds=1, held_out=["brightness"])
+    code, _, err = benchmark("--config", other, "--out", out, "--skip", *EVERYTHING)
+    assert code == 2 and "holds a run with other seeds" in err
+
+
+def test_three_rewards(benchmark, config, root, tmp_path):
+    data, out = tmp_path / "three", tmp_path / "alignment"
+    names = ["compressibility:resize=none", "colorfulness", "brightness"]
+    assert main(["label", str(root / "pictures"), "--scorers", *names, "--out", str(data)]) == 0
+    given = ["--config", config(data), "--out", out, "--skip"]
+    code, _, err = benchmark(*given, *[part for part in EVERYTHING if part != "ddpo"])
+    assert code == 0, err
+    methods, bars = tables_of(out)
+    assert list(methods) == [*METHODS[:2], *METHODS[3:5], "DDPO"]
+    for name in ("compressibility", "colorfulness", "brightness"):
+        row = bars[f"control, {name}: Spearman of the means"]
+        assert -1 <= first_number(row["value"]) <= 1 and row["bar"] == "≥ 0.9"
+    (first, *_) = EvaluationResult.load(out / "metrics.json").methods
+    corners = [list(point.preference.values()) for point in first.points]
+    assert corners == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
+
+
+@pytest.mark.parametrize("name", ["emoji-alignment", "emoji-alignment-three"])
+def test_own_configs_differ_in_their_mode_alone(monkeypatch, name):
+    """They are read without the data, which they name only."""
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    runs = import_module("alignment_runs")
+    config = configs.load_yaml(SCRIPT.parent / "configs" / f"{name}.yaml", runs.Alignment)
+    assert len(config.ddpo_preferences) == 5 and config.points == 11
+    least = config.ddpo.least * config.ddpo_prompts  # rewards, before each prompt has its own usual
+    assert config.ddpo.iterations * config.ddpo.batch_size > 4 * least
+    offline, text = (
+        configs.load_yaml(HOME / file, TrainConfig) for file in (config.offline, config.text)
+    )
+    online = configs.load_yaml(HOME / config.online, OnlineRun)
+    assert offline.data == config.data
+    for run in (text, online):
+        assert replace(run.diffusion, mode=offline.diffusion.mode) == offline.diffusion
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"ddpo_preferences": [{"beauty": 1.0}]}, "unknown reward 'beauty'"),
+        ({"best_of": 3}, "best_of is 3; give a divisor of 4"),
+        ({"best_of": 0}, "best_of is 0; give 1 or more"),
+        ({"sft_fractions": 0.1}, "sft_fractions: unknown field"),
+        ({"sft_share": 0.1}, "sft_share: is called sft_fraction now; rename it"),
+        ({"soup_share": 0.1}, "soup_share: is called soup_fraction now; rename it"),
+        ({"model": "smollm2"}, "model smollm2: is of causal language models; give one whose"),
+        ({"prompts": 3}, "ddpo_prompts are 5, the data has 4 names; ask for fewer"),
+        ({"held_out": ["colorfulness"]}, "held_out: colorfulness is a reward of"),
+        ({"offline": "gone.yaml"}, "gone.yaml: cannot be read"),
+    ],
+)
+def test_bad_configs_are_one_line_and_leave_nothing(
+    benchmark, config, root, tmp_path, changes, message
+):
+    out = tmp_path / "alignment"
+    code, _, err = benchmark("--config", config(root / "labelled", **changes), "--out", out)
+    assert code == 2 and message in err
+    assert len(err.strip().splitlines()) == 1
+    assert not out.exists()

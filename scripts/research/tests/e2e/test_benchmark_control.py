@@ -1,0 +1,59 @@
+"""scripts/research/benchmark_control.py on the tiny model: every figure, once."""
+
+import json
+import math
+import sys
+
+import numpy as np
+from PIL import Image
+
+import benchmark_control
+
+POINTS, NAMES = 3, 2
+BARS = {  # of each reward, then of the whole
+    "Spearman, requested against mean obtained",
+    "the same per picture, median",
+    "span of the mean, z",
+}
+
+
+def colours(images, batch_size=64):
+    """Instead of a classifier's features: mean colours, as directions."""
+    means = np.array([np.asarray(image.convert("RGB"), float).mean((0, 1)) for image in images])
+    return means / np.linalg.norm(means, axis=1, keepdims=True)
+
+
+def test_every_figure_is_measured_and_compared_with_its_bar(root, tmp_path, monkeypatch, capsys):
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("red apple\npizza\n")
+    monkeypatch.setattr(benchmark_control, "PROMPTS", prompts)
+    monkeypatch.setattr(benchmark_control, "SEEDS", [1001])
+    monkeypatch.setattr(benchmark_control, "POINTS", POINTS)
+    monkeypatch.setattr(benchmark_control, "RETRIEVED_NAMES", NAMES)
+    monkeypatch.setattr(benchmark_control, "efficientnet_features", colours)
+    out = tmp_path / "report"
+    given = ["--model", root / "model", "--adapter", root / "embedding" / "adapter"]
+    given += ["--data", root / "pictures", "--out", out]
+    monkeypatch.setattr(sys, "argv", ["benchmark_control.py", *map(str, given)])
+    benchmark_control.main()
+
+    figures = json.loads((out / "control.json").read_text())
+    assert figures["adapter"] == "embedding"
+    rewards = [found["name"] for found in figures["control"]]
+    assert rewards == ["compressibility", "colorfulness"]
+    for found in figures["control"]:
+        assert len(found["requested"]) == len(found["means"]) == POINTS
+        assert found["requested"] == sorted(found["requested"])
+        assert -1 <= found["of_means"] <= 1 and math.isfinite(found["span"])
+    assert figures["tradeoff"]["mapping"] == "front" and len(figures["tradeoff"]["means"]) == POINTS
+    assert set(figures["retrieval"]) == {"base", "sliders"}
+    assert all(ratio > 0 for ratio in figures["overhead"].values())
+
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    rows = [line[2:-2].split(" | ") for line in lines][2:]
+    assert {f"{name}: {bar}" for name in rewards for bar in BARS} <= {row[0] for row in rows}
+    assert len(rows) == 2 * len(BARS) + 2 * 2 + 2 + 2
+    sheets = ["samples", "preference", "retrieval-base", "retrieval-sliders"]
+    for name in [*sheets, *(f"control-{name}" for name in rewards)]:
+        with Image.open(out / f"{name}.png") as image:
+            image.load()

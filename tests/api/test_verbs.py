@@ -1,0 +1,292 @@
+"""The verbs from Python: typed results, progress, and errors that name the argument."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import ric_diffusion
+import scorers
+from ric_diffusion import api
+from ric_diffusion.adapters.adapter import Adapter
+from ric_diffusion.api import LoopConfig, OnlineConfig, OnlineRun, TrainConfig
+from ric_diffusion.cli.parser import ARGUMENTS, as_option
+from ric_diffusion.io.run import RunFolder
+from ric_diffusion.training.guard import GuardConfig
+
+VERBS = ["label", "train", "online", "evaluate", "calibrate", "generate", "sweep", "score"]
+VERBS += ["export"]
+SCORERS = ["compressibility:resize=none", "colorfulness"]
+
+
+class Seen(list):
+    """A progress callback that keeps what it was told."""
+
+    def __call__(self, progress):
+        self.append(progress)
+
+    def of(self, stage):
+        return [(one.done, one.total) for one in self if one.stage == stage]
+
+
+@pytest.fixture
+def seen():
+    return Seen()
+
+
+@pytest.fixture
+def adapter(root):
+    return root / "embedding" / "adapter"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_is_public(verb):
+    assert getattr(ric_diffusion, verb) is getattr(api, verb)
+    assert verb in ric_diffusion.__all__ and verb in api.__all__
+
+
+def test_every_name_of_the_api_is_there():
+    for name in api.__all__:
+        assert getattr(api, name).__doc__ or name == "ProgressCallback"
+    with pytest.raises(AttributeError, match="no attribute 'paint'"):
+        api.paint  # noqa: B018
+
+
+def test_five_lines_train(root, tmp_path, monkeypatch):
+    monkeypatch.chdir(root)
+    program = f"""
+from ric_diffusion.api import LoopConfig, TrainConfig, generate, train
+loop = LoopConfig(steps=2, batch_size=2)
+result = train(TrainConfig(model="model", data="labelled", loop=loop), out={str(tmp_path)!r})
+[found] = generate("model", "red apple", adapter=result.adapter, targets={{"colorfulness": 1}},
+                   sampling={{"steps": 1}})
+"""
+    names = {}
+    exec(program, names)
+    assert names["found"].sample.size == (64, 64)
+    assert Adapter.load(tmp_path / "adapter").training["steps"] == 2
+
+
+def test_train(root, tmp_path, tiny, seen, files):
+    settings = TrainConfig(
+        model=str(root / "model"), data=root / "labelled", loop=LoopConfig(steps=3, batch_size=2)
+    )
+    result = api.train(settings, out=tmp_path / "run", progress=seen)
+    assert (result.adapter, result.out) == (tmp_path / "run" / "adapter", tmp_path / "run")
+    assert (result.steps, result.records, result.url) == (3, tiny.COUNT, None)
+    assert result.cost.forwards == 3 * 3 * 2  # a backward pass counts two more
+    assert seen.of("train") == [(0, 3), (1, 3), (2, 3), (3, 3)]
+    with pytest.raises(api.InputError, match="holds a run already"):
+        api.train(settings, out=tmp_path / "run")
+    before = files(result.adapter)
+    again = api.train(settings, out=str(tmp_path / "run"), resume=True)
+    assert replace(again, cost=result.cost) == result and files(result.adapter) == before
+    with pytest.raises(api.InputError, match="holds a run of ric train"):
+        RunFolder(tmp_path / "run", "online").check_free(resume=True)
+    with pytest.raises(api.InputError, match=r"^out is missing"):
+        api.train(settings)
+
+
+@pytest.mark.parametrize("verb", ["score", "label", "generate", "sweep", "evaluate"])
+def test_a_callback_takes_the_place_of_bars(root, adapter, seen, capsys, tmp_path, verb):
+    model = root / "model"
+    call = {
+        "score": lambda **more: api.score(root / "pictures", SCORERS, **more),
+        "label": lambda **more: api.label(root / "pictures", tmp_path, SCORERS, **more),
+        "evaluate": lambda **more: api.evaluate(
+            model, ["x"], tmp_path, adapters=[adapter], points=2, seeds=1, **more
+        ),
+        "generate": lambda **more: api.generate(model, "x", adapter=adapter, **more),
+        "sweep": lambda **more: api.sweep(model, "x", adapter=adapter, points=2, **more),
+    }[verb]
+    capsys.readouterr()
+    call(progress=seen)
+    assert "%|" not in capsys.readouterr().err
+    assert seen and seen[-1].done == seen[-1].total
+    call()
+    assert "%|" in capsys.readouterr().err
+
+
+def test_an_exception_of_the_callback_stops_the_work(root, tmp_path):
+    class Enough(Exception):
+        pass
+
+    def stop(progress):
+        if progress.stage == "train" and progress.done == 1:
+            raise Enough
+
+    settings = TrainConfig(
+        model=str(root / "model"), data=root / "labelled", loop=LoopConfig(steps=3, batch_size=2)
+    )
+    with pytest.raises(Enough):
+        api.train(settings, out=tmp_path, progress=stop)
+    assert api.train(settings, out=tmp_path, resume=True).steps == 3
+
+
+def test_online(root, tmp_path, adapter, tiny, seen):
+    training = tiny.config(root, "embedding")
+    rounds = OnlineConfig(
+        rounds=1,
+        samples=8,
+        batch_size=4,
+        guard=GuardConfig(samples=8, diversity=0.0, prompt_r_precision=0.0),
+        loop=LoopConfig(steps=2, batch_size=2),
+    )
+    settings = OnlineRun(
+        model=str(root / "model"),
+        adapter=str(adapter),
+        data=root / "labelled",
+        diffusion=api.DiffusionConfig(
+            sampling=training["diffusion"]["sampling"],
+            lora=api.LoraConfig(rank=4, alpha=4, targets=("attention", "convolution")),
+        ),
+        online=rounds,
+    )
+    result = api.online(settings, out=tmp_path / "run", progress=seen)
+    assert result.adapter == tmp_path / "run" / "adapter" and result.rounds == 1
+    assert Adapter.load(result.adapter).space == result.space
+    assert result.cost.scored >= 8 and result.cost.forwards > 0
+    assert seen.of("train")[-1] == (2, 2)
+
+
+def test_label(root, tmp_path, tiny, seen):
+    using = [scorers.load(SCORERS[0]), SCORERS[1]]
+    report = api.label(root / "pictures", str(tmp_path / "out"), using, progress=seen)
+    assert (report.count, report.medium, report.skipped) == (tiny.COUNT, "image", {})
+    assert report.space.names == tuple(tiny.REWARDS)
+    assert seen.of("label")[-1] == (tiny.COUNT, tiny.COUNT)
+
+
+def test_labelling_in_shards(ric, root, tmp_path, tiny, files):
+    """Each scores its part and publishes nothing; what the last call writes is the same."""
+    for k in range(2):
+        report = api.label(root / "pictures", tmp_path / "out", SCORERS, shard=(k, 2))
+        assert report.space is None and report.count == tiny.COUNT // 2
+        assert not (tmp_path / "out" / "metadata.parquet").exists()
+    more = ["label", root / "pictures", "--scorers", *SCORERS, "--out", tmp_path / "out"]
+    done = ric(*more, "--shard", "1/2")
+    assert done.out == f"{tmp_path / 'out'}: 7 pictures of shard 1/2 scored, 0 skipped\n"
+    done = ric(*more)
+    assert done.out == f"{tmp_path / 'out'}: 14 pictures labelled, 0 skipped\n"
+    published = ("metadata.parquet", "reward_space.json")
+    for name in published:
+        assert (tmp_path / "out" / name).read_bytes() == (root / "labelled" / name).read_bytes()
+
+
+def test_score(root, tiny, tmp_path, seen):
+    table = api.score(root / "pictures", SCORERS, progress=seen)
+    assert table.names == ("compressibility", "colorfulness") and table.units == ("kB", "M3")
+    assert table.scores.shape == (tiny.COUNT, 2) and len(table.files) == tiny.COUNT
+    with Image.open(table.files[3]) as image:
+        assert table.scores[3, 1] == pytest.approx(scorers.load("colorfulness")([image])[0])
+    assert table.rows()[3]["colorfulness"] == table.scores[3, 1]
+    assert seen.of("score") == [(0, tiny.COUNT), (tiny.COUNT, tiny.COUNT)]
+    (tmp_path / "torn.png").write_bytes(b"")
+    found = api.score([table.files[0], tmp_path], SCORERS[1:])
+    assert found.files == table.files[:1]
+    assert found.unreadable == {tmp_path / "torn.png": "empty file"}
+
+
+def test_generate(root, adapter, seen):
+    found = api.generate(
+        root / "model", "red apple", adapter=adapter, count=2, seed=7, progress=seen
+    )
+    assert [sample.seed for sample in found] == [7, 8]
+    assert all(sample.path is None and sample.prompt == "red apple" for sample in found)
+    assert found[0].scores.keys() == found[0].obtained.keys() == {"compressibility", "colorfulness"}
+    assert seen.of("generate") == [(0, 2), (1, 2), (2, 2)]
+    [bare] = api.generate(root / "model", "red apple", sampling={"steps": 1})
+    assert bare.scores == bare.targets == {} and "scores" not in bare.metadata
+
+
+def test_sweep(root, adapter, tmp_path, seen):
+    result = api.sweep(
+        root / "model", "red apple", adapter=adapter, points=3, seed=2, out=tmp_path, progress=seen
+    )
+    assert len(result.points) == 3 and result.units["colorfulness"] == "M3"
+    assert result.points[0].preference == {"compressibility": 1.0, "colorfulness": 0.0}
+    assert json.loads((tmp_path / "sweep.json").read_text()) == result.to_dict()
+    with Image.open(tmp_path / "grid.png") as sheet:
+        assert np.array_equal(np.array(sheet), np.array(result.sheet))
+    assert seen.of("sweep")[-1] == (3, 3)
+    alone = api.sweep(root / "model", "pizza", adapter=adapter, points=2, along="colorfulness")
+    assert [point.preference for point in alone.points] == [None, None]
+    assert [list(point.targets) for point in alone.points] == [["colorfulness"]] * 2
+
+
+def test_evaluate_and_calibrate(root, adapter, tmp_path):
+    asked = {"points": 3, "seeds": 1, "sampling": {"steps": 1}}
+    result = api.evaluate(
+        root / "model",
+        ["red apple", "pizza"],
+        tmp_path / "report",
+        adapters=[adapter, "none"],
+        **asked,
+    )
+    assert [method.name for method in result.methods] == ["embedding", "no adapter"]
+    assert result == api.EvaluationResult.load(tmp_path / "report" / "metrics.json")
+    assert (tmp_path / "report" / "index.html").exists()
+    (tmp_path / "prompts.txt").write_text("red apple\npizza\n")
+    again = api.evaluate(
+        root / "model", tmp_path / "prompts.txt", tmp_path / "report", adapters=[adapter, "none"],
+        **asked,
+    )  # fmt: skip
+    assert again == result  # nothing was drawn anew
+    found = api.calibrate(root / "model", ["pizza"], tmp_path / "more", adapter=adapter, **asked)
+    assert set(found.calibration.uncalibrated) <= {"compressibility", "colorfulness"}
+    assert (tmp_path / "more" / "calibration").is_dir()
+    assert (tmp_path / "more" / "index.html").exists()
+
+
+def test_export_and_prompt_text(root, adapter, tmp_path):
+    assert api.export(adapter, tmp_path / "x.safetensors") == tmp_path / "x.safetensors"
+    found = api.prompt_text(root / "text" / "adapter", "red apple", targets={"colorfulness": 1.2})
+    assert found.text.startswith("red apple") and "1.2" in found.text and found.notes == ()
+    with pytest.raises(api.InputError, match="format 'a1111'"):
+        api.export(adapter, tmp_path / "y.safetensors", "a1111")
+
+
+@pytest.mark.parametrize(
+    "said, call",
+    [
+        ("model emoji_64: no such folder or bundled", lambda m, a: api.generate("emoji_64", "x")),
+        ("mapping nope: unknown", lambda m, a: api.generate(m, "x", adapter=a, mapping="nope")),
+        ("count 0: give 1 or more", lambda m, a: api.generate(m, "x", count=0)),
+        ("has no adapter of its own", lambda m, a: api.generate(m, "x", targets={"a": 1})),
+        ("unknown reward 'a'", lambda m, a: api.generate(m, "x", adapter=a, targets={"a": 1})),
+        (
+            "sampling: unknown field 'guidance'; did you mean 'guidance_scale'",
+            lambda m, a: api.generate(m, "x", adapter=a, sampling={"guidance": 2.0}),
+        ),
+        (
+            "adapter .*: the model is loaded already; call its load_adapter",
+            lambda m, a: api.generate(api.load(m), "x", adapter=a),
+        ),
+        ("out .*model_index.json is a file", lambda m, a: api.sweep(
+            m, "x", adapter=a, out=m / "model_index.json")),
+        ("has no adapter of its own", lambda m, a: api.sweep(m, "x")),
+        ("points 1: a sweep needs at least 2", lambda m, a: api.sweep(m, "x", adapter=a, points=1)),
+        ("scorers: colorfulness is given twice", lambda m, a: api.score(a, SCORERS[1:] * 2)),
+        ("no pictures in it", lambda m, a: api.score(a, SCORERS)),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_one_line(root, adapter, said, call):
+    with pytest.raises(api.InputError, match=said) as caught:
+        call(root / "model", adapter)
+    assert "\n" not in str(caught.value) and "--" not in str(caught.value)
+
+
+def test_the_command_line_names_the_option():
+    assert as_option("guidance_scale 1: too low") == "--guidance-scale 1: too low"
+    assert as_option("scorers: none given") == "--scorers: none given"
+    assert as_option("./model: no such folder") == "./model: no such folder"
+    assert as_option("") == "" and "out" in ARGUMENTS
+
+
+def test_a_loaded_model_is_told_by_where_it_came_from(root, adapter):
+    [found] = api.generate(api.load(root / "model", adapter), "x", sampling={"steps": 1})
+    assert found.model == str(root / "model")
+    [found] = api.generate(api.load("emoji-64"), "x", sampling={"steps": 1})
+    assert found.model == "emoji-64"

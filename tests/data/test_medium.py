@@ -1,0 +1,88 @@
+"""Pictures and texts behind one interface: what is written comes back, what is bad has a reason."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ric_diffusion.data.medium import IMAGE, MEDIA, TEXT
+
+
+@pytest.fixture
+def sample(picture):
+    """A sample of each medium for each seed."""
+    return {
+        "image": picture,
+        "text": lambda seed: f"Zeile {seed}\r\nnaïve 😊\rend \n",
+    }
+
+
+def same(a, b):
+    return a == b if isinstance(a, str) else np.array_equal(np.asarray(a), np.asarray(b))
+
+
+@pytest.mark.parametrize("name", ["image", "text"])
+def test_what_is_written_comes_back_without_loss(name, sample, tmp_path):
+    medium = MEDIA[name]
+    path = tmp_path / "deep" / f"a{medium.suffix}"
+    medium.write(sample[name](1), path)
+    assert same(medium.read(path), sample[name](1))
+    assert os.listdir(path.parent) == [path.name]
+    medium.write(sample[name](2), path)  # over the old one
+    assert same(medium.read(path), sample[name](2))
+
+
+@pytest.mark.parametrize("name", ["image", "text"])
+def test_digests_are_of_what_a_sample_holds(name, sample, tmp_path):
+    medium = MEDIA[name]
+    medium.write(sample[name](1), tmp_path / "a")
+    digests = [medium.digest(sample[name](seed)) for seed in (1, 1, 2)]
+    assert digests[0] == digests[1] == medium.digest(medium.read(tmp_path / "a")) != digests[2]
+    assert all(len(digest) == 64 for digest in digests)
+
+
+def test_metadata_go_into_a_picture_and_beside_a_text(sample, tmp_path):
+    metadata = {"prompt": "süß", "targets": {"a": 1.5}}
+    IMAGE.write(sample["image"](1), tmp_path / "a.png", metadata)
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.text == {"prompt": "süß", "targets": '{"a": 1.5}'}
+    TEXT.write("x", tmp_path / "a.txt", metadata)
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == metadata
+    assert (tmp_path / "a.txt").read_text() == "x"
+
+
+def test_what_must_never_be_selected(picture):
+    assert IMAGE.reject_reason(Image.new("RGB", (8, 8))) == "blank"
+    assert IMAGE.reject_reason(picture(1)) is None
+    assert [TEXT.reject_reason(text) for text in ("", " \n\t", "a")] == ["empty", "empty", None]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "reason"),
+    [
+        ("image", b"", "empty file"),
+        ("image", b"no picture", "not a picture of a known format"),
+        ("image", None, "missing file"),
+        ("text", b"\xff\xfe", "not UTF-8 text"),
+        ("text", None, "missing file"),
+    ],
+)
+def test_a_file_without_a_sample_has_a_reason(name, data, reason, tmp_path):
+    path = tmp_path / "a"
+    if data is not None:
+        path.write_bytes(data)
+    with pytest.raises(ValueError) as caught:
+        MEDIA[name].read(path)
+    assert str(caught.value) == reason
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+@pytest.mark.parametrize("name", ["image", "text"])
+def test_a_pipe_or_a_folder_is_not_waited_for(name, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for place in ("pipe", "folder"):
+        with pytest.raises(ValueError, match=r"^not a file$"):
+            MEDIA[name].read(tmp_path / place)

@@ -1,0 +1,101 @@
+"""From records to samples: in order, each once, and with a reason for what is left out."""
+
+import threading
+from contextlib import closing
+
+import pytest
+
+from ric_diffusion.data.medium import IMAGE, TEXT, Texts
+from ric_diffusion.data.records import Record, read_folder
+from ric_diffusion.data.samples import Sample, batches, usable_samples
+
+
+def texts(tmp_path, *rows):
+    """Records of texts, one for each (prompt, text); several with one text share no file."""
+    records = []
+    for i, (prompt, text) in enumerate(rows):
+        TEXT.write(text, tmp_path / f"{i}.txt")
+        records.append(Record(file=f"{i}.txt", captions=(prompt,) if prompt else ()))
+    return records
+
+
+def read(root, records, medium):
+    skipped = {}
+    return list(usable_samples(root, records, medium, skipped)), skipped
+
+
+def test_pictures_come_in_the_order_of_the_records(folder):
+    records = read_folder(folder)[::-1]
+    samples, skipped = read(folder, records, IMAGE)
+    assert [sample.record for sample in samples] == records and skipped == {}
+    assert len({sample.digest for sample in samples}) == 10
+    assert samples[0].digest == IMAGE.digest(samples[0].content)
+    assert samples[0].pixels == 16 * 12
+
+
+def test_one_picture_under_two_captions_is_a_duplicate(folder):
+    (folder / "5.png").write_bytes((folder / "2.png").read_bytes())
+    samples, skipped = read(folder, read_folder(folder), IMAGE)
+    assert samples[5] is None and len([s for s in samples if s]) == 9
+    assert skipped == {"5.png": "same as 2.png"}
+
+
+def test_one_text_on_two_prompts_is_two_samples(tmp_path):
+    rows = [("Why?", "So."), ("How?", "So."), ("Why?", "So."), ("How?", "Thus.")]
+    samples, skipped = read(tmp_path, texts(tmp_path, *rows), TEXT)
+    assert skipped == {"2.txt": "same as 0.txt"}
+    assert len({sample.digest for sample in samples if sample}) == 3
+    assert [sample.content for sample in samples if sample] == ["So.", "So.", "Thus."]
+    assert samples[0].pixels == 0
+
+
+def test_what_is_left_out_has_a_reason(tmp_path):
+    records = texts(tmp_path, ("", "a"), ("b", " "), ("c", "d"))
+    records += [
+        Record(file="\udcff.txt", captions=("e",)),
+        Record(file="gone.txt", captions=("e",)),
+    ]
+    samples, skipped = read(tmp_path, records, TEXT)
+    assert [sample is not None for sample in samples] == [False, False, True, False, False]
+    assert skipped == {
+        "0.txt": "no caption or prompt",
+        "1.txt": "empty",
+        "\udcff.txt": "its name is not UTF-8; rename it",
+        "gone.txt": "missing file",
+    }
+
+
+def test_reading_runs_only_a_little_ahead(tmp_path):
+    """Else a folder of millions would be in memory."""
+    seen = []
+
+    class Counting(Texts):
+        def read(self, path):
+            seen.append(threading.current_thread())
+            return super().read(path)
+
+    records = texts(tmp_path, *((f"p{i}", f"t{i}") for i in range(200)))
+    with closing(usable_samples(tmp_path, records, Counting(), {})) as samples:
+        assert next(samples).content == "t0"
+    assert len(seen) < 40  # and the rest is cancelled
+    assert threading.main_thread() not in seen
+
+
+def test_an_error_that_is_no_sample_s_stops_the_reading(tmp_path):
+    class Broken(Texts):
+        def read(self, path):
+            raise OSError(24, "Too many open files")
+
+    with pytest.raises(OSError, match="Too many open files"):
+        read(tmp_path, texts(tmp_path, ("a", "b")), Broken())
+
+
+def test_batches_of_at_most_so_many_samples():
+    made = [Sample(record=Record(file=str(i)), content="x", digest=str(i)) for i in range(5)]
+    found = list(batches([made[0], None, *made[1:], None], 2))
+    assert [[sample.digest for sample in batch] for batch in found] == [
+        ["0", "1"],
+        ["2", "3"],
+        ["4"],
+    ]
+    assert list(batches([None], 2)) == []

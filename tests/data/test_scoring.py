@@ -1,0 +1,90 @@
+"""Scorers come back as they were when the data was labelled."""
+
+import json
+import logging
+from importlib import resources
+
+import numpy as np
+import PIL
+import pytest
+from PIL import Image, features
+
+import scorers
+from ric_diffusion.data.scoring import load_scorers, scores_of
+from ric_diffusion.io.errors import InputError
+from ric_diffusion.rewards import RewardSpace
+
+SPECS = ["compressibility:quality=80,resize=none", "colorfulness"]
+
+
+def space_of(using, **fingerprints):
+    rng = np.random.default_rng(0)
+    return RewardSpace.fit(
+        {scorer.name: rng.normal(size=50) for scorer in using},
+        scorers={scorer.name: {"name": scorer.name, "options": scorer.options} for scorer in using},
+        fingerprints={scorer.name: scorer.fingerprint for scorer in using} | fingerprints,
+    )
+
+
+@pytest.fixture
+def using():
+    return [scorers.load(spec) for spec in SPECS]
+
+
+@pytest.fixture
+def images():
+    rng = np.random.default_rng(1)
+    return [Image.fromarray(rng.integers(0, 255, (9, 7, 3), dtype=np.uint8)) for _ in range(3)]
+
+
+def test_rebuilt_with_their_options(using, images, caplog):
+    found = load_scorers(space_of(using))
+    assert [(s.name, s.options, s.fingerprint) for s in found] == [
+        (s.name, s.options, s.fingerprint) for s in using
+    ]
+    assert found[0].options == {"quality": 80, "resize": None}
+    prompts = ["x"] * 3
+    assert np.array_equal(scores_of(images, prompts, found), scores_of(images, prompts, using))
+    assert not caplog.records
+
+
+def test_another_fingerprint_is_warned_of_once_and_by_name(using, caplog):
+    old = "compressibility quality=80 resize=native pillow-1.0"
+    with caplog.at_level(logging.WARNING):
+        found = load_scorers(space_of(using, compressibility=old))
+    assert [scorer.name for scorer in found] == ["compressibility", "colorfulness"]
+    (record,) = caplog.records
+    message = record.getMessage()
+    assert message.startswith("compressibility: ") and old in message
+    assert using[0].fingerprint in message and "\n" not in message
+
+
+def test_space_that_does_not_know_its_scorers():
+    space = RewardSpace.fit({"a": np.arange(50.0)})
+    with pytest.raises(InputError, match=r"^a: "):
+        load_scorers(space)
+
+
+def test_scorer_that_is_not_installed(using):
+    space = RewardSpace.fit({"gone": np.arange(50.0)}, scorers={"gone": {"name": "gone"}})
+    with pytest.raises(scorers.ScorerError, match="gone"):
+        load_scorers(space)
+
+
+def test_scores_are_columns_in_order(using, images):
+    scores = scores_of(images, ["x"] * 3, using)
+    assert scores.shape == (3, 2) and scores.dtype == np.float64
+    for column, scorer in enumerate(using):
+        assert np.array_equal(scores[:, column], scorer(images).astype(float))
+
+
+def test_the_bundled_model_s_scorers_load_without_a_warning(caplog, monkeypatch):
+    root = resources.files("ric_diffusion") / "assets" / "emoji-64" / "ric_adapter"
+    about = json.loads((root / "ric_adapter.json").read_text(encoding="utf-8"))
+    space = RewardSpace.from_dict(about["reward_space"])
+    monkeypatch.setattr(PIL, "__version__", "99.1")
+    monkeypatch.setattr(features, "version_feature", lambda feature: "9.9.9")
+    with caplog.at_level(logging.WARNING):
+        found = load_scorers(space)
+    assert [scorer.name for scorer in found] == list(space.names)
+    assert not caplog.records

@@ -1,0 +1,131 @@
+"""Batched generation is what each response would have been alone."""
+
+import time
+
+import pytest
+import torch
+
+from ric_diffusion.models.causal_lm.generation import Draw, Sampling, generate
+from ric_diffusion.models.causal_lm.sampler import LlmSampler
+from ric_diffusion.models.causal_lm.texts import whole_sentences
+
+PROMPTS = ["why?", "how do i bake a cake?", "tell me about the sea. " * 3, "two tips", ""]
+TARGETS = [{}, {"positivity": 1.5}, {"brevity": -1.0}, {"positivity": -2, "brevity": 2}, {}]
+SEEDS = [3, 4, 5, 6, 2**63 - 1]
+GREEDY = {"temperature": 0.0, "response_tokens": 24}
+DRAWN = {"temperature": 1.0, "response_tokens": 24}
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, DRAWN])
+@pytest.mark.parametrize("mode", ["embedding", "text"])
+def test_a_batch_is_its_parts(lm, adapters, mode, sampling):
+    lm.load_adapter(adapters[mode])
+    sampler = LlmSampler(lm, sampling)
+    together = sampler.sample(PROMPTS, TARGETS, SEEDS)
+    apart = [
+        sampler.sample([p], [t], [s])[0] for p, t, s in zip(PROMPTS, TARGETS, SEEDS, strict=True)
+    ]
+    assert together == apart
+    assert len(set(together)) >= len(PROMPTS) - 1  # two are all on auto, which drowns prompts here
+
+
+def test_greedy_is_the_models_own(lm):
+    """Without an adapter: what transformers' generate says to the template's tokens."""
+    (ours,) = LlmSampler(lm, GREEDY).sample(["why?"], [{}], [0])
+    ids = lm.tokenizer.apply_chat_template(
+        [{"role": "user", "content": "why?"}], add_generation_prompt=True, return_tensors="pt"
+    )["input_ids"]
+    theirs = lm.model.generate(
+        ids, attention_mask=torch.ones_like(ids), max_new_tokens=24, do_sample=False,
+        eos_token_id=lm.chat.stops, pad_token_id=lm.chat.end,
+    )[0, ids.shape[1] :]  # fmt: skip
+    text = lm.tokenizer.decode(theirs, skip_special_tokens=True).strip()
+    assert ours and text.startswith(ours)
+
+
+def test_seeds_draw_and_nothing_else_does(lm):
+    sampler = LlmSampler(lm, DRAWN)
+    torch.manual_seed(1)
+    state = torch.random.get_rng_state()
+    one = sampler.sample(["why?"] * 3, [{}] * 3, [7, 7, 8])
+    torch.manual_seed(2)
+    other = sampler.sample(["why?"] * 3, [{}] * 3, [7, 7, 8])
+    torch.random.set_rng_state(state)
+    assert one == other and one[0] == one[1] != one[2]
+
+
+def test_drawn_tokens_have_the_models_probabilities():
+    logits = torch.tensor([[2.0, 1.0, 0.0, -1.0]])
+    sampling = Sampling(temperature=0.5, top_p=1.0)
+    draw = Draw(sampling, [0])
+    counts = torch.zeros(4)
+    for _ in range(4000):
+        counts[draw(torch.zeros(1, 0), logits).argmax()] += 1
+    wanted = (logits[0] / 0.5).softmax(0)
+    assert (counts / 4000 - wanted).abs().max() < 0.03
+
+
+def test_top_p_leaves_the_unlikely_out():
+    logits = torch.tensor([[0.0, 1.0, 2.0, 3.0]])  # 0.03, 0.09, 0.24, 0.64
+    for top_p, most in ((0.5, 1), (0.7, 2), (0.9, 3), (1.0, 4)):
+        draw = Draw(Sampling(temperature=1.0, top_p=top_p), [1])
+        seen = {int(draw(torch.zeros(1, 0), logits).argmax()) for _ in range(300)}
+        assert seen == set(range(4 - most, 4))
+
+
+def test_a_response_ends_where_it_ended(lm):
+    contexts = [torch.zeros(2, 32), torch.zeros(3, 32)]
+
+    class Scripted:
+        def get_input_embeddings(self):
+            return lm.model.get_input_embeddings()
+
+        def generate(self, **given):
+            assert given["inputs_embeds"].shape == (2, 3, 32)
+            assert given["attention_mask"].tolist() == [[0, 1, 1], [1, 1, 1]]
+            return torch.tensor([[5, 6, 1, 1, 1], [5, 6, 5, 6, 5]])
+
+    found = generate(Scripted(), contexts, [0, 0], Sampling(temperature=0.0), [1])
+    assert found == [[5, 6, 1], [5, 6, 5, 6, 5]]
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("One. Two. Thr", "One. Two."),
+        ('He said "no!" And th', 'He said "no!"'),
+        ("First line.\nSecond li", "First line."),
+        ("version 1.2 of the th", "version 1.2 of the th"),
+        ("no end at all", "no end at all"),
+        ("It ends.", "It ends."),
+        ("", ""),
+    ],
+)
+def test_a_cut_text_ends_with_a_sentence(text, kept):
+    assert whole_sentences(text) == kept
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"temperature": -1},
+        {"top_p": 0},
+        {"top_p": 1.1},
+        {"response_tokens": 0},
+        {"steering": -0.1},
+        {"steering": float("nan")},
+    ],
+)
+def test_settings_that_cannot_be(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Sampling(**wrong)
+
+
+def test_a_batch_is_faster_than_its_parts(lm):
+    sampler = LlmSampler(lm, {"temperature": 0.0, "response_tokens": 12})
+    start = time.process_time()
+    sampler.sample(["why?"] * 12, [{}] * 12, range(12))
+    middle = time.process_time()
+    for i in range(12):
+        sampler.sample(["why?"], [{}], [i])
+    assert 3 * (middle - start) < time.process_time() - middle

@@ -1,0 +1,339 @@
+"""The diffusion backend: what is trained, on what, and that it repeats."""
+
+import json
+from collections import Counter
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ric_diffusion import RiCStableDiffusionPipeline
+from ric_diffusion.conditioning.dropout import Dropout
+from ric_diffusion.io.errors import InputError
+from ric_diffusion.models.diffusion.backend import DiffusionBackend, LoraConfig
+from ric_diffusion.models.diffusion.families.sd import FAMILY
+from ric_diffusion.models.protocol import Backend, Batch
+from ric_diffusion.rewards import RewardSpace
+from ric_diffusion.training.loop import LoopConfig
+from ric_diffusion.training.trainer import Trainer
+
+MODES = ("embedding", "text")
+NONE = Dropout(prompt=0.0, everything=0.0, reward=0.0)
+TARGETS = [{"colorfulness": 1.5}, {"compressibility": -1.0}]
+
+
+@pytest.fixture
+def ready(make_backend, pictures, tmp_path):
+    """A backend by mode and settings, prepared on the twelve pictures."""
+    folder, records = pictures
+
+    def make(mode="embedding", **settings) -> Backend:
+        backend = make_backend(mode, **settings)
+        backend.prepare(records, folder, tmp_path / "cache")
+        return backend
+
+    return make
+
+
+def batch(seed=0, indices=range(12)):
+    return Batch(indices=tuple(indices), generator=torch.Generator().manual_seed(seed))
+
+
+def snapshot(backend):
+    return [p.detach().clone() for p in backend.named_parameters().values()]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_training_brings_the_loss_down(ready, mode, tmp_path):
+    backend = ready(mode, dropout=NONE)
+    with torch.no_grad():
+        before = float(np.mean([backend.loss(batch(seed)) for seed in range(2)]))
+    loop = LoopConfig(
+        precision="fp32", steps=30, batch_size=6, learning_rate=2e-2, warmup=3, ema=0.0
+    )
+    Trainer(backend, 12, loop, tmp_path / "run", digest="x").run()
+    with torch.no_grad():
+        after = float(np.mean([backend.loss(batch(seed)) for seed in range(2)]))
+    assert after < 0.9 * before
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_training_repeats_bit_for_bit(ready, mode, tmp_path):
+    for run in ("a", "b"):
+        torch.manual_seed(ord(run))  # nobody may draw from the global generator
+        np.random.seed(ord(run))
+        backend = ready(mode, mirror=True)
+        Trainer(
+            backend,
+            12,
+            LoopConfig(precision="fp32", steps=3, batch_size=4),
+            tmp_path / run,
+            digest="x",
+        ).run()
+        backend.save(tmp_path / run / "adapter")
+    for file in (tmp_path / "a" / "adapter").glob("*.safetensors"):
+        one, other = load_file(file), load_file(tmp_path / "b" / "adapter" / file.name)
+        assert one.keys() == other.keys() and len(one) > 4
+        assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_the_seed_draws_the_first_weights(make_backend):
+    state = torch.random.get_rng_state()
+    one, same, other = (snapshot(make_backend(seed=seed)) for seed in (0, 0, 1))
+    assert all(torch.equal(a, b) for a, b in zip(one, same, strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_only_lora_and_encoder_learn(ready, mode):
+    backend = ready(mode)
+    backend.loss(batch()).backward()
+    pipe = backend.pipe
+    for name, p in pipe.unet.named_parameters():
+        assert (p.grad is not None) == p.requires_grad == ("lora_" in name), name
+        if "lora_B" in name:
+            assert p.grad.abs().sum() > 0, name
+    for part in (pipe.vae, pipe.text_encoder):
+        assert not any(p.requires_grad or p.grad is not None for p in part.parameters())
+    learned = {id(p) for p in backend.named_parameters().values()}
+    lora = {id(p) for n, p in pipe.unet.named_parameters() if "lora_" in n}
+    encoder = {id(p) for _, p in backend.adapter.conditioner.named_parameters()}
+    assert learned == lora | encoder and bool(encoder) == (mode == "embedding")
+    assert all(
+        p.grad is not None and p.grad.isfinite().all() for p in backend.named_parameters().values()
+    )
+
+
+def test_a_new_adapter_changes_nothing_yet(make_backend, stock, draw):
+    pipe = make_backend("text").pipe
+    assert torch.allclose(draw(pipe), draw(stock, **pipe.adapter.sampling), atol=1e-4)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_training_sees_the_context_that_inference_sees(ready, mode):
+    backend = ready(mode)
+    prompts = ["red apple " * 40, "blue <colorfulness> 9.9"]
+    with torch.no_grad():
+        found = backend.context(prompts, TARGETS).states
+        assert torch.equal(found, backend.pipe.encode_context(prompts, TARGETS).states)
+        assert torch.equal(found, backend.context(prompts, TARGETS).states)  # from memory
+
+
+def test_the_memory_of_text_states_is_bounded(ready):
+    backend = ready("text")
+    backend.contexts.limit = 4 * backend.context(["apple"], [{}]).nbytes
+    for i in range(20):
+        prompts = [f"{i} apple", f"{i // 2} car"]
+        with torch.no_grad():
+            found = backend.context(prompts, TARGETS)
+            wanted = backend.pipe.encode_context(prompts, TARGETS)
+            assert torch.equal(found.states, wanted.states)
+        assert len(backend.contexts.rows) <= 4
+    assert len(backend.contexts.rows) >= 2
+
+
+def test_scores_become_z_and_captions_prompts(ready, monkeypatch, pictures, space):
+    """The loss is asked for exactly what the records say."""
+    backend = ready("embedding", dropout=NONE, first_caption_probability=0.5)
+    _, records = pictures
+    seen = []
+    monkeypatch.setattr(backend, "context", lambda *asked: seen.append(asked))
+    nothing = SimpleNamespace(loss=lambda *given: torch.zeros(()))
+    monkeypatch.setattr(backend, "objective", nothing)
+    for seed in range(90):
+        backend.loss(batch(seed))
+    used = Counter()
+    for prompts, targets in seen:
+        for record, prompt, target in zip(records, prompts, targets, strict=True):
+            assert prompt in record.captions
+            used[record.file, prompt] += 1
+            wanted = space.normalize([[record.scores[name] for name in space.names]])[0]
+            assert list(target) == list(space.names)
+            assert list(target.values()) == pytest.approx(wanted.tolist())
+    assert all(used[record.file, caption] for record in records for caption in record.captions)
+    three = [r for r in records if len(r.captions) == 3]
+    first = sum(used[r.file, r.captions[0]] for r in three) / (90 * len(three))
+    assert abs(first - (0.5 + 0.5 / 3)) < 0.1
+
+
+@pytest.mark.parametrize(("probability", "count"), [(1.0, 1), (0.0, 3)])
+def test_how_often_the_name_is_used(ready, probability, count):
+    backend = ready(first_caption_probability=probability)
+    draws = [(i / 10, j / 10) for i in range(10) for j in range(10)]
+    assert len({backend._caption(2, d) for d in draws}) == count
+    assert {backend._caption(0, d) for d in draws} == {"red apple"}
+
+
+def test_a_picture_without_a_caption_is_trained_without_a_prompt(make_backend, pictures, tmp_path):
+    folder, records = pictures
+    backend = make_backend("text")
+    backend.prepare([replace(records[0], captions=())], folder, tmp_path)
+    assert backend.loss(batch(indices=[0, 0])).isfinite()
+
+
+def test_mirror_images_and_resolution(make_backend, pictures, tmp_path):
+    folder, records = pictures
+    for mirror, views in ((True, 2), (False, 1)):
+        backend = make_backend("text", mirror=mirror, resolution=32)
+        backend.prepare(records, folder, tmp_path)
+        assert backend.moments.shape == (12, views, 2, 4, 4, 4)
+        assert backend.loss(batch()).isfinite()
+
+
+def test_nothing_to_train_on_is_refused(make_backend, pictures, tmp_path):
+    with pytest.raises(InputError, match="no records are left to train on") as error:
+        make_backend("text").prepare([], pictures[0], tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_pipeline_without_adapter_is_no_backend(pipe):
+    with pytest.raises(InputError, match="no adapter"):
+        DiffusionBackend(pipe)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_each_sample_has_its_own_seed(ready, stir, mode):
+    backend = stir(ready(mode))
+    both = backend.sample(["red apple", "blue car"], TARGETS, [3, 4])
+    (alone,) = backend.sample(["blue car"], TARGETS[1:], [4])
+    assert [image.size for image in both] == [(64, 64)] * 2
+    assert np.abs(np.asarray(both[1], int) - np.asarray(alone, int)).max() <= 1
+    (other,) = backend.sample(["blue car"], TARGETS[1:], [5])
+    assert np.abs(np.asarray(other, int) - np.asarray(alone, int)).max() > 1
+
+
+def test_a_loaded_adapter_can_be_sampled_from(adapters, pipe):
+    pipe.load_adapter(adapters["embedding"])
+    backend = DiffusionBackend(pipe)
+    assert len(backend.sample(["red apple"], [{}], [0])) == 1
+
+
+def test_a_loaded_adapter_samples_as_its_pipeline_does(make_backend, tmp_path):
+    sampling = {"guidance_scale": 2.0, "num_inference_steps": 2, "contrast": 1.5}
+    make_backend("embedding", sampling=sampling).save(tmp_path / "adapter")
+    other = make_backend("embedding", sampling=sampling)
+    other.load(tmp_path / "adapter")
+    given = {"targets": TARGETS[:1], "generator": torch.Generator().manual_seed(0)}
+    (wanted,) = other.pipe(["red apple"], **given, **sampling).images
+    (found,) = other.sample(["red apple"], TARGETS[:1], [0])
+    assert np.array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_saved_and_loaded_it_goes_on_where_it_was(ready, stir, mode, tmp_path):
+    backend = stir(ready(mode))
+    backend.save(tmp_path / "adapter")
+    other = ready(mode, seed=7)
+    other.load(tmp_path / "adapter")
+    ours, theirs = snapshot(backend), snapshot(other)
+    assert len(ours) == len(theirs)
+    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    assert all(p.requires_grad for p in other.named_parameters().values())
+    assert torch.equal(backend.loss(batch()), other.loss(batch()))
+    for a, b in zip(
+        backend.sample(["apple"] * 2, TARGETS, [0, 1]),
+        other.sample(["apple"] * 2, TARGETS, [0, 1]),
+        strict=True,
+    ):
+        assert np.array_equal(np.asarray(a), np.asarray(b))
+
+
+OTHERS = {
+    "layers": {"lora": LoraConfig(rank=4, alpha=8, targets=("attention",))},
+    "rank": {
+        "lora": LoraConfig(rank=2, alpha=8, targets=("attention", "feed_forward", "convolution"))
+    },
+    "alpha": {
+        "lora": LoraConfig(rank=4, alpha=4, targets=("attention", "feed_forward", "convolution"))
+    },
+    "mode": {"mode": "text"},
+    "mapping": {"mapping": "linear"},
+    "sampling": {"sampling": {"guidance_scale": 3.0, "num_inference_steps": 3}},
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_an_adapter_of_another_shape_is_not_loaded(make_backend, adapters, name):
+    backend = make_backend(**OTHERS[name])
+    before, adapter = snapshot(backend), backend.adapter
+    with pytest.raises(InputError) as error:
+        backend.load(adapters["embedding"])
+    assert "\n" not in str(error.value)
+    assert backend.adapter is adapter is backend.pipe.adapter
+    assert all(torch.equal(a, b) for a, b in zip(before, snapshot(backend), strict=True))
+
+
+def test_an_adapter_of_other_rewards_is_not_loaded(model, adapters, make_backend, space):
+    config = make_backend().config
+    for names in (["compressibility", "colorfulness"], ["colorfulness"]):
+        backend = FAMILY.create_backend(str(model), space.subset(names), config)
+        with pytest.raises(InputError, match="colorfulness"):
+            backend.load(adapters["embedding"])
+
+
+def test_a_loaded_adapter_reads_scores_by_its_own_statistics(ready, stir, model, tmp_path, space):
+    wide = RewardSpace.fit({n: np.linspace(0, 40, 50 + i)[:50] for i, n in enumerate(space.names)})
+    backend = ready("text")
+    other = FAMILY.create_backend(str(model), wide, backend.config)
+    other.save(tmp_path / "wide")
+    before = backend.z
+    backend.load(tmp_path / "wide")
+    assert backend.adapter.space == wide
+    wanted = wide.normalize([list(r.scores.values()) for r in backend.records])
+    assert np.allclose([list(z.values()) for z in backend.z], wanted)
+    assert backend.z != before
+
+
+def test_upstream_words_are_a_preset(make_backend, tmp_path):
+    backend = make_backend("text", grammar="upstream")
+    backend.save(tmp_path / "a")
+    about = json.loads((tmp_path / "a" / "ric_adapter.json").read_text())
+    assert about["conditioning"]["grammar"] == {
+        "names": ["colorfulness", "compressibility"],
+        "labels": ["rm1", "rm2"],
+        "separator": "",
+    }
+    texts = backend.adapter.conditioner.texts(["a cat."], TARGETS[:1], [backend.pipe.tokenizer])
+    assert texts == ["a cat.<rm1> 1.5"]
+
+
+def test_gradient_checkpointing_changes_no_gradient(ready):
+    grads = []
+    for checkpointing in (False, True):
+        backend = ready("embedding", gradient_checkpointing=checkpointing)
+        assert backend.pipe.unet.is_gradient_checkpointing == checkpointing
+        backend.loss(batch(indices=range(3))).backward()
+        grads.append([p.grad for p in backend.named_parameters().values()])
+    for a, b in zip(*grads, strict=True):
+        assert torch.allclose(a, b, atol=1e-6)
+
+
+def test_bf16_is_nearly_the_same_loss(ready):
+    backend = ready("embedding", min_snr_gamma=5.0)
+    exact = backend.loss(batch()).item()
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = backend.loss(batch())
+    assert rough.dtype == torch.float32 and rough.item() == pytest.approx(exact, rel=0.05)
+    rough.backward()
+    assert all(p.grad.isfinite().all() for p in backend.named_parameters().values())
+
+
+def test_everything_that_learns_is_on_the_device(model, space, make_backend):
+    """The optimizer and the average are made before the first loss."""
+    backend = FAMILY.create_backend(str(model), space, make_backend().config, device="meta")
+    assert {p.device.type for p in backend.named_parameters().values()} == {"meta"}
+
+
+def test_the_base_models_own_adapter_is_left_aside(adapters, pipe, space, make_backend, tmp_path):
+    pipe.load_adapter(adapters["text"])
+    pipe.save_pretrained(tmp_path / "with")
+    assert RiCStableDiffusionPipeline.from_pretrained(tmp_path / "with").adapter is not None
+    backend = FAMILY.create_backend(str(tmp_path / "with"), space, make_backend().config)
+    fresh = make_backend()
+    ours, theirs = backend.pipe.unet.state_dict(), fresh.pipe.unet.state_dict()
+    assert all(torch.equal(value, theirs[key]) for key, value in ours.items())
+    assert backend.adapter.conditioner.mode == "embedding"

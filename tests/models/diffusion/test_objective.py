@@ -1,0 +1,206 @@
+import pytest
+import torch
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    PNDMScheduler,
+    UniPCMultistepScheduler,
+)
+
+from ric_diffusion.models.diffusion.families.sd import FAMILY
+from ric_diffusion.models.diffusion.objective import DiscreteDiffusion, snr_weights
+
+SCHEDULERS = [
+    DDIMScheduler,
+    DDPMScheduler,
+    PNDMScheduler,
+    EulerDiscreteScheduler,
+    DPMSolverMultistepScheduler,
+    UniPCMultistepScheduler,
+]
+KINDS = ("epsilon", "v_prediction")
+BETAS = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+COUNT = 16
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+LATENTS = torch.randn(COUNT, 4, 6, 6, generator=seeded(99))
+
+
+def timesteps(count, steps, generator, shift=1.0):
+    objective = DiscreteDiffusion(
+        alphas_cumprod=torch.linspace(1, 0, steps), prediction_type="epsilon", timestep_shift=shift
+    )
+    return objective.times(count, generator)
+
+
+class Predictor(torch.nn.Module):
+    """Solves for the noise in what it is given, knowing the latents, and answers what was asked.
+
+    The schedule is worked out here once more, in float64.
+    """
+
+    def __init__(self, kind, error=0.0):
+        super().__init__()
+        betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+        self.alphas = (1 - betas).cumprod(0)
+        self.kind, self.error, self.seen = kind, error, []
+
+    def forward(self, noisy, t):
+        self.seen.append(t)
+        alpha = self.alphas[t].sqrt().view(-1, 1, 1, 1)
+        sigma = (1 - self.alphas[t]).sqrt().view(-1, 1, 1, 1)
+        noise = (noisy.double() - alpha * LATENTS) / sigma
+        assert abs(noise.mean()) < 0.1 and abs(noise.std() - 1) < 0.1
+        right = noise if self.kind == "epsilon" else alpha * noise - sigma * LATENTS
+        return (right + self.error).float()
+
+
+def loss(predictor, scheduler=None, **given):
+    if scheduler is None:
+        scheduler = DDIMScheduler(prediction_type=predictor.kind, clip_sample=False, **BETAS)
+    generator = given.pop("generator", None) or seeded()
+    return DiscreteDiffusion.of(scheduler, **given).loss(predictor, LATENTS, generator)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_the_right_answer_costs_nothing_under_any_scheduler(scheduler, kind):
+    """Which sampler a model's folder names must not change what it is trained on."""
+    made = scheduler(prediction_type=kind, **BETAS)
+    assert loss(Predictor(kind), made) < 1e-6
+    made.set_timesteps(5)  # as a validation sheet leaves it
+    assert loss(Predictor(kind), made) < 1e-6
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_constant_error_costs_its_square(kind):
+    assert float(loss(Predictor(kind, error=0.5))) == pytest.approx(0.25, rel=1e-4)
+
+
+def test_the_other_aim_is_wrong():
+    scheduler = DDIMScheduler(prediction_type="v_prediction", clip_sample=False, **BETAS)
+    assert loss(Predictor("epsilon"), scheduler) > 0.5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_weight_is_that_of_the_timestep(kind):
+    predictor = Predictor(kind, error=1.0)
+    found = float(loss(predictor, min_snr_gamma=1.0))
+    alphas = predictor.alphas[predictor.seen[0]]
+    snr = alphas / (1 - alphas)
+    weight = snr.clamp(max=1) / (snr if kind == "epsilon" else snr + 1)
+    assert found == pytest.approx(float(weight.mean()), rel=1e-4)
+    assert found < 0.9
+
+
+def test_min_snr_weights_by_hand():
+    """Hang et al. 2023: min(SNR, gamma) / SNR for epsilon, / (SNR + 1) for v; SNR 9, 1, 1/9."""
+    alphas = torch.tensor([0.9, 0.5, 0.1])
+    epsilon = snr_weights(alphas, "epsilon", 5.0)
+    v = snr_weights(alphas, "v_prediction", 5.0)
+    assert torch.allclose(epsilon, torch.tensor([5 / 9, 1.0, 1.0]))
+    assert torch.allclose(v, torch.tensor([0.5, 0.5, 0.1]))
+    assert snr_weights(alphas, "epsilon", None).tolist() == [1, 1, 1]
+    assert snr_weights(alphas, "v_prediction", None).tolist() == [1, 1, 1]
+
+
+def test_weights_at_the_ends_of_a_schedule_are_numbers():
+    """Zero terminal SNR, and no noise at all."""
+    alphas = torch.tensor([1.0, 0.0])
+    assert snr_weights(alphas, "epsilon", 5.0).tolist() == [0.0, 1.0]
+    assert snr_weights(alphas, "v_prediction", 5.0).tolist() == [0.0, 0.0]
+
+
+def test_zero_terminal_snr_is_trained_on_plain_velocity():
+    scheduler = DDIMScheduler(
+        prediction_type="v_prediction", rescale_betas_zero_snr=True, clip_sample=False, **BETAS
+    )
+
+    class Last(torch.nn.Module):
+        def forward(self, noisy, t):
+            last = t == 999
+            assert torch.equal(noisy[last], noise[last])  # nothing of the latents is left
+            return torch.where(last[:, None, None, None], -LATENTS, 0)
+
+    for seed in range(50):
+        generator = seeded(seed)
+        noise = torch.randn(LATENTS.shape, generator=generator)
+        if 999 in timesteps(COUNT, 1000, generator):
+            break
+    objective = DiscreteDiffusion.of(scheduler, min_snr_gamma=None)
+    assert torch.isfinite(objective.loss(Last(), LATENTS, seeded(seed)))
+
+
+def test_an_aim_that_is_not_trained_is_refused():
+    scheduler = DDIMScheduler(prediction_type="sample")
+    with pytest.raises(ValueError, match="prediction_type 'sample'"):
+        loss(Predictor("epsilon"), scheduler)
+
+
+def test_the_generator_alone_decides():
+    torch.manual_seed(0)
+    predictors = [Predictor("epsilon", error=0.1) for _ in range(3)]
+    one = loss(predictors[0], min_snr_gamma=1.0)
+    torch.manual_seed(1)
+    assert loss(predictors[1], min_snr_gamma=1.0) == one
+    assert torch.equal(predictors[0].seen[0], predictors[1].seen[0])
+    loss(predictors[2], generator=seeded(1))
+    assert not torch.equal(predictors[0].seen[0], predictors[2].seen[0])
+
+
+@pytest.mark.parametrize(("count", "steps"), [(1, 1000), (4, 1000), (7, 10), (16, 4)])
+def test_a_batch_covers_the_schedule_evenly(count, steps):
+    generator = seeded()
+    for _ in range(20):
+        t = timesteps(count, steps, generator)
+        assert t.shape == (count,) and t.dtype == torch.int64
+        assert t.min() >= 0 and t.max() < steps
+        for i, value in enumerate(t.sort().values.tolist()):
+            assert i * steps / count - 1 < value < (i + 1) * steps / count
+
+
+def test_a_shift_moves_the_timesteps_towards_the_noise():
+    """By hand: u in the middle of [0, 1] becomes 4/5 under a shift of 4, and the ends stay."""
+    t = timesteps(4000, 1000, seeded(), shift=4.0).sort().values
+    assert abs(t[2000].item() - 800) <= 2 and t[0] <= 4 and t[-1] == 999
+    assert torch.equal(
+        timesteps(64, 1000, seeded(), shift=1.0),
+        timesteps(64, 1000, seeded()),
+    )
+
+
+def test_a_shifted_loss_is_one_at_other_timesteps():
+    predictor = Predictor("epsilon", error=0.1)
+    loss(predictor, timestep_shift=8.0)
+    assert predictor.seen[0].float().mean() > 700
+
+
+def test_every_timestep_is_as_likely_at_every_place_in_the_batch():
+    generator = seeded()
+    draws = torch.stack([timesteps(4, 10, generator) for _ in range(8000)])
+    for place in range(4):
+        shares = draws[:, place].bincount(minlength=10) / len(draws)
+        assert (shares - 0.1).abs().max() < 5 * (0.09 / len(draws)) ** 0.5
+    again = seeded()
+    assert torch.equal(timesteps(4, 10, again), draws[0])
+
+
+def test_the_attention_of_training_on_a_cpu_is_the_same(stock):
+    given = (torch.randn(2, 4, 8, 8, generator=seeded()), torch.tensor([3, 700]))
+    context = torch.randn(2, 9, 32, generator=seeded(1))
+    processors = stock.unet.attn_processors
+    with torch.no_grad():
+        fused = stock.unet(*given, encoder_hidden_states=context).sample
+        try:
+            FAMILY.prepare_cpu_training(stock.unet)
+            assert stock.unet.attn_processors.keys() == processors.keys()
+            plain = stock.unet(*given, encoder_hidden_states=context).sample
+        finally:
+            stock.unet.set_attn_processor(processors)
+    assert torch.allclose(fused, plain, atol=1e-5)

@@ -1,0 +1,112 @@
+"""Which precision the device has, read from what it says of itself."""
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+
+from ric_diffusion.models import hardware
+from ric_diffusion.models.hardware import SLOWDOWN, default_device, has_bf16, resolve_precision
+
+CPUINFO = "processor\t: 0\nmodel name\t: some\n{key}\t\t: fpu sse2 {flags}\nbugs\t\t: none\n"
+
+
+@pytest.fixture(autouse=True)
+def forgetful():
+    """What is asked once in a process is asked anew in every test."""
+    for function in (hardware._cpu_has_bf16, hardware._warn_of_slow_bf16):
+        function.cache_clear()
+    yield
+    for function in (hardware._cpu_has_bf16, hardware._warn_of_slow_bf16):
+        function.cache_clear()
+
+
+@pytest.fixture
+def cpu(monkeypatch):
+    """cpu("AVX2", "avx2 fma") is a processor; without flags, a system without /proc/cpuinfo."""
+
+    def have(capability, flags=None, key="flags"):
+        def read_text(path, *args, **kwargs):
+            assert path == Path("/proc/cpuinfo")
+            if flags is None:
+                raise FileNotFoundError(str(path))
+            return CPUINFO.format(key=key, flags=flags)
+
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+        monkeypatch.setattr(hardware.Path, "read_text", read_text)
+
+    return have
+
+
+@pytest.mark.parametrize(
+    ("capability", "flags", "has"),
+    [
+        ("AVX2", "avx2 fma f16c", False),
+        ("DEFAULT", "avx512f avx512_bf16", False),  # torch is told to use none of it
+        ("AVX2", "avx512f avx512_bf16 amx_bf16", False),
+        ("AVX512", "avx2 avx512f avx512_vnni", False),  # before Cooper Lake
+        ("AVX512", "avx512f avx512_bf16", True),
+        ("AVX512", "avx512f avx512_bf16 amx_bf16 amx_tile", True),
+        ("AVX512", "avx512f avx512_bf16_of_another_name", False),
+        ("unknown", "", False),
+    ],
+)
+def test_a_processor(cpu, capability, flags, has):
+    cpu(capability, flags)
+    assert has_bf16("cpu") is has
+    assert resolve_precision("auto", "cpu") == ("bf16" if has else "fp32")
+
+
+@pytest.mark.parametrize(("flags", "has"), [("asimd fp16 bf16 i8mm", True), ("asimd fp16", False)])
+def test_an_arm_processor(cpu, flags, has):
+    cpu("SVE256", flags, key="Features")
+    assert has_bf16("cpu") is has
+
+
+@pytest.mark.parametrize("has", [True, False])
+def test_a_processor_without_cpuinfo_is_asked_through_torch(cpu, monkeypatch, has):
+    cpu("AVX512")
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False, raising=False)
+    assert has_bf16("cpu") is has
+
+
+@pytest.mark.parametrize(
+    ("capability", "has"), [((7, 5), False), ((8, 0), True), ((8, 9), True), ((9, 0), True)]
+)
+def test_a_gpu_by_its_compute_capability(monkeypatch, capability, has):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert has_bf16("cuda") is has
+    assert has_bf16(torch.device("cuda:0")) is has
+    assert resolve_precision("auto", "cuda") == ("bf16" if has else "fp32")
+
+
+def test_an_unknown_device_computes_in_full():
+    assert not has_bf16("meta")
+    assert resolve_precision("auto", "meta") == "fp32"
+
+
+def test_the_default_device_is_the_gpu_if_there_is_one(monkeypatch):
+    for found, device in ((True, "cuda"), (False, "cpu")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda found=found: found)
+        assert default_device() == device
+
+
+def test_bf16_is_obeyed_where_it_is_slow_with_one_warning(cpu, caplog):
+    cpu("AVX2", "avx2")
+    assert [resolve_precision("bf16", "cpu") for _ in range(3)] == ["bf16"] * 3
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert f"can take {SLOWDOWN} times as long as fp32" in record.message
+    assert "\n" not in record.message
+
+
+def test_what_is_asked_for_and_there_is_not_spoken_of(cpu, caplog):
+    caplog.set_level(logging.INFO, "ric_diffusion")
+    cpu("AVX512", "avx512_bf16")
+    assert resolve_precision("bf16", "cpu") == "bf16"
+    assert resolve_precision("fp32", "cpu") == "fp32"
+    cpu("AVX2", "avx2")
+    assert resolve_precision("fp32", "cpu") == "fp32"
+    assert not caplog.messages

@@ -1,0 +1,196 @@
+"""The trainer does the arithmetic it says it does: against one written out in numpy."""
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from ric_diffusion.io.progress import reporting
+from ric_diffusion.training.loop import LoopConfig
+from ric_diffusion.training.schedule import batch_indices, ema_decay, learning_rate
+from ric_diffusion.training.trainer import Trainer
+
+BASE = LoopConfig(
+    steps=30,
+    batch_size=6,
+    learning_rate=0.05,
+    warmup=4,
+    weight_decay=0.1,
+    ema=0.9,
+    log_every=1,
+    precision="fp32",
+)
+
+
+def config(**changes) -> LoopConfig:
+    return dataclasses.replace(BASE, **changes)
+
+
+def train(toy, out, settings, **backend):
+    model = toy.Toy(**backend)
+    Trainer(model, toy.COUNT, settings, out, digest="d").run()
+    return model
+
+
+def log_of(out):
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def by_hand(model, count, settings, until=None):
+    """AdamW (Loshchilov & Hutter 2019, algorithm 2), clipping and the average, in float64.
+
+    The run, or its steps before ``until``. Returns the parameters, their average, the losses and
+    the gradients' norms.
+    """
+    x, y = model.x.double().numpy(), model.y.double().numpy()
+    theta = model.values().double().numpy()
+    average, m, v = theta.copy(), np.zeros_like(theta), np.zeros_like(theta)
+    beta1, beta2 = settings.betas
+    losses, norms = [], []
+    for step in range(until or settings.steps):
+        rows = [
+            i
+            for a in range(settings.accumulate)
+            for i in batch_indices(settings, count, step * settings.accumulate + a)
+        ]
+        error = x[rows] @ theta[:-1] + theta[-1] - y[rows]
+        losses.append(float((error**2).mean()))
+        grad = 2 * np.append(error @ x[rows], error.sum()) / len(rows)
+        norms.append(float(np.linalg.norm(grad)))
+        grad *= min(1.0, settings.max_grad_norm / norms[-1])
+        rate = learning_rate(settings, step)
+        m = beta1 * m + (1 - beta1) * grad
+        v = beta2 * v + (1 - beta2) * grad**2
+        theta = theta * (1 - rate * settings.weight_decay)
+        m_hat, v_hat = m / (1 - beta1 ** (step + 1)), v / (1 - beta2 ** (step + 1))
+        theta = theta - rate * m_hat / (np.sqrt(v_hat) + 1e-8)
+        decay = ema_decay(settings, step)
+        average = decay * average + (1 - decay) * theta
+    return theta, average, losses, norms
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_parameters_average_and_losses_are_right(toy, tmp_path, accumulate):
+    settings = config(max_grad_norm=2.0, accumulate=accumulate)
+    _, average, losses, norms = by_hand(toy.Toy(), toy.COUNT, settings)
+    assert min(norms) < 2.0 < max(norms)  # clipped at times, and at times not
+    model = train(toy, tmp_path, settings)
+    assert model.values().numpy() == pytest.approx(average, abs=1e-5)
+    log = log_of(tmp_path)
+    assert [line["step"] for line in log] == list(range(1, 31))
+    assert [line["loss"] for line in log] == pytest.approx(losses, rel=1e-4)
+    rates = [learning_rate(settings, step) for step in range(30)]
+    assert [line["learning_rate"] for line in log] == pytest.approx(rates)
+
+
+def test_no_average_leaves_the_trained_parameters(toy, tmp_path):
+    settings = config(ema=0.0)
+    theta, *_ = by_hand(toy.Toy(), toy.COUNT, settings)
+    assert train(toy, tmp_path, settings).values().numpy() == pytest.approx(theta, abs=1e-5)
+
+
+def test_clipping_changes_the_run(toy, tmp_path):
+    free, tight = config(max_grad_norm=1e9), config(max_grad_norm=0.5)
+    a, b = train(toy, tmp_path / "a", free).values(), train(toy, tmp_path / "b", tight).values()
+    assert (a - b).abs().max() > 1e-4
+    assert b.numpy() == pytest.approx(by_hand(toy.Toy(), toy.COUNT, tight)[1], abs=1e-5)
+
+
+def test_accumulating_equals_a_bigger_batch(toy, tmp_path):
+    small = train(toy, tmp_path / "small", config(batch_size=2, accumulate=4))
+    big = train(toy, tmp_path / "big", config(batch_size=8))
+    assert small.calls == 4 * big.calls
+    assert small.values().numpy() == pytest.approx(big.values().numpy(), abs=1e-6)
+    losses = [[line["loss"] for line in log_of(tmp_path / name)] for name in ("small", "big")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_a_log_line_is_the_mean_since_the_last(toy, tmp_path):
+    train(toy, tmp_path / "each", config(steps=8))
+    train(toy, tmp_path / "some", config(steps=8, log_every=3))
+    each = [line["loss"] for line in log_of(tmp_path / "each")]
+    some = log_of(tmp_path / "some")
+    assert [line["step"] for line in some] == [3, 6, 8]  # the last step always has its line
+    means = [np.mean(each[:3]), np.mean(each[3:6]), np.mean(each[6:])]
+    assert [line["loss"] for line in some] == pytest.approx(means)
+
+
+def test_one_seed_one_run(toy, tmp_path):
+    runs = [
+        train(toy, tmp_path / str(i), config(seed=seed), noise=0.3).values()
+        for i, seed in enumerate((1, 1, 2))
+    ]
+    assert torch.equal(runs[0], runs[1])
+    assert not torch.equal(runs[0], runs[2])
+    logs = [(tmp_path / str(i) / "log.jsonl").read_bytes() for i in range(3)]
+    assert logs[0] == logs[1] != logs[2]
+
+
+def test_global_randomness_has_no_say(toy, tmp_path):
+    torch.manual_seed(3)
+    a = train(toy, tmp_path / "a", config(), noise=0.3).values()
+    torch.manual_seed(4)
+    assert torch.equal(a, train(toy, tmp_path / "b", config(), noise=0.3).values())
+
+
+def test_bf16_computes_in_half_and_keeps_full(toy, tmp_path):
+    full = train(toy, tmp_path / "full", config())
+    half = train(toy, tmp_path / "half", config(precision="bf16"))
+    assert {p.dtype for p in half.named_parameters().values()} == {torch.float32}
+    difference = (full.values() - half.values()).abs().max()
+    assert 0 < difference < 0.05
+    assert all(math.isfinite(line["loss"]) for line in log_of(tmp_path / "half"))
+
+
+def test_precision_is_each_runs_own(toy, tmp_path):
+    # accelerate keeps one precision for a process; a run must not inherit it from the last one.
+    a = train(toy, tmp_path / "a", config()).values()
+    train(toy, tmp_path / "b", config(precision="bf16"))
+    assert torch.equal(a, train(toy, tmp_path / "c", config()).values())
+
+
+def test_validation_sees_the_average_and_training_does_not(toy, tmp_path):
+    model, seen = toy.Toy(), []
+    settings = config(steps=10, validate_every=4)
+
+    def validate(step):
+        seen.append((step, model.values()))
+
+    Trainer(model, toy.COUNT, settings, tmp_path, digest="d", validate=validate).run()
+    assert [step for step, _ in seen] == [4, 8]
+    for step, values in seen:
+        _, average, *_ = by_hand(toy.Toy(), toy.COUNT, settings, until=step)
+        assert values.numpy() == pytest.approx(average, abs=1e-5)
+    plain = train(toy, tmp_path / "plain", config(steps=10))
+    assert torch.equal(model.values(), plain.values())
+
+
+def test_one_step_at_a_time_is_the_run(toy, tmp_path):
+    whole = train(toy, tmp_path / "whole", config(), noise=0.3)
+    model = toy.Toy(noise=0.3)
+    trainer = Trainer(model, toy.COUNT, config(), tmp_path / "steps", digest="d")
+    losses = [trainer.step() for _ in range(config().steps)]
+    assert losses == [line["loss"] for line in log_of(tmp_path / "whole")] == trainer.state.losses
+    trained = model.values()
+    with trainer.averaged():
+        assert torch.equal(model.values(), whole.values())
+    assert torch.equal(model.values(), trained) and not torch.equal(trained, whole.values())
+
+
+def test_progress_is_told_to_whoever_listens(toy, tmp_path, capsys):
+    told = []
+    with reporting(told.append):
+        train(toy, tmp_path, config(steps=3))
+    assert [(p.stage, p.done, p.total, p.unit) for p in told] == [
+        ("train", done, 3, "step") for done in range(4)
+    ]
+    assert capsys.readouterr().err == ""
+
+
+def test_the_bar_shows_the_loss(toy, tmp_path, capsys):
+    train(toy, tmp_path, config(steps=3))
+    last = log_of(tmp_path)[-1]["loss"]
+    assert f"loss={last:.4f}" in capsys.readouterr().err.split("\r")[-1]
