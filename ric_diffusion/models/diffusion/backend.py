@@ -76,6 +76,8 @@ class DiffusionConfig:
         above_zero(self, "timestep_shift")
         if self.min_snr_gamma is not None:
             above_zero(self, "min_snr_gamma")
+        if self.resolution is not None and (self.resolution < 16 or self.resolution % 8):
+            raise ValueError(f"resolution is {self.resolution}; give a multiple of 8 from 16 up")
         if not 0 <= self.first_caption_probability <= 1:
             raise ValueError(
                 f"first_caption_probability is {self.first_caption_probability}; give 0 to 1"

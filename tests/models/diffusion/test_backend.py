@@ -12,8 +12,9 @@ from safetensors.torch import load_file
 
 from ric_diffusion import RiCStableDiffusionPipeline
 from ric_diffusion.conditioning.dropout import Dropout
+from ric_diffusion.io.config import from_dict
 from ric_diffusion.io.errors import InputError
-from ric_diffusion.models.diffusion.backend import DiffusionBackend, LoraConfig
+from ric_diffusion.models.diffusion.backend import DiffusionBackend, DiffusionConfig, LoraConfig
 from ric_diffusion.models.diffusion.families.sd import FAMILY
 from ric_diffusion.models.protocol import Backend, Batch
 from ric_diffusion.rewards import RewardSpace
@@ -337,3 +338,23 @@ def test_the_base_models_own_adapter_is_left_aside(adapters, pipe, space, make_b
     ours, theirs = backend.pipe.unet.state_dict(), fresh.pipe.unet.state_dict()
     assert all(torch.equal(value, theirs[key]) for key, value in ours.items())
     assert backend.adapter.conditioner.mode == "embedding"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"resolution": 5}, "resolution is 5; give a multiple of 8 from 16 up"),
+        ({"resolution": 60}, "resolution is 60; give"),
+        ({"min_snr_gamma": -1.0}, "min_snr_gamma is -1.0; give a number above 0"),
+        ({"first_caption_probability": 2.0}, "first_caption_probability is 2.0; give 0 to 1"),
+        ({"sampling": {"num_inference_steps": 4.5}}, "num_inference_steps is 4.5; give a whole"),
+        ({"sampling": {"num_inference_step": 4}}, "did you mean 'num_inference_steps'"),
+        ({"lora": {"rank": 0}}, "rank is 0; give 1 or more"),
+        ({"lora": {"alpha": 0}}, "alpha is 0.0; give a number above 0"),
+        ({"name_share": 0.5}, "name_share: is called first_caption_probability now"),
+    ],
+)
+def test_settings_that_train_nothing_are_one_line(given, said):
+    with pytest.raises(InputError) as error:
+        from_dict(given, DiffusionConfig, "c.yaml")
+    assert said in str(error.value) and "\n" not in str(error.value)
