@@ -191,6 +191,7 @@ def _train(
         "model": settings.model,
         family.section: getattr(settings, family.section),
         "loop": loop.identity(),
+        "processes": process.num_processes,  # which samples a step sees depends on it
         "weights": config.digest(family.digests(backend.model)),
         "reward_space": config.digest(space.to_dict()),
         "records": records_digest(records),
@@ -283,6 +284,7 @@ def _online(
         raise InputError(f"{settings.data}: has no scores for {missing[0]}, which the adapter has")
     replay = absolute(selected(records, settings.where), settings.data)
     prompts = read_prompts(settings.prompts) if settings.prompts else first_captions(replay)
+    scorers = load_scorers(space)
     rounds = settings.online.resolved(process.device)
     with loading(settings.model, f"{source}model"):
         backend = family.create_backend(
@@ -301,6 +303,7 @@ def _online(
         "adapter": config.digest(adapter_digests(start)),
         "records": records_digest(replay),
         "prompts": config.digest(prompts),
+        "scorers": [scorer.fingerprint for scorer in scorers],
     }
     run.check_same(identity)
     if push_to_hub:
@@ -311,7 +314,7 @@ def _online(
         space=space,
         mapping=backend.adapter.mapping,
         prompts=prompts,
-        scorers=load_scorers(space),
+        scorers=scorers,
         replay=replay,
     )
     cost, space = run_rounds(backend, task, rounds, out, digest=run.digest, resume=resume)
@@ -350,8 +353,12 @@ def _out(out: str | Path | None, settings: RunConfig, source: str) -> Path:
 
 
 def selected(records: Sequence[Record], where: Mapping[str, tuple[str, ...]]) -> list[Record]:
-    """The records that ``where`` lets through."""
-    return [r for r in records if all(r.extra.get(k) in values for k, values in where.items())]
+    """The records that ``where`` lets through. InputError if there are none."""
+    found = [r for r in records if all(r.extra.get(k) in values for k, values in where.items())]
+    if where and not found:
+        asked = " and ".join(f"{k} {' or '.join(v)}" for k, v in where.items())
+        raise InputError(f"where: no record of the data has {asked}; see its metadata's columns")
+    return found
 
 
 def absolute(records: Sequence[Record], folder: Path) -> list[Record]:

@@ -8,7 +8,7 @@ from ric_diffusion.io.errors import InputError
 def read_prompts(path: Path) -> list[str]:
     """The lines of a UTF-8 file that are neither blank nor begin with #, each once, in order."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a BOM
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:

@@ -32,6 +32,11 @@ def folder(tmp_path):
     return tmp_path / "said"
 
 
+def test_prompts_that_begin_with_a_bom(tmp_path):
+    (tmp_path / "asks.txt").write_bytes("\ufeff# mine\nWhy?\n".encode())
+    assert read_prompts(tmp_path / "asks.txt") == ["Why?"]
+
+
 def test_responses_are_labelled(folder, tmp_path):
     report = label(folder, tmp_path / "out", "positivity", "brevity")
     assert (report.count, report.medium, report.skipped) == (5, "text", {})

@@ -7,6 +7,7 @@ import pytest
 import yaml
 from PIL import Image
 
+import scorers
 from ric_diffusion.adapters.adapter import Adapter
 from ric_diffusion.data.records import read_labelled
 from ric_diffusion.models.diffusion.backend import DiffusionBackend
@@ -80,6 +81,20 @@ def test_other_settings_are_refused(start, config, files, tmp_path):
     assert files(tmp_path / "out") == before
 
 
+def test_a_scorer_that_changed_is_not_resumed(start, monkeypatch):
+    assert start().code == 0
+    load = scorers.load
+
+    def changed(*args, **options):
+        scorer = load(*args, **options)
+        scorer.fingerprint += " changed"
+        return scorer
+
+    monkeypatch.setattr(scorers, "load", changed)
+    done = start("--resume")
+    assert done.code == 2 and "holds a run with other scorers" in done.err
+
+
 def test_prompts_from_a_file(start, tmp_path):
     (tmp_path / "prompts.txt").write_text("# mine\nred apple\n\npizza\nred apple\n")
     assert start(prompts=str(tmp_path / "prompts.txt")).code == 0
@@ -100,7 +115,7 @@ def test_the_names_of_the_data_by_default(start, root, tmp_path):
         ({"adapter": "gone/none"}, "gone/none: no such folder"),
         ({"data": "gone"}, "gone: no such folder"),
         ({"prompts": "gone.txt"}, "gone.txt: cannot be read"),
-        ({"where": {"style": ["round"]}}, "no captions to draw"),
+        ({"where": {"style": ["round"]}}, "where: no record of the data has style round"),
         ({"diffusion": {"lora": {"rank": 2}}}, "its LoRA rank is 4, this run's 2"),
         ({"diffusion": {"mode": "text", "lora": {"rank": 4}}}, "its mode is embedding"),
         ({"model": "emoji_64"}, "no such folder or bundled model"),
