@@ -15,14 +15,6 @@ if TYPE_CHECKING:
         sweep,
         train,
     )
-    from ric_diffusion.models.diffusion.families.sd import (
-        RiCStableDiffusionImg2ImgPipeline,
-        RiCStableDiffusionPipeline,
-    )
-    from ric_diffusion.models.diffusion.families.sdxl import (
-        RiCStableDiffusionXLImg2ImgPipeline,
-        RiCStableDiffusionXLPipeline,
-    )
     from ric_diffusion.models.diffusion.pipeline import RiCPipeline
     from ric_diffusion.rewards import RewardSpace
 
@@ -30,10 +22,6 @@ __version__ = "0.1.0"
 __all__ = [
     "RewardSpace",
     "RiCPipeline",
-    "RiCStableDiffusionImg2ImgPipeline",
-    "RiCStableDiffusionPipeline",
-    "RiCStableDiffusionXLImg2ImgPipeline",
-    "RiCStableDiffusionXLPipeline",
     "__version__",
     "calibrate",
     "evaluate",
@@ -48,14 +36,9 @@ __all__ = [
 
 # Resolved on first use: importing torch and diffusers takes seconds, `ric --help` must not.
 _API = "ric_diffusion.api"
-_FAMILIES = "ric_diffusion.models.diffusion.families"
 _HOMES = {
     "RewardSpace": "ric_diffusion.rewards",
     "RiCPipeline": "ric_diffusion.models.diffusion.pipeline",
-    "RiCStableDiffusionImg2ImgPipeline": f"{_FAMILIES}.sd",
-    "RiCStableDiffusionPipeline": f"{_FAMILIES}.sd",
-    "RiCStableDiffusionXLImg2ImgPipeline": f"{_FAMILIES}.sdxl",
-    "RiCStableDiffusionXLPipeline": f"{_FAMILIES}.sdxl",
     "calibrate": _API,
     "evaluate": _API,
     "export": _API,
@@ -69,11 +52,22 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name in _HOMES:
+        value = getattr(importlib.import_module(_HOMES[name]), name)
+    elif name.startswith("RiC") and (found := _pipelines().get(name)):
+        value = found
+    else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
     globals()[name] = value
     return value
+
+
+def _pipelines() -> dict[str, Any]:
+    """The classes of all families of pipelines, RiCStableDiffusionPipeline and so on, by name."""
+    from ric_diffusion.models.family import families
+
+    classes = (cls for family in families() for cls in getattr(family, "pipelines", {}).values())
+    return {cls.__name__: cls for cls in classes}
 
 
 def __dir__() -> list[str]:

@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import torch
 
-from ric_diffusion.io import config
 from ric_diffusion.io.errors import InputError, suggest
 from ric_diffusion.models.family import BUNDLED, Family, Model, load_model
 from ric_diffusion.models.hardware import default_device
@@ -89,9 +88,10 @@ def sampling_arguments(family: Family, given: Mapping[str, Any] | None) -> dict[
         if name in COMMON and name not in family.options:
             raise InputError(f"{name}: {family.title} have no such setting")
         found[family.options.get(name, name)] = value
-    if found:
-        # The settings of a training hold such arguments, and know them all.
-        config.from_dict({"sampling": found}, family.settings, family.title)
+    try:
+        family.check_sampling(found)
+    except ValueError as error:
+        raise InputError(f"{family.title}: {error}") from error
     return found
 
 

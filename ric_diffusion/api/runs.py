@@ -173,6 +173,7 @@ def _train(
 ) -> TrainResult:
     with loading(settings.model, f"{source}model"):
         family = family_of(settings.model)
+    family.check_settings(getattr(settings, family.section), source)
     run = RunFolder(out, "train")
     run.check_free(resume=resume)
     records, space = read_labelled(settings.data)
@@ -272,6 +273,7 @@ def _online(
 ) -> OnlineResult:
     with loading(settings.model, f"{source}model"):
         family = family_of(settings.model)
+    family.check_settings(getattr(settings, family.section), source)
     run = RunFolder(out, "online")
     run.check_free(resume=resume)
     process = PartialState(cpu=not torch.cuda.is_available())

@@ -144,6 +144,14 @@ class Family:
             raise InputError(f"{folder}: {error}") from error
         return adapter, self.format.read(folder)
 
+    def check_settings(self, settings: Any, source: str = "") -> None:
+        """InputError for settings of a training that models of this family do not take; ``source``
+        comes before the field."""
+        try:
+            self.check_sampling(settings.sampling)
+        except ValueError as error:
+            raise InputError(f"{source}{self.section}.{error}") from error
+
     def check_sampling(self, sampling: Mapping[str, Any]) -> None:
         """ValueError for arguments of sampling that models of this family do not take."""
         raise NotImplementedError
@@ -157,6 +165,7 @@ class Family:
 FAMILIES: dict[str, str] = {
     "stable-diffusion": "ric_diffusion.models.diffusion.families.sd",
     "stable-diffusion-xl": "ric_diffusion.models.diffusion.families.sdxl",
+    "stable-diffusion-3": "ric_diffusion.models.diffusion.families.sd3",
     "causal-lm": "ric_diffusion.models.causal_lm.family",
 }
 

@@ -202,8 +202,9 @@ def changed(data, path, value):
         ("gone: no such folder", "data", "gone"),
         ("metadata.parquet is missing; `ric label` makes such a folder", "data",
          "{root}/pictures"),
-        ("check `where`", "where", {"style": ["round"]}),
-        ("check `where`", "where", {"no_such_column": ["flat"]}),
+        ("where: no record of the data has style round", "where", {"style": ["round"]}),
+        ("where: no record of the data has no_such_column flat", "where",
+         {"no_such_column": ["flat"]}),
         ("where.style: 'flat' is not a list", "where", {"style": "flat"}),
     ],
 )  # fmt: skip

@@ -159,6 +159,9 @@ class Toy(DiffusionFamily):
     def context_width(self, denoiser: Any) -> int:
         return denoiser.config.states
 
+    def channels(self, denoiser: Any) -> int:
+        return denoiser.config.channels
+
     def modulated_layer(self, denoiser: Any) -> torch.nn.Module:
         return denoiser.clock
 

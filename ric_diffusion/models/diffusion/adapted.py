@@ -64,7 +64,8 @@ class AdapterMixin(_Stock):
         denoiser._ric_adapter = adapter
         attached, encoder = None, adapter.encoder if adapter else None
         if encoder is not None and encoder.time_width:
-            attached = Modulation(denoiser, self.family.modulated_layer(denoiser), encoder)
+            layer = self.family.modulated_layer(denoiser)
+            attached = Modulation(denoiser, layer, encoder, self.family.context_argument)
         denoiser._ric_modulation = attached
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
 
 from ric_diffusion.adapters.adapter import Adapter
 from ric_diffusion.adapters.lora import LORA_NAME
@@ -18,7 +16,6 @@ from ric_diffusion.conditioning.conditioner import Mode, Words, new_conditioner
 from ric_diffusion.conditioning.dropout import Dropout
 from ric_diffusion.data.records import Record
 from ric_diffusion.io.config import above_zero, at_least
-from ric_diffusion.io.errors import suggest
 from ric_diffusion.models.adapted import AdaptedBackend
 from ric_diffusion.models.diffusion.context import Context, ContextCache
 from ric_diffusion.models.diffusion.latents import cached_latents
@@ -82,21 +79,14 @@ class DiffusionConfig:
             raise ValueError(
                 f"first_caption_probability is {self.first_caption_probability}; give 0 to 1"
             )
-        check_sampling(self.sampling)
+        check_steps(self.sampling)
 
 
-def check_sampling(sampling: Mapping[str, Any]) -> None:
-    """ValueError for what no pipeline's call takes."""
-    stock: dict[str, Any] = {}
-    for pipeline in (StableDiffusionPipeline, StableDiffusionXLPipeline):
-        stock |= inspect.signature(pipeline.__call__).parameters
-    accepted = [*(key for key in stock if key not in ("self", "kwargs")), "contrast"]
-    accepted.append("prompt_guidance")
-    for key, value in sampling.items():
-        if key not in accepted:
-            raise ValueError(f"sampling: unknown field {key!r}{suggest(key, accepted)}")
-        if key == "num_inference_steps" and not (isinstance(value, int) and value >= 1):
-            raise ValueError(f"sampling.{key} is {value!r}; give a whole number above 0")
+def check_steps(sampling: Mapping[str, Any]) -> None:
+    """ValueError for a number of denoising steps that is none."""
+    steps = sampling.get("num_inference_steps", 1)
+    if not (isinstance(steps, int) and steps >= 1):
+        raise ValueError(f"sampling.num_inference_steps is {steps!r}; give a whole number above 0")
 
 
 class DiffusionBackend(DiffusionSampler, AdaptedBackend):
@@ -108,7 +98,7 @@ class DiffusionBackend(DiffusionSampler, AdaptedBackend):
         self.config = config or DiffusionConfig()
         self.adopt(pipe)
         self.moments = torch.empty(0)
-        self.contexts = ContextCache()
+        self.contexts: ContextCache[tuple[str, ...]] = ContextCache()
         self.objective = pipe.family.objective(
             pipe,
             min_snr_gamma=self.config.min_snr_gamma,
@@ -128,6 +118,7 @@ class DiffusionBackend(DiffusionSampler, AdaptedBackend):
         """A new adapter on ``pipe``, a base model called ``model``, where that is; ``seed`` draws
         its first weights."""
         family, denoiser = pipe.family, pipe.denoiser
+        family.check_denoiser(pipe)
         for part in family.parts:
             getattr(pipe, part).requires_grad_(False)
         with torch.random.fork_rng():
@@ -184,13 +175,15 @@ class DiffusionBackend(DiffusionSampler, AdaptedBackend):
 
     def context(self, prompts: Sequence[str], targets: Sequence[Mapping[str, float]]) -> Context:
         """As in inference, with what the frozen text encoders say of a text kept."""
-        pipe, family, conditioner = self.pipe, self.pipe.family, self.adapter.conditioner
-        tokenizers = [getattr(pipe, name) for name in family.tokenizers]
-        texts = conditioner.texts(prompts, targets, tokenizers)
-        context = self.contexts.get(
-            texts, lambda some: family.encode(pipe, [some] * len(family.prompts)), pipe.device
-        )
-        return context.with_states(conditioner.context(context.states, targets))
+        pipe, family = self.pipe, self.pipe.family
+        options = family.encode_options_of(self.config.sampling)
+        texts = pipe.texts(prompts, targets, options.get("max_sequence_length"))
+
+        def encode(some: list[tuple[str, ...]]) -> Context:
+            return family.encode(pipe, list(zip(*some, strict=True)), **options)
+
+        context = self.contexts.get(texts, encode, pipe.device)
+        return context.with_states(self.adapter.conditioner.context(context.states, targets))
 
     def _caption(self, index: int, draws: Sequence[float]) -> str:
         captions = self.records[index].captions or ("",)

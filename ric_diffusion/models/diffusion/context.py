@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import itemgetter
+from typing import Generic, TypeVar
 
 import torch
 
+from ric_diffusion.io.errors import InputError
+
 CACHE_BYTES = 2**30  # of contexts held in memory
+MASK = "mask"  # in ``extra``: (B, T) bool, which states are text, where a model reads no others
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +48,15 @@ class Context:
         return [self.map(itemgetter(slice(i * rows, (i + 1) * rows))) for i in range(count)]
 
     def lerp(self, other: Context, weight: float) -> Context:
-        """Between the two, ``weight`` of the way to the other."""
+        """Between the two, ``weight`` of the way to the other. InputError for contexts that differ
+        in length, masked or not: there is nothing between those."""
+        ours, theirs = self.extra.get(MASK), other.extra.get(MASK)
+        masked = ours is not None and theirs is not None and not torch.equal(ours, theirs)
+        if self.states.shape != other.states.shape or masked:
+            raise InputError(
+                "prompt_guidance: contexts of this model are as long as their prompts, and these "
+                "differ; leave it out"
+            )
         return combined(lambda tensors: tensors[0].lerp(tensors[1], weight), [self, other])
 
     @property
@@ -68,17 +80,21 @@ def combined(
     )
 
 
-class ContextCache:
-    """The contexts of texts that a frozen encoder has encoded, on the CPU, a row for each text."""
+T = TypeVar("T", bound=Hashable)
+
+
+class ContextCache(Generic[T]):
+    """The contexts of texts that frozen encoders have encoded, on the CPU, a row for each; a text
+    is whatever ``encode`` takes several of."""
 
     def __init__(self, limit: int = CACHE_BYTES) -> None:
         self.limit = limit
-        self.rows: dict[str, Context] = {}
+        self.rows: dict[T, Context] = {}
 
     def get(
         self,
-        texts: Sequence[str],
-        encode: Callable[[list[str]], Context],
+        texts: Sequence[T],
+        encode: Callable[[list[T]], Context],
         device: torch.device | str,
     ) -> Context:
         """The contexts of these texts; ``encode`` is asked for those that are not known.
@@ -86,7 +102,7 @@ class ContextCache:
         Each is encoded alone: what a text encoder gives depends on its batch by a rounding error,
         and a run that is resumed has others to encode.
         """
-        for text in sorted({text for text in texts if text not in self.rows}):
+        for text in dict.fromkeys(text for text in texts if text not in self.rows):
             with torch.no_grad():
                 new = encode([text]).map(lambda x: x.cpu())
             if (len(self.rows) + 1) * new.nbytes > self.limit:

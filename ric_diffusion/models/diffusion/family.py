@@ -8,25 +8,37 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from diffusers.pipelines import auto_pipeline
 
 from ric_diffusion.adapters.adapter import Adapter
 from ric_diffusion.adapters.card import Use
 from ric_diffusion.adapters.format import DiffusersFormat
 from ric_diffusion.data.medium import IMAGE
+from ric_diffusion.io.errors import InputError, suggest
 from ric_diffusion.models.diffusion.backend import (
     DiffusionBackend,
     DiffusionConfig,
-    check_sampling,
+    check_steps,
 )
 from ric_diffusion.models.diffusion.context import Context
 from ric_diffusion.models.diffusion.latents import Latents
 from ric_diffusion.models.diffusion.objective import Objective
+from ric_diffusion.models.diffusion.pipeline import stock_class
 from ric_diffusion.models.diffusion.sampler import DiffusionSampler
 from ric_diffusion.models.family import Family, Source, model_path
 from ric_diffusion.models.protocol import weights_digest
 from ric_diffusion.rewards import RewardSpace
 
-TEXT_TO_IMAGE, IMAGE_TO_IMAGE = "text-to-image", "image-to-image"  # the doors of a family
+# The doors of a family.
+TEXT_TO_IMAGE, IMAGE_TO_IMAGE = "text-to-image", "image-to-image"
+INPAINTING, CONTROLNET = "inpainting", "controlnet"
+AUTO: dict[str, dict[str, type]] = {
+    TEXT_TO_IMAGE: auto_pipeline.AUTO_TEXT2IMAGE_PIPELINES_MAPPING,
+    IMAGE_TO_IMAGE: auto_pipeline.AUTO_IMAGE2IMAGE_PIPELINES_MAPPING,
+    INPAINTING: auto_pipeline.AUTO_INPAINT_PIPELINES_MAPPING,
+    CONTROLNET: auto_pipeline.AUTO_TEXT2IMAGE_PIPELINES_MAPPING,
+}
+OWN_ARGUMENTS = ("contrast", "prompt_guidance")  # of sampling, beside those of the stock calls
 
 USE = Use(
     library="diffusers",
@@ -59,29 +71,39 @@ class DiffusionFamily(Family):
 
     Attributes:
         pipelines: our class for each door.
-        stock: the classes that a ``model_index.json`` of this family may name.
+        stock: the classes that a ``model_index.json`` of this family may name, beside the stock
+            class of each door.
         denoiser: the pipeline's part that is trained, an attribute's name; LoRA keys begin with it.
         parts: the pipeline's parts with weights, the denoiser last.
         tokenizers: what counts a prompt's tokens, attributes' names.
         prompts: the arguments of the stock call that are prompts.
         embeds: its arguments for the tensors of a context: states first, then pooled.
+        guidance: its argument for the scale of classifier-free guidance.
+        context_argument: the denoiser's argument for the states.
+        encode_options: what ``encode`` takes beside texts.
+        max_length: how many tokens of a prompt are read unless a call says otherwise; None where
+            the tokenizers say.
         lora_layers: the ends of layers' names that a LoRA may change, by kind of layer.
     """
 
-    pipelines: Mapping[str, type]
-    stock: tuple[str, ...]
+    pipelines: Mapping[str, Any]
     denoiser: str
     parts: tuple[str, ...]
     tokenizers: tuple[str, ...]
     prompts: tuple[str, ...]
     embeds: tuple[str, ...]
     lora_layers: Mapping[str, tuple[str, ...]]
+    stock: tuple[str, ...] = ()
+    guidance: str = "guidance_scale"
+    context_argument: str = "encoder_hidden_states"
+    encode_options: tuple[str, ...] = ("lora_scale", "clip_skip")
+    max_length: int | None = None
 
     # What a family says itself.
 
     def encode(self, pipe: Any, prompts: Sequence[Sequence[str]], **options: Any) -> Context:
         """Texts for each of ``self.prompts``, B each -> their context as the frozen text encoders
-        give it; ``options``: lora_scale, clip_skip."""
+        give it; ``options``: those of ``encode_options`` that a call gives."""
         raise NotImplementedError
 
     def predict(
@@ -103,16 +125,60 @@ class DiffusionFamily(Family):
         raise NotImplementedError
 
     def objective(self, pipe: Any, **settings: Any) -> Objective:
-        """What the denoiser is trained on; ``settings``: min_snr_gamma, timestep_shift."""
+        """What the denoiser is trained on; ``settings``: min_snr_gamma, timestep_shift. ValueError
+        for one that it has no use for."""
         raise NotImplementedError
 
     def default_size(self, pipe: Any) -> int:
         """The side in pixels that the model was trained at."""
         raise NotImplementedError
 
-    def is_guided(self, pipe: Any, guidance_scale: float) -> bool:
-        """Whether a call with this scale has a branch that guidance steers away from."""
-        return guidance_scale > 1
+    def is_guided(self, pipe: Any, scale: float) -> bool:
+        """Whether a call with this scale of ``self.guidance`` has a branch to steer away from."""
+        return scale > 1
+
+    def unguided(self, scale: float) -> str:
+        """Why a call with this scale has none, and what to do about it."""
+        return f"need {self.guidance} above 1, not {scale}"
+
+    def check_denoiser(self, pipe: Any) -> None:
+        """InputError for a checkpoint of the family whose denoiser reads more than noisy latents
+        and a context."""
+        channels, latents = self.channels(pipe.denoiser), pipe.vae.config.latent_channels
+        if channels != latents:
+            raise InputError(
+                f"its {self.denoiser} reads {channels} channels where latents have {latents}: a "
+                "model for inpainting or editing, which draws with adapters (RiCPipeline."
+                "from_pretrained) but is not trained or drawn from text alone; use its base model"
+            )
+
+    def channels(self, denoiser: Any) -> int:
+        """How many channels of latents the denoiser reads."""
+        return int(denoiser.config.in_channels)
+
+    def encode_options_of(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of ``encode_options`` that the arguments of a stock call give."""
+        kwargs = arguments.get("cross_attention_kwargs") or arguments.get("joint_attention_kwargs")
+        given = {**arguments, "lora_scale": (kwargs or {}).get("scale")}
+        options = {name: given.get(name) for name in self.encode_options}
+        return {name: value for name, value in options.items() if value is not None}
+
+    def to_arguments(self, context: Context, branch: str = "") -> dict[str, Any]:
+        """A context as arguments of the stock call; ``branch`` begins their names, ``negative_`` or
+        nothing."""
+        tensors = (context.states, context.pooled)
+        named = zip(self.embeds, tensors, strict=False)
+        return {f"{branch}{name}": tensor for name, tensor in named}
+
+    def from_arguments(self, arguments: Mapping[str, Any], branch: str = "") -> Context | None:
+        """The context that a call was given, None if it was given prompts. InputError if a part of
+        it is missing."""
+        states, *pooled = (arguments.get(f"{branch}{name}") for name in self.embeds)
+        if states is None:
+            return None
+        if pooled and pooled[0] is None:
+            raise InputError(f"{branch}{self.embeds[1]}: goes with {branch}{self.embeds[0]}")
+        return Context(states=states, pooled=pooled[0] if pooled else None)
 
     def prepare_cpu_training(self, denoiser: Any) -> None:
         """Whatever makes training on a CPU faster without changing what is computed."""
@@ -120,20 +186,24 @@ class DiffusionFamily(Family):
     # What they have in common.
 
     def claims(self, source: Source) -> bool:
-        return source.index is not None and source.index.get("_class_name") in self.stock
+        named = source.index.get("_class_name") if source.index else None
+        return named in self.stock or self.door_of(source) is not None
+
+    def door_of(self, source: Source) -> str | None:
+        """The door whose stock class a ``model_index.json`` names, None if it names no such."""
+        named = source.index.get("_class_name") if source.index else None
+        doors = (door for door, cls in self.pipelines.items() if stock_class(cls).__name__ == named)
+        return next(doors, None)
 
     def load(self, model: str, device: str | torch.device, dtype: torch.dtype) -> Any:
-        pipe = self.pipelines[TEXT_TO_IMAGE].from_pretrained(model, dtype=dtype)  # type: ignore[attr-defined]
+        pipe = self.pipelines[TEXT_TO_IMAGE].from_pretrained(model, dtype=dtype)
+        self.check_denoiser(pipe)
         pipe.set_progress_bar_config(disable=True)
         return pipe.to(device)
 
     def sibling(self, pipe: Any, door: str) -> Any:
-        """The pipeline of another door over the same parts and with the same settings. Not by
-        ``from_pipe``, which would cast the parts that both share."""
-        cls = self.pipelines[door]
-        settings = set(inspect.signature(cls).parameters) - set(pipe.components)
-        kept = {name: pipe.config[name] for name in settings if name in pipe.config}
-        sibling = cls(**pipe.components, **kept)
+        """The pipeline of another door over the same parts and with the same settings."""
+        sibling = self.pipelines[door].from_pipe(pipe)
         sibling.set_progress_bar_config(disable=True)
         return sibling
 
@@ -162,10 +232,23 @@ class DiffusionFamily(Family):
         return AutoTokenizer.from_pretrained(model_path(model), subfolder=self.tokenizers[0])
 
     def check_sampling(self, sampling: Mapping[str, Any]) -> None:
-        check_sampling(sampling)
+        accepted = [*OWN_ARGUMENTS]
+        for door in (TEXT_TO_IMAGE, IMAGE_TO_IMAGE):  # the second for image to image in the app
+            if door in self.pipelines:
+                accepted += call_arguments(self.pipelines[door])
+        for key in sampling:
+            if key not in accepted:
+                raise ValueError(f"sampling: unknown field {key!r}{suggest(key, accepted)}")
+        check_steps(sampling)
 
     def latents(self, pipe: Any) -> Latents:
         return Latents.of(pipe.vae)
+
+
+def call_arguments(cls: type) -> list[str]:
+    """The arguments of a pipeline's stock call, by name."""
+    parameters = inspect.signature(stock_class(cls).__call__).parameters.values()
+    return [p.name for p in parameters if p.name != "self" and p.kind is not p.VAR_KEYWORD]
 
 
 def diffusion_family(cls: type[DiffusionFamily], **spec: Any) -> DiffusionFamily:
@@ -179,4 +262,9 @@ def diffusion_family(cls: type[DiffusionFamily], **spec: Any) -> DiffusionFamily
         "software": ("torch", "diffusers"),
         "format": DiffusersFormat(spec["denoiser"]),
     }
-    return cls(**shared | spec)
+    family = cls(**shared | spec)
+    for door, pipeline in family.pipelines.items():
+        # Where AutoPipelineFor….from_pipe looks up what goes with a pipeline of ours.
+        key = f"ric-{family.name}" + ("-controlnet" if door == CONTROLNET else "")
+        AUTO[door][key] = pipeline
+    return family

@@ -34,8 +34,7 @@ def framed(image: Image.Image, size: int) -> torch.Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Latents:
-    """The latents of an autoencoder as a denoiser takes them: (x - shift) * scale, and packed where
-    a family says so."""
+    """The latents of an autoencoder as a denoiser takes them: (x - shift) * scale."""
 
     vae: Any
     scale: float
@@ -55,10 +54,6 @@ class Latents:
         posterior = self.vae.encode(pixels).latent_dist
         mean, std = posterior.mean.float(), posterior.std.float()
         return torch.stack([(mean - self.shift) * self.scale, std * self.scale], dim=1).cpu()
-
-    def pack(self, latents: torch.Tensor) -> torch.Tensor:
-        """(B, C, h, w) -> what the denoiser reads; here the same."""
-        return latents
 
 
 def cached_latents(

@@ -7,14 +7,13 @@ SDXL's size conditioning enters there too (Podell et al. 2023, section 2.2).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
 from ric_diffusion.conditioning.encoder import RewardEncoder
-
-CONTEXT, POSITION = "encoder_hidden_states", 2  # of a denoiser's context among its arguments
 
 
 class Modulation:
@@ -26,9 +25,16 @@ class Modulation:
     """
 
     def __init__(
-        self, denoiser: torch.nn.Module, layer: torch.nn.Module, encoder: RewardEncoder
+        self,
+        denoiser: torch.nn.Module,
+        layer: torch.nn.Module,
+        encoder: RewardEncoder,
+        argument: str,
     ) -> None:
+        """``argument``: what the denoiser calls its context, a tensor (B, T, D) or one for each."""
         self.encoder = encoder
+        self.argument = argument
+        self.position = list(inspect.signature(denoiser.forward).parameters).index(argument)
         self.context: torch.Tensor | None = None
         self.shift: torch.Tensor | None = None
         self.hooks = (
@@ -37,11 +43,16 @@ class Modulation:
         )
 
     def _read(self, _denoiser: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        context = kwargs[CONTEXT] if len(args) <= POSITION else args[POSITION]
+        given = kwargs[self.argument] if len(args) <= self.position else args[self.position]
+        context = self._tokens(given) if isinstance(given, Sequence) else given
         if torch.is_grad_enabled() or context is not self.context:
             self.shift = self.encoder.to(context.device).time_shift(context)
         # All steps of a call share one context. In training the encoder changes in between.
         self.context = None if torch.is_grad_enabled() else context
+
+    def _tokens(self, contexts: Sequence[torch.Tensor]) -> torch.Tensor:
+        """The last tokens of contexts (T, D) of several lengths."""
+        return torch.stack([context[-len(self.encoder.names) :] for context in contexts])
 
     def _add(self, _layer: Any, _inputs: Any, embedding: torch.Tensor) -> torch.Tensor:
         assert self.shift is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -10,11 +11,12 @@ import torch
 import torch.nn.functional as F
 
 Predict = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # noisy latents, t -> prediction
+EDGE = 1e-6  # of the unit interval, whose ends a normal distribution has at infinity
 
 
 class Objective(Protocol):
     """What training and the diffusion classifier ask of any parametrisation. B latents are
-    (B, C, H, W), or (B, N, C) where a family packs them; times are (B,)."""
+    (B, C, H, W); times are (B,)."""
 
     def loss(
         self, predict: Predict, latents: torch.Tensor, generator: torch.Generator
@@ -40,6 +42,11 @@ def stratified(count: int, generator: torch.Generator, *, shift: float = 1.0) ->
     """
     strata = torch.randperm(count, generator=generator)
     u = (strata + torch.rand(count, generator=generator)) / count
+    return shifted(u, shift)
+
+
+def shifted(u: torch.Tensor, shift: float) -> torch.Tensor:
+    """Times in [0, 1] moved towards the noise (Esser et al. 2024, SD3, eq. 23)."""
     return shift * u / (1 + (shift - 1) * u)
 
 
@@ -116,3 +123,65 @@ class DiscreteDiffusion:
 
     def at(self, level: float, count: int, device: torch.device) -> torch.Tensor:
         return torch.full((count,), int(level * len(self.alphas_cumprod)), device=device)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flow:
+    """Rectified flow (Liu et al. 2022, arXiv 2209.03003): x_t = (1 - t) x + t noise, and the
+    velocity noise - x is predicted; times are t, from 0 (no noise) to 1.
+
+    Times are drawn logit-normally and then shifted towards the noise (Esser et al. 2024, SD3, eq.
+    19 and 23), as diffusers' ``train_dreambooth_lora_sd3.py`` does it. ``shift``: of the schedule
+    that the model samples with, a number, or a function of how many tokens a picture has.
+    ``timestep_shift`` comes on top. ``patch``: pixels of a latent to the side of a token.
+    """
+
+    shift: float | Callable[[int], float] = 1.0
+    timestep_shift: float = 1.0
+    patch: int = 2
+
+    @classmethod
+    def of(cls, scheduler: Any, **settings: Any) -> Flow:
+        """That of a scheduler of diffusers. ValueError for ``min_snr_gamma``, which weighs the
+        steps of a diffusion."""
+        if settings.pop("min_snr_gamma", None) is not None:
+            raise ValueError(
+                "min_snr_gamma: this model is trained by flow matching, which has no such weights; "
+                "leave it out"
+            )
+        config = scheduler.config
+        if not config.get("use_dynamic_shifting"):
+            return cls(shift=config.get("shift", 1.0), **settings)
+        if config.get("time_shift_type", "exponential") != "exponential":
+            raise ValueError(f"time_shift_type {config.time_shift_type!r} is not trained")
+        low, high = config.base_image_seq_len, config.max_image_seq_len
+        slope = (config.max_shift - config.base_shift) / (high - low)
+
+        def shift(tokens: int) -> float:  # as FlowMatchEulerDiscreteScheduler's mu
+            return math.exp(config.base_shift + slope * (tokens - low))
+
+        return cls(shift=shift, **settings)
+
+    def times(self, latents: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """(B,) t of a batch of latents (B, C, H, W)."""
+        tokens = latents.shape[-2] * latents.shape[-1] // self.patch**2
+        shift = self.shift(tokens) if callable(self.shift) else self.shift
+        normal = torch.special.ndtri(stratified(len(latents), generator).clamp(EDGE, 1 - EDGE))
+        return shifted(normal.sigmoid(), shift * self.timestep_shift)
+
+    def loss(
+        self, predict: Predict, latents: torch.Tensor, generator: torch.Generator
+    ) -> torch.Tensor:
+        noise = torch.randn(latents.shape, generator=generator).to(latents)
+        t = self.times(latents, generator).to(latents.device)
+        return self.errors(predict, latents, noise, t).mean()
+
+    def errors(
+        self, predict: Predict, latents: torch.Tensor, noise: torch.Tensor, t: torch.Tensor
+    ) -> torch.Tensor:
+        at = t.to(latents).view(-1, 1, 1, 1)
+        predicted = predict((1 - at) * latents + at * noise, t).float()
+        return F.mse_loss(predicted, (noise - latents).float(), reduction="none").mean((1, 2, 3))
+
+    def at(self, level: float, count: int, device: torch.device) -> torch.Tensor:
+        return torch.full((count,), level, device=device)

@@ -12,13 +12,21 @@ from pathlib import Path
 from typing import Any, NoReturn, Self
 
 import torch
+from diffusers import DiffusionPipeline
 
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.files import write_json
 from ric_diffusion.io.lru import Recent
 from ric_diffusion.models.diffusion.adapted import AdapterMixin
 from ric_diffusion.models.diffusion.context import Context
-from ric_diffusion.models.family import ADAPTER_SUBFOLDER, INDEX_FILE, family_of, model_path
+from ric_diffusion.models.diffusion.tokenizer import PromptTokenizer
+from ric_diffusion.models.family import (
+    ADAPTER_SUBFOLDER,
+    INDEX_FILE,
+    family_of,
+    model_path,
+    source_of,
+)
 from ric_diffusion.rewards import opposite, to_targets
 
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "token")
@@ -36,15 +44,19 @@ class RiCPipeline:
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> RiCMixin:
-        """A text-to-image pipeline of the model's family; see RiCMixin.from_pretrained.
+        """A pipeline of the model's family: for inpainting or with a ControlNet where the model
+        says so, else from text to image; see RiCMixin.from_pretrained.
 
         InputError if the model is of no family of pipelines.
         """
-        name = str(pretrained_model_name_or_path)
-        family: Any = family_of(name, **_hub(kwargs))
+        name, hub = str(pretrained_model_name_or_path), _hub(kwargs)
+        family: Any = family_of(name, **hub)
         if not hasattr(family, "pipelines"):
             raise InputError(f"{name}: a model of {family.title}, which is no pipeline")
-        found: RiCMixin = family.pipelines["text-to-image"].from_pretrained(name, **kwargs)
+        door = "controlnet" if "controlnet" in kwargs else family.door_of(source_of(name, **hub))
+        if door not in ("inpainting", "controlnet"):
+            door = "text-to-image"
+        found: RiCMixin = family.pipelines[door].from_pretrained(name, **kwargs)
         return found
 
 
@@ -78,6 +90,33 @@ class RiCMixin(AdapterMixin):
         found: Self = pipe
         return found
 
+    @classmethod
+    def from_pipe(cls, pipeline: Any, **kwargs: Any) -> Self:
+        """A pipeline of this class over another one's parts, with the adapters that those hold.
+
+        ``kwargs``: parts and settings in place of the other's, and ``dtype`` to cast all of them,
+        shared or not; without it they stay as they are, where diffusers casts them to float32.
+        InputError for a pipeline of another family, and if a part is missing.
+        """
+        if {"dtype", "torch_dtype"} & set(kwargs):
+            cast: Self = super().from_pipe(pipeline, **kwargs)
+            return cast
+        parameters = inspect.signature(cls).parameters.values()
+        given = {**pipeline.config, **pipeline.components, **kwargs}
+        chosen = {p.name: given[p.name] for p in parameters if p.name in given}
+        if unknown := set(kwargs) - set(chosen):
+            raise InputError(f"{cls.__name__} has no {min(unknown)}; it takes "
+                             f"{', '.join(p.name for p in parameters)}")  # fmt: skip
+        missing = [p.name for p in parameters if p.default is p.empty and p.name not in chosen]
+        if missing:
+            raise InputError(
+                f"{cls.__name__} needs {missing[0]}, which {type(pipeline).__name__} lacks; give "
+                f"from_pipe(pipe, {missing[0]}=…)"
+            )
+        found = cls(**chosen)
+        found.register_to_config(_name_or_path=pipeline.config.get("_name_or_path"))
+        return found
+
     def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
         """Write a stock pipeline folder, which stock diffusers loads, with ``ric_adapter`` inside.
 
@@ -91,8 +130,8 @@ class RiCMixin(AdapterMixin):
         with self.without_adapter():
             super().save_pretrained(save_directory, **kwargs)
         index = folder / INDEX_FILE
-        stock = next(c for c in type(self).__mro__ if c.__module__.startswith("diffusers."))
-        write_json(index, json.loads(index.read_text()) | {"_class_name": stock.__name__})
+        named = {"_class_name": stock_class(type(self)).__name__}
+        write_json(index, json.loads(index.read_text()) | named)
 
     def targets_for(
         self,
@@ -136,24 +175,44 @@ class RiCMixin(AdapterMixin):
         """Prompts and targets in z, B each -> the context that the denoiser reads.
 
         For pipelines that take several prompts, give a list of B for each, or one list for all.
-        ``options``: lora_scale, clip_skip. InputError without an adapter.
+        ``options``: those of the family's ``encode_options``. InputError without an adapter.
         """
         if self.adapter is None:
             raise InputError("no adapter is loaded; call load_adapter first")
         family, conditioner = self.family, self.adapter.conditioner
-        given: list[Any] = list(prompts)
-        columns = [given] * len(family.prompts) if not given or _is_text(given[0]) else given
-        tokenizers = [getattr(self, name) for name in family.tokenizers]
-        texts = tuple(tuple(conditioner.texts(column, targets, tokenizers)) for column in columns)
+        texts = self.texts(prompts, targets, options.get("max_sequence_length"))
 
         def encode() -> Context:
-            return family.encode(self, texts, **options)
+            return family.encode(self, list(zip(*texts, strict=True)), **options)
 
         if self.text_cache is None:
             context = encode()
         else:
-            context = self.text_cache.get((texts, *sorted(options.items())), encode)
+            context = self.text_cache.get((*texts, *sorted(options.items())), encode)
         return context.with_states(conditioner.context(context.states, targets))
+
+    def texts(
+        self,
+        prompts: Sequence[str] | Sequence[Sequence[str]],
+        targets: Sequence[Mapping[str, float]],
+        max_length: int | None = None,
+    ) -> list[tuple[str, ...]]:
+        """What the text encoders read of prompts and targets in z, B each, which the adapter's
+        conditioner says: for each of the B a text for each encoder, within its length and
+        ``max_length`` tokens. ``prompts`` as ``encode_context`` takes them."""
+        assert self.adapter is not None
+        family = self.family
+        given: list[Any] = list(prompts)
+        columns: list[list[str]] = (
+            [given] * len(family.prompts) if not given or _is_text(given[0]) else given
+        )
+        columns = [
+            self.adapter.conditioner.texts(
+                column, targets, [PromptTokenizer(self, name, max_length or family.max_length)]
+            )
+            for column, name in zip(columns, family.tokenizers, strict=True)
+        ]
+        return list(zip(*columns, strict=True))
 
     @torch.no_grad()
     def __call__(
@@ -181,8 +240,8 @@ class RiCMixin(AdapterMixin):
                 opposite of the targets, within common values: rewards speak up, at no extra cost.
                 Not together with negative_targets.
             prompt_guidance: how strongly guidance pulls towards the prompt, from 1 (not at all) to
-                guidance_scale, the default; towards the rewards it pulls with guidance_scale in any
-                case. The branch it steers away from then holds part of the prompt itself.
+                the scale of guidance, the default; towards the rewards it pulls with that scale in
+                any case. The branch it steers away from then holds part of the prompt itself.
 
         Each may be one for all prompts or a list with one for each prompt.
 
@@ -201,7 +260,8 @@ class RiCMixin(AdapterMixin):
         own_contrast, own_guidance = own.pop("contrast", 0.0), own.pop("prompt_guidance", None)
         known = {key: value for key, value in own.items() if key in signature.parameters}
         arguments = known | arguments
-        scale = arguments.get("guidance_scale", signature.parameters["guidance_scale"].default)
+        guidance = self.family.guidance
+        scale = arguments.get(guidance, signature.parameters[guidance].default)
         if negative_targets is None and contrast is None:
             contrast = own_contrast
         if prompt_guidance is None and own_guidance is not None:
@@ -218,11 +278,10 @@ class RiCMixin(AdapterMixin):
             1 <= prompt_guidance <= scale or prompt_guidance == scale
         ):
             raise InputError(
-                f"prompt_guidance {prompt_guidance!r}: give a number from 1 to guidance_scale, "
-                f"{scale}"
+                f"prompt_guidance {prompt_guidance!r}: give a number from 1 to {guidance}, {scale}"
             )
         elif self.adapter is None:  # there is nothing else to be guided by
-            arguments["guidance_scale"] = prompt_guidance
+            arguments[guidance] = prompt_guidance
         if self.adapter is not None:
             used = self._reachable(used, warn=targets is not None)
             negative = self._reachable(negative, warn=True)
@@ -273,7 +332,7 @@ class RiCMixin(AdapterMixin):
         assert self.adapter is not None
         guided = self.family.is_guided(self, scale)
         if steered and not guided:
-            raise InputError(f"negative_targets need guidance_scale above 1, not {scale}")
+            raise InputError(f"negative_targets {self.family.unguided(scale)}")
         count, share = len(targets), 0.0
         given = self._given(arguments, "", count)
         branches = {"": (given, targets)}
@@ -286,11 +345,7 @@ class RiCMixin(AdapterMixin):
         if share:
             contexts["negative_"] = contexts["negative_"].lerp(contexts.pop("shared"), share)
         for branch, context in contexts.items():
-            tensors = (context.states, context.pooled)
-            arguments |= {
-                f"{branch}{name}": tensor
-                for name, tensor in zip(self.family.embeds, tensors, strict=False)
-            }
+            arguments |= self.family.to_arguments(context, branch)
 
     def _given(
         self, arguments: dict[str, Any], branch: str, count: int
@@ -299,17 +354,15 @@ class RiCMixin(AdapterMixin):
         the context that was given in their place."""
         names = [f"{branch}{name}" for name in self.family.prompts]
         prompts = [arguments.pop(name, None) for name in names]
-        embeds = [arguments.get(f"{branch}{name}") for name in self.family.embeds]
-        if embeds[0] is None:
+        context = self.family.from_arguments(arguments, branch)
+        if context is None:
             first = prompts[0] if prompts[0] is not None else ""
             filled = [first if p is None else p for p in prompts]
             return [_as_list(p, count, n) for p, n in zip(filled, names, strict=True)]
         if prompts[0] is not None:
-            raise InputError(f"{names[0]} and {branch}{self.family.embeds[0]}: give one of them, "
-                             "not both")  # fmt: skip
-        if len(embeds) > 1 and embeds[1] is None:
-            raise InputError(f"{branch}{self.family.embeds[1]}: goes with {branch}prompt_embeds")
-        return Context(states=embeds[0], pooled=embeds[1] if len(embeds) > 1 else None)
+            embeds = f"{branch}{self.family.embeds[0]}"
+            raise InputError(f"{names[0]} and {embeds}: give one of them, not both")
+        return context
 
     def _contexts(
         self,
@@ -327,18 +380,23 @@ class RiCMixin(AdapterMixin):
         }
         texts = {b: (given, z) for b, (given, z) in branches.items() if isinstance(given, list)}
         if texts:
-            scales = arguments.get("cross_attention_kwargs") or {}
             encoded = self.encode_context(
                 [
                     [text for given, _ in texts.values() for text in given[column]]
                     for column in range(len(self.family.prompts))
                 ],
                 [values for _, several in texts.values() for values in several],
-                lora_scale=scales.get("scale"),
-                clip_skip=arguments.get("clip_skip"),
+                **self.family.encode_options_of(arguments),
             )
             contexts |= zip(texts, encoded.chunk(len(texts)), strict=True)
         return contexts
+
+
+def stock_class(cls: type) -> Any:
+    """The class of diffusers that one of our pipelines is."""
+    ours = (RiCMixin, AdapterMixin)
+    stock = (c for c in cls.__mro__ if not any(issubclass(c, o) for o in ours))
+    return next(c for c in stock if issubclass(c, DiffusionPipeline))
 
 
 def _hub(kwargs: Mapping[str, Any]) -> dict[str, Any]:

@@ -348,7 +348,6 @@ def test_the_base_models_own_adapter_is_left_aside(adapters, pipe, space, make_b
         ({"min_snr_gamma": -1.0}, "min_snr_gamma is -1.0; give a number above 0"),
         ({"first_caption_probability": 2.0}, "first_caption_probability is 2.0; give 0 to 1"),
         ({"sampling": {"num_inference_steps": 4.5}}, "num_inference_steps is 4.5; give a whole"),
-        ({"sampling": {"num_inference_step": 4}}, "did you mean 'num_inference_steps'"),
         ({"lora": {"rank": 0}}, "rank is 0; give 1 or more"),
         ({"lora": {"alpha": 0}}, "alpha is 0.0; give a number above 0"),
         ({"name_share": 0.5}, "name_share: is called first_caption_probability now"),
@@ -358,3 +357,13 @@ def test_settings_that_train_nothing_are_one_line(given, said):
     with pytest.raises(InputError) as error:
         from_dict(given, DiffusionConfig, "c.yaml")
     assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def test_sampling_that_the_family_does_not_have_is_one_line():
+    settings = DiffusionConfig(sampling={"num_inference_step": 4})
+    with pytest.raises(InputError) as error:
+        FAMILY.check_settings(settings, "c.yaml: ")
+    assert str(error.value) == (
+        "c.yaml: diffusion.sampling: unknown field 'num_inference_step'; did you mean "
+        "'num_inference_steps'?"
+    )

@@ -6,12 +6,19 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
+from diffusers import (
+    StableDiffusionControlNetPipeline,
+    StableDiffusionImg2ImgPipeline,
+    StableDiffusionInpaintPipeline,
+    StableDiffusionPipeline,
+)
 from diffusers.models.attention_processor import AttnProcessor
 
 from ric_diffusion.models.diffusion.context import Context
 from ric_diffusion.models.diffusion.family import (
+    CONTROLNET,
     IMAGE_TO_IMAGE,
+    INPAINTING,
     TEXT_TO_IMAGE,
     DiffusionFamily,
     diffusion_family,
@@ -36,6 +43,18 @@ class RiCStableDiffusionPipeline(RiCMixin, StableDiffusionPipeline):
 
 class RiCStableDiffusionImg2ImgPipeline(RiCMixin, StableDiffusionImg2ImgPipeline):
     """Image to image: move a given picture along the rewards."""
+
+    family_name = "stable-diffusion"
+
+
+class RiCStableDiffusionInpaintPipeline(RiCMixin, StableDiffusionInpaintPipeline):
+    """Inpainting: draw a part of a picture anew."""
+
+    family_name = "stable-diffusion"
+
+
+class RiCStableDiffusionControlNetPipeline(RiCMixin, StableDiffusionControlNetPipeline):
+    """Text to image along edges, depth, poses, as a ControlNet reads them."""
 
     family_name = "stable-diffusion"
 
@@ -70,8 +89,8 @@ class StableDiffusion(DiffusionFamily):
     def default_size(self, pipe: Any) -> int:
         return int(pipe.unet.config.sample_size * pipe.vae_scale_factor)
 
-    def is_guided(self, pipe: Any, guidance_scale: float) -> bool:
-        return guidance_scale > 1 and pipe.unet.config.time_cond_proj_dim is None
+    def is_guided(self, pipe: Any, scale: float) -> bool:
+        return scale > 1 and pipe.unet.config.time_cond_proj_dim is None
 
     def prepare_cpu_training(self, denoiser: Any) -> None:
         """There the fused attention's backward pass takes a third of the step of a small U-Net, and
@@ -87,12 +106,10 @@ FAMILY = diffusion_family(
     pipelines={
         TEXT_TO_IMAGE: RiCStableDiffusionPipeline,
         IMAGE_TO_IMAGE: RiCStableDiffusionImg2ImgPipeline,
+        INPAINTING: RiCStableDiffusionInpaintPipeline,
+        CONTROLNET: RiCStableDiffusionControlNetPipeline,
     },
-    stock=(
-        "StableDiffusionPipeline",
-        "StableDiffusionImg2ImgPipeline",
-        "LatentConsistencyModelPipeline",
-    ),
+    stock=("LatentConsistencyModelPipeline",),
     denoiser="unet",
     parts=("vae", "text_encoder", "unet"),
     tokenizers=("tokenizer",),

@@ -6,13 +6,20 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionXLImg2ImgPipeline, StableDiffusionXLPipeline
+from diffusers import (
+    StableDiffusionXLControlNetPipeline,
+    StableDiffusionXLImg2ImgPipeline,
+    StableDiffusionXLInpaintPipeline,
+    StableDiffusionXLPipeline,
+)
 
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.models.diffusion.context import Context
 from ric_diffusion.models.diffusion.families.sd import UNET_LAYERS, StableDiffusion
 from ric_diffusion.models.diffusion.family import (
+    CONTROLNET,
     IMAGE_TO_IMAGE,
+    INPAINTING,
     TEXT_TO_IMAGE,
     diffusion_family,
 )
@@ -28,6 +35,18 @@ class RiCStableDiffusionXLPipeline(RiCMixin, StableDiffusionXLPipeline):
 
 class RiCStableDiffusionXLImg2ImgPipeline(RiCMixin, StableDiffusionXLImg2ImgPipeline):
     """Image to image: move a given picture along the rewards."""
+
+    family_name = "stable-diffusion-xl"
+
+
+class RiCStableDiffusionXLInpaintPipeline(RiCMixin, StableDiffusionXLInpaintPipeline):
+    """Inpainting: draw a part of a picture anew."""
+
+    family_name = "stable-diffusion-xl"
+
+
+class RiCStableDiffusionXLControlNetPipeline(RiCMixin, StableDiffusionXLControlNetPipeline):
+    """Text to image along edges, depth, poses, as a ControlNet reads them."""
 
     family_name = "stable-diffusion-xl"
 
@@ -84,8 +103,9 @@ FAMILY = diffusion_family(
     pipelines={
         TEXT_TO_IMAGE: RiCStableDiffusionXLPipeline,
         IMAGE_TO_IMAGE: RiCStableDiffusionXLImg2ImgPipeline,
+        INPAINTING: RiCStableDiffusionXLInpaintPipeline,
+        CONTROLNET: RiCStableDiffusionXLControlNetPipeline,
     },
-    stock=("StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline"),
     denoiser="unet",
     parts=("vae", "text_encoder", "text_encoder_2", "unet"),
     tokenizers=("tokenizer", "tokenizer_2"),

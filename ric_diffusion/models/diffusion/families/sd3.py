@@ -1,0 +1,126 @@
+"""Stable Diffusion 3 and 3.5: a transformer over text and image, trained by flow matching."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from diffusers import (
+    StableDiffusion3ControlNetPipeline,
+    StableDiffusion3Img2ImgPipeline,
+    StableDiffusion3InpaintPipeline,
+    StableDiffusion3Pipeline,
+)
+
+from ric_diffusion.models.diffusion.context import Context
+from ric_diffusion.models.diffusion.family import (
+    CONTROLNET,
+    IMAGE_TO_IMAGE,
+    INPAINTING,
+    TEXT_TO_IMAGE,
+    DiffusionFamily,
+    diffusion_family,
+)
+from ric_diffusion.models.diffusion.objective import Flow
+from ric_diffusion.models.diffusion.pipeline import RiCMixin
+
+STEPS = 1000  # of the schedule, in which the transformer is told the time
+
+
+class RiCStableDiffusion3Pipeline(RiCMixin, StableDiffusion3Pipeline):
+    """Text to image, Stable Diffusion 3 and 3.5."""
+
+    family_name = "stable-diffusion-3"
+
+
+class RiCStableDiffusion3Img2ImgPipeline(RiCMixin, StableDiffusion3Img2ImgPipeline):
+    """Image to image: move a given picture along the rewards."""
+
+    family_name = "stable-diffusion-3"
+
+
+class RiCStableDiffusion3InpaintPipeline(RiCMixin, StableDiffusion3InpaintPipeline):
+    """Inpainting: draw a part of a picture anew."""
+
+    family_name = "stable-diffusion-3"
+
+
+class RiCStableDiffusion3ControlNetPipeline(RiCMixin, StableDiffusion3ControlNetPipeline):
+    """Text to image along edges, depth, poses, as a ControlNet reads them."""
+
+    family_name = "stable-diffusion-3"
+
+
+class StableDiffusion3(DiffusionFamily):
+    """Tokens of two CLIPs and of T5 follow one another, and reward tokens follow them: joint
+    attention has no positions and no mask on that side. What the CLIPs pool is added to the
+    embedding of the time, and so is the rewards' shift (Esser et al. 2024, figure 2)."""
+
+    def encode(self, pipe: Any, prompts: Sequence[Sequence[str]], **options: Any) -> Context:
+        first, second, third = (list(texts) for texts in prompts)
+        states, _, pooled, _ = pipe.encode_prompt(
+            first,
+            second,
+            third,
+            device=pipe._execution_device,
+            do_classifier_free_guidance=False,
+            **options,
+        )
+        return Context(states=states, pooled=pooled)
+
+    def predict(
+        self, pipe: Any, noisy: torch.Tensor, t: torch.Tensor, context: Context
+    ) -> torch.Tensor:
+        predicted: torch.Tensor = pipe.transformer(
+            hidden_states=noisy,
+            timestep=t * STEPS,
+            encoder_hidden_states=context.states,
+            pooled_projections=context.pooled,
+        ).sample
+        return predicted
+
+    def context_width(self, denoiser: Any) -> int:
+        return int(denoiser.config.joint_attention_dim)
+
+    def modulated_layer(self, denoiser: Any) -> torch.nn.Module:
+        layer: torch.nn.Module = denoiser.time_text_embed
+        return layer
+
+    def modulated_width(self, denoiser: Any) -> int:
+        return int(denoiser.inner_dim)
+
+    def objective(self, pipe: Any, **settings: Any) -> Flow:
+        return Flow.of(pipe.scheduler, patch=pipe.transformer.config.patch_size, **settings)
+
+    def default_size(self, pipe: Any) -> int:
+        return int(pipe.transformer.config.sample_size * pipe.vae_scale_factor)
+
+
+FAMILY = diffusion_family(
+    StableDiffusion3,
+    name="stable-diffusion-3",
+    title="Stable Diffusion 3 and 3.5",
+    pipelines={
+        TEXT_TO_IMAGE: RiCStableDiffusion3Pipeline,
+        IMAGE_TO_IMAGE: RiCStableDiffusion3Img2ImgPipeline,
+        INPAINTING: RiCStableDiffusion3InpaintPipeline,
+        CONTROLNET: RiCStableDiffusion3ControlNetPipeline,
+    },
+    denoiser="transformer",
+    parts=("vae", "text_encoder", "text_encoder_2", "text_encoder_3", "transformer"),
+    tokenizers=("tokenizer", "tokenizer_2", "tokenizer_3"),
+    prompts=("prompt", "prompt_2", "prompt_3"),
+    embeds=("prompt_embeds", "pooled_prompt_embeds"),
+    encode_options=("lora_scale", "clip_skip", "max_sequence_length"),
+    max_length=256,
+    lora_layers={
+        "attention": (
+            "attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0",
+            "attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj", "attn.to_add_out",
+            "attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0",
+        ),
+        "feed_forward": ("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2"),
+        "modulation": ("norm1.linear", "norm1_context.linear"),
+    },
+)  # fmt: skip
