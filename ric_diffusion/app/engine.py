@@ -56,7 +56,7 @@ class Engine:
             model.text_cache = Recent(KEPT_TEXTS)
             self.painter = self.family.sibling(model, "image-to-image")
             self.painter.text_cache = model.text_cache
-            self.size = self.family.default_size(model)
+            self.size = self.family.sample_size(model, self.sampler.sampling)
 
     @property
     def passes(self) -> int:
@@ -123,7 +123,7 @@ class Engine:
                 strength=strength,
                 targets=[request.targets],
                 generator=[torch.Generator().manual_seed(request.seed)],
-                **self.sampler.sampling,
+                **self.painter.arguments_of(self.sampler.sampling),
             )
         return self._measured(request, output.images[0])
 
@@ -174,7 +174,7 @@ class Engine:
             image = open_image(path, MAX_PIXELS)
         except UnreadableImage as error:
             raise InputError(f"picture: {error.reason}; drop another one") from error
-        return ImageOps.fit(image, (self.size, self.size), Image.Resampling.LANCZOS)
+        return ImageOps.fit(image, self.size, Image.Resampling.LANCZOS)
 
     def _measured(self, request: SampleRequest, sample: Any) -> GeneratedSample:
         return self.scoring.measured(

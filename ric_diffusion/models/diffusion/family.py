@@ -23,7 +23,7 @@ from ric_diffusion.models.diffusion.backend import (
 from ric_diffusion.models.diffusion.context import Context
 from ric_diffusion.models.diffusion.latents import Latents
 from ric_diffusion.models.diffusion.objective import Objective
-from ric_diffusion.models.diffusion.pipeline import stock_class
+from ric_diffusion.models.diffusion.pipeline import OWN_ARGUMENTS, stock_class
 from ric_diffusion.models.diffusion.sampler import DiffusionSampler
 from ric_diffusion.models.family import Family, Source, model_path
 from ric_diffusion.models.protocol import weights_digest
@@ -38,7 +38,6 @@ AUTO: dict[str, dict[str, type]] = {
     INPAINTING: auto_pipeline.AUTO_INPAINT_PIPELINES_MAPPING,
     CONTROLNET: auto_pipeline.AUTO_TEXT2IMAGE_PIPELINES_MAPPING,
 }
-OWN_ARGUMENTS = ("contrast", "prompt_guidance")  # of sampling, beside those of the stock calls
 
 USE = Use(
     library="diffusers",
@@ -132,6 +131,11 @@ class DiffusionFamily(Family):
     def default_size(self, pipe: Any) -> int:
         """The side in pixels that the model was trained at."""
         raise NotImplementedError
+
+    def sample_size(self, pipe: Any, sampling: Mapping[str, Any]) -> tuple[int, int]:
+        """Width and height in pixels of what is sampled with these arguments."""
+        side = self.default_size(pipe)
+        return sampling.get("width") or side, sampling.get("height") or side
 
     def is_guided(self, pipe: Any, scale: float) -> bool:
         """Whether a call with this scale of ``self.guidance`` has a branch to steer away from."""

@@ -29,6 +29,7 @@ from ric_diffusion.models.family import (
 )
 from ric_diffusion.rewards import opposite, to_targets
 
+OWN_ARGUMENTS = ("contrast", "prompt_guidance")  # of sampling, beside those of the stock calls
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "token")
 
 _log = logging.getLogger(__name__)
@@ -132,6 +133,12 @@ class RiCMixin(AdapterMixin):
         index = folder / INDEX_FILE
         named = {"_class_name": stock_class(type(self)).__name__}
         write_json(index, json.loads(index.read_text()) | named)
+
+    def arguments_of(self, sampling: Mapping[str, Any]) -> dict[str, Any]:
+        """Those arguments of sampling that this class's call has: an adapter's are for text to
+        image, and another door may take no size."""
+        known = {*inspect.signature(super().__call__).parameters, *OWN_ARGUMENTS}
+        return {name: value for name, value in sampling.items() if name in known}
 
     def targets_for(
         self,
@@ -258,8 +265,7 @@ class RiCMixin(AdapterMixin):
             )
         own = dict(self.adapter.sampling) if self.adapter else {}
         own_contrast, own_guidance = own.pop("contrast", 0.0), own.pop("prompt_guidance", None)
-        known = {key: value for key, value in own.items() if key in signature.parameters}
-        arguments = known | arguments
+        arguments = self.arguments_of(own) | arguments
         guidance = self.family.guidance
         scale = arguments.get(guidance, signature.parameters[guidance].default)
         if negative_targets is None and contrast is None:
