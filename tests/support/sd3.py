@@ -33,13 +33,11 @@ WIDE: dict[str, Any] = {
 }
 SMALL = WIDE | {
     "sample_size": 8,
-    "in_channels": 4,
     "attention_head_dim": 8,
     "num_attention_heads": 4,
     "joint_attention_dim": 96,
     "caption_projection_dim": 32,
     "pooled_projection_dim": 64,
-    "out_channels": 4,
     "pos_embed_max_size": 16,
 }
 # Widths and heads of text_encoder, text_encoder_2 and text_encoder_3: the first two side by side,

@@ -79,6 +79,7 @@ class DiffusionFamily(Family):
         embeds: its arguments for the tensors of a context: states first, then pooled.
         guidance: its argument for the scale of classifier-free guidance.
         context_argument: the denoiser's argument for the states.
+        repeats_embeds: whether the stock call makes several images of one context by itself.
         encode_options: what ``encode`` takes beside texts.
         max_length: how many tokens of a prompt are read unless a call says otherwise; None where
             the tokenizers say.
@@ -95,6 +96,7 @@ class DiffusionFamily(Family):
     stock: tuple[str, ...] = ()
     guidance: str = "guidance_scale"
     context_argument: str = "encoder_hidden_states"
+    repeats_embeds: bool = True
     encode_options: tuple[str, ...] = ("lora_scale", "clip_skip")
     max_length: int | None = None
 

@@ -272,7 +272,7 @@ class RiCMixin(AdapterMixin):
             contrast = own_contrast
         if prompt_guidance is None and own_guidance is not None:
             prompt_guidance = min(own_guidance, scale)  # the call's own scale comes first
-        count = _prompt_count(arguments)
+        count, per_prompt = _prompt_count(arguments), arguments.get("num_images_per_prompt") or 1
         used = self.targets_for(count, preference=preference, targets=targets, mapping=mapping)
         negative = self.targets_for(count, targets=negative_targets, name="negative_targets")
         contrast = 0.0 if contrast is None else contrast
@@ -305,7 +305,6 @@ class RiCMixin(AdapterMixin):
             )
         output = super().__call__(**arguments)
         if hasattr(output, "images"):
-            per_prompt = arguments.get("num_images_per_prompt") or 1
             output["targets"] = [dict(t) for t in used for _ in range(per_prompt)]
         return output
 
@@ -350,6 +349,12 @@ class RiCMixin(AdapterMixin):
         contexts = self._contexts(branches, arguments)
         if share:
             contexts["negative_"] = contexts["negative_"].lerp(contexts.pop("shared"), share)
+        if not self.family.repeats_embeds:
+            images = arguments.pop("num_images_per_prompt", None) or 1
+            contexts = {
+                branch: context.map(lambda rows: rows.repeat_interleave(images, dim=0))
+                for branch, context in contexts.items()
+            }
         for branch, context in contexts.items():
             arguments |= self.family.to_arguments(context, branch)
 

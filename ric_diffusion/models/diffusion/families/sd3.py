@@ -112,6 +112,7 @@ FAMILY = diffusion_family(
     tokenizers=("tokenizer", "tokenizer_2", "tokenizer_3"),
     prompts=("prompt", "prompt_2", "prompt_3"),
     embeds=("prompt_embeds", "pooled_prompt_embeds"),
+    repeats_embeds=False,
     encode_options=("lora_scale", "clip_skip", "max_sequence_length"),
     max_length=256,
     lora_layers={

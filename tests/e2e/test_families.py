@@ -1,6 +1,7 @@
-"""Everything there is for Stable Diffusion, on a small Stable Diffusion XL: from pictures to
-adapter, rounds, report, calibrated sliders, app and export."""
+"""Everything there is for Stable Diffusion, on small models of the other families: from pictures
+to adapter, rounds, report, calibrated sliders, app and export."""
 
+import importlib
 import json
 
 import numpy as np
@@ -9,13 +10,18 @@ import yaml
 from PIL import Image
 from safetensors.torch import load_file
 
+from ric_diffusion import api
 from ric_diffusion.app.engine import Engine
 from ric_diffusion.app.jobs import Job
 from ric_diffusion.models.family import load_model
-from support import sdxl
 
+# The module of each family's small model, and the mode that is tried.
+FAMILIES = {
+    "stable-diffusion-xl": ("sdxl", "text"),
+    "stable-diffusion-3": ("sd3", "embedding"),
+}
 SETTINGS = {
-    "lora": {"rank": 4, "alpha": 4, "targets": ["attention", "feed_forward", "convolution"]},
+    "lora": {"rank": 4, "alpha": 4, "targets": ["attention", "feed_forward"]},
     "sampling": {"guidance_scale": 3.0, "num_inference_steps": 2, "contrast": 1.0},
 }
 LOOP = {
@@ -28,14 +34,20 @@ LOOP = {
 }
 
 
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request):
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def xl(tmp_path_factory):
-    return sdxl.write(tmp_path_factory.mktemp("xl") / "model")
+def small(family, tmp_path_factory):
+    builder = importlib.import_module(f"support.{FAMILIES[family][0]}")
+    return builder.write(tmp_path_factory.mktemp("small") / "model")
 
 
-def config(root, xl, mode, **more):
+def config(root, small, mode, **more):
     return {
-        "model": str(xl),
+        "model": str(small),
         "data": str(root / "labelled"),
         "diffusion": {**SETTINGS, "mode": mode},
         **more,
@@ -47,21 +59,18 @@ def write(path, content):
     return path
 
 
-@pytest.fixture(scope="module", params=["embedding", "text"])
-def trained(request, root, xl, tmp_path_factory):
+@pytest.fixture(scope="module")
+def trained(family, root, small, tmp_path_factory):
     """(mode, run folder, adapter folder)"""
-    from ric_diffusion import api
-
-    out = tmp_path_factory.mktemp("run") / request.param
-    path = out.parent / "train.yaml"
-    write(path, config(root, xl, request.param, loop=LOOP))
-    result = api.train(path, out=out)
-    return request.param, out, result.adapter
+    mode = FAMILIES[family][1]
+    out = tmp_path_factory.mktemp("run") / mode
+    path = write(out.parent / "train.yaml", config(root, small, mode, loop=LOOP))
+    return mode, out, api.train(path, out=out).adapter
 
 
-def test_a_killed_training_goes_on_to_the_same_adapter(trained, root, xl, ric, tmp_path):
+def test_a_killed_training_goes_on_to_the_same_adapter(trained, root, small, ric, tmp_path):
     mode, _, adapter = trained
-    half = write(tmp_path / "a.yaml", config(root, xl, mode, loop=LOOP))
+    half = write(tmp_path / "a.yaml", config(root, small, mode, loop=LOOP))
     from ric_diffusion.training.trainer import Trainer
 
     step, seen = Trainer.step, []
@@ -83,9 +92,9 @@ def test_a_killed_training_goes_on_to_the_same_adapter(trained, root, xl, ric, t
     assert all((found[key] == wanted[key]).all() for key in wanted)
 
 
-def test_drawn_and_swept(trained, xl, ric, tmp_path):
+def test_drawn_and_swept(trained, small, ric, tmp_path):
     mode, _, adapter = trained
-    model = ["--model", xl, "--adapter", adapter, "--prompt", "red apple"]
+    model = ["--model", small, "--adapter", adapter, "--prompt", "red apple"]
     done = ric("generate", *model, "--preference", "colorfulness=1", "--out", tmp_path / "out")
     assert done.code == 0, done.err
     with Image.open(tmp_path / "out" / "0.png") as picture:
@@ -94,14 +103,14 @@ def test_drawn_and_swept(trained, xl, ric, tmp_path):
     assert done.code == 0, done.err
     points = json.loads((tmp_path / "sweep" / "sweep.json").read_text())["points"]
     assert len(points) == 3 and points[0]["targets"] != points[2]["targets"]
-    done = ric("prompt", *model[2:], "--model", xl, "--targets", "colorfulness=1.5")
+    done = ric("prompt", *model[2:], "--model", small, "--targets", "colorfulness=1.5")
     if mode == "text":
         assert done.out.strip() == "red apple <colorfulness> 1.5"
     else:
         assert done.code == 2 and "learned tokens" in done.err
 
 
-def test_an_online_round(trained, root, xl, ric, tmp_path):
+def test_an_online_round(family, trained, root, small, ric, tmp_path):
     mode, _, adapter = trained
     online = {
         "rounds": 1,
@@ -111,19 +120,19 @@ def test_an_online_round(trained, root, xl, ric, tmp_path):
         "loop": {**LOOP, "steps": 2},
     }
     path = write(
-        tmp_path / "online.yaml", config(root, xl, mode, adapter=str(adapter), online=online)
+        tmp_path / "online.yaml", config(root, small, mode, adapter=str(adapter), online=online)
     )
     done = ric("online", path, "--out", tmp_path / "run")
     assert done.code == 0, done.err
     about = json.loads((tmp_path / "run" / "adapter" / "ric_adapter.json").read_text())
-    assert about["family"] == "stable-diffusion-xl" and about["training"]["rounds"] == 1
+    assert about["family"] == family and about["training"]["rounds"] == 1
 
 
-def test_evaluated_and_calibrated(trained, xl, ric, tmp_path):
+def test_evaluated_and_calibrated(trained, small, ric, tmp_path):
     _, _, adapter = trained
     (tmp_path / "prompts.txt").write_text("red apple\ncat face\n")
     args = ["--prompts", tmp_path / "prompts.txt", "--points", 2, "--seeds", 1]
-    model = ["--model", xl, "--adapter", adapter]
+    model = ["--model", small, "--adapter", adapter]
     done = ric("evaluate", *model, "none", *args, "--out", tmp_path / "report")
     assert done.code == 0, done.err
     found = json.loads((tmp_path / "report" / "metrics.json").read_text())
@@ -133,9 +142,9 @@ def test_evaluated_and_calibrated(trained, xl, ric, tmp_path):
     assert (tmp_path / "calibrated" / "index.html").exists()
 
 
-def test_the_apps_engine_draws_sweeps_and_moves_a_picture(trained, xl, tmp_path):
+def test_the_apps_engine_draws_sweeps_and_moves_a_picture(trained, small, tmp_path):
     _, _, adapter = trained
-    engine = Engine(load_model(xl, adapter), str(xl))
+    engine = Engine(load_model(small, adapter), str(small))
     request = engine.request("red apple", 0, targets={"colorfulness": 1.0})
     drawn = engine.draw(request, Job())
     assert drawn.sample.size == (64, 64) and drawn.metadata["obtained"]
@@ -146,8 +155,8 @@ def test_the_apps_engine_draws_sweeps_and_moves_a_picture(trained, xl, tmp_path)
     assert not np.array_equal(np.asarray(moved.sample), np.asarray(drawn.sample))
 
 
-def test_exported(trained, ric, tmp_path):
+def test_exported(family, trained, ric, tmp_path):
     out = tmp_path / "sliders.safetensors"
     done = ric("export", "--adapter", trained[2], "--format", "kohya", "--out", out)
     assert done.code == 0, done.err
-    assert all(key.startswith("lora_unet_") for key in load_file(out))
+    assert all(key.startswith("lora_") for key in load_file(out))
