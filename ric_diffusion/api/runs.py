@@ -61,8 +61,12 @@ class RunConfig:
     where: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in ("data", "out", "prompts"):  # from Python a path may be text
-            if isinstance(value := getattr(self, name, None), str):
+        self._as_paths("data", "out")
+
+    def _as_paths(self, *names: str) -> None:
+        """From Python a path may be text."""
+        for name in names:
+            if isinstance(value := getattr(self, name), str):
                 object.__setattr__(self, name, Path(value).expanduser())
 
 
@@ -81,6 +85,11 @@ class TrainConfig(RunConfig):
     loop: LoopConfig
     prompts: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.prompts, str):
+            raise InputError(f"prompts: give a list of prompts, not the text {self.prompts!r}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class OnlineRun(RunConfig):
@@ -98,6 +107,10 @@ class OnlineRun(RunConfig):
     adapter: str
     online: OnlineConfig
     prompts: Path | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._as_paths("prompts")
 
 
 @dataclass(frozen=True, kw_only=True)

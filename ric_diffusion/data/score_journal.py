@@ -114,7 +114,8 @@ class BatchScoring:
         try:
             return _ask(scorer, todo)
         except Exception as error:
-            if not _may_be_the_sample(error):
+            # What a batch has no memory for, its samples one by one may have.
+            if not (_may_be_the_sample(error) or (_no_memory(error) and len(todo) > 1)):
                 raise
             scores: dict[str, float] = {}
             for key, sample in todo.items():
@@ -154,4 +155,9 @@ def _may_be_the_sample(error: Exception) -> bool:
     """False for what no sample causes: misuse of a scorer, a full disk, no memory."""
     if isinstance(error, OSError):
         return error.errno is None  # an encoder's complaint; the system's have a number
-    return not isinstance(error, ScorerError | MemoryError)
+    return not (_no_memory(error) or isinstance(error, ScorerError))
+
+
+def _no_memory(error: Exception) -> bool:
+    # A GPU's is torch.OutOfMemoryError, and nothing here needs torch.
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"

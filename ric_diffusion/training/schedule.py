@@ -7,6 +7,7 @@ resuming exact.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -48,9 +49,14 @@ def batch_indices(config: LoopConfig, count: int, micro: int) -> tuple[int, ...]
     chosen: list[int] = []
     while len(chosen) < config.batch_size:
         epoch, offset = divmod(first + len(chosen), count)
-        order = np.random.default_rng([config.seed, epoch]).permutation(count)
+        order = _order(config.seed, epoch, count)
         chosen += order[offset : offset + config.batch_size - len(chosen)].tolist()
     return tuple(chosen)
+
+
+@lru_cache(maxsize=2)  # of the epoch that a batch is in, and of the next where it ends in that
+def _order(seed: int, epoch: int, count: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(count)
 
 
 def batch_generator(config: LoopConfig, micro: int) -> torch.Generator:

@@ -203,6 +203,27 @@ def test_a_broken_scorer_is_no_picture_s_fault(folder, tmp_path, make_scorer, er
     assert os.listdir(tmp_path / "out") == ["run.json"]
 
 
+def test_a_batch_that_memory_does_not_hold_is_scored_one_by_one(folder, tmp_path, make_scorer):
+    class OutOfMemoryError(RuntimeError):
+        """As torch's is called."""
+
+    class Large(make_scorer):
+        def _score(self, images, prompts):
+            if len(images) > 1:
+                raise OutOfMemoryError("tried to allocate 20 GiB")
+            return super()._score(images, prompts)
+
+    report = run(folder, tmp_path / "out", Large())
+    assert report.count == len(read_folder(folder)) and not report.skipped
+
+    class TooLarge(make_scorer):
+        def _score(self, images, prompts):
+            raise OutOfMemoryError("tried to allocate 20 GiB")
+
+    with pytest.raises(OutOfMemoryError):
+        run(folder, tmp_path / "other", TooLarge())
+
+
 def test_a_scorer_that_miscounts(folder, tmp_path, make_scorer):
     class Miscounts(make_scorer):
         def __call__(self, images, prompts=None):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from ric_diffusion.io.config import from_dict
 from ric_diffusion.io.errors import InputError
+from ric_diffusion.training import schedule
 from ric_diffusion.training.loop import LoopConfig
 from ric_diffusion.training.schedule import (
     batch_generator,
@@ -134,3 +135,10 @@ def test_average_forgets_faster_at_the_start():
 def test_settings_that_train_nothing_are_refused(field, value):
     with pytest.raises(InputError, match=rf"c\.yaml: .*{field}"):
         from_dict({"steps": 1, "batch_size": 1, field: value}, LoopConfig, "c.yaml")
+
+
+def test_an_epochs_order_is_drawn_once():
+    schedule._order.cache_clear()
+    drawn = [index for micro in range(25) for index in batch_indices(config(), 100, micro)]
+    assert sorted(drawn) == list(range(100))
+    assert schedule._order.cache_info().misses == 1
