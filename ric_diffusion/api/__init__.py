@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         TrainConfig,
         TrainResult,
         is_main_process,
+        leave_processes,
         online,
         train,
     )
@@ -70,6 +71,7 @@ __all__ = [
     "generate",
     "is_main_process",
     "label",
+    "leave_processes",
     "load",
     "measure",
     "online",
@@ -93,6 +95,7 @@ _HOMES = {
         "TrainConfig",
         "TrainResult",
         "is_main_process",
+        "leave_processes",
         "online",
         "train",
     ),

@@ -17,7 +17,6 @@ from ric_diffusion.data.prompts import read_prompts
 from ric_diffusion.evaluation.compare import calibrate_adapter, evaluate_adapters
 from ric_diffusion.evaluation.report.schema import EvaluationResult
 from ric_diffusion.io.progress import ProgressCallback, reporting
-from ric_diffusion.training.processes import leave
 
 Prompts = str | Path | Sequence[str]
 
@@ -143,7 +142,7 @@ def _report(
             out=out,
             **counts,
         )
-    leave(process)
+    process.wait_for_everyone()
     return result
 
 

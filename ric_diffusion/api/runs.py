@@ -246,7 +246,7 @@ def _train(
         write_json(out / COST, meter.read().to_dict())
         if push_to_hub:
             url = _pushed(out / ADAPTER, push_to_hub, family)
-    leave(process)
+    process.wait_for_everyone()
     return TrainResult(
         adapter=out / ADAPTER,
         out=out,
@@ -349,6 +349,11 @@ def _online(
 def is_main_process() -> bool:
     """Whether this is the process that prints, of those that ``accelerate launch`` started."""
     return bool(PartialState(cpu=not torch.cuda.is_available()).is_main_process)
+
+
+def leave_processes() -> None:
+    """The last thing that a program does which ``accelerate launch`` started several times."""
+    leave(PartialState(cpu=not torch.cuda.is_available()))
 
 
 def _read(settings: Run | str | Path, kind: type[Run]) -> tuple[str, Run]:

@@ -42,3 +42,4 @@ def run(options: argparse.Namespace) -> None:
         if options.calibrate and (options.out / "adapter").exists():
             print(options.out / "adapter")
         print(options.out / "index.html")
+    api.leave_processes()
