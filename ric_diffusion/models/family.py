@@ -166,6 +166,7 @@ FAMILIES: dict[str, str] = {
     "stable-diffusion": "ric_diffusion.models.diffusion.families.sd",
     "stable-diffusion-xl": "ric_diffusion.models.diffusion.families.sdxl",
     "stable-diffusion-3": "ric_diffusion.models.diffusion.families.sd3",
+    "flux": "ric_diffusion.models.diffusion.families.flux",
     "causal-lm": "ric_diffusion.models.causal_lm.family",
 }
 

@@ -13,16 +13,17 @@ from safetensors.torch import load_file
 from ric_diffusion import api
 from ric_diffusion.app.engine import Engine
 from ric_diffusion.app.jobs import Job
-from ric_diffusion.models.family import load_model
+from ric_diffusion.models.family import family_of, load_model
 
 # The module of each family's small model, and the mode that is tried.
 FAMILIES = {
     "stable-diffusion-xl": ("sdxl", "text"),
     "stable-diffusion-3": ("sd3", "embedding"),
+    "flux": ("flux", "text"),
 }
 SETTINGS = {
     "lora": {"rank": 4, "alpha": 4, "targets": ["attention", "feed_forward"]},
-    "sampling": {"guidance_scale": 3.0, "num_inference_steps": 2, "contrast": 1.0},
+    "resolution": 64,
 }
 LOOP = {
     "steps": 4,
@@ -46,10 +47,12 @@ def small(family, tmp_path_factory):
 
 
 def config(root, small, mode, **more):
+    scale = family_of(small).guidance
+    sampling = {scale: 3.0, "num_inference_steps": 2, "contrast": 1.0, "height": 64, "width": 64}
     return {
         "model": str(small),
         "data": str(root / "labelled"),
-        "diffusion": {**SETTINGS, "mode": mode},
+        "diffusion": {**SETTINGS, "mode": mode, "sampling": sampling},
         **more,
     }
 

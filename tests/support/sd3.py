@@ -46,8 +46,8 @@ WIDE_TEXT, SMALL_TEXT = ((768, 12), (1280, 20), (4096, 64)), ((32, 2), (32, 2), 
 WORDS = ["red apple blue car", "colorfulness compressibility", "0 1 2 3 4 5 6 7 8 9"]
 
 
-def clip(tokenizer: Any, width: int, heads: int) -> CLIPTextModelWithProjection:
-    config = CLIPTextConfig(
+def clip_config(tokenizer: Any, width: int, heads: int) -> CLIPTextConfig:
+    return CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=width,
         projection_dim=width,
@@ -58,7 +58,10 @@ def clip(tokenizer: Any, width: int, heads: int) -> CLIPTextModelWithProjection:
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
-    return CLIPTextModelWithProjection(config).eval()
+
+
+def clip(tokenizer: Any, width: int, heads: int) -> CLIPTextModelWithProjection:
+    return CLIPTextModelWithProjection(clip_config(tokenizer, width, heads)).eval()
 
 
 def t5(tokenizer: Any, width: int, heads: int) -> T5EncoderModel:

@@ -144,8 +144,8 @@ class DiffusionFamily(Family):
         return scale > 1
 
     def unguided(self, scale: float) -> str:
-        """Why a call with this scale has none, and what to do about it."""
-        return f"need {self.guidance} above 1, not {scale}"
+        """What to do about a call with this scale, which has none."""
+        return f"give {self.guidance} above 1, not {scale}"
 
     def check_denoiser(self, pipe: Any) -> None:
         """InputError for a checkpoint of the family whose denoiser reads more than noisy latents

@@ -268,6 +268,9 @@ class RiCMixin(AdapterMixin):
         arguments = self.arguments_of(own) | arguments
         guidance = self.family.guidance
         scale = arguments.get(guidance, signature.parameters[guidance].default)
+        steered = "negative_targets" if negative_targets is not None else None
+        if contrast and contrast != own_contrast:
+            steered = "contrast"
         if negative_targets is None and contrast is None:
             contrast = own_contrast
         if prompt_guidance is None and own_guidance is not None:
@@ -299,7 +302,7 @@ class RiCMixin(AdapterMixin):
                 arguments,
                 read,
                 against,
-                steered=negative_targets is not None,
+                steered=steered,
                 scale=scale,
                 prompt_guidance=prompt_guidance,
             )
@@ -324,7 +327,7 @@ class RiCMixin(AdapterMixin):
         targets: list[dict[str, float]],
         negative: list[dict[str, float]],
         *,
-        steered: bool,
+        steered: str | None,
         scale: float,
         prompt_guidance: float,
     ) -> None:
@@ -333,11 +336,14 @@ class RiCMixin(AdapterMixin):
         With e(p, z) what the denoiser predicts from prompt p and targets z, guidance at the scale g
         is e(q, y) + g·(e(p, z) - e(q, y)). Where q = p it is along the targets alone; the share s
         of p in the context of q leaves about 1 + (g - 1)·(1 - s) of it to the prompt.
+
+        ``steered``: what the caller gave that steers away from something; InputError if guidance
+        has no such branch.
         """
         assert self.adapter is not None
         guided = self.family.is_guided(self, scale)
         if steered and not guided:
-            raise InputError(f"negative_targets {self.family.unguided(scale)}")
+            raise InputError(f"{steered}: {self.family.unguided(scale)}")
         count, share = len(targets), 0.0
         given = self._given(arguments, "", count)
         branches = {"": (given, targets)}

@@ -11,6 +11,7 @@ from diffusers import (
     AutoPipelineForInpainting,
     AutoPipelineForText2Image,
     ControlNetModel,
+    FluxControlNetModel,
     SD3ControlNetModel,
     StableDiffusionImg2ImgPipeline,
     StableDiffusionInpaintPipeline,
@@ -26,10 +27,10 @@ from ric_diffusion.models.diffusion.backend import LoraConfig
 from ric_diffusion.models.diffusion.family import CONTROLNET, IMAGE_TO_IMAGE, INPAINTING
 from ric_diffusion.models.diffusion.pipeline import stock_class
 from ric_diffusion.models.family import family_named, family_of
+from support import flux, sd3, sdxl
 from support import model as small
-from support import sd3, sdxl
 
-NAMES = ["stable-diffusion", "stable-diffusion-xl", "stable-diffusion-3"]
+NAMES = ["stable-diffusion", "stable-diffusion-xl", "stable-diffusion-3", "flux"]
 DOORS = [IMAGE_TO_IMAGE, INPAINTING, CONTROLNET]
 LOW, HIGH = {"colorfulness": -2.0}, {"colorfulness": 2.0}
 SHAPES = (16, 16, 16, 16)  # three strides of two: pixels to latents
@@ -44,6 +45,7 @@ def folders(model, tmp_path_factory):
         "stable-diffusion": model,
         "stable-diffusion-xl": sdxl.write(root / "sdxl"),
         "stable-diffusion-3": sd3.write(root / "sd3"),
+        "flux": flux.write(root / "flux"),
     }
 
 
@@ -76,6 +78,9 @@ def control(pipe):
     torch.manual_seed(1)
     if pipe.family.denoiser == "unet":
         net = ControlNetModel.from_unet(pipe.unet, conditioning_embedding_out_channels=SHAPES)
+    elif pipe.family.name == "flux":
+        config = {**pipe.transformer.config, "num_layers": 1, "num_single_layers": 0}
+        net = FluxControlNetModel.from_config(config)
     else:
         net = SD3ControlNetModel.from_transformer(
             pipe.transformer, num_layers=1, num_extra_conditioning_channels=0
@@ -101,6 +106,8 @@ def draw(pipe, door, **given):
     if door != CONTROLNET:
         more["strength"] = 1.0
     given = {"num_inference_steps": 2, "guidance_scale": 3.0, "output_type": "latent", **given}
+    if "height" in call(pipe):
+        given |= {"height": 64, "width": 64}
     generator = torch.Generator().manual_seed(0)
     return pipe("red apple", generator=generator, **more, **given).images
 

@@ -151,8 +151,8 @@ def test_contrast_asks_the_other_branch_for_the_opposite(ready, draw):
     assert torch.equal(contrasted, draw(ready, targets=both, negative_targets=opposite))
     assert far(contrasted, draw(ready, targets=both))
     assert torch.equal(draw(ready, contrast=2.0), draw(ready))
-    unguided = {"targets": ONE, "guidance_scale": 1.0}
-    assert torch.equal(draw(ready, **unguided, contrast=2.0), draw(ready, **unguided))
+    with pytest.raises(InputError, match=r"^contrast: give guidance_scale above 1, not 1\.0$"):
+        draw(ready, targets=ONE, guidance_scale=1.0, contrast=2.0)
     preference = {"colorfulness": 1.0}
     assert far(draw(ready, preference=preference, contrast=1.0), draw(ready, preference=preference))
 

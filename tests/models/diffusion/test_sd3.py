@@ -123,7 +123,9 @@ def test_targets_change_the_picture_and_the_call_says_which(ready, draw):
     assert not torch.allclose(plain, draw(ready, targets=OTHER), atol=1e-3)
     for more in ({"negative_targets": OTHER}, {"prompt_guidance": 2.0}, {"contrast": 1.0}):
         assert not torch.allclose(plain, draw(ready, targets=ONE, **more), atol=1e-4)
-    with pytest.raises(InputError, match=r"negative_targets need guidance_scale above 1, not 1\.0"):
+    with pytest.raises(
+        InputError, match=r"negative_targets: give guidance_scale above 1, not 1\.0"
+    ):
         draw(ready, targets=ONE, negative_targets=OTHER, guidance_scale=1.0)
 
 

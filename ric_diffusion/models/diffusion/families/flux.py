@@ -1,0 +1,161 @@
+"""FLUX.1, dev and schnell: a transformer over text and packed latents, its guidance distilled."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from diffusers import (
+    FluxControlNetPipeline,
+    FluxImg2ImgPipeline,
+    FluxInpaintPipeline,
+    FluxPipeline,
+)
+
+from ric_diffusion.io.errors import InputError
+from ric_diffusion.models.diffusion.context import Context
+from ric_diffusion.models.diffusion.family import (
+    CONTROLNET,
+    IMAGE_TO_IMAGE,
+    INPAINTING,
+    TEXT_TO_IMAGE,
+    DiffusionFamily,
+    diffusion_family,
+)
+from ric_diffusion.models.diffusion.objective import Flow
+from ric_diffusion.models.diffusion.pipeline import RiCMixin
+from ric_diffusion.models.family import Source
+
+PATCH = 2  # latents to the side of a token
+SINGLE_BLOCKS = 38
+GUIDANCE = 3.5  # that a training step is told, as in diffusers' train_dreambooth_lora_flux.py
+
+
+class RiCFluxPipeline(RiCMixin, FluxPipeline):
+    """Text to image, FLUX.1."""
+
+    family_name = "flux"
+
+
+class RiCFluxImg2ImgPipeline(RiCMixin, FluxImg2ImgPipeline):
+    """Image to image: move a given picture along the rewards."""
+
+    family_name = "flux"
+
+
+class RiCFluxInpaintPipeline(RiCMixin, FluxInpaintPipeline):
+    """Inpainting: draw a part of a picture anew."""
+
+    family_name = "flux"
+
+
+class RiCFluxControlNetPipeline(RiCMixin, FluxControlNetPipeline):
+    """Text to image along edges, depth, poses, as a ControlNet reads them."""
+
+    family_name = "flux"
+
+
+class Flux(DiffusionFamily):
+    """Reward tokens follow T5's; all text has the position 0, so they need no place of their own.
+    CLIP's pooled text is added to the embedding of the time, and so is the rewards' shift.
+
+    ``guidance_scale`` is a number that the network of FLUX.1 dev is told (Meng et al. 2022, arXiv
+    2210.03142), and none that of schnell is: what steers away from anything is ``true_cfg_scale``,
+    at a second pass for every step.
+    """
+
+    def claims(self, source: Source) -> bool:
+        if super().claims(source):
+            return True
+        named = (source.index or {}).get("_class_name") or ""
+        if named.startswith("Flux") and not named.startswith("Flux2"):
+            raise InputError(
+                f"{source.name}: {named} reads a picture beside noise and text, or is no pipeline "
+                "of its own; give FLUX.1 dev or schnell, or a fine-tune of them"
+            )
+        return False
+
+    def encode(self, pipe: Any, prompts: Sequence[Sequence[str]], **options: Any) -> Context:
+        first, second = (list(texts) for texts in prompts)
+        states, pooled, _ = pipe.encode_prompt(
+            first, second, device=pipe._execution_device, **options
+        )
+        return Context(states=states, pooled=pooled)
+
+    def predict(
+        self, pipe: Any, noisy: torch.Tensor, t: torch.Tensor, context: Context
+    ) -> torch.Tensor:
+        height, width = (side // PATCH for side in noisy.shape[-2:])
+        device, dtype = noisy.device, noisy.dtype
+        told = pipe.transformer.config.guidance_embeds
+        packed: torch.Tensor = pipe.transformer(
+            hidden_states=torch.nn.functional.pixel_unshuffle(noisy, PATCH).flatten(2).mT,
+            timestep=t.to(noisy.dtype),
+            guidance=noisy.new_full((len(noisy),), GUIDANCE) if told else None,
+            pooled_projections=context.pooled,
+            encoder_hidden_states=context.states,
+            txt_ids=noisy.new_zeros(context.states.shape[1], 3),
+            img_ids=pipe._prepare_latent_image_ids(len(noisy), height, width, device, dtype),
+        ).sample
+        return torch.nn.functional.pixel_shuffle(packed.mT.unflatten(2, (height, width)), PATCH)
+
+    def context_width(self, denoiser: Any) -> int:
+        return int(denoiser.config.joint_attention_dim)
+
+    def modulated_layer(self, denoiser: Any) -> torch.nn.Module:
+        layer: torch.nn.Module = denoiser.time_text_embed
+        return layer
+
+    def modulated_width(self, denoiser: Any) -> int:
+        return int(denoiser.inner_dim)
+
+    def objective(self, pipe: Any, **settings: Any) -> Flow:
+        return Flow.of(pipe.scheduler, patch=PATCH, **settings)
+
+    def default_size(self, pipe: Any) -> int:
+        return int(pipe.default_sample_size * pipe.vae_scale_factor)
+
+    def channels(self, denoiser: Any) -> int:
+        return int(denoiser.config.in_channels) // PATCH**2
+
+    def unguided(self, scale: float) -> str:
+        return (
+            f"give {self.guidance} above 1, not {scale}: FLUX.1's own guidance is distilled into "
+            "the network and has no branch to steer away from"
+        )
+
+
+FAMILY = diffusion_family(
+    Flux,
+    name="flux",
+    title="FLUX.1",
+    pipelines={
+        TEXT_TO_IMAGE: RiCFluxPipeline,
+        IMAGE_TO_IMAGE: RiCFluxImg2ImgPipeline,
+        INPAINTING: RiCFluxInpaintPipeline,
+        CONTROLNET: RiCFluxControlNetPipeline,
+    },
+    denoiser="transformer",
+    parts=("vae", "text_encoder", "text_encoder_2", "transformer"),
+    tokenizers=("tokenizer", "tokenizer_2"),
+    prompts=("prompt", "prompt_2"),
+    embeds=("prompt_embeds", "pooled_prompt_embeds"),
+    guidance="true_cfg_scale",
+    repeats_embeds=False,
+    encode_options=("lora_scale", "max_sequence_length"),
+    max_length=512,
+    lora_layers={
+        "attention": (
+            "attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0",
+            "attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj", "attn.to_add_out",
+        ),
+        # A single block has one layer out of attention and feed-forward together; it goes by its
+        # whole name, for the network's last layer is called proj_out as well.
+        "feed_forward": (
+            "ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2", "proj_mlp",
+            *(f"single_transformer_blocks.{block}.proj_out" for block in range(SINGLE_BLOCKS)),
+        ),
+        "modulation": ("norm.linear", "norm1.linear", "norm1_context.linear"),
+    },
+)  # fmt: skip

@@ -1,0 +1,221 @@
+"""FLUX.1: packed latents, guidance that is distilled into the network, and what true guidance
+brings."""
+
+import numpy as np
+import pytest
+import torch
+from diffusers import FluxPipeline
+
+from ric_diffusion import RiCPipeline
+from ric_diffusion.conditioning.dropout import Dropout
+from ric_diffusion.io.errors import InputError
+from ric_diffusion.models.diffusion.backend import DiffusionConfig, LoraConfig
+from ric_diffusion.models.diffusion.families.flux import FAMILY, GUIDANCE
+from ric_diffusion.models.protocol import Batch
+from ric_diffusion.rewards import opposite
+from support import flux
+
+ONE, OTHER = {"colorfulness": 1.5}, {"colorfulness": -0.5, "compressibility": 2.0}
+SIZE = {"height": 64, "width": 64}
+SAMPLING = {"num_inference_steps": 2, **SIZE}
+LORA = LoraConfig(rank=4, alpha=8, targets=("attention", "feed_forward", "modulation"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return flux.write(tmp_path_factory.mktemp("flux") / "model")
+
+
+def loaded(cls, folder):
+    pipe = cls.from_pretrained(folder, use_safetensors=True)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@pytest.fixture(scope="module")
+def stock_flux(folder):
+    return loaded(FluxPipeline, folder)
+
+
+@pytest.fixture
+def pipe_flux(folder):
+    return loaded(RiCPipeline, folder)
+
+
+@pytest.fixture(scope="module")
+def make(folder, space):
+    def backend(mode="embedding", seed=0, **changes):
+        settings = {"lora": LORA, "sampling": SAMPLING, "mode": mode, "resolution": 64, **changes}
+        return FAMILY.create_backend(str(folder), space, DiffusionConfig(**settings), seed=seed)
+
+    return backend
+
+
+@pytest.fixture(scope="module")
+def adapters_flux(make, stir, tmp_path_factory):
+    root = tmp_path_factory.mktemp("adapters-flux")
+    for mode in ("embedding", "text"):
+        stir(make(mode)).save(root / mode)
+    return {mode: root / mode for mode in ("embedding", "text")}
+
+
+@pytest.fixture(params=["embedding", "text"])
+def ready(request, pipe_flux, adapters_flux):
+    pipe_flux.load_adapter(adapters_flux[request.param])
+    return pipe_flux
+
+
+CALLS = {
+    "plain": {"prompt": "red apple"},
+    "two prompts": {"prompt": "red", "prompt_2": "car"},
+    "list": {"prompt": ["red apple", "blue car"], "num_images_per_prompt": 2},
+    "true guidance": {"prompt": "red apple", "negative_prompt": "blue", "true_cfg_scale": 3.0},
+    "guidance": {"prompt": "red apple", "guidance_scale": 1.5},
+    "size": {"prompt": "red apple", "height": 32, "width": 96},
+}
+
+
+@pytest.mark.parametrize("given", CALLS.values(), ids=CALLS)
+def test_without_an_adapter_it_is_the_stock_pipeline_to_the_bit(pipe_flux, stock_flux, given, draw):
+    given = {**SIZE, **given}
+    prompt = given.pop("prompt")
+    assert torch.equal(draw(pipe_flux, prompt, **given), draw(stock_flux, prompt, **given))
+
+
+def test_reward_tokens_follow_the_second_encoders_states(ready, stock_flux):
+    found = ready.encode_context(["red apple", "blue car"], [ONE, OTHER])
+    tokens = 2 if ready.adapter.conditioner.mode == "embedding" else 0
+    assert found.states.shape == (2, 512 + tokens, 96) and found.pooled.shape == (2, 32)
+    if tokens:
+        states, pooled, _ = stock_flux.encode_prompt("red apple", None, "cpu")
+        assert torch.allclose(found.states[0, :-2], states[0], atol=1e-5)
+        assert torch.allclose(found.pooled[0], pooled[0], atol=1e-5)
+
+
+def test_a_long_prompt_is_cut_for_each_tokenizer_alone(pipe_flux, adapters_flux):
+    pipe_flux.load_adapter(adapters_flux["text"])
+    ((first, second),) = pipe_flux.texts(["red apple " * 60], [OTHER])
+    words = " <colorfulness> -0.5 <compressibility> 2.0"
+    assert len(pipe_flux.tokenizer(first).input_ids) <= 32 and first.endswith(words)
+    assert second == "red apple " * 60 + words  # T5 has room for all of it
+
+
+def test_targets_change_the_picture_and_the_call_says_which(ready, draw):
+    prompts = ["red apple", "blue car"]
+    output = ready(prompts, targets=[ONE, OTHER], num_images_per_prompt=2, **SAMPLING)
+    assert output.targets == [ONE, ONE, OTHER, OTHER] and len(output.images) == 4
+    plain = draw(ready, targets=ONE, **SIZE)
+    assert not torch.allclose(plain, draw(ready, targets=OTHER, **SIZE), atol=1e-3)
+    both = draw(ready, ["red apple", "red apple"], targets=[ONE, OTHER], **SIZE)
+    assert not torch.allclose(both[:1], both[1:], atol=1e-3)
+
+
+def test_true_guidance_steers_away_from_negative_targets_and_contrast(ready, draw):
+    given = {"targets": ONE, "true_cfg_scale": 3.0, **SIZE}
+    plain = draw(ready, **given)
+    assert not torch.allclose(plain, draw(ready, targets=ONE, **SIZE), atol=1e-3)
+    for more in ({"negative_targets": OTHER}, {"contrast": 1.0}, {"prompt_guidance": 2.0}):
+        assert not torch.allclose(plain, draw(ready, **given, **more), atol=1e-4), more
+    by_hand = opposite(ONE, ready.adapter.space, 1.0)
+    assert torch.equal(
+        draw(ready, **given, contrast=1.0), draw(ready, **given, negative_targets=by_hand)
+    )
+
+
+@pytest.mark.parametrize("asked", [{"negative_targets": OTHER}, {"contrast": 1.0}])
+def test_without_it_there_is_nothing_to_steer_away_from(ready, draw, asked):
+    with pytest.raises(InputError) as error:
+        draw(ready, targets=ONE, guidance_scale=7.0, **asked, **SIZE)
+    (name,) = asked
+    assert str(error.value) == (
+        f"{name}: give true_cfg_scale above 1, not 1.0: FLUX.1's own guidance is distilled into "
+        "the network and has no branch to steer away from"
+    )
+
+
+@pytest.mark.parametrize("mode", ["embedding", "text"])
+def test_trained_saved_loaded_and_drawn_alike(make, mode, pictures, folder, tmp_path):
+    pixels, records = pictures
+    backend = make(mode, dropout=Dropout(prompt=0.0, everything=0.0, reward=0.0))
+    backend.prepare(records[:4], pixels, tmp_path / "cache")
+    optimizer = torch.optim.AdamW(backend.named_parameters().values(), lr=1e-2)
+    for step in range(3):
+        batch = Batch(indices=(0, 1, 2, 3), generator=torch.Generator().manual_seed(step))
+        loss = backend.loss(batch)
+        loss.backward()
+        assert loss.isfinite()
+        assert all(p.grad is not None for p in backend.named_parameters().values())
+        optimizer.step()
+        optimizer.zero_grad()
+    backend.save(tmp_path / "adapter")
+    (wanted,) = backend.sample(["red apple"], [ONE], [0])
+    pipe = loaded(RiCPipeline, folder)
+    pipe.load_adapter(tmp_path / "adapter")
+    (found,) = FAMILY.sampler(pipe).sample(["red apple"], [ONE], [0])
+    assert np.abs(np.asarray(wanted, int) - np.asarray(found, int)).max() <= 1
+    lora = FAMILY.read_adapter(tmp_path / "adapter")[1]
+    assert "single_transformer_blocks.0.proj_out" in lora.modules
+    assert "proj_out" not in lora.modules
+
+
+@pytest.mark.parametrize("distilled", [True, False], ids=["dev", "schnell"])
+def test_what_is_predicted_is_what_the_pipeline_integrates(distilled):
+    """One step of Euler's along the prediction, from noise, is the pipeline's one step."""
+    pipe = FAMILY.pipelines["text-to-image"](**flux.parts(guidance_embeds=distilled))
+    pipe.set_progress_bar_config(disable=True)
+    noise = torch.randn(1, 16, 8, 12, generator=torch.Generator().manual_seed(0))
+    context = FAMILY.encode(pipe, [["red apple"], ["red apple"]])
+    with torch.no_grad():
+        velocity = FAMILY.predict(pipe, noise, torch.ones(1), context)
+    packed = pipe._pack_latents(noise, 1, 16, 8, 12)
+    found = pipe(
+        "red apple", latents=packed, num_inference_steps=1, guidance_scale=GUIDANCE, height=64,
+        width=96, output_type="latent",
+    ).images  # fmt: skip
+    found = pipe._unpack_latents(found, 64, 96, pipe.vae_scale_factor)
+    assert torch.allclose(found, noise - velocity, atol=1e-4)
+
+
+def test_training_shifts_its_times_as_sampling_does(pipe_flux):
+    """By how many tokens a picture has: at 1024 px more noise than at 256 px."""
+    objective, scheduler = FAMILY.objective(pipe_flux), pipe_flux.scheduler
+    for side in (32, 128):
+        tokens = (side // 2) ** 2
+        slope = (1.15 - 0.5) / (4096 - 256)
+        mu = 0.5 + slope * (tokens - 256)
+        u = torch.linspace(0.1, 0.9, 9)
+        theirs = scheduler.time_shift(mu, 1.0, u)
+        assert torch.allclose(u * objective.shift(tokens) / (1 + (objective.shift(tokens) - 1) * u),
+                              theirs, atol=1e-6)  # fmt: skip
+        times = objective.times(torch.empty(4000, 1, side, side), torch.Generator().manual_seed(0))
+        median = scheduler.time_shift(mu, 1.0, torch.tensor([0.5]))  # a logit-normal's is a half
+        assert times.median() == pytest.approx(float(median), abs=2e-3)
+
+
+@pytest.mark.parametrize("name", ["FluxFillPipeline", "FluxKontextPipeline", "FluxControlPipeline"])
+def test_what_reads_more_than_noise_and_text_is_refused_by_name(tmp_path, name):
+    (tmp_path / "model_index.json").write_text(f'{{"_class_name": "{name}"}}')
+    with pytest.raises(InputError, match=f"{name}.*FLUX.1 dev or schnell") as error:
+        RiCPipeline.from_pretrained(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_denoiser_that_reads_more_channels_is_not_trained(space, tmp_path):
+    folder = flux.write(tmp_path / "model", in_channels=128, out_channels=64)
+    (folder / "vae").rename(tmp_path / "gone")
+    other = flux.write(tmp_path / "other")
+    (other / "vae").rename(folder / "vae")
+    with pytest.raises(InputError, match="its transformer reads 32 channels where latents have 16"):
+        FAMILY.create_backend(str(folder), space, DiffusionConfig(sampling=SAMPLING))
+
+
+def test_the_stock_pipeline_loads_the_lora(adapters_flux, folder, pipe_flux, draw):
+    """With the words of text mode in its prompt it then draws what ours draws."""
+    stock = loaded(FluxPipeline, folder)
+    stock.load_lora_weights(adapters_flux["text"])
+    pipe_flux.load_adapter(adapters_flux["text"])
+    text = "red apple <colorfulness> 1.5"
+    ours = draw(pipe_flux, "red apple", targets=ONE, **SAMPLING)
+    assert torch.allclose(ours, draw(stock, text, **SAMPLING), atol=2e-3)
+    stock.unload_lora_weights()
+    assert not torch.allclose(ours, draw(stock, text, **SAMPLING), atol=0.01)
