@@ -69,13 +69,18 @@ class Meter:
 
     def _count(self, network: torch.nn.Module, given: Any, output: Any) -> None:
         if isinstance(output, Mapping):  # of which a loss has no samples
-            output = [value for value in output.values() if torch.is_tensor(value) and value.ndim]
-        first = output if isinstance(output, torch.Tensor) else output[0]
-        self._cost.forwards += len(first) * (3 if first.requires_grad else 1)
+            output = [value for value in output.values() if _holds_samples(value)]
+        samples = output if isinstance(output, torch.Tensor) else output[0]
+        self._cost.forwards += len(samples) * (3 if samples[0].requires_grad else 1)
 
     def metered(self, scorers: Sequence[Any]) -> list[Any]:
         """The scorers, each of whose calls is counted from now on."""
         return [_Metered(scorer, self) for scorer in scorers]
+
+
+def _holds_samples(value: Any) -> bool:
+    """Whether an output is a tensor with a row for each sample, or a list with one for each."""
+    return isinstance(value, list) or (torch.is_tensor(value) and value.ndim > 0)
 
 
 class _Metered:

@@ -167,6 +167,7 @@ FAMILIES: dict[str, str] = {
     "stable-diffusion-xl": "ric_diffusion.models.diffusion.families.sdxl",
     "stable-diffusion-3": "ric_diffusion.models.diffusion.families.sd3",
     "flux": "ric_diffusion.models.diffusion.families.flux",
+    "z-image": "ric_diffusion.models.diffusion.families.z_image",
     "causal-lm": "ric_diffusion.models.causal_lm.family",
 }
 

@@ -75,8 +75,8 @@ def test_a_folder_that_is_no_model_is_one_line_that_lists_the_families(tmp_path)
 def test_what_cannot_be_loaded_is_named_as_the_user_did(tmp_path):
     with pytest.raises(InputError, match="--model nowhere: no such folder or bundled model"):
         load_model("nowhere")
-    with pytest.raises(InputError, match=r"c\.yaml: model .*FluxPipeline is of no model family"):
-        load_model(index(tmp_path / "flux", _class_name="FluxPipeline"), option="c.yaml: model")
+    with pytest.raises(InputError, match=r"c\.yaml: model .*SanaPipeline is of no model family"):
+        load_model(index(tmp_path / "sana", _class_name="SanaPipeline"), option="c.yaml: model")
 
 
 # A family of its own: nothing of the house knows it but the dict.

@@ -8,6 +8,8 @@ from operator import itemgetter
 from typing import Generic, TypeVar
 
 import torch
+import torch.nn.functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from ric_diffusion.io.errors import InputError
 
@@ -21,12 +23,36 @@ class Context:
 
     ``states`` (B, T, D): what attention reads, reward tokens at its end; ``pooled`` (B, P): a text
     as one vector, for denoisers that take it; ``extra``: more tensors with a row for each, by the
-    name that the family gives them.
+    name that the family gives them. Where one of these is the ``MASK``, of text and the padding
+    after it, reward tokens come after the padding.
     """
 
     states: torch.Tensor
     pooled: torch.Tensor | None = None
     extra: Mapping[str, torch.Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def of_rows(cls, rows: Sequence[torch.Tensor]) -> Context:
+        """States (T_i, D) of texts of several lengths, padded at the end and masked."""
+        lengths = torch.tensor([len(row) for row in rows], device=rows[0].device)
+        states = pad_sequence(list(rows), batch_first=True)
+        mask = torch.arange(states.shape[1], device=states.device) < lengths[:, None]
+        return cls(states=states, extra={MASK: mask})
+
+    def rows(self) -> list[torch.Tensor]:
+        """The inverse: each text's states without padding, reward tokens at their end."""
+        mask = self.extra[MASK]
+        texts, tokens = self.states.tensor_split([mask.shape[1]], dim=1)
+        return [torch.cat([t[m], r]) for t, m, r in zip(texts, mask, tokens, strict=True)]
+
+    def padded(self, length: int) -> Context:
+        """With ``length`` states of text and padding, where a mask tells these apart."""
+        if MASK not in self.extra:
+            return self
+        more = length - self.states.shape[1]
+        mask = F.pad(self.extra[MASK], (0, more))
+        states = F.pad(self.states, (0, 0, 0, more))
+        return replace(self, states=states, extra={**self.extra, MASK: mask})
 
     def __len__(self) -> int:
         return len(self.states)
@@ -57,7 +83,12 @@ class Context:
                 "prompt_guidance: contexts of this model are as long as their prompts, and these "
                 "differ; leave it out"
             )
-        return combined(lambda tensors: tensors[0].lerp(tensors[1], weight), [self, other])
+
+        def between(tensors: list[torch.Tensor]) -> torch.Tensor:
+            one, another = tensors
+            return one.lerp(another, weight) if one.is_floating_point() else one  # a mask
+
+        return combined(between, [self, other])
 
     @property
     def nbytes(self) -> int:
@@ -80,6 +111,12 @@ def combined(
     )
 
 
+def joined(contexts: Sequence[Context]) -> Context:
+    """Several batches as one, padded to the longest where they have a mask."""
+    longest = max(context.states.shape[1] for context in contexts)
+    return combined(torch.cat, [context.padded(longest) for context in contexts])
+
+
 T = TypeVar("T", bound=Hashable)
 
 
@@ -90,6 +127,7 @@ class ContextCache(Generic[T]):
     def __init__(self, limit: int = CACHE_BYTES) -> None:
         self.limit = limit
         self.rows: dict[T, Context] = {}
+        self.nbytes = 0
 
     def get(
         self,
@@ -105,8 +143,9 @@ class ContextCache(Generic[T]):
         for text in dict.fromkeys(text for text in texts if text not in self.rows):
             with torch.no_grad():
                 new = encode([text]).map(lambda x: x.cpu())
-            if (len(self.rows) + 1) * new.nbytes > self.limit:
+            if self.nbytes + new.nbytes > self.limit:
                 self.rows = {text: self.rows[text] for text in texts if text in self.rows}
+                self.nbytes = sum(row.nbytes for row in self.rows.values())
             self.rows[text] = new
-        rows = [self.rows[text] for text in texts]
-        return combined(torch.cat, rows).map(lambda x: x.to(device))
+            self.nbytes += new.nbytes
+        return joined([self.rows[text] for text in texts]).map(lambda x: x.to(device))

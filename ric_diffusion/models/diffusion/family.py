@@ -25,6 +25,7 @@ from ric_diffusion.models.diffusion.latents import Latents
 from ric_diffusion.models.diffusion.objective import Objective
 from ric_diffusion.models.diffusion.pipeline import OWN_ARGUMENTS, stock_class
 from ric_diffusion.models.diffusion.sampler import DiffusionSampler
+from ric_diffusion.models.diffusion.tokenizer import PromptTokenizer
 from ric_diffusion.models.family import Family, Source, model_path
 from ric_diffusion.models.protocol import weights_digest
 from ric_diffusion.rewards import RewardSpace
@@ -78,11 +79,14 @@ class DiffusionFamily(Family):
         prompts: the arguments of the stock call that are prompts.
         embeds: its arguments for the tensors of a context: states first, then pooled.
         guidance: its argument for the scale of classifier-free guidance.
+        guidance_off: the scale at which there is none: 1 as Saharia et al. (2022, eq. 2)
+            count it, 0 as Ho & Salimans (2022, eq. 6).
         context_argument: the denoiser's argument for the states.
         repeats_embeds: whether the stock call makes several images of one context by itself.
         encode_options: what ``encode`` takes beside texts.
         max_length: how many tokens of a prompt are read unless a call says otherwise; None where
             the tokenizers say.
+        multiple: what the sides of a picture in pixels are multiples of.
         lora_layers: the ends of layers' names that a LoRA may change, by kind of layer.
     """
 
@@ -95,10 +99,12 @@ class DiffusionFamily(Family):
     lora_layers: Mapping[str, tuple[str, ...]]
     stock: tuple[str, ...] = ()
     guidance: str = "guidance_scale"
+    guidance_off: float = 1.0
     context_argument: str = "encoder_hidden_states"
     repeats_embeds: bool = True
     encode_options: tuple[str, ...] = ("lora_scale", "clip_skip")
     max_length: int | None = None
+    multiple: int = 8
 
     # What a family says itself.
 
@@ -141,11 +147,11 @@ class DiffusionFamily(Family):
 
     def is_guided(self, pipe: Any, scale: float) -> bool:
         """Whether a call with this scale of ``self.guidance`` has a branch to steer away from."""
-        return scale > 1
+        return scale > self.guidance_off
 
     def unguided(self, scale: float) -> str:
         """What to do about a call with this scale, which has none."""
-        return f"give {self.guidance} above 1, not {scale}"
+        return f"give {self.guidance} above {self.guidance_off:g}, not {scale}"
 
     def check_denoiser(self, pipe: Any) -> None:
         """InputError for a checkpoint of the family whose denoiser reads more than noisy latents
@@ -157,6 +163,11 @@ class DiffusionFamily(Family):
                 "model for inpainting or editing, which draws with adapters (RiCPipeline."
                 "from_pretrained) but is not trained or drawn from text alone; use its base model"
             )
+
+    def tokens_around(self, tokenizer: Any) -> int:
+        """How many tokens the pipeline puts around a prompt, beside the tokenizer's special ones:
+        those of a chat template."""
+        return 0
 
     def channels(self, denoiser: Any) -> int:
         """How many channels of latents the denoiser reads."""
@@ -232,10 +243,34 @@ class DiffusionFamily(Family):
     def digests(self, model: Any) -> list[str]:
         return [weights_digest(getattr(model, part)) for part in self.parts]
 
-    def tokenizer(self, model: str, adapter: Adapter) -> Any:
+    def tokenizer(self, model: str, adapter: Adapter) -> PromptTokenizer:
         from transformers import AutoTokenizer
 
-        return AutoTokenizer.from_pretrained(model_path(model), subfolder=self.tokenizers[0])
+        found = AutoTokenizer.from_pretrained(model_path(model), subfolder=self.tokenizers[0])
+        options = self.encode_options_of(adapter.sampling)
+        return self.prompt_tokenizer(found, options.get("max_sequence_length"))
+
+    def prompt_tokenizer(
+        self, tokenizer: Any, max_length: int | None = None, **options: Any
+    ) -> PromptTokenizer:
+        """One of a pipeline's tokenizers as prompts are fitted to it; ``max_length`` as a call
+        gives it, ``options`` as PromptTokenizer has them."""
+        around = self.tokens_around(tokenizer)
+        limit = max_length or self.max_length
+        return PromptTokenizer(tokenizer, limit, around=around, **options)
+
+    def check_settings(self, settings: DiffusionConfig, source: str = "") -> None:
+        super().check_settings(settings, source)
+        if unknown := [kind for kind in settings.lora.targets if kind not in self.lora_layers]:
+            raise InputError(
+                f"{source}{self.section}.lora.targets: {self.title} has no {unknown[0]} layers; "
+                f"it has {', '.join(self.lora_layers)}"
+            )
+        if settings.resolution is not None and settings.resolution % self.multiple:
+            raise InputError(
+                f"{source}{self.section}.resolution is {settings.resolution}; give {self.title} a "
+                f"multiple of {self.multiple}"
+            )
 
     def check_sampling(self, sampling: Mapping[str, Any]) -> None:
         accepted = [*OWN_ARGUMENTS]

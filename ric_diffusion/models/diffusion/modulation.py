@@ -37,6 +37,7 @@ class Modulation:
         self.position = list(inspect.signature(denoiser.forward).parameters).index(argument)
         self.context: torch.Tensor | None = None
         self.shift: torch.Tensor | None = None
+        self.running = False
         self.hooks = (
             denoiser.register_forward_pre_hook(self._read, with_kwargs=True),
             layer.register_forward_hook(self._add),
@@ -49,13 +50,17 @@ class Modulation:
             self.shift = self.encoder.to(context.device).time_shift(context)
         # All steps of a call share one context. In training the encoder changes in between.
         self.context = None if torch.is_grad_enabled() else context
+        self.running = True
 
     def _tokens(self, contexts: Sequence[torch.Tensor]) -> torch.Tensor:
         """The last tokens of contexts (T, D) of several lengths."""
         return torch.stack([context[-len(self.encoder.names) :] for context in contexts])
 
     def _add(self, _layer: Any, _inputs: Any, embedding: torch.Tensor) -> torch.Tensor:
+        if not self.running:  # a ControlNet may share the layer, and was trained without rewards
+            return embedding
         assert self.shift is not None
+        self.running = False
         shifted = embedding + self.shift.to(embedding.dtype)
         if self.context is None:
             self.shift = None  # it holds a graph

@@ -19,7 +19,6 @@ from ric_diffusion.io.files import write_json
 from ric_diffusion.io.lru import Recent
 from ric_diffusion.models.diffusion.adapted import AdapterMixin
 from ric_diffusion.models.diffusion.context import Context
-from ric_diffusion.models.diffusion.tokenizer import PromptTokenizer
 from ric_diffusion.models.family import (
     ADAPTER_SUBFOLDER,
     INDEX_FILE,
@@ -213,9 +212,12 @@ class RiCMixin(AdapterMixin):
         columns: list[list[str]] = (
             [given] * len(family.prompts) if not given or _is_text(given[0]) else given
         )
+        expand = getattr(self, "maybe_convert_prompt", None)
         columns = [
             self.adapter.conditioner.texts(
-                column, targets, [PromptTokenizer(self, name, max_length or family.max_length)]
+                column,
+                targets,
+                [family.prompt_tokenizer(getattr(self, name), max_length, expand=expand)],
             )
             for column, name in zip(columns, family.tokenizers, strict=True)
         ]
@@ -246,9 +248,10 @@ class RiCMixin(AdapterMixin):
             contrast: the branch that guidance steers away from is asked for so many times the
                 opposite of the targets, within common values: rewards speak up, at no extra cost.
                 Not together with negative_targets.
-            prompt_guidance: how strongly guidance pulls towards the prompt, from 1 (not at all) to
-                the scale of guidance, the default; towards the rewards it pulls with that scale in
-                any case. The branch it steers away from then holds part of the prompt itself.
+            prompt_guidance: how strongly guidance pulls towards the prompt, from 1 (not at all; 0
+                where the stock call counts from there) to the scale of guidance, the default;
+                towards the rewards it pulls with that scale in any case. The branch it steers away
+                from then holds part of the prompt itself.
 
         Each may be one for all prompts or a list with one for each prompt.
 
@@ -266,7 +269,7 @@ class RiCMixin(AdapterMixin):
         own = dict(self.adapter.sampling) if self.adapter else {}
         own_contrast, own_guidance = own.pop("contrast", 0.0), own.pop("prompt_guidance", None)
         arguments = self.arguments_of(own) | arguments
-        guidance = self.family.guidance
+        guidance, off = self.family.guidance, self.family.guidance_off
         scale = arguments.get(guidance, signature.parameters[guidance].default)
         steered = "negative_targets" if negative_targets is not None else None
         if contrast and contrast != own_contrast:
@@ -284,10 +287,11 @@ class RiCMixin(AdapterMixin):
         if prompt_guidance is None:
             prompt_guidance = scale
         elif not isinstance(prompt_guidance, int | float) or not (
-            1 <= prompt_guidance <= scale or prompt_guidance == scale
+            off <= prompt_guidance <= scale or prompt_guidance == scale
         ):
             raise InputError(
-                f"prompt_guidance {prompt_guidance!r}: give a number from 1 to {guidance}, {scale}"
+                f"prompt_guidance {prompt_guidance!r}: give a number from {off:g} to {guidance}, "
+                f"{scale}"
             )
         elif self.adapter is None:  # there is nothing else to be guided by
             arguments[guidance] = prompt_guidance
@@ -335,7 +339,8 @@ class RiCMixin(AdapterMixin):
 
         With e(p, z) what the denoiser predicts from prompt p and targets z, guidance at the scale g
         is e(q, y) + g·(e(p, z) - e(q, y)). Where q = p it is along the targets alone; the share s
-        of p in the context of q leaves about 1 + (g - 1)·(1 - s) of it to the prompt.
+        of p in the context of q leaves about 1 + (g - 1)·(1 - s) of it to the prompt. Families
+        whose scale is 0 where g is 1 call g - 1 by that name, which leaves s what it is.
 
         ``steered``: what the caller gave that steers away from something; InputError if guidance
         has no such branch.
@@ -348,7 +353,7 @@ class RiCMixin(AdapterMixin):
         given = self._given(arguments, "", count)
         branches = {"": (given, targets)}
         if guided:
-            share = (scale - prompt_guidance) / (scale - 1)
+            share = (scale - prompt_guidance) / (scale - self.family.guidance_off)
             branches["negative_"] = self._given(arguments, "negative_", count), negative
         if share:
             branches["shared"] = given, negative

@@ -145,6 +145,7 @@ FAMILY = diffusion_family(
     repeats_embeds=False,
     encode_options=("lora_scale", "max_sequence_length"),
     max_length=512,
+    multiple=16,
     lora_layers={
         "attention": (
             "attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0",
