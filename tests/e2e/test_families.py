@@ -20,6 +20,7 @@ FAMILIES = {
     "stable-diffusion-xl": ("sdxl", "text"),
     "stable-diffusion-3": ("sd3", "embedding"),
     "flux": ("flux", "text"),
+    "z-image": ("z_image", "embedding"),
 }
 SETTINGS = {
     "lora": {"rank": 4, "alpha": 4, "targets": ["attention", "feed_forward"]},
