@@ -11,6 +11,7 @@ from ric_diffusion.adapters.adapter import Adapter
 from ric_diffusion.rewards import Reward
 
 HERE = "this/folder"  # where the adapter lies, as long as nobody knows
+BASE = "base/folder"  # whose configs a single file takes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,8 +19,8 @@ class Use:
     """How adapters for one kind of model are used.
 
     ``library`` and ``task`` as the hub's tags name them; ``python``: an example, with {base} and
-    {reward} for names; ``prompt``: what the command line's example asks for; ``elsewhere``: how
-    other programs take an adapter of each mode.
+    {reward} for names and {load} for the call that loads a pipeline; ``prompt``: what the command
+    line's example asks for; ``elsewhere``: how other programs take an adapter of each mode.
     """
 
     library: str
@@ -33,12 +34,16 @@ def card(adapter: Adapter, use: Use) -> str:
     """The text of the card, in which the adapter lies at ``HERE``."""
     rewards = adapter.space.rewards
     asked = f"--prompt '{use.prompt}' --targets {rewards[0].name}=1.0"
+    base = adapter.base_model
+    load, model = f'from_pretrained("{base}")', base
+    if base.endswith(".safetensors"):  # which has no configs
+        load, model = f'from_single_file("{base}", config="{BASE}")', f"{base} --base-config {BASE}"
     lines = [
         *_metadata(adapter, use),
         "",
         "# Reward sliders",
         "",
-        f"An adapter for `{adapter.base_model}` with {len(rewards)} reward "
+        f"An adapter for `{base}` with {len(rewards)} reward "
         f"slider{'s' if len(rewards) > 1 else ''}, in {adapter.conditioner.mode} mode, made with "
         "ric-diffusion after [Rewards-in-Context](https://arxiv.org/abs/2402.10207).",
         "",
@@ -51,11 +56,11 @@ def card(adapter: Adapter, use: Use) -> str:
         f"instead, and the mapping `{adapter.mapping}` turns it into targets.",
         "",
         "```python",
-        use.python.format(base=adapter.base_model, reward=rewards[0].name),
+        use.python.format(base=base, load=load, reward=rewards[0].name),
         "```",
         "",
         "```bash",
-        f"ric generate --model {adapter.base_model} --adapter {HERE} {asked}",
+        f"ric generate --model {model} --adapter {HERE} {asked}",
         "```",
         "",
         use.elsewhere[adapter.conditioner.mode],
@@ -69,7 +74,7 @@ def card(adapter: Adapter, use: Use) -> str:
         "",
         "## Licence",
         "",
-        f"The adapter changes `{adapter.base_model}` and is of no use without it, so the licence "
+        f"The adapter changes `{base}` and is of no use without it, so the licence "
         "of that model holds for what is made with both.",
         "",
         "*Before you share this: add the licence of the adapter itself, here and as `license` at "

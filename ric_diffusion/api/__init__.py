@@ -39,11 +39,13 @@ if TYPE_CHECKING:
     from ric_diffusion.io.progress import Progress, ProgressCallback
     from ric_diffusion.models.causal_lm.backend import LlmConfig
     from ric_diffusion.models.causal_lm.generation import Sampling
+    from ric_diffusion.models.checkpoint import Checkpoint
     from ric_diffusion.models.diffusion.backend import DiffusionConfig, LoraConfig
     from ric_diffusion.training.loop import LoopConfig
     from ric_diffusion.training.online import OnlineConfig
 
 __all__ = [
+    "Checkpoint",
     "DiffusionConfig",
     "EvaluationResult",
     "ExportedPrompt",
@@ -104,6 +106,7 @@ _HOMES = {
 }
 _EXTRAS = {"runs": "train", "reports": "eval"}  # that a home's imports need
 _MODULES = {name: f"{__name__}.{home}" for home, names in _HOMES.items() for name in names} | {
+    "Checkpoint": "ric_diffusion.models.checkpoint",
     "DiffusionConfig": "ric_diffusion.models.diffusion.backend",
     "EvaluationResult": "ric_diffusion.evaluation.report.schema",
     "InputError": "ric_diffusion.io.errors",

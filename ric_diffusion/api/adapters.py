@@ -13,6 +13,7 @@ from ric_diffusion.adapters.format import DiffusersFormat
 from ric_diffusion.api.models import check_mapping
 from ric_diffusion.api.paths import check_out_file
 from ric_diffusion.io.errors import InputError
+from ric_diffusion.models.checkpoint import Checkpoint
 from ric_diffusion.models.family import adapter_family, loading
 
 
@@ -56,12 +57,16 @@ def prompt_text(
     targets: Mapping[str, float] | None = None,
     mapping: str | None = None,
     model: str | None = None,
+    base_config: str | None = None,
+    revision: str | None = None,
 ) -> ExportedPrompt:
     """What to give other programs as the prompt, so that an adapter of text mode reads the rewards.
 
     Args:
         adapter: folder or hub id.
         model: whose tokenizer counts; by default the adapter's base model.
+        base_config: whose it is if the model is a single file, and ``revision`` as Checkpoint has
+            them.
 
     ``preference``, ``targets`` and ``mapping`` are as ``generate`` has them.
 
@@ -72,8 +77,9 @@ def prompt_text(
     found, _ = family.read_adapter(folder)
     wanted = found.targets_for(preference=preference, targets=targets, mapping=mapping)
     found.check_text()  # before a tokenizer is fetched for nothing
-    base = model or found.base_model
+    base = Checkpoint(model=model or found.base_model, base_config=base_config, revision=revision)
     with loading(base, "model"):
+        family.check_checkpoint(base)
         tokenizer = family.tokenizer(base, found)
     text, cut = found.text(prompt, wanted, tokenizer)
     notes = found.unreachable(wanted)

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 
 from ric_diffusion.io.errors import InputError, suggest
+from ric_diffusion.models.checkpoint import Checkpoint, ModelName
 from ric_diffusion.models.family import BUNDLED, Family, Model, load_model
 from ric_diffusion.models.hardware import default_device
 from ric_diffusion.rewards import MAPPINGS
 
-Dtype = Literal["float32", "bfloat16", "float16"]
-ModelLike = str | Path | Model
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+ModelLike = ModelName | Model
 
 
 def load(
-    model: str | Path,
+    model: ModelName,
     adapter: str | Path | None = None,
     *,
     dtype: Dtype = "float32",
@@ -27,14 +28,18 @@ def load(
     """A model of any family, ready to sample: a pipeline, or a language model.
 
     Args:
-        model: bundled name, folder or hub id.
+        model: bundled name, folder or hub id, or a Checkpoint, which says more than a name: the
+            configs of a single file, a variant, a revision.
         adapter: folder or hub id, in place of the one that the model may have of its own.
-        dtype: of the model's weights.
+        dtype: of the model's weights; ``auto``: what they are stored as, if the device computes in
+            that in hardware, else float32.
         device: by default the GPU if there is one.
 
     InputError for what cannot be loaded, and for an adapter that does not fit the model.
     """
-    precision = getattr(torch, dtype)
+    if dtype not in get_args(Dtype):
+        raise InputError(f"dtype {dtype!r}: unknown{suggest(dtype, get_args(Dtype))}")
+    precision = None if dtype == "auto" else getattr(torch, dtype)
     found = device or default_device()
     return load_model(model, adapter, device=found, dtype=precision, option="model")
 
@@ -42,8 +47,8 @@ def load(
 def loaded(model: ModelLike, adapter: str | Path | None, dtype: Dtype) -> tuple[Any, str]:
     """A model by its name, or one that is loaded already, and what it is called. InputError for a
     loaded model together with an adapter, which it would not lose again."""
-    if isinstance(model, str | Path):
-        return load(model, adapter, dtype=dtype), str(model)
+    if isinstance(model, ModelName):
+        return load(model, adapter, dtype=dtype), Checkpoint.of(model).model
     if adapter is not None:
         raise InputError(f"adapter {adapter}: the model is loaded already; call its load_adapter")
     return model, name_of(model)

@@ -17,12 +17,13 @@ from ric_diffusion.data.prompts import read_prompts
 from ric_diffusion.evaluation.compare import calibrate_adapter, evaluate_adapters
 from ric_diffusion.evaluation.report.schema import EvaluationResult
 from ric_diffusion.io.progress import ProgressCallback, reporting
+from ric_diffusion.models.checkpoint import Checkpoint, ModelName
 
 Prompts = str | Path | Sequence[str]
 
 
 def evaluate(
-    model: str | Path,
+    model: ModelName,
     prompts: Prompts,
     out: str | Path,
     *,
@@ -40,7 +41,7 @@ def evaluate(
     Resumable: called again after an interruption, it goes on.
 
     Args:
-        model: bundled name, folder or hub id.
+        model: what ``load`` takes.
         prompts: a file with one prompt to a line, or the prompts.
         out: the report's folder: metrics.json, plots, index.html and all samples.
         adapters: folders or hub ids; ``"none"`` is the model alone. By default the model's own.
@@ -70,7 +71,7 @@ def evaluate(
 
 
 def calibrate(
-    model: str | Path,
+    model: ModelName,
     prompts: Prompts,
     out: str | Path,
     *,
@@ -112,7 +113,7 @@ def calibrate(
 
 def _report(
     measure: Callable[..., EvaluationResult],
-    model: str | Path,
+    model: ModelName,
     prompts: Prompts,
     out: Path,
     *,
@@ -129,16 +130,17 @@ def _report(
     check_out_folder(out)
     asked, held_out = _prompts(prompts), loaded_scorers(scorers)
     process = PartialState(cpu=not torch.cuda.is_available())  # first: it picks the GPU
-    loaded = load(model, dtype=dtype)
+    checkpoint, loaded = Checkpoint.of(model), load(model, dtype=dtype)
     with reporting(progress):
         result = measure(
             loaded,
-            str(model),
+            checkpoint.model,
             [str(adapter) for adapter in adapters],
             prompts=asked,
             scorers=held_out,
             mapping=mapping,
             sampling=sampling_arguments(loaded.family, sampling),
+            revision=checkpoint.revision,
             out=out,
             **counts,
         )

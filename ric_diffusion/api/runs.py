@@ -25,6 +25,7 @@ from ric_diffusion.io.files import digests, write_json, write_text
 from ric_diffusion.io.progress import ProgressCallback, reporting
 from ric_diffusion.io.run import RunFolder
 from ric_diffusion.models.causal_lm.backend import LlmConfig
+from ric_diffusion.models.checkpoint import Checkpoint
 from ric_diffusion.models.cost import COST, Cost, Meter
 from ric_diffusion.models.diffusion.backend import DiffusionConfig
 from ric_diffusion.models.family import Family, family_of, loading
@@ -43,7 +44,10 @@ class RunConfig:
     """What every run has, of ``ric train`` and of ``ric online``.
 
     Attributes:
-        model: bundled name, folder or hub id.
+        model: bundled name, folder, hub id or .safetensors file.
+        base_config: where the configs and tokenizers of such a file are, a folder or hub id.
+        variant: of the model's weights, as ``fp16``.
+        revision: of the model on the hub: branch, tag or commit.
         data: a folder that ``label`` wrote.
         out: where the run goes, unless the call says so.
         diffusion: settings of the model, if it makes pictures.
@@ -54,6 +58,9 @@ class RunConfig:
     REMOVED: ClassVar[Mapping[str, str]] = {"backend": FOUND}
 
     model: str
+    base_config: str | None = None
+    variant: str | None = None
+    revision: str | None = None
     data: Path
     out: Path | None = None
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
@@ -68,6 +75,16 @@ class RunConfig:
         for name in names:
             if isinstance(value := getattr(self, name), str):
                 object.__setattr__(self, name, Path(value).expanduser())
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """The model, with what else is said of it."""
+        return Checkpoint(
+            model=self.model,
+            base_config=self.base_config,
+            variant=self.variant,
+            revision=self.revision,
+        )
 
 
 Run = TypeVar("Run", bound=RunConfig)
@@ -184,8 +201,8 @@ def train(
 def _train(
     settings: TrainConfig, source: str, out: Path, resume: bool, push_to_hub: str | None
 ) -> TrainResult:
-    with loading(settings.model, f"{source}model"):
-        family = family_of(settings.model)
+    with loading(settings.checkpoint, f"{source}model"):
+        family = family_of(settings.checkpoint)
     family.check_settings(getattr(settings, family.section), source)
     run = RunFolder(out, "train")
     run.check_free(resume=resume)
@@ -193,16 +210,16 @@ def _train(
     records = selected(records, settings.where)
     process = PartialState(cpu=not torch.cuda.is_available())  # as in Trainer
     loop = settings.loop.resolved(process.device)
-    with loading(settings.model, f"{source}model"):
+    with loading(settings.checkpoint, f"{source}model"):
         backend = family.create_backend(
-            settings.model,
+            settings.checkpoint,
             space,
             getattr(settings, family.section),
             seed=loop.seed,
             device=process.device,
         )
     identity = {
-        "model": settings.model,
+        **config.to_dict(settings.checkpoint),
         family.section: getattr(settings, family.section),
         "loop": loop.identity(),
         "processes": process.num_processes,  # which samples a step sees depends on it
@@ -284,8 +301,8 @@ def online(
 def _online(
     settings: OnlineRun, source: str, out: Path, resume: bool, push_to_hub: str | None
 ) -> OnlineResult:
-    with loading(settings.model, f"{source}model"):
-        family = family_of(settings.model)
+    with loading(settings.checkpoint, f"{source}model"):
+        family = family_of(settings.checkpoint)
     family.check_settings(getattr(settings, family.section), source)
     run = RunFolder(out, "online")
     run.check_free(resume=resume)
@@ -301,9 +318,9 @@ def _online(
     prompts = read_prompts(settings.prompts) if settings.prompts else first_captions(replay)
     scorers = load_scorers(space)
     rounds = settings.online.resolved(process.device)
-    with loading(settings.model, f"{source}model"):
+    with loading(settings.checkpoint, f"{source}model"):
         backend = family.create_backend(
-            settings.model,
+            settings.checkpoint,
             space,
             getattr(settings, family.section),
             seed=rounds.seed,
@@ -311,7 +328,7 @@ def _online(
         )
     backend.load(start)
     identity = {
-        "model": settings.model,
+        **config.to_dict(settings.checkpoint),
         family.section: getattr(settings, family.section),
         "online": rounds.identity(),
         "weights": config.digest(family.digests(backend.model)),

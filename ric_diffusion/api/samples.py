@@ -140,7 +140,7 @@ def generate(
     """Make pictures of a prompt, or respond to it, steered by rewards.
 
     Args:
-        model: bundled name, folder or hub id, or a model that ``load`` loaded.
+        model: what ``load`` takes, or a model that it loaded.
         prompt: what to draw, or to respond to.
         adapter: folder or hub id; a bundled model has its own.
         preference: weights by reward, as the sliders set them.

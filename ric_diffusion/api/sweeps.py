@@ -27,6 +27,7 @@ from ric_diffusion.evaluation.report.sheet import draw_sheet, sweep_sheet
 from ric_diffusion.evaluation.runner import Sweep, run_sweep
 from ric_diffusion.io.files import write_json
 from ric_diffusion.io.progress import ProgressCallback, reporting
+from ric_diffusion.models.checkpoint import Checkpoint, ModelName
 from ric_diffusion.models.family import family_of, loading
 from ric_diffusion.rewards import RewardSpace
 
@@ -126,9 +127,9 @@ def sweep(
     check_mapping(mapping)
     if out is not None:
         check_out_folder(Path(out))
-    if isinstance(model, str | Path):  # before a language model is loaded for nothing
-        with loading(str(model), "model"):
-            require_pictures(family_of(model), str(model))
+    if isinstance(model, ModelName):  # before a language model is loaded for nothing
+        with loading(model, "model"):
+            require_pictures(family_of(model), Checkpoint.of(model).model)
     pipe, name = loaded(model, adapter, dtype)
     require_pictures(pipe.family, name)
     require_adapter(pipe, name)

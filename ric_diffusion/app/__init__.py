@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ric_diffusion.io.extras import require
 
+if TYPE_CHECKING:
+    from ric_diffusion.api.models import Dtype
+    from ric_diffusion.models.checkpoint import ModelName
+
 
 def run_app(
-    model: str | Path,
+    model: ModelName,
     adapter: str | Path | None = None,
     *,
+    dtype: Dtype = "float32",
     port: int = 7860,
     report: str | Path | None = None,
 ) -> None:
@@ -20,12 +26,12 @@ def run_app(
     gradio, and for a model without sliders, a port in use, or a report of something else.
     """
     require("app", "app")
-    from ric_diffusion.api import load
+    from ric_diffusion.api import Checkpoint, load
     from ric_diffusion.app.engine import Engine
     from ric_diffusion.app.front import read_front
     from ric_diffusion.app.server import check_port, serve
 
     check_port(port)
-    engine = Engine(load(model, adapter), str(model))
+    engine = Engine(load(model, adapter, dtype=dtype), Checkpoint.of(model).model)
     front = read_front(Path(report), engine.adapter) if report else None
     serve(engine, front, port)

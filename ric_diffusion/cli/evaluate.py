@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from ric_diffusion import api
-from ric_diffusion.cli.options import sampling_of
+from ric_diffusion.cli.options import checkpoint_of, sampling_of
 
 
 def run(options: argparse.Namespace) -> None:
@@ -25,7 +25,7 @@ def run(options: argparse.Namespace) -> None:
                 f"not {', '.join(options.adapter)}"
             )
         api.calibrate(
-            options.model,
+            checkpoint_of(options),
             options.prompts,
             options.out,
             adapter=next(iter(options.adapter), None),
@@ -37,7 +37,13 @@ def run(options: argparse.Namespace) -> None:
             raise api.InputError(
                 "--calibration-prompts: goes with --calibrate; add that, or leave it out"
             )
-        api.evaluate(options.model, options.prompts, options.out, adapters=options.adapter, **asked)
+        api.evaluate(
+            checkpoint_of(options),
+            options.prompts,
+            options.out,
+            adapters=options.adapter,
+            **asked,
+        )
     if api.is_main_process():
         if options.calibrate and (options.out / "adapter").exists():
             print(options.out / "adapter")

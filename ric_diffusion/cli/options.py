@@ -12,6 +12,16 @@ from ric_diffusion.api.values import by_name
 SAMPLING = ("steps", "guidance_scale", "contrast", "prompt_guidance")
 
 
+def checkpoint_of(options: argparse.Namespace) -> api.Checkpoint:
+    """The model, with what else is said of it."""
+    return api.Checkpoint(
+        model=options.model,
+        base_config=options.base_config,
+        variant=options.variant,
+        revision=options.revision,
+    )
+
+
 def rewards_of(options: argparse.Namespace) -> dict[str, Any]:
     """The arguments about rewards that were given. InputError for a name given twice."""
     return {

@@ -172,7 +172,7 @@ def build_parser() -> Parser:
     _push(online)
 
     evaluate = verb("evaluate", "measure a model, compare adapters; resumable: run it again")
-    evaluate.add_argument("--model", default="emoji-64", help="bundled name, folder or hub id")
+    _checkpoint(evaluate)
     evaluate.add_argument(
         "--adapter",
         nargs="+",
@@ -207,7 +207,7 @@ def build_parser() -> Parser:
     evaluate.add_argument("--out", type=Path, default=Path("report"), metavar="FOLDER")
 
     app = verb("app", "the sliders in a browser, on this machine alone")
-    app.add_argument("--model", default="emoji-64", help="bundled name, folder or hub id")
+    _checkpoint(app)
     app.add_argument("--adapter", help="folder or hub id; a bundled model has its own")
     app.add_argument("--port", type=positive, default=7860)
     app.add_argument(
@@ -225,6 +225,7 @@ def build_parser() -> Parser:
     prompt = verb("prompt", "print what an adapter of text mode reads, for other programs")
     prompt.add_argument("--adapter", required=True, help="folder or hub id")
     prompt.add_argument("--model", help="whose tokenizer counts; by default its base model")
+    _where(prompt)
     prompt.add_argument("--prompt", required=True, metavar="TEXT")
     _rewards(prompt)
     prompt.add_argument("--mapping", help="how a preference becomes targets")
@@ -255,20 +256,40 @@ def _push(parser: Parser) -> None:
 
 
 def _model(parser: Parser) -> None:
-    parser.add_argument("--model", default="emoji-64", help="bundled name, folder or hub id")
+    _checkpoint(parser)
     parser.add_argument("--adapter", help="folder or hub id; a bundled model has its own")
     parser.add_argument("--prompt", required=True, metavar="TEXT")
     parser.add_argument("--seed", type=seed, default=0)
     _sampling(parser)
 
 
-def _sampling(parser: Parser) -> None:
+def _checkpoint(parser: Parser) -> None:
+    """For verbs that load a model."""
+    parser.add_argument(
+        "--model", default="emoji-64", help="bundled name, folder, hub id or .safetensors file"
+    )
+    _where(parser)
+    parser.add_argument("--variant", help="of weights that lie side by side, as fp16")
     parser.add_argument(
         "--dtype",
-        choices=["float32", "bfloat16", "float16"],
+        choices=["auto", "float32", "bfloat16", "float16"],
         default="float32",
-        help="of the model's weights; half of the memory, and on most hardware faster, in 16 bits",
+        help="of the model's weights; half of the memory, and on most hardware faster, in 16 bits; "
+        "auto: as they are stored, if this device computes in that",
     )
+
+
+def _where(parser: Parser) -> None:
+    """Where a model's other files are."""
+    parser.add_argument(
+        "--base-config",
+        metavar="FOLDER",
+        help="for a .safetensors file: the pipeline, folder or hub id, whose configs it takes",
+    )
+    parser.add_argument("--revision", help="of the model on the hub: branch, tag or commit")
+
+
+def _sampling(parser: Parser) -> None:
     parser.add_argument("--steps", type=positive, help="denoising steps; the adapter's own default")
     parser.add_argument("--guidance-scale", type=scale, help="likewise")
     parser.add_argument(
@@ -354,6 +375,7 @@ RESUMED = {"label": _AGAIN, "evaluate": _AGAIN, "train": _RESUME, "online": _RES
 # Arguments of ric_diffusion.api that are options here, by the name that errors begin with.
 ARGUMENTS = (
     "adapter",
+    "base_config",
     "contrast",
     "guidance_scale",
     "mapping",
@@ -364,8 +386,10 @@ ARGUMENTS = (
     "port",
     "prompt_guidance",
     "report",
+    "revision",
     "scorers",
     "steps",
+    "variant",
 )
 
 

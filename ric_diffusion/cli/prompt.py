@@ -17,6 +17,8 @@ def run(options: argparse.Namespace) -> None:
         **rewards_of(options),
         mapping=options.mapping,
         model=options.model,
+        base_config=options.base_config,
+        revision=options.revision,
     )
     for note in found.notes:
         print(f"ric prompt: {note}", file=sys.stderr)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 
 from ric_diffusion import api
-from ric_diffusion.cli.options import sampling_of
+from ric_diffusion.cli.options import checkpoint_of, sampling_of
 
 
 def run(options: argparse.Namespace) -> None:
     api.sweep(
-        options.model,
+        checkpoint_of(options),
         options.prompt,
         adapter=options.adapter,
         points=options.points,

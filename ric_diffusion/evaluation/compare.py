@@ -95,6 +95,7 @@ def evaluate_adapters(
     scorers: Sequence[Any] = (),
     mapping: str | None = None,
     sampling: Mapping[str, Any] | None = None,
+    revision: str | None = None,
     out: Path,
 ) -> EvaluationResult:
     """Measure adapters of one model on the same prompts and write a report. On several processes,
@@ -109,11 +110,12 @@ def evaluate_adapters(
         scorers: more scorers, which no adapter was trained on.
         mapping: from preferences to targets, by default each adapter's own.
         sampling: arguments of sampling; those left out are each adapter's own.
+        revision: of the model, if it is on the hub.
         out: the report's folder. What an interrupted call left there is gone on with.
 
     InputError for what cannot be compared, before anything is written.
     """
-    measure, choices = choose(model, name, adapters, sampling or {})
+    measure, choices = choose(model, name, adapters, sampling or {}, revision)
     check_rewards(measure, choices)
     shared, base = shared_config(model, measure, prompts, seeds, scorers)
     methods = methods_of(model, choices, base, points=points, mapping=mapping)
@@ -133,6 +135,7 @@ def calibrate_adapter(
     scorers: Sequence[Any] = (),
     mapping: str | None = None,
     sampling: Mapping[str, Any] | None = None,
+    revision: str | None = None,
     out: Path,
 ) -> EvaluationResult:
     """Measure what the sliders of one adapter give, write an adapter that turns it around to
@@ -142,7 +145,7 @@ def calibrate_adapter(
     the same prompts. Other arguments are those of ``evaluate_adapters``.
     """
     check_calibrate(adapters, out)
-    measure, _ = choose(model, name, adapters, sampling or {})
+    measure, _ = choose(model, name, adapters, sampling or {}, revision)
     shared, base = shared_config(model, measure, prompts, seeds, scorers)
     plain = uncalibrated(measure)
     methods = methods_of(model, [plain], base, points=points, mapping=mapping)
@@ -169,7 +172,11 @@ def calibrate_adapter(
 
 
 def choose(
-    model: Any, name: str, adapters: Sequence[str], sampling: Mapping[str, Any]
+    model: Any,
+    name: str,
+    adapters: Sequence[str],
+    sampling: Mapping[str, Any],
+    revision: str | None = None,
 ) -> tuple[AdapterChoice, list[AdapterChoice]]:
     """The adapter whose reward space everything is measured in, and all that is compared.
 
@@ -178,7 +185,9 @@ def choose(
     """
     check_once("adapter", adapters)
     fetch = model.family.fetch_adapter
-    own = fetch(model_path(name), ADAPTER_SUBFOLDER) if model.adapter is not None else None
+    own = None
+    if model.adapter is not None:
+        own = fetch(model_path(name), ADAPTER_SUBFOLDER, revision=revision)
     folders = {given: fetch(given) for given in adapters if given != NONE}
     if not folders and own is None:
         raise InputError(f"model {name}: has no adapter of its own; give one")

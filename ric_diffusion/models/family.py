@@ -19,6 +19,13 @@ from ric_diffusion.adapters.hub import fetched
 from ric_diffusion.adapters.lora import Lora
 from ric_diffusion.data.medium import Medium
 from ric_diffusion.io.errors import InputError, suggest
+from ric_diffusion.models.checkpoint import (
+    Checkpoint,
+    Header,
+    ModelName,
+    local_file,
+    read_header,
+)
 from ric_diffusion.models.protocol import Backend, Sampler
 from ric_diffusion.rewards import RewardSpace
 
@@ -26,6 +33,7 @@ ASSETS = Path(__file__).parents[1] / "assets"
 BUNDLED = {"emoji-64": ASSETS / "emoji-64"}  # models that come along, by name
 ADAPTER_SUBFOLDER = "ric_adapter"  # of a pipeline folder, for the adapter that belongs to it
 INDEX_FILE, CONFIG_FILE = "model_index.json", "config.json"
+CHECKPOINT_FIELDS = ("base_config", "variant", "revision")  # what errors about them begin with
 
 
 class Model(Protocol):
@@ -51,11 +59,13 @@ class Model(Protocol):
 @dataclass(frozen=True, kw_only=True)
 class Source:
     """What is known of a model before it is loaded: its path or hub id, and the JSON of its
-    ``model_index.json`` (a pipeline) or its ``config.json`` (a plain model); None without one."""
+    ``model_index.json`` (a pipeline) or its ``config.json`` (a plain model), or the header of a
+    single file; None without one."""
 
     name: str
     index: Mapping[str, Any] | None = None
     config: Mapping[str, Any] | None = None
+    header: Header | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,8 +100,18 @@ class Family:
         conditioned."""
         raise NotImplementedError
 
-    def load(self, model: str, device: str | torch.device, dtype: torch.dtype) -> Any:
-        """A model by its name, with the adapter that belongs to it if there is one."""
+    def check_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """InputError for what is said of a checkpoint and has no meaning for it, and for what is
+        missing."""
+        if checkpoint.revision and not checkpoint.on_hub:
+            raise InputError(
+                f"revision {checkpoint.revision}: {checkpoint.model} is not on the hub; leave it "
+                "out"
+            )
+
+    def load(self, model: ModelName, device: str | torch.device, dtype: torch.dtype | None) -> Any:
+        """A model by its name, with the adapter that belongs to it if there is one; ``dtype``
+        None: as it is stored, where the device computes in that."""
         raise NotImplementedError
 
     def sampler(self, model: Any, sampling: Mapping[str, Any] | None = None) -> Sampler:
@@ -101,7 +121,7 @@ class Family:
 
     def create_backend(
         self,
-        model: str,
+        model: ModelName,
         space: RewardSpace,
         settings: Any,
         *,
@@ -123,7 +143,7 @@ class Family:
         family and never a reward."""
         return []
 
-    def tokenizer(self, model: str, adapter: Adapter) -> Any:
+    def tokenizer(self, model: ModelName, adapter: Adapter) -> Any:
         """What counts the tokens of a prompt, of the length that a prompt may have."""
         raise NotImplementedError
 
@@ -185,22 +205,31 @@ def families() -> Iterator[Family]:
     return map(family_named, FAMILIES)
 
 
-def family_of(model: str | Path, **hub: Any) -> Family:
-    """The family of a bundled name, folder or hub id, by its ``model_index.json`` or, without one,
-    its ``config.json``. InputError, with the families there are, if it is of none."""
-    name = str(model)
-    source = source_of(name, **hub)
+def family_of(model: ModelName, **hub: Any) -> Family:
+    """The family of a checkpoint, by what ``source_of`` knows of it. InputError, with the families
+    there are, if it is of none, and for what is said of it and has no meaning for it."""
+    checkpoint = Checkpoint.of(model)
+    family = family_claiming(source_of(checkpoint, **hub))
+    family.check_checkpoint(checkpoint)
+    return family
+
+
+def family_claiming(source: Source) -> Family:
+    """The family that a model is of. InputError, with those there are, if it is of none."""
     for family in families():
-        if name in family.bundled or family.claims(source):
+        if source.name in family.bundled or family.claims(source):
             return family
     known = ", ".join(family.title for family in families())
-    if source.index is None and source.config is None:
+    if source.index is None and source.config is None and source.header is None:
         raise InputError(
-            f"{name}: holds no {INDEX_FILE} or {CONFIG_FILE}, or the hub did not give it; give a "
-            f"model of {known}"
+            f"{source.name}: holds no {INDEX_FILE} or {CONFIG_FILE}, or the hub did not give it; "
+            f"give a model of {known}"
         )
     kind = (source.index or {}).get("_class_name") or (source.config or {}).get("model_type")
-    raise InputError(f"{name}: {kind or 'it'} is of no model family known here; they are {known}")
+    kind = source.header.type if source.header else kind
+    raise InputError(
+        f"{source.name}: {kind or 'it'} is of no model family known here; they are {known}"
+    )
 
 
 def model_path(model: str | Path) -> str:
@@ -213,9 +242,13 @@ def bundled_names() -> list[str]:
     return [name for family in families() for name in family.bundled]
 
 
-def source_of(name: str, **hub: Any) -> Source:
+def source_of(model: ModelName, **hub: Any) -> Source:
     """What is known of a model without loading it. A hub id is asked for its index, then for its
     config; ``hub``: revision, token, cache_dir and so on."""
+    checkpoint = Checkpoint.of(model)
+    name, hub = checkpoint.model, {**checkpoint.hub, **hub}
+    if checkpoint.is_file:
+        return Source(name=name, header=read_header(local_file(name, **hub), name))
     folder = Path(model_path(name))
     if folder.is_dir():
         found = {file: _json(folder / file) for file in (INDEX_FILE, CONFIG_FILE)}
@@ -250,42 +283,45 @@ def _from_hub(name: str, file: str, **hub: Any) -> Mapping[str, Any] | None:
 
 
 @contextmanager
-def loading(model: str, field: str) -> Iterator[None]:
+def loading(model: ModelName, field: str) -> Iterator[None]:
     """Whatever stops a model from being loaded in this block is one line of InputError; ``field``
     is where the user named it."""
     import diffusers
     import transformers
 
-    names = bundled_names()
-    if "/" not in model and model not in names and not Path(model).exists():
-        raise InputError(f"{field} {model}: no such folder or bundled model{suggest(model, names)}")
+    checkpoint, names = Checkpoint.of(model), bundled_names()
+    name = checkpoint.model
+    if not (checkpoint.is_file or "/" in name or name in names or Path(name).exists()):
+        raise InputError(f"{field} {name}: no such folder or bundled model{suggest(name, names)}")
     # Their bars count five files; what is being downloaded has a bar of its own.
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()
     try:
         yield
     except InputError as error:
-        if str(error).startswith(f"{model}: "):
+        if str(error).startswith(f"{name}: "):
             raise InputError(f"{field} {error}") from error
+        if str(error).startswith(CHECKPOINT_FIELDS):  # which lie where the model is named
+            raise InputError(f"{''.join(field.rpartition(': ')[:2])}{error}") from error
         raise
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise InputError(f"{field} {model}: cannot be loaded ({reason})") from error
+        raise InputError(f"{field} {name}: cannot be loaded ({reason})") from error
 
 
 def load_model(
-    model: str | Path,
+    model: ModelName,
     adapter: str | Path | None = None,
     *,
     device: str | torch.device = "cpu",
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = torch.float32,
     option: str = "--model",
 ) -> Any:
-    """A bundled name, folder or hub id with its own adapter, or with the ``adapter`` given. What is
-    wrong with it is one line of InputError that begins with ``option``."""
-    name = str(model)
-    with loading(name, option):
-        found = family_of(name).load(name, device, dtype)
+    """A checkpoint with its own adapter, or with the ``adapter`` given; ``dtype`` None: as it is
+    stored, where the device computes in that. What is wrong with the model is one line of
+    InputError that begins with ``option``."""
+    with loading(model, option):
+        found = family_of(model).load(model, device, dtype)
     if adapter is not None:
         found.load_adapter(adapter)
     return found

@@ -44,6 +44,14 @@ def _cpu_has_bf16() -> bool:
     return bool(CPU_FLAGS & set(flags.split()))
 
 
+def loaded_dtype(stored: torch.dtype, device: str | torch.device) -> torch.dtype:
+    """What weights are loaded as where nobody says: as they are stored, if the device computes in
+    that in hardware, else float32. A CPU has no float16 to speak of."""
+    kind = torch.device(device).type
+    computed = {torch.bfloat16: has_bf16(device), torch.float16: kind != "cpu"}
+    return stored if computed.get(stored, False) else torch.float32
+
+
 def resolve_precision(asked: Precision, device: str | torch.device) -> Literal["fp32", "bf16"]:
     """``auto``: bf16 where the device has it in hardware, else fp32. bf16 where it has not is
     obeyed, with one warning in a process."""

@@ -44,7 +44,7 @@ class Family:
 
     software = ("numpy",)
 
-    def fetch_adapter(self, given, subfolder=""):
+    def fetch_adapter(self, given, subfolder="", revision=None):
         return Path(given) / subfolder
 
     def digests(self, model):

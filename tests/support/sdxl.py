@@ -50,8 +50,9 @@ SCHEDULER = {
 WIDE_TEXT, SMALL_TEXT = ((768, 12), (1280, 20)), ((32, 2), (48, 4))
 
 
-def parts(*, wide: bool = False, seed: int = 0, **unet: Any) -> dict[str, Any]:
-    """All parts of a pipeline, with random weights; ``unet`` settings replace those of the size."""
+def parts(*, wide: bool = False, layers: int = 2, seed: int = 0, **unet: Any) -> dict[str, Any]:
+    """All parts of a pipeline, with random weights; ``layers`` of the text encoders, and ``unet``
+    settings replace those of the size."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         if wide:
@@ -72,7 +73,7 @@ def parts(*, wide: bool = False, seed: int = 0, **unet: Any) -> dict[str, Any]:
                 hidden_size=width,
                 projection_dim=width,
                 intermediate_size=64,
-                num_hidden_layers=2,
+                num_hidden_layers=layers,
                 num_attention_heads=heads,
                 max_position_embeddings=tokenizer.model_max_length,
                 bos_token_id=tokenizer.bos_token_id,

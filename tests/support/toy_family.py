@@ -18,6 +18,7 @@ from diffusers.loaders import PeftAdapterMixin
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.pipelines.stable_diffusion import StableDiffusionPipelineOutput
 
+from ric_diffusion.models.checkpoint import Checkpoint, ModelName
 from ric_diffusion.models.diffusion.context import Context
 from ric_diffusion.models.diffusion.family import (
     TEXT_TO_IMAGE,
@@ -132,9 +133,10 @@ class RiCToyPipeline(RiCMixin, ToyPipeline):
 
 
 class Toy(DiffusionFamily):
-    def load(self, model: str, device: Any, dtype: torch.dtype) -> Any:
+    def load(self, model: ModelName, device: Any, dtype: torch.dtype | None) -> Any:
         """The folder says the seed of the weights, which is all that a toy needs."""
-        seed = json.loads(Path(model, "model_index.json").read_text())["seed"]
+        folder = Checkpoint.of(model).model
+        seed = json.loads(Path(folder, "model_index.json").read_text())["seed"]
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             tokenizer = pruned_tokenizer(WORDS, 32)

@@ -24,6 +24,7 @@ from ric_diffusion.models.causal_lm.generation import Sampling
 from ric_diffusion.models.causal_lm.model import RiCCausalLM
 from ric_diffusion.models.causal_lm.sampler import LlmSampler, token_losses
 from ric_diffusion.models.causal_lm.steering import scale_of
+from ric_diffusion.models.checkpoint import Checkpoint, ModelName
 from ric_diffusion.models.protocol import Batch
 from ric_diffusion.rewards import RewardSpace
 
@@ -66,7 +67,7 @@ class LlmBackend(LlmSampler, AdaptedBackend):
     @classmethod
     def create(
         cls,
-        model: str,
+        model: ModelName,
         space: RewardSpace,
         config: LlmConfig,
         *,
@@ -74,7 +75,10 @@ class LlmBackend(LlmSampler, AdaptedBackend):
         device: str | torch.device = "cpu",
     ) -> LlmBackend:
         """A new adapter on a base model; ``seed`` draws its first weights."""
-        lm = RiCCausalLM.from_pretrained(model, getattr(torch, config.dtype))
+        checkpoint = Checkpoint.of(model)
+        lm = RiCCausalLM.from_pretrained(
+            checkpoint.model, getattr(torch, config.dtype), **checkpoint.hub
+        )
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             lora.inject(lm.model, config.lora.rank, config.lora.alpha, "all-linear")
@@ -95,7 +99,7 @@ class LlmBackend(LlmSampler, AdaptedBackend):
         conditioner.to(device)
         lm.adapter = Adapter(
             family=lm.family_name,
-            base_model=str(model),
+            base_model=checkpoint.model,
             space=space,
             conditioner=conditioner,
             mapping=config.mapping,

@@ -14,13 +14,16 @@ from ric_diffusion.adapters.card import Use
 from ric_diffusion.adapters.format import PeftFormat
 from ric_diffusion.data.medium import TEXT
 from ric_diffusion.io import config
+from ric_diffusion.io.errors import InputError
 from ric_diffusion.models.causal_lm.backend import LlmBackend, LlmConfig
 from ric_diffusion.models.causal_lm.chat import Turn
 from ric_diffusion.models.causal_lm.fluency import Fluency
 from ric_diffusion.models.causal_lm.generation import Sampling
 from ric_diffusion.models.causal_lm.model import PACKAGES, RiCCausalLM, load_tokenizer
 from ric_diffusion.models.causal_lm.sampler import LlmSampler
+from ric_diffusion.models.checkpoint import Checkpoint, ModelName
 from ric_diffusion.models.family import Family, Source
+from ric_diffusion.models.hardware import loaded_dtype
 from ric_diffusion.models.protocol import weights_digest
 from ric_diffusion.rewards import RewardSpace
 
@@ -52,9 +55,20 @@ class CausalLM(Family):
             return False
         return "model_type" in (source.config or {}) or any(Path(source.name).glob("*.gguf"))
 
-    def load(self, model: str, device: str | torch.device, dtype: torch.dtype) -> RiCCausalLM:
-        lm = RiCCausalLM.from_pretrained(model, dtype)
+    def check_checkpoint(self, checkpoint: Checkpoint) -> None:
+        super().check_checkpoint(checkpoint)
+        for name in ("base_config", "variant"):
+            if value := getattr(checkpoint, name):
+                raise InputError(f"{name} {value}: {self.title} have none; leave it out")
+
+    def load(
+        self, model: ModelName, device: str | torch.device, dtype: torch.dtype | None
+    ) -> RiCCausalLM:
+        checkpoint = Checkpoint.of(model)
+        lm = RiCCausalLM.from_pretrained(checkpoint.model, dtype or "auto", **checkpoint.hub)
         lm.model.to(device)
+        if dtype is None and loaded_dtype(lm.model.dtype, device) == torch.float32:
+            lm.model.float()
         return lm
 
     def sampler(self, model: Any, sampling: Mapping[str, Any] | None = None) -> LlmSampler:
@@ -62,7 +76,7 @@ class CausalLM(Family):
 
     def create_backend(
         self,
-        model: str,
+        model: ModelName,
         space: RewardSpace,
         settings: Any,
         *,
@@ -93,9 +107,11 @@ class CausalLM(Family):
     def check_sampling(self, sampling: Mapping[str, Any]) -> None:
         config.from_dict(dict(sampling), Sampling, "sampling")
 
-    def tokenizer(self, model: str, adapter: Adapter) -> Turn:
+    def tokenizer(self, model: ModelName, adapter: Adapter) -> Turn:
+        checkpoint = Checkpoint.of(model)
         sampling = config.from_dict(dict(adapter.sampling), Sampling, "sampling")
-        return Turn(load_tokenizer(model), sampling.prompt_tokens)
+        tokenizer = load_tokenizer(checkpoint.model, **checkpoint.hub)
+        return Turn(tokenizer, sampling.prompt_tokens)
 
 
 FAMILY = CausalLM(

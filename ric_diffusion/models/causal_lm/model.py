@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from importlib import util
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import transformers
@@ -42,10 +42,10 @@ def _source(name: str) -> tuple[str, dict[str, Any]]:
     return path, {"gguf_file": gguf[0].name} if gguf else {}
 
 
-def load_tokenizer(name: str) -> Any:
-    """The tokenizer alone of ``smollm2``, a folder or a hub id."""
+def load_tokenizer(name: str, **hub: Any) -> Any:
+    """The tokenizer alone of ``smollm2``, a folder or a hub id; ``hub``: its revision."""
     path, source = _source(name)
-    return transformers.AutoTokenizer.from_pretrained(path, **source)
+    return transformers.AutoTokenizer.from_pretrained(path, **source, **hub)
 
 
 class RiCCausalLM:
@@ -62,13 +62,16 @@ class RiCCausalLM:
         self.adapter: Adapter | None = None
 
     @classmethod
-    def from_pretrained(cls, name: str, dtype: torch.dtype = torch.float32) -> RiCCausalLM:
+    def from_pretrained(
+        cls, name: str, dtype: torch.dtype | Literal["auto"] = torch.float32, **hub: Any
+    ) -> RiCCausalLM:
         """``smollm2``, a folder or a hub id; a folder may hold one GGUF file. Weights are read
-        from safetensors or GGUF only, as ``dtype``, and no code that comes with them is run."""
+        from safetensors or GGUF only, as ``dtype`` (``auto``: as they are stored), and no code that
+        comes with them is run. ``hub``: its revision."""
         require("llm", f"model {name}")
-        tokenizer = load_tokenizer(name)
+        tokenizer = load_tokenizer(name, **hub)
         path, gguf = _source(name)
-        source = {**gguf, "dtype": dtype, "use_safetensors": not gguf}
+        source = {**gguf, **hub, "dtype": dtype, "use_safetensors": not gguf}
         model = transformers.AutoModelForCausalLM.from_pretrained(path, **source)
         if gguf:  # its tensors were unpacked: for peft too it is a plain model now
             del model.config.quantization_config

@@ -15,6 +15,7 @@ from ric_diffusion.adapters.card import Use
 from ric_diffusion.adapters.format import DiffusersFormat
 from ric_diffusion.data.medium import IMAGE
 from ric_diffusion.io.errors import InputError, suggest
+from ric_diffusion.models.checkpoint import Checkpoint, ModelName, local_file, read_header
 from ric_diffusion.models.diffusion.backend import (
     DiffusionBackend,
     DiffusionConfig,
@@ -25,8 +26,11 @@ from ric_diffusion.models.diffusion.latents import Latents
 from ric_diffusion.models.diffusion.objective import Objective
 from ric_diffusion.models.diffusion.pipeline import OWN_ARGUMENTS, stock_class
 from ric_diffusion.models.diffusion.sampler import DiffusionSampler
+from ric_diffusion.models.diffusion.single_file import needs_config
 from ric_diffusion.models.diffusion.tokenizer import PromptTokenizer
+from ric_diffusion.models.diffusion.weights import stored_dtype
 from ric_diffusion.models.family import Family, Source, model_path
+from ric_diffusion.models.hardware import loaded_dtype
 from ric_diffusion.models.protocol import weights_digest
 from ric_diffusion.rewards import RewardSpace
 
@@ -45,7 +49,7 @@ USE = Use(
     task="text-to-image",
     python="""from ric_diffusion import RiCPipeline
 
-pipe = RiCPipeline.from_pretrained("{base}")
+pipe = RiCPipeline.{load}
 pipe.load_adapter("this/folder")
 pipe("a prompt", targets={{"{reward}": 1.0}}).images[0].save("picture.png")""",
     prompt="a prompt",
@@ -73,6 +77,8 @@ class DiffusionFamily(Family):
         pipelines: our class for each door.
         stock: the classes that a ``model_index.json`` of this family may name, beside the stock
             class of each door.
+        single_files: what diffusers calls single files of this family
+            (``infer_diffusers_model_type``).
         denoiser: the pipeline's part that is trained, an attribute's name; LoRA keys begin with it.
         parts: the pipeline's parts with weights, the denoiser last.
         tokenizers: what counts a prompt's tokens, attributes' names.
@@ -98,6 +104,7 @@ class DiffusionFamily(Family):
     embeds: tuple[str, ...]
     lora_layers: Mapping[str, tuple[str, ...]]
     stock: tuple[str, ...] = ()
+    single_files: tuple[str, ...] = ()
     guidance: str = "guidance_scale"
     guidance_off: float = 1.0
     context_argument: str = "encoder_hidden_states"
@@ -203,6 +210,8 @@ class DiffusionFamily(Family):
     # What they have in common.
 
     def claims(self, source: Source) -> bool:
+        if source.header is not None:
+            return source.header.type in self.single_files
         named = source.index.get("_class_name") if source.index else None
         return named in self.stock or self.door_of(source) is not None
 
@@ -212,8 +221,26 @@ class DiffusionFamily(Family):
         doors = (door for door, cls in self.pipelines.items() if stock_class(cls).__name__ == named)
         return next(doors, None)
 
-    def load(self, model: str, device: str | torch.device, dtype: torch.dtype) -> Any:
-        pipe = self.pipelines[TEXT_TO_IMAGE].from_pretrained(model, dtype=dtype)
+    def check_checkpoint(self, checkpoint: Checkpoint) -> None:
+        super().check_checkpoint(checkpoint)
+        name, config, variant = checkpoint.model, checkpoint.base_config, checkpoint.variant
+        if checkpoint.is_file and config is None:
+            header = read_header(local_file(name, **checkpoint.hub), name)
+            raise InputError(f"base_config: {needs_config(name, header)}")
+        if checkpoint.is_file and variant:
+            raise InputError(f"variant {variant}: {name} is one file; leave it out")
+        if config is not None and not checkpoint.is_file:
+            raise InputError(f"base_config {config}: {name} has configs of its own; leave it out")
+
+    def load(self, model: ModelName, device: str | torch.device, dtype: torch.dtype | None) -> Any:
+        checkpoint, cls = Checkpoint.of(model), self.pipelines[TEXT_TO_IMAGE]
+        if dtype is None:
+            dtype = loaded_dtype(stored_dtype(checkpoint, self.denoiser), device)
+        options = {"dtype": dtype, **checkpoint.hub}
+        if checkpoint.is_file:
+            pipe = cls.from_single_file(checkpoint.model, config=checkpoint.base_config, **options)
+        else:
+            pipe = cls.from_pretrained(checkpoint.model, variant=checkpoint.variant, **options)
         self.check_denoiser(pipe)
         pipe.set_progress_bar_config(disable=True)
         return pipe.to(device)
@@ -229,7 +256,7 @@ class DiffusionFamily(Family):
 
     def create_backend(
         self,
-        model: str,
+        model: ModelName,
         space: RewardSpace,
         settings: Any,
         *,
@@ -238,15 +265,21 @@ class DiffusionFamily(Family):
     ) -> DiffusionBackend:
         pipe = self.load(model, device, torch.float32)
         pipe.unload_adapter()
-        return DiffusionBackend.create(pipe, model, space, settings, seed=seed)
+        name = Checkpoint.of(model).model
+        return DiffusionBackend.create(pipe, name, space, settings, seed=seed)
 
     def digests(self, model: Any) -> list[str]:
         return [weights_digest(getattr(model, part)) for part in self.parts]
 
-    def tokenizer(self, model: str, adapter: Adapter) -> PromptTokenizer:
+    def tokenizer(self, model: ModelName, adapter: Adapter) -> PromptTokenizer:
         from transformers import AutoTokenizer
 
-        found = AutoTokenizer.from_pretrained(model_path(model), subfolder=self.tokenizers[0])
+        checkpoint = Checkpoint.of(model)
+        found = AutoTokenizer.from_pretrained(
+            model_path(checkpoint.base_config or checkpoint.model),
+            subfolder=self.tokenizers[0],
+            **checkpoint.hub,
+        )
         options = self.encode_options_of(adapter.sampling)
         return self.prompt_tokenizer(found, options.get("max_sequence_length"))
 

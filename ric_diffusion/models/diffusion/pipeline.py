@@ -13,15 +13,20 @@ from typing import Any, NoReturn, Self
 
 import torch
 from diffusers import DiffusionPipeline
+from diffusers.loaders.single_file_utils import SingleFileComponentError
 
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.files import write_json
 from ric_diffusion.io.lru import Recent
+from ric_diffusion.models.checkpoint import Checkpoint, check_suffix
 from ric_diffusion.models.diffusion.adapted import AdapterMixin
 from ric_diffusion.models.diffusion.context import Context
+from ric_diffusion.models.diffusion.single_file import SingleFile
+from ric_diffusion.models.diffusion.weights import check_variant
 from ric_diffusion.models.family import (
     ADAPTER_SUBFOLDER,
     INDEX_FILE,
+    Source,
     family_of,
     model_path,
     source_of,
@@ -40,7 +45,9 @@ class RiCPipeline:
     """Finds the pipeline class of a checkpoint."""
 
     def __new__(cls) -> NoReturn:
-        raise TypeError("RiCPipeline is made by RiCPipeline.from_pretrained")
+        raise TypeError(
+            "RiCPipeline is made by RiCPipeline.from_pretrained or RiCPipeline.from_single_file"
+        )
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> RiCMixin:
@@ -50,13 +57,27 @@ class RiCPipeline:
         InputError if the model is of no family of pipelines.
         """
         name, hub = str(pretrained_model_name_or_path), _hub(kwargs)
+        _check_folder(name)
         family: Any = family_of(name, **hub)
         if not hasattr(family, "pipelines"):
             raise InputError(f"{name}: a model of {family.title}, which is no pipeline")
-        door = "controlnet" if "controlnet" in kwargs else family.door_of(source_of(name, **hub))
-        if door not in ("inpainting", "controlnet"):
-            door = "text-to-image"
-        found: RiCMixin = family.pipelines[door].from_pretrained(name, **kwargs)
+        cls = _class_for(family, source_of(name, **hub), kwargs)
+        found: RiCMixin = cls.from_pretrained(name, **kwargs)
+        return found
+
+    @classmethod
+    def from_single_file(
+        cls, pretrained_model_link_or_path: Any, *, config: Any = None, **kwargs: Any
+    ) -> RiCMixin:
+        """A pipeline of the family that the tensors of a .safetensors file are of, for inpainting
+        where its ``config`` says so; see RiCMixin.from_single_file.
+
+        InputError if the file is of no family of pipelines.
+        """
+        file = SingleFile.read(str(pretrained_model_link_or_path), config, **_hub(kwargs))
+        found: RiCMixin = _class_for(file.family, file.config, kwargs).from_single_file(
+            file.name, config=config, **kwargs
+        )
         return found
 
 
@@ -79,14 +100,55 @@ class RiCMixin(AdapterMixin):
         is of another family than this class.
         """
         path, hub = model_path(pretrained_model_name_or_path), _hub(kwargs)
+        _check_folder(path)
         if (family := family_of(path, **hub)).name != cls.family_name:
             raise InputError(
                 f"{path}: a model of {family.title}; RiCPipeline.from_pretrained finds its class"
             )
         kwargs.setdefault("use_safetensors", True)
-        pipe = super().from_pretrained(path, **kwargs)
+        try:
+            pipe = super().from_pretrained(path, **kwargs)
+        except (OSError, ValueError):
+            own: Any = family
+            check_variant(path, kwargs.get("variant"), own.parts, **hub)
+            raise
         if (folder := family.fetch_adapter(path, ADAPTER_SUBFOLDER, **hub)).is_dir():
             pipe.load_adapter(folder)
+        found: Self = pipe
+        return found
+
+    @classmethod
+    def from_single_file(
+        cls, pretrained_model_link_or_path: Any, *, config: Any = None, **kwargs: Any
+    ) -> Self:
+        """As in diffusers, for a .safetensors file or its address on the hub.
+
+        ``config``: the pipeline, a folder or hub id, whose configs and tokenizers the file takes,
+        and, if it is a folder with weights, the parts that the file lacks. No adapter is loaded.
+        InputError for a file of another kind, a torn one or a LoRA, for a model of another family
+        than this class or ``config``, and if a part is missing.
+        """
+        file = SingleFile.read(str(pretrained_model_link_or_path), config, **_hub(kwargs))
+        family = file.family
+        if family.name != cls.family_name:
+            raise InputError(
+                f"{file.name}: a model of {family.title}; RiCPipeline.from_single_file finds its "
+                "class"
+            )
+        lacking = [part for part in family.parts[:-1] if part not in kwargs]
+        dtype = kwargs.pop("dtype", None) or kwargs.pop("torch_dtype", None) or torch.float32
+        kwargs |= {"config": file.config.name, **file.parts_beside(lacking, dtype)}
+        if dtype != torch.float32:  # which is the default, and diffusers warns when it casts
+            kwargs["dtype"] = dtype
+        try:
+            pipe = super().from_single_file(str(file.path), **kwargs)
+        except NotImplementedError as error:  # of tensors that nothing was read into
+            raise file.misfit("some of their weights are missing") from error
+        except (KeyError, ValueError, SingleFileComponentError) as error:
+            raise file.misfit(error) from error
+        modules = {part: getattr(pipe, part) for part in family.parts}
+        file.check_complete({part: m for part, m in modules.items() if m is not None})
+        pipe.register_to_config(_name_or_path=file.name)
         found: Self = pipe
         return found
 
@@ -419,6 +481,20 @@ def stock_class(cls: type) -> Any:
     ours = (RiCMixin, AdapterMixin)
     stock = (c for c in cls.__mro__ if not any(issubclass(c, o) for o in ours))
     return next(c for c in stock if issubclass(c, DiffusionPipeline))
+
+
+def _check_folder(name: str) -> None:
+    """InputError for a single file."""
+    if Checkpoint.of(name).is_file:
+        check_suffix(name)
+        raise InputError(f"{name}: a single file; from_single_file(…, config=…) loads it")
+
+
+def _class_for(family: Any, source: Source, given: Mapping[str, Any]) -> Any:
+    """The class for a pipeline of which ``source`` is known: for inpainting or with a ControlNet
+    where that says so or one is given, else from text to image."""
+    door = "controlnet" if "controlnet" in given else family.door_of(source)
+    return family.pipelines[door if door in ("inpainting", "controlnet") else "text-to-image"]
 
 
 def _hub(kwargs: Mapping[str, Any]) -> dict[str, Any]:

@@ -110,6 +110,7 @@ FAMILY = diffusion_family(
         CONTROLNET: RiCStableDiffusionControlNetPipeline,
     },
     stock=("LatentConsistencyModelPipeline",),
+    single_files=("v1", "v2", "inpainting", "inpainting_v2"),
     denoiser="unet",
     parts=("vae", "text_encoder", "unet"),
     tokenizers=("tokenizer",),

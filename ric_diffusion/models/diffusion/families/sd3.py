@@ -107,6 +107,7 @@ FAMILY = diffusion_family(
         INPAINTING: RiCStableDiffusion3InpaintPipeline,
         CONTROLNET: RiCStableDiffusion3ControlNetPipeline,
     },
+    single_files=("sd3", "sd35_medium", "sd35_large"),
     denoiser="transformer",
     parts=("vae", "text_encoder", "text_encoder_2", "text_encoder_3", "transformer"),
     tokenizers=("tokenizer", "tokenizer_2", "tokenizer_3"),

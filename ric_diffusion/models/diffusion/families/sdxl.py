@@ -56,15 +56,17 @@ class StableDiffusionXL(StableDiffusion):
     training picture's size and crop were (Podell et al. 2023, sections 2.2 and 2.3)."""
 
     def claims(self, source: Source) -> bool:
-        if not super().claims(source):
-            return False
-        assert source.index is not None
-        if not (source.index.get("text_encoder") or [None])[0]:
+        if source.header is not None:
+            refiner = source.header.type == "xl_refiner"
+        else:
+            index = source.index or {}
+            refiner = super().claims(source) and not (index.get("text_encoder") or [None])[0]
+        if refiner:
             raise InputError(
                 f"{source.name}: the refiner of Stable Diffusion XL, which only finishes pictures "
                 "of the base model; give that"
             )
-        return True
+        return super().claims(source)
 
     def encode(self, pipe: Any, prompts: Sequence[Sequence[str]], **options: Any) -> Context:
         """Where the pipeline guides away from nothing at all instead of from an empty text
@@ -106,6 +108,7 @@ FAMILY = diffusion_family(
         INPAINTING: RiCStableDiffusionXLInpaintPipeline,
         CONTROLNET: RiCStableDiffusionXLControlNetPipeline,
     },
+    single_files=("xl_base", "xl_inpaint"),
     denoiser="unet",
     parts=("vae", "text_encoder", "text_encoder_2", "unet"),
     tokenizers=("tokenizer", "tokenizer_2"),
