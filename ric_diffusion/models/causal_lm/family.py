@@ -105,7 +105,7 @@ class CausalLM(Family):
         return [Fluency(log_likelihood, config.digest(list(digests))[:16], limits)]
 
     def check_sampling(self, sampling: Mapping[str, Any]) -> None:
-        config.from_dict(dict(sampling), Sampling, "sampling")
+        config.from_dict(config.to_dict(sampling), Sampling, "sampling")
 
     def tokenizer(self, model: ModelName, adapter: Adapter) -> Turn:
         checkpoint = Checkpoint.of(model)
