@@ -67,7 +67,7 @@ class CausalLM(Family):
         checkpoint = Checkpoint.of(model)
         lm = RiCCausalLM.from_pretrained(checkpoint.model, dtype or "auto", **checkpoint.hub)
         lm.model.to(device)
-        if dtype is None and loaded_dtype(lm.model.dtype, device) == torch.float32:
+        if dtype is None and loaded_dtype(lm.model.dtype, device) != lm.model.dtype:
             lm.model.float()
         return lm
 

@@ -71,6 +71,8 @@ class RiCCausalLM:
         require("llm", f"model {name}")
         tokenizer = load_tokenizer(name, **hub)
         path, gguf = _source(name)
+        if gguf and dtype == "auto":  # it is stored in what nothing computes in
+            dtype = torch.float32
         source = {**gguf, **hub, "dtype": dtype, "use_safetensors": not gguf}
         model = transformers.AutoModelForCausalLM.from_pretrained(path, **source)
         if gguf:  # its tensors were unpacked: for peft too it is a plain model now

@@ -29,6 +29,7 @@ SDXL = {
     "conditioner.embedders.1.model.transformer.resblocks.9.mlp.c_proj.bias": (48,),
 }
 JOINT = f"{UNET}joint_blocks."
+FLUX = {"double_blocks.0.img_attn.norm.key_norm.scale": (8,)}
 SD3 = {f"{JOINT}0.context_block.adaLN_modulation.1.bias": (9216,)}
 
 
@@ -153,6 +154,8 @@ def test_other_configs_are_refused(root, sd, xl, model):
          "stable-diffusion-xl"),
         ("sd3", SD3 | {f"{UNET}pos_embed": (1, 36864, 1)}, "stable-diffusion-3"),
         ("sd35_medium", SD3 | {f"{UNET}pos_embed": (1, 147456, 1)}, "stable-diffusion-3"),
+        ("flux-schnell", FLUX, "flux"),
+        ("flux-dev", FLUX | {"guidance_in.in_layer.bias": (8,), "img_in.weight": (8, 64)}, "flux"),
         ("sd35_large", {f"{JOINT}37.x_block.mlp.fc1.weight": (8, 8)}, "stable-diffusion-3"),
     ],
 )  # fmt: skip
@@ -168,6 +171,8 @@ def test_the_family_is_in_its_keys(kind, shapes, family):
         ("it is of no model family known here; they are Stable Diffusion 1", {"a": (1,)}),
         ("it is of no", {f"{UNET}label_emb.0.0.weight": (32, 32), **SD}),  # XL's U-Net alone
         ("it is of no", SD3 | {f"{UNET}pos_embed": (1, 4, 1)}),  # no size that diffusers knows
+        ("flux-fill is of no model family known here",
+         FLUX | {"guidance_in.in_layer.bias": (8,), "img_in.weight": (8, 384)}),
         ("hunyuan-video is of no model family known here",
          {"txt_in.individual_token_refiner.blocks.0.adaLN_modulation.1.bias": (1,)}),
         ("the refiner of Stable Diffusion XL, which only finishes pictures",

@@ -136,6 +136,7 @@ FAMILY = diffusion_family(
         INPAINTING: RiCFluxInpaintPipeline,
         CONTROLNET: RiCFluxControlNetPipeline,
     },
+    single_files=("flux-dev", "flux-schnell"),
     denoiser="transformer",
     parts=("vae", "text_encoder", "text_encoder_2", "transformer"),
     tokenizers=("tokenizer", "tokenizer_2"),
