@@ -100,10 +100,10 @@ class Header:
             found: str = infer_diffusers_model_type(self.tensors)
         except Exception:  # some of its cases know one size of a tensor only
             return None
-        # Its name for all that it does not know.
-        return None if found == "v1" and not self._is_first() else found
+        # v1 is also its name for all that it does not know.
+        return None if found == "v1" and not self._is_v1() else found
 
-    def _is_first(self) -> bool:
+    def _is_v1(self) -> bool:
         """Whether there is a U-Net of Stable Diffusion that is told nothing but time and text."""
         keys = f"{DENOISER}input_blocks.0.0.weight", f"{DENOISER}label_emb.0.0.weight"
         return [key in self.tensors for key in keys] == [True, False]

@@ -155,6 +155,7 @@ def test_other_configs_are_refused(root, sd, xl, model):
         ("sd3", SD3 | {f"{UNET}pos_embed": (1, 36864, 1)}, "stable-diffusion-3"),
         ("sd35_medium", SD3 | {f"{UNET}pos_embed": (1, 147456, 1)}, "stable-diffusion-3"),
         ("flux-schnell", FLUX, "flux"),
+        ("z-image-turbo", {"layers.0.adaLN_modulation.0.weight": (8, 8)}, "z-image"),
         ("flux-dev", FLUX | {"guidance_in.in_layer.bias": (8,), "img_in.weight": (8, 64)}, "flux"),
         ("sd35_large", {f"{JOINT}37.x_block.mlp.fc1.weight": (8, 8)}, "stable-diffusion-3"),
     ],

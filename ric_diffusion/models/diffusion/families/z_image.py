@@ -138,6 +138,7 @@ FAMILY = diffusion_family(
         INPAINTING: RiCZImageInpaintPipeline,
         CONTROLNET: RiCZImageControlNetPipeline,
     },
+    single_files=("z-image-turbo",),
     denoiser="transformer",
     parts=("vae", "text_encoder", "transformer"),
     tokenizers=("tokenizer",),
