@@ -20,9 +20,11 @@ from ric_diffusion.api.models import (
     sampling_arguments,
 )
 from ric_diffusion.api.paths import check_out_folder
+from ric_diffusion.data.medium import Medium
 from ric_diffusion.data.scoring import load_scorers, scores_of
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.progress import ProgressCallback, reporting, tracking
+from ric_diffusion.models.diffusion.sampler import pictures_of
 from ric_diffusion.rewards import RewardSpace
 
 _log = logging.getLogger(__name__)
@@ -39,7 +41,8 @@ class GeneratedSample:
         model: bundled name, folder or hub id.
         targets: the values in z that were used; a reward left out was auto.
         scores: in each scorer's unit, and ``obtained`` in z, by reward; None where a scorer has no
-            number for it. Both are empty without an adapter.
+            number for it, and for a sample that is rejected (blank, or black by a safety checker).
+            Both are empty without an adapter.
         path: the file it was written to, None if it was not.
     """
 
@@ -72,11 +75,12 @@ class Scoring:
 
     space: RewardSpace | None
     scorers: Sequence[Any]
+    medium: Medium
 
     @classmethod
-    def of(cls, space: RewardSpace | None) -> Scoring:
+    def of(cls, space: RewardSpace | None, medium: Medium) -> Scoring:
         """Without a space there is nothing to measure."""
-        return cls(space=space, scorers=load_scorers(space) if space else ())
+        return cls(space=space, scorers=load_scorers(space) if space else (), medium=medium)
 
     def measured(
         self,
@@ -88,10 +92,12 @@ class Scoring:
         targets: Mapping[str, float],
         path: Path | None = None,
     ) -> GeneratedSample:
-        """A sample with its scores."""
+        """A sample with its scores, which one that is rejected has none of."""
         scores: dict[str, float | None] = {}
         obtained: dict[str, float | None] = {}
-        if self.space is not None:
+        if self.space is not None and self.medium.reject_reason(sample) is not None:
+            scores = obtained = dict.fromkeys(self.space.names)
+        elif self.space is not None:
             row = scores_of([sample], [prompt], self.scorers)
             scores = by_reward(self.space, row[0])
             obtained = by_reward(self.space, self.space.normalize(row)[0])
@@ -180,8 +186,8 @@ def generate(
         samples = _pictures(found, prompt, seeds, asked, mapping, negative_prompt, options)
     else:
         samples = _responses(found, prompt, seeds, asked, mapping, negative_prompt, options)
-    scoring = Scoring.of(found.adapter.space if found.adapter else None)
     medium, results = found.family.medium, []
+    scoring = Scoring.of(found.adapter.space if found.adapter else None, medium)
     with reporting(progress), tracking("generate", count, unit="sample") as tracker:
         for number, (sample, used) in zip(seeds, samples, strict=True):
             path = folder / f"{number}{medium.suffix}" if folder else None
@@ -192,7 +198,26 @@ def generate(
                 medium.write(sample, path, result.metadata)
             results.append(result)
             tracker.advance()
+    if scoring.space is not None:
+        warn_of_rejected(medium, [result.sample for result in results], seeds)
     return results
+
+
+def warn_of_rejected(medium: Medium, samples: Sequence[Any], seeds: Sequence[int]) -> None:
+    """One line about those of N samples that are rejected and so without scores, by seed."""
+    found = zip(seeds, map(medium.reject_reason, samples), strict=True)
+    rejected = [(seed, reason) for seed, reason in found if reason is not None]
+    if rejected:
+        numbers = dict.fromkeys(str(seed) for seed, _ in rejected)
+        _log.warning(
+            "seed%s %s: %d of %d %s %s, so without scores",
+            "s" * (len(numbers) > 1),
+            ", ".join(numbers),
+            len(rejected),
+            len(samples),
+            medium.plural,
+            "/".join(dict.fromkeys(reason for _, reason in rejected)),
+        )
 
 
 Samples = Iterator[tuple[Any, Mapping[str, float]]]  # each with the targets that were used
@@ -222,7 +247,7 @@ def _pictures(
             **asked,
             **options,
         )
-        return output.images[0], output.targets[0]
+        return pictures_of(output)[0], output.targets[0]
 
     return map(draw, seeds)
 

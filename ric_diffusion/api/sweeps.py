@@ -19,7 +19,7 @@ from ric_diffusion.api.models import (
     sampling_arguments,
 )
 from ric_diffusion.api.paths import check_out_folder
-from ric_diffusion.api.samples import by_reward
+from ric_diffusion.api.samples import by_reward, warn_of_rejected
 from ric_diffusion.data.images import save_png
 from ric_diffusion.data.scoring import load_scorers
 from ric_diffusion.evaluation.grid import sweep_points
@@ -42,7 +42,7 @@ class SweepPoint:
         sample: the picture.
         preference: the weights, None where one reward is moved alone.
         targets: values in z that were asked for.
-        scores: in each scorer's unit, and ``obtained`` in z.
+        scores: in each scorer's unit, and ``obtained`` in z; None as in GeneratedSample.
     """
 
     sample: Any
@@ -144,6 +144,8 @@ def sweep(
             [seed],
             load_scorers(space),
         )
+    samples = [row[0][0] for row in drawn.samples]
+    warn_of_rejected(pipe.family.medium, samples, [seed] * len(samples))
     result = sweep_result(name, drawn, space)
     if out is not None:
         result.save(out)

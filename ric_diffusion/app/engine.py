@@ -19,6 +19,7 @@ from ric_diffusion.evaluation.grid import Point, sweep_points
 from ric_diffusion.evaluation.runner import Sweep, run_sweep
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.lru import Recent
+from ric_diffusion.models.diffusion.sampler import pictures_of
 from ric_diffusion.rewards import RewardSpace, checks, to_targets
 
 MAX_PROMPT = 2000  # characters; tokenizers take as many tokens as they like of it
@@ -47,7 +48,7 @@ class Engine:
         require_adapter(model, name)
         self.name, self.family, self.adapter = name, model.family, model.adapter
         self.space: RewardSpace = model.adapter.space
-        self.scoring = Scoring.of(self.space)
+        self.scoring = Scoring.of(self.space, self.family.medium)
         self.sampler = self.family.sampler(model)
         self.drawn = Recent(KEPT_SAMPLES)
         self.pictures = self.family.medium.name == "image"
@@ -125,7 +126,7 @@ class Engine:
                 generator=[torch.Generator().manual_seed(request.seed)],
                 **self.painter.arguments_of(self.sampler.sampling),
             )
-        return self._measured(request, output.images[0])
+        return self._measured(request, pictures_of(output)[0])
 
     @torch.inference_mode()
     def sweep(self, request: SampleRequest, points: Sequence[Point], job: Job) -> Sweep:

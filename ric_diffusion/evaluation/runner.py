@@ -76,7 +76,7 @@ def run_sweep(
     stage: str = "sweep",
 ) -> Sweep:
     """Sample every point for every prompt, each of which has the same seeds, and score what comes;
-    nothing is written."""
+    nothing is written. Scores are NaN where a sample is rejected."""
     grid = Grid(points=points, prompts=prompts, seeds=[seeds] * len(prompts), batch_size=batch_size)
     draw = by_targets(sampler)
     samples: list[list[list[Any]]] = [[[None for _ in seeds] for _ in prompts] for _ in points]
@@ -86,7 +86,9 @@ def run_sweep(
             drawn = _draw(draw, grid, batch)
             found = scores_of(drawn, [prompts[q] for _, q, _ in batch], scorers)
             for (p, q, s), sample, row in zip(batch, drawn, found, strict=True):
-                samples[p][q][s], scores[p, q, s] = sample, row
+                samples[p][q][s] = sample
+                rejected = sampler.medium.reject_reason(sample) is not None
+                scores[p, q, s] = math.nan if rejected else row
             tracker.advance(len(batch))
     return Sweep(
         points=list(points),

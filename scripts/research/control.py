@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ric_diffusion.evaluation.metrics import spearman
+from ric_diffusion.evaluation.metrics import means_of, rank_control
 from ric_diffusion.evaluation.runner import Sweep
 
 
@@ -30,14 +30,14 @@ class Control:
 def control_of(sweep: Sweep, name: str, column: int) -> Control:
     """Control figures of reward ``name``, column ``column`` of the sweep's scores."""
     requested = np.array([point.targets[name] for point in sweep.points])
-    obtained = sweep.z[..., column].reshape(len(requested), -1)  # (P, Q*S)
-    means = obtained.mean(axis=1)
+    means = means_of(sweep.z)[:, column]
+    of_means, per_picture = rank_control(requested, sweep.z[..., column])
     return Control(
         name=name,
         requested=requested.tolist(),
         means=means.tolist(),
-        of_means=spearman(requested, means),
-        per_picture=float(np.median([spearman(requested, one) for one in obtained.T])),
+        of_means=of_means,
+        per_picture=per_picture,
         span=float(means[-1] - means[0]),
     )
 
@@ -54,7 +54,7 @@ class Tradeoff:
 
 def tradeoff_of(sweep: Sweep, weights: np.ndarray) -> Tradeoff:
     """Figures of a sweep whose points had the preferences ``weights`` (P, n)."""
-    means = sweep.z.mean(axis=(1, 2))  # (P, n)
+    means = means_of(sweep.z)  # (P, n)
     falls, spans = [], []
     for column in range(means.shape[1]):
         # Points that weigh a reward alike, as most do where there are more than two rewards, count

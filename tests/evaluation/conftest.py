@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ric_diffusion.data.medium import IMAGE
 from ric_diffusion.rewards import RewardSpace
 
 
@@ -17,7 +18,10 @@ def space():
 
 
 class Painter:
-    """A sampler: a picture whose grey level says target, prompt and seed. Remembers its calls."""
+    """A sampler: a picture whose grey level says target, prompt and seed, with a black corner, as
+    it would be blank without one. Remembers its calls."""
+
+    medium = IMAGE
 
     def __init__(self, name="bright"):
         self.name = name
@@ -30,7 +34,10 @@ class Painter:
             120 + 20 * target.get(self.name, 0.0) + 3 * len(prompt) + seed
             for prompt, target, seed in zip(prompts, targets, seeds, strict=True)
         ]
-        return [Image.new("L", (8, 8), round(level)) for level in levels]
+        pictures = [Image.new("L", (8, 8), round(level)) for level in levels]
+        for picture in pictures:
+            picture.putpixel((7, 7), 0)
+        return pictures
 
 
 @pytest.fixture

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from ric_diffusion.evaluation.grid import Point
+from ric_diffusion.evaluation.report.sheet import sweep_captions
 from ric_diffusion.evaluation.runner import run_sweep
 from ric_diffusion.io.progress import reporting
 
@@ -39,6 +41,23 @@ def test_batch_size_changes_nothing_but_the_calls(painter, space, fake_scorers, 
     assert max(painter.calls) <= batch_size and sum(painter.calls) == 12
     assert np.array_equal(sweep.scores, whole.scores)
     assert np.array_equal(sweep.z, whole.z)
+
+
+def test_a_rejected_sample_has_no_scores(painter, space, fake_scorers):
+    drawn = painter.sample
+
+    def sample(prompts, targets, seeds):
+        return [Image.new("L", (8, 8)), *drawn(prompts, targets, seeds)[1:]]
+
+    whole = run_sweep(painter, space, POINTS, PROMPTS, SEEDS, fake_scorers)
+    painter.sample = sample
+    sweep = run_sweep(painter, space, POINTS, PROMPTS, SEEDS, fake_scorers)
+    for found, complete in ((sweep.scores, whole.scores), (sweep.z, whole.z)):
+        assert np.isnan(found[0, 0, 0]).all() and np.isfinite(found).sum() == found.size - 2
+        assert np.array_equal(found.reshape(-1, 2)[1:], complete.reshape(-1, 2)[1:])
+    captions = sweep_captions(sweep, space)
+    assert captions[0] == ["bright", "-1.0 » none", "dark", "auto » none"]
+    assert captions[2][1] == f"auto » {sweep.z[2, 0, 0, 0]:+.1f}"
 
 
 def test_each_batch_is_progress(painter, space, fake_scorers):

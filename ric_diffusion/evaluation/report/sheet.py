@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -97,10 +98,17 @@ def sweep_captions(sweep: Sweep, space: RewardSpace) -> list[list[str]]:
             line
             for i, name in enumerate(space.names)
             # Pillow's font has no arrow.
-            for line in (name, f"{_asked(point.targets, name)} » {sweep.z[p, 0, 0, i]:+.1f}")
+            for line in (
+                name,
+                f"{_asked(point.targets, name)} » {_obtained(sweep.z[p, 0, 0, i])}",
+            )
         ]
         for p, point in enumerate(sweep.points)
     ]
+
+
+def _obtained(z: float) -> str:
+    return f"{z:+.1f}" if math.isfinite(z) else "none"
 
 
 def _asked(targets: Mapping[str, float], name: str) -> str:

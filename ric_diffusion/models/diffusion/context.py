@@ -68,6 +68,10 @@ class Context:
     def with_states(self, states: torch.Tensor) -> Context:
         return replace(self, states=states)
 
+    def repeated(self, times: int) -> Context:
+        """Every row so many times in a row."""
+        return self.map(lambda tensor: tensor.repeat_interleave(times, dim=0))
+
     def chunk(self, count: int) -> list[Context]:
         """``count`` contexts of equally many rows, as torch's chunk."""
         rows = len(self) // count

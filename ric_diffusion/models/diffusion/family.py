@@ -120,6 +120,11 @@ class DiffusionFamily(Family):
         give it; ``options``: those of ``encode_options`` that a call gives."""
         raise NotImplementedError
 
+    def empty_states(self, pipe: Any, context: Context, **options: Any) -> torch.Tensor:
+        """(1 or B, T, D): what follows the states of B contexts where they are to be longer, those
+        of an empty text."""
+        return self.encode(pipe, [[""]] * len(self.prompts), **options).states
+
     def predict(
         self, pipe: Any, noisy: torch.Tensor, t: torch.Tensor, context: Context
     ) -> torch.Tensor:
@@ -200,6 +205,10 @@ class DiffusionFamily(Family):
         states, *pooled = (arguments.get(f"{branch}{name}") for name in self.embeds)
         if states is None:
             return None
+        if not isinstance(states, torch.Tensor):
+            raise InputError(
+                f"{branch}{self.embeds[0]}: give a tensor, not {type(states).__name__}"
+            )
         if pooled and pooled[0] is None:
             raise InputError(f"{branch}{self.embeds[1]}: goes with {branch}{self.embeds[0]}")
         return Context(states=states, pooled=pooled[0] if pooled else None)

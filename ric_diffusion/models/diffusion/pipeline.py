@@ -8,6 +8,7 @@ import logging
 import math
 import shutil
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, Self
 
@@ -15,12 +16,14 @@ import torch
 from diffusers import DiffusionPipeline
 from diffusers.loaders.single_file_utils import SingleFileComponentError
 
-from ric_diffusion.io.errors import InputError
+from ric_diffusion.io.errors import InputError, suggest
 from ric_diffusion.io.files import write_json
 from ric_diffusion.io.lru import Recent
 from ric_diffusion.models.checkpoint import Checkpoint, check_suffix
 from ric_diffusion.models.diffusion.adapted import AdapterMixin
-from ric_diffusion.models.diffusion.context import Context
+from ric_diffusion.models.diffusion.arguments import bound, is_number
+from ric_diffusion.models.diffusion.arguments import check as check_arguments
+from ric_diffusion.models.diffusion.context import MASK, Context
 from ric_diffusion.models.diffusion.single_file import SingleFile
 from ric_diffusion.models.diffusion.weights import check_variant
 from ric_diffusion.models.family import (
@@ -31,9 +34,10 @@ from ric_diffusion.models.family import (
     model_path,
     source_of,
 )
-from ric_diffusion.rewards import opposite, to_targets
+from ric_diffusion.rewards import MAPPINGS, opposite, to_targets
 
 OWN_ARGUMENTS = ("contrast", "prompt_guidance")  # of sampling, beside those of the stock calls
+REWARD_ARGUMENTS = ("preference", "targets", "negative_targets", "mapping", *OWN_ARGUMENTS)
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "token")
 
 _log = logging.getLogger(__name__)
@@ -209,16 +213,20 @@ class RiCMixin(AdapterMixin):
         targets: Values | None = None,
         mapping: str | None = None,
         name: str = "targets",
+        images: int = 1,
     ) -> list[dict[str, float]]:
-        """Preference or targets, one for all or one each -> ``count`` checked targets in z.
+        """Preference or targets, one for all, one for each of ``count`` prompts or one for each of
+        their ``images`` -> ``count * images`` checked targets in z.
 
         ``name`` is what errors call the targets.
         """
         if preference is not None and targets is not None:
             raise InputError("preference and targets: give one of them, not both")
+        if mapping is not None and mapping not in list(MAPPINGS):
+            raise InputError(f"mapping: unknown {mapping!r}{suggest(mapping, MAPPINGS)}")
         if self.adapter is None:
             if preference is None and targets is None:
-                return [{}] * count
+                return [{}] * (count * images)
             name = name if preference is None else "preference"
             raise InputError(f"{name}: no adapter is loaded; call load_adapter first")
         name, given = (name, targets) if preference is None else ("preference", preference)
@@ -227,8 +235,13 @@ class RiCMixin(AdapterMixin):
                 f"{name} {given!r}: map rewards to values, or list one for each prompt"
             )
         each = list(given) if isinstance(given, list | tuple) else [given or {}] * count
-        if len(each) != count:
-            raise InputError(f"{name}: {len(each)} for {count} prompts; give one, or one for each")
+        if len(each) not in (count, count * images):
+            several = f" of {images} images each" * (images > 1)
+            raise InputError(
+                f"{name}: {len(each)} for {count} prompts{several}; give one, or one for each"
+            )
+        if len(each) == count:
+            each = [one for one in each for _ in range(images)]
         space = self.adapter.space
         if preference is not None:
             return [to_targets(p, space, mapping or self.adapter.mapping) for p in each]
@@ -247,17 +260,25 @@ class RiCMixin(AdapterMixin):
         """
         if self.adapter is None:
             raise InputError("no adapter is loaded; call load_adapter first")
-        family, conditioner = self.family, self.adapter.conditioner
+        context = self._encoded(prompts, targets, options)
+        return context.with_states(self.adapter.conditioner.context(context.states, targets))
+
+    def _encoded(
+        self,
+        prompts: Sequence[str] | Sequence[Sequence[str]],
+        targets: Sequence[Mapping[str, float]],
+        options: Mapping[str, Any],
+    ) -> Context:
+        """What the text encoders say, without reward tokens."""
         texts = self.texts(prompts, targets, options.get("max_sequence_length"))
 
         def encode() -> Context:
-            return family.encode(self, list(zip(*texts, strict=True)), **options)
+            return self.family.encode(self, list(zip(*texts, strict=True)), **options)
 
         if self.text_cache is None:
-            context = encode()
-        else:
-            context = self.text_cache.get((*texts, *sorted(options.items())), encode)
-        return context.with_states(conditioner.context(context.states, targets))
+            return encode()
+        context: Context = self.text_cache.get((*texts, *sorted(options.items())), encode)
+        return context
 
     def texts(
         self,
@@ -315,15 +336,17 @@ class RiCMixin(AdapterMixin):
                 towards the rewards it pulls with that scale in any case. The branch it steers away
                 from then holds part of the prompt itself.
 
-        Each may be one for all prompts or a list with one for each prompt.
+        Each may be one for all prompts, or a list with one for each prompt or for each of the
+        ``num_images_per_prompt`` images of each, in the order of the output's images.
 
         Returns the stock output with ``targets`` beside its images, the values in z that were used,
         one dict per image; or the stock tuple with ``return_dict=False``.
+
+        InputError for an argument that neither has, and for values that make no sense.
         """
         signature = inspect.signature(super().__call__)
-        given = signature.bind_partial(prompt, *args, **kwargs).arguments
-        more = given.pop("kwargs", {})
-        arguments = {**given, **more}
+        guidance, off = self.family.guidance, self.family.guidance_off
+        arguments = bound(signature, (prompt, *args), kwargs, own=REWARD_ARGUMENTS)
         if contrast is not None and negative_targets is not None:
             raise InputError(
                 "contrast and negative_targets: both say what to steer away from; give one of them"
@@ -331,7 +354,7 @@ class RiCMixin(AdapterMixin):
         own = dict(self.adapter.sampling) if self.adapter else {}
         own_contrast, own_guidance = own.pop("contrast", 0.0), own.pop("prompt_guidance", None)
         arguments = self.arguments_of(own) | arguments
-        guidance, off = self.family.guidance, self.family.guidance_off
+        check_arguments(arguments, guidance)
         scale = arguments.get(guidance, signature.parameters[guidance].default)
         steered = "negative_targets" if negative_targets is not None else None
         if contrast and contrast != own_contrast:
@@ -340,15 +363,19 @@ class RiCMixin(AdapterMixin):
             contrast = own_contrast
         if prompt_guidance is None and own_guidance is not None:
             prompt_guidance = min(own_guidance, scale)  # the call's own scale comes first
-        count, per_prompt = _prompt_count(arguments), arguments.get("num_images_per_prompt") or 1
-        used = self.targets_for(count, preference=preference, targets=targets, mapping=mapping)
-        negative = self.targets_for(count, targets=negative_targets, name="negative_targets")
+        count, images = _prompt_count(arguments), arguments.get("num_images_per_prompt", 1)
+        used = self.targets_for(
+            count, preference=preference, targets=targets, mapping=mapping, images=images
+        )
+        negative = self.targets_for(
+            count, targets=negative_targets, name="negative_targets", images=images
+        )
         contrast = 0.0 if contrast is None else contrast
-        if not (isinstance(contrast, int | float) and 0 <= contrast < math.inf):
+        if not is_number(contrast) or contrast < 0:
             raise InputError(f"contrast {contrast!r}: give a number from 0 up")
         if prompt_guidance is None:
             prompt_guidance = scale
-        elif not isinstance(prompt_guidance, int | float) or not (
+        elif not is_number(prompt_guidance) or not (
             off <= prompt_guidance <= scale or prompt_guidance == scale
         ):
             raise InputError(
@@ -360,8 +387,11 @@ class RiCMixin(AdapterMixin):
         if self.adapter is not None:
             used = self._reachable(used, warn=targets is not None)
             negative = self._reachable(negative, warn=True)
-            read = [self.adapter.model_targets(t) for t in used]
-            against = [self.adapter.model_targets(t) for t in negative]
+            if _alike(used, images) and _alike(negative, images):
+                images = 1  # the stock call repeats what one context says
+            step = len(used) // (count * images)
+            read = [self.adapter.model_targets(t) for t in used[::step]]
+            against = [self.adapter.model_targets(t) for t in negative[::step]]
             if contrast:  # the opposite of what the model reads
                 against = [opposite(t, self.adapter.space, contrast) for t in read]
             self._set_context(
@@ -371,10 +401,11 @@ class RiCMixin(AdapterMixin):
                 steered=steered,
                 scale=scale,
                 prompt_guidance=prompt_guidance,
+                images=images,
             )
         output = super().__call__(**arguments)
         if hasattr(output, "images"):
-            output["targets"] = [dict(t) for t in used for _ in range(per_prompt)]
+            output["targets"] = [dict(t) for t in used]
         return output
 
     def _reachable(self, targets: list[dict[str, float]], *, warn: bool) -> list[dict[str, float]]:
@@ -396,8 +427,10 @@ class RiCMixin(AdapterMixin):
         steered: str | None,
         scale: float,
         prompt_guidance: float,
+        images: int,
     ) -> None:
-        """Replace prompts, or add to prompt_embeds, in the arguments of the stock call.
+        """Replace prompts, or add to prompt_embeds, in the arguments of the stock call; targets
+        are those of each prompt, or of each of its ``images``, which then are prompts themselves.
 
         With e(p, z) what the denoiser predicts from prompt p and targets z, guidance at the scale g
         is e(q, y) + g·(e(p, z) - e(q, y)). Where q = p it is along the targets alone; the share s
@@ -411,23 +444,24 @@ class RiCMixin(AdapterMixin):
         guided = self.family.is_guided(self, scale)
         if steered and not guided:
             raise InputError(f"{steered}: {self.family.unguided(scale)}")
-        count, share = len(targets), 0.0
-        given = self._given(arguments, "", count)
+        count, share = len(targets) // images, 0.0
+        given = _repeated(self._given(arguments, "", count), images)
         branches = {"": (given, targets)}
         if guided:
             share = (scale - prompt_guidance) / (scale - self.family.guidance_off)
-            branches["negative_"] = self._given(arguments, "negative_", count), negative
+            other = self._given(arguments, "negative_", count)
+            branches["negative_"] = _repeated(other, images), negative
+        else:  # nobody reads them, but the stock call compares their shapes
+            for name in self.family.embeds:
+                arguments.pop(f"negative_{name}", None)
         if share:
             branches["shared"] = given, negative
         contexts = self._contexts(branches, arguments)
         if share:
             contexts["negative_"] = contexts["negative_"].lerp(contexts.pop("shared"), share)
-        if not self.family.repeats_embeds:
-            images = arguments.pop("num_images_per_prompt", None) or 1
-            contexts = {
-                branch: context.map(lambda rows: rows.repeat_interleave(images, dim=0))
-                for branch, context in contexts.items()
-            }
+        if images > 1 or not self.family.repeats_embeds:
+            times = arguments.pop("num_images_per_prompt", 1) // images
+            contexts = {branch: context.repeated(times) for branch, context in contexts.items()}
         for branch, context in contexts.items():
             arguments |= self.family.to_arguments(context, branch)
 
@@ -443,37 +477,56 @@ class RiCMixin(AdapterMixin):
             first = prompts[0] if prompts[0] is not None else ""
             filled = [first if p is None else p for p in prompts]
             return [_as_list(p, count, n) for p, n in zip(filled, names, strict=True)]
+        embeds = f"{branch}{self.family.embeds[0]}"
         if prompts[0] is not None:
-            embeds = f"{branch}{self.family.embeds[0]}"
             raise InputError(f"{names[0]} and {embeds}: give one of them, not both")
-        return context
+        shape, width = context.states.shape, self.family.context_width(self.denoiser)
+        if len(shape) != 3 or shape[0] != count or shape[2] != width:
+            raise InputError(
+                f"{embeds}: of shape {tuple(shape)}; give (prompts, tokens, {width}), here with "
+                f"prompts = {count}"
+            )
+        return context.map(lambda tensor: tensor.to(self._execution_device))
 
     def _contexts(
         self,
         branches: Mapping[str, tuple[list[list[str]] | Context, list[dict[str, float]]]],
         arguments: Mapping[str, Any],
     ) -> dict[str, Context]:
-        """Prompts or their contexts, and targets, N each -> contexts; all prompts go through the
-        text encoders in one pass."""
+        """Prompts or their contexts, and targets, N each -> contexts of one length and precision;
+        all prompts go through the text encoders in one pass."""
         assert self.adapter is not None
-        conditioner = self.adapter.conditioner
-        contexts = {
-            branch: given.with_states(conditioner.context_of_states(given.states, values))
-            for branch, (given, values) in branches.items()
-            if isinstance(given, Context)
-        }
-        texts = {b: (given, z) for b, (given, z) in branches.items() if isinstance(given, list)}
+        conditioner, options = self.adapter.conditioner, self.family.encode_options_of(arguments)
+        given = {b: (of, z) for b, (of, z) in branches.items() if isinstance(of, Context)}
+        texts = {b: (of, z) for b, (of, z) in branches.items() if isinstance(of, list)}
+        length = max((context.states.shape[1] for context, _ in given.values()), default=0)
+        dtypes = [context.states.dtype for context, _ in given.values()]
+        contexts: dict[str, Context] = {}
         if texts:
-            encoded = self.encode_context(
-                [
-                    [text for given, _ in texts.values() for text in given[column]]
-                    for column in range(len(self.family.prompts))
-                ],
-                [values for _, several in texts.values() for values in several],
-                **self.family.encode_options_of(arguments),
-            )
+            columns = range(len(self.family.prompts))
+            prompts = [[text for of, _ in texts.values() for text in of[c]] for c in columns]
+            values = [z for _, several in texts.values() for z in several]
+            encoded = self._extended(self._encoded(prompts, values, options), length, options)
+            length, dtypes = encoded.states.shape[1], [encoded.states.dtype]
+            encoded = encoded.with_states(conditioner.context(encoded.states, values))
             contexts |= zip(texts, encoded.chunk(len(texts)), strict=True)
+        for branch, (context, values) in given.items():
+            longer = self._extended(context.map(partial(_cast, dtypes[0])), length, options)
+            states = conditioner.context_of_states(longer.states, values)
+            contexts[branch] = longer.with_states(states)
         return contexts
+
+    def _extended(self, context: Context, length: int, options: Mapping[str, Any]) -> Context:
+        """A context with at least ``length`` states: behind a shorter one follow those of empty
+        texts, as compel and A1111 do it for prompts of several times the text encoder's length."""
+        missing = length - context.states.shape[1]
+        if missing <= 0 or MASK in context.extra:  # masked ones may differ in length
+            return context
+        empty = self.family.empty_states(self, context, **options)
+        chunks = math.ceil(missing / empty.shape[1])
+        more = empty.to(context.states).repeat(1, chunks, 1)[:, :missing]
+        more = more.expand(len(context), -1, -1)
+        return context.with_states(torch.cat([context.states, more], dim=1))
 
 
 def stock_class(cls: type) -> Any:
@@ -507,7 +560,7 @@ def _is_text(value: Any) -> bool:
 
 def _prompt_count(arguments: Mapping[str, Any]) -> int:
     prompt, embeds = arguments.get("prompt"), arguments.get("prompt_embeds")
-    if isinstance(prompt, list | tuple):
+    if isinstance(prompt, list | tuple) and prompt:
         return len(prompt)
     if prompt is None and embeds is not None:
         return len(embeds)
@@ -516,8 +569,28 @@ def _prompt_count(arguments: Mapping[str, Any]) -> int:
     return 1
 
 
-def _as_list(prompt: str | Sequence[str], count: int, name: str) -> list[str]:
-    prompts = [prompt] * count if isinstance(prompt, str) else list(prompt)
-    if len(prompts) != count or not all(isinstance(p, str) for p in prompts):
+def _as_list(prompt: Any, count: int, name: str) -> list[str]:
+    prompts = [prompt] * count if isinstance(prompt, str) else prompt
+    if (
+        not isinstance(prompts, list | tuple)
+        or len(prompts) != count
+        or not all(isinstance(p, str) for p in prompts)
+    ):
         raise InputError(f"{name}: give one text, or one for each of the {count} prompts")
-    return prompts
+    return list(prompts)
+
+
+def _cast(dtype: torch.dtype, tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+
+def _alike(targets: Sequence[Mapping[str, float]], images: int) -> bool:
+    """Whether the images of each prompt, so many in a row, have the same targets."""
+    return all(target == targets[i - i % images] for i, target in enumerate(targets))
+
+
+def _repeated(given: list[list[str]] | Context, times: int) -> list[list[str]] | Context:
+    """Every prompt, or its context, so many times in a row."""
+    if isinstance(given, Context):
+        return given.repeated(times)
+    return [[text for text in column for _ in range(times)] for column in given]

@@ -20,6 +20,16 @@ LEVELS = (0.3, 0.5, 0.7, 0.9)  # of the noise schedule, where prompts are told a
 JUDGE_BATCH = 32
 
 
+def pictures_of(output: Any) -> list[Image.Image]:
+    """The pictures of a pipeline's output, black where its safety checker flagged one, as it is
+    after diffusers' own: so they are rejected as blank, whatever a checker puts in their place."""
+    flags = getattr(output, "nsfw_content_detected", None) or [False] * len(output.images)
+    return [
+        Image.new("RGB", image.size) if flagged else image
+        for image, flagged in zip(output.images, flags, strict=True)
+    ]
+
+
 class DiffusionSampler:
     """A pipeline, with an adapter or without, behind the sampler protocol."""
 
@@ -40,12 +50,12 @@ class DiffusionSampler:
         targets: Sequence[Mapping[str, float]],
         seeds: Sequence[int],
     ) -> list[Image.Image]:
-        """One picture per prompt, each from its own seed."""
+        """One picture per prompt, each from its own seed; see ``pictures_of``."""
         self.network().eval()
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         wanted = list(targets) if self.pipe.adapter is not None or any(targets) else None
         output = self.pipe(list(prompts), targets=wanted, generator=generators, **self.sampling)
-        return list(output.images)
+        return pictures_of(output)
 
     def network(self) -> torch.nn.Module:
         network: torch.nn.Module = self.pipe.denoiser

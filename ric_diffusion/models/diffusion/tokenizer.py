@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 
@@ -34,5 +34,17 @@ class PromptTokenizer:
     def __call__(self, text: str, **options: Any) -> Any:
         """Where it is asked for offsets they are those of the text as it was given."""
         if self.expand is not None and not options.get("return_offsets_mapping"):
-            text = self.expand(text, self.tokenizer)
+            text = self.expand(text, self)
         return self.tokenizer(text, **options)
+
+    # What diffusers' maybe_convert_prompt asks of a tokenizer.
+
+    @property
+    def added_tokens_encoder(self) -> Mapping[str, int]:
+        found: Mapping[str, int] = self.tokenizer.added_tokens_encoder
+        return found
+
+    def tokenize(self, text: str) -> list[str]:
+        """Without the warning about texts that are too long: they are about to be cut."""
+        tokens: list[str] = self.tokenizer.tokenize(text, verbose=False)
+        return tokens

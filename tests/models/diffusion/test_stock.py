@@ -31,13 +31,13 @@ CALLS = {
     "several": {"prompt": "red apple", "num_images_per_prompt": 2},
     "list": {"prompt": ["red apple", "blue car"], "negative_prompt": ["blue", "red"]},
     "unguided": {"prompt": "red apple", "guidance_scale": 1.0},
-    "rescaled": {"prompt": "red apple", "guidance_scale": 9.0, "guidance_rescale": 0.7},
     "eta": {"prompt": "red apple", "eta": 1.0},
     "numpy": {"prompt": "red apple", "output_type": "np"},
     "latent": {"prompt": "red apple", "output_type": "latent"},
     "steps of one's own": {"prompt": "red apple", "timesteps": None, "num_inference_steps": 3},
 }
 TEXT_ONLY = {
+    "rescaled": {"prompt": "red apple", "guidance_scale": 9.0, "guidance_rescale": 0.7},
     "size": {"prompt": "red apple", "height": 32, "width": 96},
     "latents": {"prompt": "red apple", "latents": torch.ones(1, 4, 8, 8)},
 }

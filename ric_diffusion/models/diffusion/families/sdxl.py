@@ -82,6 +82,15 @@ class StableDiffusionXL(StableDiffusion):
             pooled = pooled.masked_fill(mask[:, None], 0.0)
         return Context(states=states, pooled=pooled)
 
+    def empty_states(self, pipe: Any, context: Context, **options: Any) -> torch.Tensor:
+        """More of nothing where a context is nothing, as in the stock pipeline; else of an empty
+        text."""
+        states: torch.Tensor = pipe.encode_prompt(
+            "", "", pipe._execution_device, 1, False, **options
+        )[0]
+        nothing = (context.states == 0).flatten(1).all(dim=1)
+        return states.masked_fill(nothing[:, None, None], 0.0)
+
     def predict(
         self, pipe: Any, noisy: torch.Tensor, t: torch.Tensor, context: Context
     ) -> torch.Tensor:

@@ -1,0 +1,68 @@
+"""The arguments of a pipeline's call: bound to the stock call's names, and checked before it runs.
+
+Stock calls swallow unknown names, and a value of the wrong type ends in the middle of them.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Mapping, Sequence
+from numbers import Integral, Real
+from typing import Any
+
+import torch
+
+from ric_diffusion.io.errors import InputError, suggest
+
+DEPRECATED = ("callback", "callback_steps")  # what stock calls still take out of their **kwargs
+NUMBERS = ("guidance_scale", "guidance_rescale", "strength")
+OPTIONAL = ("height", "width", "eta", "clip_skip")  # numbers, or None
+COUNTS = ("num_inference_steps", "num_images_per_prompt")
+
+
+def bound(
+    signature: inspect.Signature, args: Sequence[Any], kwargs: Mapping[str, Any], own: Sequence[str]
+) -> dict[str, Any]:
+    """What a call was given, by name; ``own``: arguments of ours, which are suggested too.
+
+    InputError for a name that the stock call, of this signature, does not have.
+    """
+    parameters = signature.parameters.values()
+    known = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
+    if len(known) < len(parameters):
+        known += DEPRECATED
+    for name in kwargs:
+        if name not in known:
+            hint = suggest(name, [*known, *own])
+            raise InputError(f"{name}: this pipeline's call has no such argument{hint}")
+    arguments = signature.bind_partial(*args, **kwargs).arguments
+    return {**arguments, **arguments.pop("kwargs", {})}
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a finite number, and no truth value."""
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def check(arguments: Mapping[str, Any], guidance: str) -> None:
+    """InputError for a number, a count or a generator that is none; ``guidance``: the argument for
+    the scale of guidance."""
+    for name, value in arguments.items():
+        if name in COUNTS:
+            # Timesteps of one's own say how many there are.
+            listed = any(arguments.get(steps) is not None for steps in ("timesteps", "sigmas"))
+            if value is None and name == "num_inference_steps" and listed:
+                continue
+            if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+                raise InputError(f"{name} {value!r}: give a whole number from 1 up")
+        elif name in (guidance, *NUMBERS) or (name in OPTIONAL and value is not None):
+            if not is_number(value):
+                raise InputError(f"{name} {value!r}: give a number")
+        elif name == "generator" and value is not None:
+            for one in value if isinstance(value, list) else [value]:
+                if not isinstance(one, torch.Generator):
+                    raise InputError(
+                        f"generator {one!r}: give torch.Generator().manual_seed(0), or a list with "
+                        "one such for each image"
+                    )
