@@ -95,10 +95,11 @@ def test_each_image_of_each_prompt_its_own_preference(ready, space, draw):
 
 def test_each_image_of_given_states_its_own_targets(pipes, draw):
     pipe = pipes["embedding"]
-    states = pipe.encode_prompt(["red apple"], "cpu", 1, False)[0]
-    given = {"num_images_per_prompt": 4, "targets": FOUR, "contrast": 1.0, "prompt_guidance": 2.0}
+    prompts = ["red apple", "blue car"]
+    states = pipe.encode_prompt(prompts, "cpu", 1, False)[0]
+    given = {"num_images_per_prompt": 2, "targets": FOUR, "contrast": 1.0, "prompt_guidance": 2.0}
     of_states = draw(pipe, None, prompt_embeds=states, **given)
-    assert torch.allclose(of_states, draw(pipe, "red apple", **given), atol=1e-4)
+    assert torch.allclose(of_states, draw(pipe, prompts, **given), atol=1e-4)
     assert not torch.allclose(of_states[0], of_states[1], atol=1e-3)
 
 
