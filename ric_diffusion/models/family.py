@@ -18,6 +18,7 @@ from ric_diffusion.adapters.format import LoraFormat
 from ric_diffusion.adapters.hub import fetched
 from ric_diffusion.adapters.lora import Lora
 from ric_diffusion.data.medium import Medium
+from ric_diffusion.io import config
 from ric_diffusion.io.errors import InputError, suggest
 from ric_diffusion.models.checkpoint import (
     Checkpoint,
@@ -168,7 +169,7 @@ class Family:
         """InputError for settings of a training that models of this family do not take; ``source``
         comes before the field."""
         try:
-            self.check_sampling(settings.sampling)
+            self.check_sampling(config.to_dict(settings.sampling))  # a mapping, or a dataclass
         except ValueError as error:
             raise InputError(f"{source}{self.section}.{error}") from error
 
