@@ -76,7 +76,7 @@ class Scoring:
     @classmethod
     def of(cls, space: RewardSpace | None) -> Scoring:
         """Without a space there is nothing to measure."""
-        return cls(space=space, scorers=load_scorers(space) if space else ())
+        return cls(space=space, scorers=load_scorers(space, required=False) if space else ())
 
     def measured(
         self,

@@ -142,7 +142,7 @@ def sweep(
             sweep_points(own, points, along=along, mapping=mapping),
             [prompt],
             [seed],
-            load_scorers(space),
+            load_scorers(space, required=False),
         )
     result = sweep_result(name, drawn, space)
     if out is not None:
