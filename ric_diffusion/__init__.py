@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ric_diffusion.api import (
+        adopt,
         calibrate,
         evaluate,
         export,
@@ -23,6 +24,7 @@ __all__ = [
     "RewardSpace",
     "RiCPipeline",
     "__version__",
+    "adopt",
     "calibrate",
     "evaluate",
     "export",
@@ -39,6 +41,7 @@ _API = "ric_diffusion.api"
 _HOMES = {
     "RewardSpace": "ric_diffusion.rewards",
     "RiCPipeline": "ric_diffusion.models.diffusion.pipeline",
+    "adopt": _API,
     "calibrate": _API,
     "evaluate": _API,
     "export": _API,

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scorers.base import BaseScorer, ScorerError, check_integer, first_line
+from scorers.base import BaseScorer, ScorerError, WeightsError, check_integer, first_line
 from scorers.clip import DEFAULT_CLIP, DEFAULT_WEIGHTS, load_clip
 from scorers.weights import digest, read_state_dict
 
@@ -125,7 +125,7 @@ def fetch_head() -> Path:
     try:
         return Path(hf_hub_download(HUB_REPO, HUB_FILE, revision=HUB_REVISION))
     except Exception as error:
-        raise ScorerError(
+        raise WeightsError(
             f"{Aesthetic.name}: cannot fetch {HUB_FILE} of https://huggingface.co/{HUB_REPO} "
             f"({type(error).__name__}); go online once, or give head=PATH of a copy, "
             f"LAION's own {LEGACY_URL} included"

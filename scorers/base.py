@@ -15,6 +15,10 @@ class ScorerError(ValueError):
     """What was asked for is wrong. One line: what was given, where, how to mend it."""
 
 
+class WeightsError(ScorerError):
+    """What was asked for is right, but its weights cannot be fetched here."""
+
+
 class Scorer(Protocol):
     """A callable that labels samples with a number, higher is better."""
 

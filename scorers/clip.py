@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from scorers import probes
-from scorers.base import ScorerError, first_line
+from scorers.base import ScorerError, WeightsError, first_line
 from scorers.parallel import map_images
 from scorers.rgb import RGB_FINGERPRINT, to_rgb
 from scorers.spec import suggest
@@ -184,7 +184,7 @@ def _download(tag: dict[str, Any], what: str) -> Path:
     except Exception as error:
         source = f"https://huggingface.co/{tag['hf_hub'].rstrip('/')}" if tag.get("hf_hub") else ""
         source = source or tag.get("url", "")
-        raise ScorerError(
+        raise WeightsError(
             f"{what}: cannot fetch {source} ({type(error).__name__}); go online once, or fetch the "
             f"file elsewhere and give its path as clip_weights"
         ) from error

@@ -16,7 +16,7 @@ from ric_diffusion.cli.parser import EXAMPLES, build_parser, main
 HEAVY = ["torch", "diffusers", "transformers", "peft", "accelerate", "open_clip", "pandas", "PIL"]
 HEAVY += ["gradio"]
 COMMANDS = ["generate", "sweep", "score", "label", "train", "online", "evaluate", "app", "export"]
-COMMANDS += ["prompt", "push"]
+COMMANDS += ["prompt", "push", "adopt"]
 
 CALL = f"""
 import sys

@@ -3,7 +3,8 @@
 ric_adapter.json             family, base model, conditioning, reward space, mapping, training
 reward_encoder.safetensors   embedding mode only
 README.md                    model card with the slider ranges
-and the LoRA, in the files that the family's format has (adapters/format.py)
+and the LoRA, in the files that the family's format has (adapters/format.py), unless its JSON says
+"lora": false: the base model is then itself fine-tuned on the rewards
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ class Adapter:
 
     ``family``: the name of the model family; ``sampling`` holds the arguments of sampling that the
     adapter was validated with: what every call uses unless told otherwise; ``calibration`` a curve
-    for each reward whose slider was measured.
+    for each reward whose slider was measured. ``lora``: whether there is one; not where the base
+    model is itself fine-tuned on the rewards.
     """
 
     family: str
@@ -52,6 +54,7 @@ class Adapter:
     sampling: Mapping[str, float] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
     calibration: Mapping[str, Curve] = field(default_factory=dict)
+    lora: bool = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.base_model, str):
@@ -65,6 +68,8 @@ class Adapter:
                 f"adapter: conditioned on {self.conditioner.names}, but its reward space holds "
                 f"{self.space.names}; they must agree"
             )
+        if not isinstance(self.lora, bool):
+            raise InputError(f"lora must be true or false, not {self.lora!r}")
         for name in self.calibration:
             checks.known(name, self.space.names, "calibration")
 
@@ -153,6 +158,7 @@ class Adapter:
             "sampling": dict(self.sampling),
             "training": dict(self.training),
             "calibration": {name: curve.to_dict() for name, curve in self.calibration.items()},
+            **({} if self.lora else {"lora": False}),
         }
 
     def save(self, folder: Path, weights: Lora, form: LoraFormat, card: str) -> None:
@@ -161,7 +167,8 @@ class Adapter:
             write_json(temporary / ABOUT_FILE, self.about())
             if self.encoder is not None:
                 self.encoder.save(temporary / ENCODER_FILE)
-            form.write(temporary, weights, self.about())
+            if self.lora:
+                form.write(temporary, weights, self.about())
             (temporary / CARD_FILE).write_text(card, encoding="utf-8")
 
     @classmethod
@@ -191,6 +198,7 @@ class Adapter:
                 sampling=checks.mapping(about["sampling"], "sampling"),
                 training=checks.mapping(about["training"], "training"),
                 calibration=calibration.curves(about["calibration"]),
+                lora=about.get("lora", True),
             )
         except InputError as error:
             named = str(error).startswith(str(folder))
@@ -212,6 +220,11 @@ def check_continues(folder: Path, stored: tuple[Adapter, Lora], ours: tuple[Adap
     the same kind of conditioning, LoRA of the same shape, and nothing asked for in vain: mapping
     and sampling are the adapter's."""
     (adapter, weights), (own, lora) = stored, ours
+    if not adapter.lora:
+        raise InputError(
+            f"{folder}: has no LoRA to go on with, its rewards are in {adapter.base_model} itself; "
+            "start from an adapter that `ric train` made"
+        )
     for what, theirs, wanted in (
         ("mode", adapter.conditioner.mode, own.conditioner.mode),
         ("rewards", adapter.space.names, own.space.names),

@@ -12,6 +12,7 @@ from ric_diffusion.rewards import Reward
 
 HERE = "this/folder"  # where the adapter lies, as long as nobody knows
 BASE = "base/folder"  # whose configs a single file takes
+WITHOUT_LORA = "without lora"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +21,8 @@ class Use:
 
     ``library`` and ``task`` as the hub's tags name them; ``python``: an example, with {base} and
     {reward} for names and {load} for the call that loads a pipeline; ``prompt``: what the command
-    line's example asks for; ``elsewhere``: how other programs take an adapter of each mode.
+    line's example asks for; ``elsewhere``: how other programs take an adapter of each mode, and one
+    ``WITHOUT_LORA``.
     """
 
     library: str
@@ -52,7 +54,7 @@ def card(adapter: Adapter, use: Use) -> str:
         "## How to use it",
         "",
         "`targets` are in z, standard deviations from the training data's mean; a reward left out "
-        "is auto: the model fills it in. A `preference` weighs the rewards against each other "
+        f"is auto: {_auto(adapter)}. A `preference` weighs the rewards against each other "
         f"instead, and the mapping `{adapter.mapping}` turns it into targets.",
         "",
         "```python",
@@ -63,7 +65,7 @@ def card(adapter: Adapter, use: Use) -> str:
         f"ric generate --model {model} --adapter {HERE} {asked}",
         "```",
         "",
-        use.elsewhere[adapter.conditioner.mode],
+        use.elsewhere[adapter.conditioner.mode if adapter.lora else WITHOUT_LORA],
         "",
         "## What it was made of",
         "",
@@ -74,7 +76,8 @@ def card(adapter: Adapter, use: Use) -> str:
         "",
         "## Licence",
         "",
-        f"The adapter changes `{base}` and is of no use without it, so the licence "
+        f"The adapter {'changes' if adapter.lora else 'was made for'} `{base}` and is of no use "
+        "without it, so the licence "
         "of that model holds for what is made with both.",
         "",
         "*Before you share this: add the licence of the adapter itself, here and as `license` at "
@@ -89,7 +92,7 @@ def _metadata(adapter: Adapter, use: Use) -> list[str]:
     base, found = adapter.base_model, []
     if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", base) and not Path(base).exists():
         found = [f"base_model: {base}", "base_model_relation: adapter"]
-    tags = ["ric-diffusion", "rewards-in-context", "lora"]
+    tags = ["ric-diffusion", "rewards-in-context", *(["lora"] if adapter.lora else [])]
     return [
         "---",
         *found,
@@ -98,6 +101,13 @@ def _metadata(adapter: Adapter, use: Use) -> list[str]:
         f"tags: [{', '.join(tags)}]",
         "---",
     ]
+
+
+def _auto(adapter: Adapter) -> str:
+    """What a model does about a reward left out, the continuation of a sentence."""
+    if adapter.lora:
+        return "the model fills it in"
+    return "its words are left out, which says something only to a model that was trained so"
 
 
 def _slider_table(adapter: Adapter) -> list[str]:
@@ -118,6 +128,11 @@ def _slider_table(adapter: Adapter) -> list[str]:
             "A calibrated slider gives on average what it is asked, as far as that was measured to "
             "be reachable; beyond, it gives the nearest that is."
         )
+    if space.count is None:
+        said.append(
+            "Only means and deviations are known of the training data: the ranges are those of "
+            "normal rewards, the front that of independent ones."
+        )
     return [
         *("| " + " | ".join(row) + " |" for row in [header, ["---"] * len(header), *rows]),
         *said,
@@ -132,6 +147,13 @@ def _training(adapter: Adapter) -> list[str]:
     if rounds := adapter.training.get("rounds"):
         trained.append(f"{rounds} online round{'s' if rounds > 1 else ''}")
     told = [f"Trained on {', '.join(trained)}."] if trained else []
+    if not adapter.lora:
+        source = adapter.training.get("denoiser")
+        told.append(
+            f"`{adapter.base_model}` is itself fine-tuned on the rewards"
+            f"{f', with the denoiser of `{source}`' if source else ''}; this adapter holds no "
+            "weights, only what turns rewards into the words that it reads."
+        )
     scorers = [f"`{r.fingerprint}`" for r in adapter.space.rewards if r.fingerprint]
     return [*told, *([f"Scored with {', '.join(scorers)}."] if scorers else [])]
 

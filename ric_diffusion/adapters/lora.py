@@ -38,6 +38,9 @@ class Lora:
         return self.scale * torch.einsum("or,r...->o...", b.flatten(1), a)
 
 
+NO_LORA = Lora(tensors={}, config={})  # of an adapter whose base model is the fine-tune itself
+
+
 def problem_of(lora: Lora) -> str | None:
     """Why a LoRA is none that ``delta`` can read, or None."""
     expected = {f"{m}.lora_{half}.weight" for m in lora.modules for half in "AB"}
@@ -88,7 +91,9 @@ def inject(network: torch.nn.Module, rank: int, alpha: float, modules: str | lis
 
 
 def install(network: torch.nn.Module, lora: Lora) -> None:
-    """Put a LoRA that was trained elsewhere into a network that has none."""
+    """Put a LoRA that was trained elsewhere, or NO_LORA, into a network that has none."""
+    if not lora.tensors:
+        return
     with torch.random.fork_rng():  # the first weights are drawn, then overwritten
         inject(network, lora.config["r"], lora.config["lora_alpha"], lora.modules)
     set_trained(network, lora)

@@ -17,6 +17,7 @@ from ric_diffusion.io.extras import require
 
 if TYPE_CHECKING:
     from ric_diffusion.api.adapters import ExportedPrompt, export, prompt_text, push
+    from ric_diffusion.api.adoption import AdoptResult, adopt
     from ric_diffusion.api.labelling import ScoreTable, label, score
     from ric_diffusion.api.models import load
     from ric_diffusion.api.reports import calibrate, evaluate
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from ric_diffusion.training.online import OnlineConfig
 
 __all__ = [
+    "AdoptResult",
     "Checkpoint",
     "DiffusionConfig",
     "EvaluationResult",
@@ -66,6 +68,7 @@ __all__ = [
     "SweepResult",
     "TrainConfig",
     "TrainResult",
+    "adopt",
     "calibrate",
     "contact_sheet",
     "evaluate",
@@ -88,6 +91,7 @@ __all__ = [
 # Resolved on first use: torch takes seconds to import, and whoever scores a picture needs none.
 _HOMES = {
     "adapters": ("ExportedPrompt", "export", "prompt_text", "push"),
+    "adoption": ("AdoptResult", "adopt"),
     "labelling": ("ScoreTable", "label", "score"),
     "models": ("load",),
     "reports": ("calibrate", "evaluate"),

@@ -25,7 +25,8 @@ def export(adapter: str | Path, out: str | Path, format: Literal["kohya"] = "koh
         out: a name that ends in .safetensors.
         format: ``kohya``, which A1111, ComfyUI and diffusers read.
 
-    InputError for what is no adapter of a pipeline, and for another format or ending.
+    InputError for what is no adapter of a pipeline, for one without LoRA, and for another format or
+    ending.
     """
     if format not in kohya.FORMATS:
         raise InputError(f"format {format!r}: choose {' or '.join(kohya.FORMATS)}")
@@ -36,7 +37,13 @@ def export(adapter: str | Path, out: str | Path, format: Literal["kohya"] = "koh
         raise InputError(
             f"adapter {adapter}: for {family.title}; kohya's names are those of pipelines"
         )
-    kohya.export(*family.read_adapter(folder), family.format, path)
+    found, weights = family.read_adapter(folder)
+    if not found.lora:
+        raise InputError(
+            f"adapter {adapter}: has no LoRA to export, its rewards are in {found.base_model} "
+            "itself; use that, with what `ric prompt` prints"
+        )
+    kohya.export(found, weights, family.format, path)
     return path
 
 

@@ -80,7 +80,8 @@ class Scoring:
     @classmethod
     def of(cls, space: RewardSpace | None, medium: Medium) -> Scoring:
         """Without a space there is nothing to measure."""
-        return cls(space=space, scorers=load_scorers(space) if space else (), medium=medium)
+        found = load_scorers(space, required=False) if space else ()
+        return cls(space=space, scorers=found, medium=medium)
 
     def measured(
         self,

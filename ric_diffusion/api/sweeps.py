@@ -142,7 +142,7 @@ def sweep(
             sweep_points(own, points, along=along, mapping=mapping),
             [prompt],
             [seed],
-            load_scorers(space),
+            load_scorers(space, required=False),
         )
     samples = [row[0][0] for row in drawn.samples]
     warn_of_rejected(pipe.family.medium, samples, [seed] * len(samples))

@@ -51,6 +51,13 @@ EXAMPLES = {
         "ric prompt --adapter runs/words/adapter --prompt 'red apple' --targets colorfulness=1.5",
     ),
     "push": ("ric push --adapter runs/mine/adapter --to user/name",),
+    "adopt": (
+        "ric adopt --model tuned/ --rewards aesthetic --grammar words --labelled labelled/ "
+        "--out adapter/",
+        "ric adopt --model stable-diffusion-v1-5/stable-diffusion-v1-5 --denoiser tuned/unet "
+        "--rewards aesthetic compressibility --grammar upstream --statistics statistics.json "
+        "--out tuned/model",
+    ),
 }
 
 
@@ -230,6 +237,46 @@ def build_parser() -> Parser:
     _rewards(prompt)
     prompt.add_argument("--mapping", help="how a preference becomes targets")
 
+    adopt = verb("adopt", "sliders for a model that others fine-tuned on reward words")
+    _checkpoint(adopt, required=True, help="the fine-tune, or its base: folder, hub id or file")
+    adopt.add_argument(
+        "--denoiser",
+        metavar="FOLDER",
+        help="the fine-tune, where only that part of the model was; the whole is written to OUT. "
+        "A folder, or on the hub USER/NAME/FOLDER",
+    )
+    adopt.add_argument(
+        "--rewards",
+        nargs="+",
+        required=True,
+        metavar="NAME[:option=value,…]",
+        help="scorers of what it was trained on, in the order of its words",
+    )
+    words = adopt.add_mutually_exclusive_group(required=True)
+    words.add_argument(
+        "--grammar",
+        choices=["words", "upstream"],
+        help="the words it reads: the rewards' names, or rm1, rm2 … as in RiC's own code",
+    )
+    words.add_argument(
+        "--labels", nargs="+", metavar="WORD", help="other words, one for each reward, without <>"
+    )
+    adopt.add_argument(
+        "--separator", metavar="TEXT", help="what stands before each, if not the grammar's own"
+    )
+    known = adopt.add_mutually_exclusive_group(required=True)
+    known.add_argument(
+        "--statistics",
+        type=Path,
+        metavar="FILE.json",
+        help='of its training data: {"aesthetic": {"mean": 5.1, "std": 0.6}, …}',
+    )
+    known.add_argument(
+        "--labelled", type=Path, metavar="FOLDER", help="its training data, as ric label left it"
+    )
+    _sampling(adopt)
+    adopt.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+
     push = verb("push", "upload an adapter folder to the hub, to a private repository if it is new")
     push.add_argument("--adapter", required=True, metavar="FOLDER")
     push.add_argument("--to", required=True, metavar="USER/NAME")
@@ -263,11 +310,12 @@ def _model(parser: Parser) -> None:
     _sampling(parser)
 
 
-def _checkpoint(parser: Parser) -> None:
+MODEL: Any = {"default": "emoji-64", "help": "bundled name, folder, hub id or .safetensors file"}
+
+
+def _checkpoint(parser: Parser, **model: Any) -> None:
     """For verbs that load a model."""
-    parser.add_argument(
-        "--model", default="emoji-64", help="bundled name, folder, hub id or .safetensors file"
-    )
+    parser.add_argument("--model", **MODEL | model)
     _where(parser)
     parser.add_argument("--variant", help="of weights that lie side by side, as fp16")
     parser.add_argument(
@@ -377,7 +425,10 @@ ARGUMENTS = (
     "adapter",
     "base_config",
     "contrast",
+    "denoiser",
     "guidance_scale",
+    "labelled",
+    "labels",
     "mapping",
     "model",
     "negative_prompt",
@@ -387,7 +438,9 @@ ARGUMENTS = (
     "prompt_guidance",
     "report",
     "revision",
+    "rewards",
     "scorers",
+    "statistics",
     "steps",
     "variant",
 )

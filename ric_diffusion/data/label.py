@@ -26,6 +26,7 @@ from ric_diffusion.data.records import (
 )
 from ric_diffusion.data.samples import Sample, batches, usable_samples
 from ric_diffusion.data.score_journal import BatchScoring, ScoreJournal
+from ric_diffusion.data.scoring import described
 from ric_diffusion.io.errors import InputError, suggest
 from ric_diffusion.io.files import clear_leftovers
 from ric_diffusion.io.progress import Tracker, tracking
@@ -213,15 +214,7 @@ def _labelled(record: Record, place: str, digest: str, scores: dict[str, float])
 
 def _fit(scorers: Sequence[Scorer], scores: Callable[[str], list[float]]) -> RewardSpace:
     """The reward space of `scorers`; `scores` gives the scores of a reward by name."""
-    return RewardSpace.fit(
-        {s.name: scores(s.name) for s in scorers},
-        units={s.name: s.unit for s in scorers},
-        # `scorers.load` takes the kind, where the scorer has a name that the user chose.
-        scorers={
-            s.name: {"name": getattr(s, "kind", s.name), "options": s.options} for s in scorers
-        },
-        fingerprints={s.name: s.fingerprint for s in scorers},
-    )
+    return RewardSpace.fit({s.name: scores(s.name) for s in scorers}, **described(scorers))
 
 
 def _files(

@@ -11,20 +11,26 @@ import numpy as np
 import scorers
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.rewards import RewardSpace
-from scorers import Scorer
+from scorers import Scorer, WeightsError
 
 _log = logging.getLogger(__name__)
 
 
-def load_scorers(space: RewardSpace) -> list[Scorer]:
+def load_scorers(space: RewardSpace, *, required: bool = True) -> list[Scorer]:
     """One scorer per reward, rebuilt as it was when the training data was labelled; a warning for
-    each that does not score as it did then. InputError if the space does not know one."""
+    each that does not score as it did then. InputError if the space does not know one.
+
+    Unless they are ``required``, those whose weights cannot be fetched here give NaN, with a
+    warning: sliders need no scores.
+    """
     found: list[Scorer] = []
     for reward in space.rewards:
         if not reward.scorer:
             raise InputError(f"{reward.name}: the reward space does not say how it was scored")
-        scorer = scorers.load(reward.scorer["name"], **reward.scorer.get("options", {}))
-        if scorer.fingerprint != reward.fingerprint:
+        load = scorers.load if required else load_or_stand_in
+        scorer = load(reward.scorer["name"], **reward.scorer.get("options", {}))
+        known = scorer.fingerprint and reward.fingerprint  # a stand-in has none
+        if known and scorer.fingerprint != reward.fingerprint:
             _log.warning(
                 "%s: scores may differ from those of training: now %s, then %s",
                 reward.name,
@@ -33,6 +39,27 @@ def load_scorers(space: RewardSpace) -> list[Scorer]:
             )
         found.append(scorer)
     return found
+
+
+def load_or_stand_in(spec: str, **options: Any) -> Scorer:
+    """A scorer, or with a warning what takes its place if its weights cannot be fetched here."""
+    try:
+        return scorers.load(spec, **options)
+    except WeightsError as error:
+        _log.warning("%s; sliders work, scores are left out", error)
+        return scorers.stand_in(spec, **options)
+
+
+def described(using: Sequence[Scorer]) -> dict[str, Any]:
+    """What a reward space keeps of its scorers, as arguments of the functions that make one."""
+    return {
+        "units": {s.name: s.unit for s in using},
+        # `scorers.load` takes the kind, where the scorer has a name that the user chose.
+        "scorers": {
+            s.name: {"name": getattr(s, "kind", s.name), "options": s.options} for s in using
+        },
+        "fingerprints": {s.name: s.fingerprint for s in using},
+    }
 
 
 def scores_of(

@@ -16,8 +16,9 @@ from ric_diffusion.adapters.adapter import Adapter
 from ric_diffusion.adapters.card import Use, card
 from ric_diffusion.adapters.format import LoraFormat
 from ric_diffusion.adapters.hub import fetched
-from ric_diffusion.adapters.lora import Lora
+from ric_diffusion.adapters.lora import NO_LORA, Lora
 from ric_diffusion.data.medium import Medium
+from ric_diffusion.io import config
 from ric_diffusion.io.errors import InputError, suggest
 from ric_diffusion.models.checkpoint import (
     Checkpoint,
@@ -152,7 +153,8 @@ class Family:
         return fetched(path_or_id, self.format.files, subfolder, **hub)
 
     def read_adapter(self, folder: Path) -> tuple[Adapter, Lora]:
-        """An adapter and its LoRA. InputError if it is of another family."""
+        """An adapter and its LoRA, NO_LORA if it has none. InputError if it is of another
+        family."""
         adapter = Adapter.load(folder)
         if adapter.family != self.name:
             raise InputError(
@@ -162,13 +164,13 @@ class Family:
             self.check_sampling(adapter.sampling)
         except ValueError as error:
             raise InputError(f"{folder}: {error}") from error
-        return adapter, self.format.read(folder)
+        return adapter, self.format.read(folder) if adapter.lora else NO_LORA
 
     def check_settings(self, settings: Any, source: str = "") -> None:
         """InputError for settings of a training that models of this family do not take; ``source``
         comes before the field."""
         try:
-            self.check_sampling(settings.sampling)
+            self.check_sampling(config.to_dict(settings.sampling))  # a mapping, or a dataclass
         except ValueError as error:
             raise InputError(f"{source}{self.section}.{error}") from error
 

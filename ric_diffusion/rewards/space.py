@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any, Self
 
 import numpy as np
@@ -22,6 +23,8 @@ Array = NDArray[np.float64]
 FORMAT_VERSION = 1
 PERCENTILES = np.arange(101.0)
 LOW, HIGH = 1, 99  # percentiles that bound the reachable range
+EXTREME = 0.001  # levels that stand for the 0th and 100th percentile of a normal reward
+DRAWN = 20_000  # samples of normal rewards, whose front is taken
 COLUMNS = ("reward", "unit", "mean", "std", "range in z", "range in the unit")  # when printed
 
 
@@ -75,12 +78,13 @@ class RewardSpace:
     """Rewards in order, the front of their training samples, and how many samples those were.
 
     z is a score in standard units, (score - mean) / std. The reachable range of a reward goes from
-    the 1st to the 99th percentile of its training scores. Printed, it is a table of these.
+    the 1st to the 99th percentile of its training scores. Printed, it is a table of these. Where
+    nobody has the samples, ``count`` is None and the rest is what ``normal`` takes it to be.
     """
 
     rewards: tuple[Reward, ...]
     front: tuple[tuple[float, ...], ...]  # (F, n) non-dominated points in z
-    count: int
+    count: int | None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rewards", tuple(self.rewards))
@@ -89,8 +93,9 @@ class RewardSpace:
         twice = {name for name in self.names if self.names.count(name) > 1}
         if twice:
             raise InputError(f"reward {min(twice)!r} is there twice; names must differ")
-        if not isinstance(self.count, int) or isinstance(self.count, bool) or self.count < 1:
-            raise InputError(f"count must be a whole number above 0, not {self.count!r}")
+        count = 1 if self.count is None else self.count
+        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+            raise InputError(f"count must be a whole number above 0, not {count!r}")
         front = tuple(checks.numbers(point, "front") for point in checks.items(self.front, "front"))
         if not front or any(len(point) != len(self.rewards) for point in front):
             raise InputError(
@@ -146,8 +151,46 @@ class RewardSpace:
         z = space.normalize(np.stack(list(columns.values()), axis=1))
         return replace(space, front=_rows(fit_front(z, space.lows, space.highs)))
 
+    @classmethod
+    def normal(
+        cls,
+        statistics: Mapping[str, tuple[float, float]],
+        *,
+        units: Mapping[str, str],
+        scorers: Mapping[str, Mapping[str, Any]],
+        fingerprints: Mapping[str, str],
+    ) -> Self:
+        """Made of the mean and the standard deviation of each reward, for a model whose samples
+        nobody has: their scores are taken to be normal and independent of each other, which of all
+        distributions with these means and deviations says least (Cover & Thomas 2006, section 8.6).
+
+        The other arguments are as ``fit`` has them, for all of the names. InputError for a
+        deviation that is not above 0.
+        """
+        levels = np.clip(PERCENTILES / 100, EXTREME, 1 - EXTREME)
+        quantiles = np.array([NormalDist().inv_cdf(level) for level in levels])
+        rewards = []
+        for name, (mean, std) in statistics.items():
+            if checks.number(std, f"{name}: std") <= 0:
+                raise InputError(f"{name}: std must be above 0, not {std}")
+            scores = checks.number(mean, f"{name}: mean") + std * quantiles
+            rewards.append(
+                Reward(
+                    name=name,
+                    unit=units[name],
+                    mean=mean,
+                    std=std,
+                    quantiles=tuple(scores.tolist()),
+                    scorer=dict(scorers[name]),
+                    fingerprint=fingerprints[name],
+                )
+            )
+        space = cls(rewards=tuple(rewards), front=((0.0,) * len(rewards),), count=None)
+        z = np.random.default_rng(0).standard_normal((DRAWN, len(rewards)))
+        return replace(space, front=_rows(fit_front(z, space.lows, space.highs)))
+
     def __repr__(self) -> str:
-        return f"RewardSpace({', '.join(self.names)}; {self.count} samples)"
+        return f"RewardSpace({', '.join(self.names)}; {self._basis()})"
 
     def __str__(self) -> str:
         """A table with a line for each reward."""
@@ -190,7 +233,10 @@ class RewardSpace:
         return rows
 
     def _footer(self) -> str:
-        return f"{self.count} samples; z = (score - mean) / std"
+        return f"{self._basis()}; z = (score - mean) / std"
+
+    def _basis(self) -> str:
+        return "no samples, taken to be normal" if self.count is None else f"{self.count} samples"
 
     @property
     def names(self) -> tuple[str, ...]:

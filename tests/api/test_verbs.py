@@ -17,7 +17,7 @@ from ric_diffusion.io.run import RunFolder
 from ric_diffusion.training.guard import GuardConfig
 
 VERBS = ["label", "train", "online", "evaluate", "calibrate", "generate", "sweep", "score"]
-VERBS += ["export"]
+VERBS += ["adopt", "export"]
 SCORERS = ["compressibility:resize=none", "colorfulness"]
 
 

@@ -71,6 +71,24 @@ def test_scorer_that_is_not_installed(using):
         load_scorers(space)
 
 
+def test_weights_that_cannot_be_fetched(using, images, monkeypatch, caplog):
+    def load(name, **options):
+        if name == "colorfulness":
+            raise scorers.WeightsError("colorfulness: cannot fetch it")
+        return original(name, **options)
+
+    original, space = scorers.load, space_of(using)
+    monkeypatch.setattr(scorers, "load", load)
+    with pytest.raises(scorers.WeightsError):
+        load_scorers(space)
+    found = load_scorers(space, required=False)
+    assert found[1].options == using[1].options and np.isnan(found[1](images)).all()
+    assert [found[0].fingerprint, found[1].fingerprint] == [using[0].fingerprint, ""]
+    assert [r.getMessage() for r in caplog.records] == [
+        "colorfulness: cannot fetch it; sliders work, scores are left out"
+    ]
+
+
 def test_scores_are_columns_in_order(using, images):
     scores = scores_of(images, ["x"] * 3, using)
     assert scores.shape == (3, 2) and scores.dtype == np.float64

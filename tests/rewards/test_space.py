@@ -1,5 +1,6 @@
 import html
 import json
+import math
 import subprocess
 import sys
 
@@ -318,3 +319,31 @@ def test_in_a_notebook_the_table_is_html_and_escaped():
 def test_a_name_without_a_unit_leaves_its_place_empty():
     line = str(SPACE.subset(["aesthetic", "compressibility"])).splitlines()[1]
     assert line.startswith("aesthetic         ")
+
+
+def test_means_and_deviations_alone_make_normal_independent_rewards():
+    given = {"aesthetic": (5, 0.5), "compressibility": (-90.0, 30.0)}
+    about = {
+        "units": {"aesthetic": "points", "compressibility": "kB"},
+        "scorers": {name: {"name": "x"} for name in given},
+        "fingerprints": dict.fromkeys(given, ""),
+    }
+    space = RewardSpace.normal(given, **about)
+    assert (space.count, space.units) == (None, ("points", "kB"))
+    assert space.rewards[0].scorer == {"name": "x"}
+    assert (space.means.tolist(), space.stds.tolist()) == ([5, -90], [0.5, 30])
+    z = np.random.default_rng(1).normal(size=200_000)
+    levels = [0.01, 0.1, 0.5, 0.8, 0.99]
+    for name in space.names:
+        found = [space.quantile(name, level) for level in levels]
+        np.testing.assert_allclose(found, np.quantile(z, levels), atol=0.03)
+    # In each direction 5 % of independent samples reach the front: of both together, at z each.
+    front = np.array(space.front)
+    middle = front[np.abs(front[:, 0] - front[:, 1]).argmin()].mean()
+    assert (math.erfc(middle / math.sqrt(2)) / 2) ** 2 == pytest.approx(0.05, abs=0.01)
+    assert RewardSpace.from_dict(space.to_dict()) == space
+    assert RewardSpace.normal(given, **about) == space
+    assert "no samples, taken to be normal" in repr(space) and "no samples" in str(space)
+    for std, said in ((0, "std must be above 0, not 0"), (-1.5, "not -1.5"), (np.nan, "finite")):
+        with pytest.raises(InputError, match=f"aesthetic: .*{said}"):
+            RewardSpace.normal({**given, "aesthetic": (5, std)}, **about)

@@ -198,7 +198,7 @@ def test_the_default_is_openais_vit_l_14_with_quickgelu():
 
 
 @pytest.mark.parametrize("name", ["clip_score", "aesthetic"])
-def test_offline_says_how_to_mend(name, monkeypatch, tmp_path):
+def test_offline_says_how_to_mend_and_a_stand_in_scores_nothing(name, monkeypatch, tmp_path):
     huggingface_hub = pytest.importorskip("huggingface_hub")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
@@ -206,6 +206,13 @@ def test_offline_says_how_to_mend(name, monkeypatch, tmp_path):
     assert "cannot fetch" in message
     assert "https://huggingface.co/" in message
     assert ("clip_weights" if name == "clip_score" else "head=") in message
+    with pytest.raises(scorers.WeightsError):
+        scorers.load(name)
+    found = scorers.stand_in(f"{name}:batch_size=2", device="cpu")
+    assert (found.name, found.options) == (name, {"batch_size": 2, "device": "cpu"})
+    assert found.unit == {"clip_score": "100*cos", "aesthetic": "points"}[name]
+    scores = found([Image.new("RGB", (8, 8))] * 3, ["x"] * 3)
+    assert scores.dtype == np.float32 and np.isnan(scores).tolist() == [True] * 3
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ric_diffusion.adapters.adapter import Adapter
-from ric_diffusion.adapters.card import Use
+from ric_diffusion.adapters.card import WITHOUT_LORA, Use
 from ric_diffusion.adapters.format import PeftFormat
 from ric_diffusion.data.medium import TEXT
 from ric_diffusion.io import config
@@ -41,6 +41,8 @@ print(response.sample)""",
         "text": "Stock peft loads the LoRA; the user's turn is then what `ric prompt --adapter "
         "this/folder …` prints.",
         "embedding": "Stock peft loads the LoRA, but without its reward tokens it has no sliders.",
+        WITHOUT_LORA: "Other programs load the model as it is; the user's turn is then what `ric "
+        "prompt --adapter this/folder …` prints.",
     },
 )
 

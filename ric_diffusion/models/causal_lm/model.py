@@ -119,7 +119,8 @@ class RiCCausalLM:
         """Write the loaded adapter, or the one in training, as a folder of its own."""
         if self.adapter is None:
             raise InputError("no adapter is loaded; there is nothing to save")
-        self.family.save_adapter(self.adapter, lora.trained(self.model), Path(folder))
+        weights = lora.trained(self.model) if self.adapter.lora else lora.NO_LORA
+        self.family.save_adapter(self.adapter, weights, Path(folder))
 
     def contexts(
         self, prompts: Sequence[str], targets: Sequence[Mapping[str, float]], room: int

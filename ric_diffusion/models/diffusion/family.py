@@ -5,13 +5,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers.pipelines import auto_pipeline
 
 from ric_diffusion.adapters.adapter import Adapter
-from ric_diffusion.adapters.card import Use
+from ric_diffusion.adapters.card import WITHOUT_LORA, Use
 from ric_diffusion.adapters.format import DiffusersFormat
 from ric_diffusion.data.medium import IMAGE
 from ric_diffusion.io.errors import InputError, suggest
@@ -29,7 +30,7 @@ from ric_diffusion.models.diffusion.sampler import DiffusionSampler
 from ric_diffusion.models.diffusion.single_file import needs_config
 from ric_diffusion.models.diffusion.tokenizer import PromptTokenizer
 from ric_diffusion.models.diffusion.weights import stored_dtype
-from ric_diffusion.models.family import Family, Source, model_path
+from ric_diffusion.models.family import CONFIG_FILE, Family, Source, loading, model_path
 from ric_diffusion.models.hardware import loaded_dtype
 from ric_diffusion.models.protocol import weights_digest
 from ric_diffusion.rewards import RewardSpace
@@ -59,6 +60,8 @@ pipe("a prompt", targets={{"{reward}": 1.0}}).images[0].save("picture.png")""",
         "prints.",
         "embedding": "ComfyUI takes it through the nodes of ric-diffusion, where it has the base. "
         "Stock diffusers loads the LoRA, but without its reward tokens it has no sliders.",
+        WITHOUT_LORA: "Other programs load the model as it is and take, as the prompt, what `ric "
+        "prompt --adapter this/folder …` prints.",
     },
 )
 OPTIONS = {
@@ -254,6 +257,29 @@ class DiffusionFamily(Family):
         pipe.set_progress_bar_config(disable=True)
         return pipe.to(device)
 
+    def exchange_denoiser(self, pipe: Any, denoiser: str) -> None:
+        """Put another denoiser, a folder or hub id, in the place of that of a pipeline without
+        adapter. A part of a hub repository is USER/NAME/FOLDER; of a folder, it may lie in the
+        subfolder of the part's name. InputError, and nothing changed, if it does not fit."""
+        own = pipe.denoiser
+        path, subfolder = _placed(denoiser, self.denoiser)
+        with loading(denoiser, "denoiser"):
+            named = own.load_config(path, subfolder=subfolder).get("_class_name")
+            if named != type(own).__name__:
+                raise InputError(
+                    f"{denoiser}: is of class {named}, the model's own {type(own).__name__}"
+                )
+            given = type(own).from_pretrained(
+                path, subfolder=subfolder, use_safetensors=True, dtype=own.dtype
+            )
+        for what, of in (("context width", self.context_width), ("channels", self.channels)):
+            if of(given) != of(own):
+                raise InputError(
+                    f"denoiser {denoiser}: {what} {of(given)}, the model's own has {of(own)}; give "
+                    "the model that it was fine-tuned from"
+                )
+        pipe.register_modules(**{self.denoiser: given})
+
     def sibling(self, pipe: Any, door: str) -> Any:
         """The pipeline of another door over the same parts and with the same settings."""
         sibling = self.pipelines[door].from_pipe(pipe)
@@ -326,6 +352,14 @@ class DiffusionFamily(Family):
 
     def latents(self, pipe: Any) -> Latents:
         return Latents.of(pipe.vae)
+
+
+def _placed(denoiser: str, part: str) -> tuple[str, str]:
+    """Where a denoiser lies, as the arguments of from_pretrained: a path or hub id, a subfolder."""
+    if (folder := Path(denoiser)).is_dir():
+        return denoiser, part if not (folder / CONFIG_FILE).exists() else ""
+    parts = denoiser.split("/")
+    return "/".join(parts[:2]), "/".join(parts[2:])
 
 
 def call_arguments(cls: type) -> list[str]:
