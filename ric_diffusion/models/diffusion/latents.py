@@ -15,9 +15,12 @@ from PIL import Image, ImageOps
 from safetensors.torch import load_file, save_file
 
 from ric_diffusion.data.images import open_image
+from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.files import replacing
 from ric_diffusion.io.progress import tracking
 from ric_diffusion.models.protocol import weights_digest
+
+PIXELS_AT_ONCE = 2**19  # what an autoencoder needs for a picture grows with its pixels
 
 
 def to_pixels(images: torch.Tensor) -> torch.Tensor:
@@ -49,7 +52,21 @@ class Latents:
     @torch.no_grad()
     def encode(self, images: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) uint8 -> (B, 2, C, h, w): mean and standard deviation of the posterior, on
-        the CPU in float32."""
+        the CPU in float32.
+
+        An autoencoder whose config says ``force_upcast``, as that of SDXL, which overflows in
+        float16, computes them in float32 whatever its weights are in.
+        """
+        count = max(1, PIXELS_AT_ONCE // (images.shape[-2] * images.shape[-1]))
+        dtype = self.vae.dtype
+        if getattr(self.vae.config, "force_upcast", False):
+            self.vae.to(torch.float32)
+        try:
+            return torch.cat([self._moments(part) for part in images.split(count)])
+        finally:
+            self.vae.to(dtype)
+
+    def _moments(self, images: torch.Tensor) -> torch.Tensor:
         pixels = to_pixels(images).to(self.vae.device, self.vae.dtype)
         posterior = self.vae.encode(pixels).latent_dist
         mean, std = posterior.mean.float(), posterior.std.float()
@@ -68,7 +85,8 @@ def cached_latents(
     """Posterior moments of every picture, (N, M, 2, C, h, w), M = 2 with mirror images else 1.
 
     Read from ``cache`` if the same pictures were encoded there by the same autoencoder. It holds
-    one file a run can lose without harm, written whole or not at all.
+    one file a run can lose without harm, written whole or not at all. InputError, by its name, for
+    a picture that the autoencoder makes no numbers of.
     """
     begin = f"{weights_digest(latents.vae)} {latents.scale} {latents.shift} {size} {mirrored}"
     sha = hashlib.sha256(begin.encode())
@@ -83,6 +101,12 @@ def cached_latents(
                 images = torch.stack([framed(open_image(path), size) for path in some])
                 views = [images, images.flip(-1)] if mirrored else [images]
                 parts.append(torch.stack([latents.encode(view) for view in views], dim=1))
+                finite = parts[-1].flatten(1).isfinite().all(1)
+                if not finite.all():
+                    raise InputError(
+                        f"{some[int((~finite).nonzero()[0])]}: the autoencoder overflows on this "
+                        f"picture in {latents.vae.dtype}; train with base_precision: bf16 or fp32"
+                    )
                 tracker.advance(len(images))
         with replacing(file) as temporary:
             save_file({"moments": torch.cat(parts)}, temporary)
