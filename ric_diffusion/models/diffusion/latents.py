@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from ric_diffusion.io.files import replacing
 from ric_diffusion.io.progress import tracking
 from ric_diffusion.models.protocol import weights_digest
 
-PIXELS_AT_ONCE = 2**19  # what an autoencoder needs for a picture grows with its pixels
+PIXELS_AT_ONCE = 2**18  # an autoencoder takes about 2 kB for each
 
 
 def to_pixels(images: torch.Tensor) -> torch.Tensor:
@@ -54,17 +55,18 @@ class Latents:
         """(B, 3, H, W) uint8 -> (B, 2, C, h, w): mean and standard deviation of the posterior, on
         the CPU in float32.
 
-        An autoencoder whose config says ``force_upcast``, as that of SDXL, which overflows in
-        float16, computes them in float32 whatever its weights are in.
+        An autoencoder in float16 whose config says ``force_upcast``, as that of SDXL, which
+        overflows, is in float32 meanwhile, as in the pipelines.
         """
         count = max(1, PIXELS_AT_ONCE // (images.shape[-2] * images.shape[-1]))
-        dtype = self.vae.dtype
-        if getattr(self.vae.config, "force_upcast", False):
-            self.vae.to(torch.float32)
+        dtype, upcast = self.vae.dtype, getattr(self.vae.config, "force_upcast", False)
+        # Module's own `to`: that of diffusers warns of parts to be kept in float32 that are not.
+        to = partial(torch.nn.Module.to, self.vae)
+        to(torch.float32 if upcast and dtype == torch.float16 else dtype)
         try:
             return torch.cat([self._moments(part) for part in images.split(count)])
         finally:
-            self.vae.to(dtype)
+            to(dtype)
 
     def _moments(self, images: torch.Tensor) -> torch.Tensor:
         pixels = to_pixels(images).to(self.vae.device, self.vae.dtype)
