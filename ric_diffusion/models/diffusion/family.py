@@ -300,14 +300,17 @@ class DiffusionFamily(Family):
         device: str | torch.device = "cpu",
     ) -> DiffusionBackend:
         base, _ = resolve_base_precision(settings.base_precision, "auto", device)
+        name, options = Checkpoint.of(model).model, {}
+        dtype = DTYPES.get(base) or DTYPES[half_precision(device)]
         if base in QUANTIZED:
-            dtype = DTYPES[half_precision(device)]
-            options = {"quantization_config": quantization(self.denoiser, base, dtype)}
-            pipe = self.load(model, device, dtype, **options)
-        else:
-            pipe = self.load(model, device, DTYPES[base])
+            if Checkpoint.of(model).is_file:
+                raise InputError(
+                    f"base_precision: {base} is read from folders and hub ids, and {name} is one "
+                    "file; give auto"
+                )
+            options["quantization_config"] = quantization(self.denoiser, base, dtype)
+        pipe = self.load(model, device, dtype, **options)
         pipe.unload_adapter()
-        name = Checkpoint.of(model).model
         return DiffusionBackend.create(pipe, name, space, settings, seed=seed)
 
     def digests(self, model: Any) -> list[str]:

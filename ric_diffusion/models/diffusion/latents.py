@@ -21,7 +21,7 @@ from ric_diffusion.io.files import replacing
 from ric_diffusion.io.progress import tracking
 from ric_diffusion.models.protocol import weights_digest
 
-PIXELS_AT_ONCE = 2**18  # an autoencoder takes about 2 kB for each
+PIXELS_AT_ONCE = 2**18  # an autoencoder takes some kilobytes for each
 
 
 def to_pixels(images: torch.Tensor) -> torch.Tensor:
