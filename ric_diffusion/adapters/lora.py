@@ -132,6 +132,15 @@ def _weight(network: torch.nn.Module, name: str) -> torch.Tensor:
     return weight.T if type(layer).__name__ == "Conv1D" else weight  # GPT-2's linear layers
 
 
+def _shape(network: torch.nn.Module, name: str) -> tuple[int, ...]:
+    """The shape of a layer's weight, also where it is packed into another."""
+    module = network.get_submodule(name)
+    layer = getattr(module, "base_layer", module)
+    if isinstance(layer, torch.nn.Linear):
+        return layer.out_features, layer.in_features
+    return tuple(_weight(network, name).shape)
+
+
 def _weight_in_memory(network: torch.nn.Module, name: str) -> torch.Tensor:
     weight = _weight(network, name)
     if weight.is_meta:  # writing to it would do nothing
@@ -146,16 +155,25 @@ def check_fit(network: torch.nn.Module, lora: Lora) -> None:
     """InputError if the network has no layer of the right shape for one of the tensors."""
     for name in lora.modules:
         try:
-            weight = _weight(network, name)
+            shape = _shape(network, name)
         except AttributeError:
             raise InputError(f"the adapter changes {name}, which this model lacks") from None
         a = lora.tensors[f"{name}.lora_A.weight"]
         b = lora.tensors[f"{name}.lora_B.weight"]
-        if (b.shape[0], *a.shape[1:]) != tuple(weight.shape):
+        if (b.shape[0], *a.shape[1:]) != shape:
             raise InputError(
-                f"{name} is {tuple(weight.shape)} here and {(b.shape[0], *a.shape[1:])} in the "
+                f"{name} is {shape} here and {(b.shape[0], *a.shape[1:])} in the "
                 "adapter: it was trained on another architecture"
             )
+
+
+def check_merge(network: torch.nn.Module) -> None:
+    """InputError if nothing can be added to the network's weights."""
+    if getattr(network, "is_quantized", False):
+        raise InputError(
+            "the network's weights are quantised, and an adapter is added to the weights; load the "
+            "model in bf16, fp16 or fp32"
+        )
 
 
 @torch.no_grad()

@@ -209,18 +209,21 @@ def _train(
     records, space = read_labelled(settings.data)
     records = selected(records, settings.where)
     process = PartialState(cpu=not torch.cuda.is_available())  # as in Trainer
-    loop = settings.loop.resolved(process.device)
+    own, precision = family.resolved(
+        getattr(settings, family.section), settings.loop.precision, process.device
+    )
+    loop = replace(settings.loop, precision=precision)
     with loading(settings.checkpoint, f"{source}model"):
         backend = family.create_backend(
             settings.checkpoint,
             space,
-            getattr(settings, family.section),
+            own,
             seed=loop.seed,
             device=process.device,
         )
     identity = {
         **config.to_dict(settings.checkpoint),
-        family.section: getattr(settings, family.section),
+        family.section: own,
         "loop": loop.identity(),
         "processes": process.num_processes,  # which samples a step sees depends on it
         "weights": config.digest(family.digests(backend.model)),
@@ -317,19 +320,22 @@ def _online(
     replay = absolute(selected(records, settings.where), settings.data)
     prompts = read_prompts(settings.prompts) if settings.prompts else first_captions(replay)
     scorers = load_scorers(space)
-    rounds = settings.online.resolved(process.device)
+    own, precision = family.resolved(
+        getattr(settings, family.section), settings.online.loop.precision, process.device
+    )
+    rounds = replace(settings.online, loop=replace(settings.online.loop, precision=precision))
     with loading(settings.checkpoint, f"{source}model"):
         backend = family.create_backend(
             settings.checkpoint,
             space,
-            getattr(settings, family.section),
+            own,
             seed=rounds.seed,
             device=process.device,
         )
     backend.load(start)
     identity = {
         **config.to_dict(settings.checkpoint),
-        family.section: getattr(settings, family.section),
+        family.section: own,
         "online": rounds.identity(),
         "weights": config.digest(family.digests(backend.model)),
         "adapter": config.digest(adapter_digests(start)),

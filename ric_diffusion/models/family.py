@@ -27,6 +27,7 @@ from ric_diffusion.models.checkpoint import (
     local_file,
     read_header,
 )
+from ric_diffusion.models.hardware import Precision, resolve_precision
 from ric_diffusion.models.protocol import Backend, Sampler
 from ric_diffusion.rewards import RewardSpace
 
@@ -173,6 +174,13 @@ class Family:
             self.check_sampling(config.to_dict(settings.sampling))  # a mapping, or a dataclass
         except ValueError as error:
             raise InputError(f"{source}{self.section}.{error}") from error
+
+    def resolved(
+        self, settings: Any, precision: Precision, device: str | torch.device
+    ) -> tuple[Any, Precision]:
+        """Settings of a training and the precision of its passes, with what ``device`` takes
+        instead of ``auto``. InputError for what it cannot, or cannot together."""
+        return settings, resolve_precision(precision, device)
 
     def check_sampling(self, sampling: Mapping[str, Any]) -> None:
         """ValueError for arguments of sampling that models of this family do not take."""

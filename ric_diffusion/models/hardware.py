@@ -1,4 +1,4 @@
-"""What the device can do: where to compute, and in which precision."""
+"""What the device can do: where to compute, in which precision, and what to keep weights in."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ from typing import Literal
 
 import torch
 
-Precision = Literal["auto", "fp32", "bf16"]
+from ric_diffusion.io.errors import InputError
+from ric_diffusion.io.extras import require
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+BasePrecision = Literal["auto", "fp32", "bf16", "fp16", "int8", "nf4"]
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+QUANTIZED = ("int8", "nf4")
 
 AMPERE = (8, 0)  # the first compute capability with bfloat16 in hardware
 CPU_FLAGS = {"avx512_bf16", "amx_bf16", "bf16", "sme"}  # x86 and Arm, as Linux names them
@@ -52,14 +59,61 @@ def loaded_dtype(stored: torch.dtype, device: str | torch.device) -> torch.dtype
     return stored if computed.get(stored, False) else torch.float32
 
 
-def resolve_precision(asked: Precision, device: str | torch.device) -> Literal["fp32", "bf16"]:
+def half_precision(device: str | torch.device) -> Literal["bf16", "fp16"]:
+    """What half precision is on a device: fp16 on GPUs without bfloat16 in hardware."""
+    on_gpu = torch.device(device).type == "cuda"
+    return "fp16" if on_gpu and not has_bf16(device) else "bf16"
+
+
+def resolve_precision(
+    asked: Precision, device: str | torch.device
+) -> Literal["fp32", "bf16", "fp16"]:
     """``auto``: bf16 where the device has it in hardware, else fp32. bf16 where it has not is
-    obeyed, with one warning in a process."""
+    obeyed, with one warning in a process. InputError for fp16 where there is no GPU: a CPU has no
+    use for it."""
+    kind = torch.device(device).type
     if asked == "auto":
         return "bf16" if has_bf16(device) else "fp32"
+    if asked == "fp16" and kind != "cuda":
+        raise InputError(f"precision: fp16 needs a GPU with CUDA, and this is a {kind}; give auto")
     if asked == "bf16" and not has_bf16(device):
-        _warn_of_slow_bf16(torch.device(device).type)
+        _warn_of_slow_bf16(kind)
     return asked
+
+
+def resolve_base_precision(
+    asked: BasePrecision, passes: Precision, device: str | torch.device
+) -> tuple[BasePrecision, Precision]:
+    """What frozen weights are kept in and what the passes are computed in, neither ``auto``.
+
+    ``auto`` weights are in the precision of the passes on a GPU, with half precision if that is
+    ``auto`` as well, and in fp32 elsewhere. ``auto`` passes are in the precision of weights in half
+    precision, and in the device's half precision over quantised ones. InputError for weights that
+    the device cannot have, and for passes in another precision than such weights.
+    """
+    kind = torch.device(device).type
+    if asked == "auto":
+        half = half_precision(device) if passes == "auto" else passes
+        asked = half if kind == "cuda" else "fp32"
+    if asked == "fp32":
+        return asked, resolve_precision(passes, device)
+    if kind != "cuda" and asked != "bf16":
+        raise InputError(
+            f"base_precision: {asked} needs a GPU with CUDA, and this is a {kind}; give bf16, or "
+            "leave it out"
+        )
+    computed: Precision
+    if asked == "int8" or asked == "nf4":
+        require("quantized", f"base_precision {asked}")
+        computed = half_precision(device)
+    else:
+        computed = asked
+    if passes not in ("auto", computed):
+        raise InputError(
+            f"precision: {passes} is not what weights in {asked} are computed with, which is "
+            f"{computed} here; leave it out, or give base_precision: fp32"
+        )
+    return asked, resolve_precision(computed, device)
 
 
 @cache

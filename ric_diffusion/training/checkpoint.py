@@ -25,13 +25,20 @@ from ric_diffusion.models.cost import Cost
 _STEP = re.compile(r"step-(\d+)")
 
 
+def no_scaler() -> torch.amp.GradScaler:
+    """One that leaves losses and gradients as they are."""
+    return torch.amp.GradScaler("cpu", enabled=False)
+
+
 @dataclass
 class State:
-    """Everything a run carries from one step to the next. The average may be left out."""
+    """Everything a run carries from one step to the next. The average may be left out; ``scaler``
+    scales the loss where passes are in float16."""
 
     parameters: Mapping[str, torch.nn.Parameter]
     optimizer: torch.optim.Optimizer  # of these parameters, in their order
     average: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    scaler: torch.amp.GradScaler = field(default_factory=no_scaler)
     step: int = 0
     losses: list[float] = field(default_factory=list)  # of the steps since the last log line
 
@@ -104,6 +111,7 @@ def save(folder: Path, state: State, *, digest: str, cost: Cost | None = None) -
     with replacing_folder(folder / f"step-{state.step}") as temporary:
         save_file(state.tensors(), temporary / "state.safetensors")
         about = {"step": state.step, "losses": state.losses, "digest": digest}
+        about["scaler"] = state.scaler.state_dict()
         about["cost"] = (cost or Cost()).to_dict()
         write_json(temporary / "state.json", about)
     for other in folder.glob("step-*"):
@@ -131,4 +139,5 @@ def load(folder: Path, state: State, *, digest: str) -> Cost:
     except InputError as error:
         raise InputError(f"{folder}: {error}") from None
     state.step, state.losses = about["step"], about["losses"]
+    state.scaler.load_state_dict(about["scaler"])
     return Cost.from_dict(about["cost"])

@@ -18,7 +18,8 @@ class LoopConfig:
     """How to optimise. One step is one update: ``accumulate`` micro-batches on each process.
 
     ``precision``: what the passes are computed in; the trained weights are kept in full. ``auto``
-    is bf16 where the device has it in hardware, else fp32.
+    is bf16 where the device has it in hardware, else fp32, or what the model's frozen weights are
+    in if that is half precision. With fp16 the loss is scaled, so that no gradient vanishes.
     """
 
     steps: int

@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 
 from ric_diffusion.data.records import Record
 from ric_diffusion.io import config as configs
@@ -86,10 +85,6 @@ class OnlineConfig:
             raise ValueError(f"front_quantile is {self.front_quantile}; give more than 0, below 1")
         if not 0 <= self.replay_fraction < 1:
             raise ValueError(f"replay_fraction is {self.replay_fraction}; give 0 or more, below 1")
-
-    def resolved(self, device: str | torch.device) -> OnlineConfig:
-        """The same with the precision of ``device``; see ``LoopConfig.resolved``."""
-        return replace(self, loop=self.loop.resolved(device))
 
     def identity(self) -> dict[str, Any]:
         """The settings that decide the result, as plain data; see ``LoopConfig.identity``."""

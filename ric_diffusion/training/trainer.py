@@ -14,6 +14,7 @@ from accelerate import Accelerator
 
 from ric_diffusion.io.progress import tracking
 from ric_diffusion.models.cost import Meter
+from ric_diffusion.models.hardware import DTYPES
 from ric_diffusion.models.protocol import Batch, Trainable
 from ric_diffusion.training import checkpoint
 from ric_diffusion.training.log import Log
@@ -68,7 +69,10 @@ class Trainer:
             fused=True,
         )
         average = {name: p.detach().clone() for name, p in parameters.items()}
-        self.state = checkpoint.State(parameters, optimizer, average)
+        scaler = torch.amp.GradScaler(
+            self.accelerator.device.type, enabled=self.config.precision == "fp16"
+        )
+        self.state = checkpoint.State(parameters, optimizer, average, scaler)
         if resume and (last := checkpoint.newest(out / "checkpoints")):
             spent = checkpoint.load(last, self.state, digest=digest)
             if meter:
@@ -110,17 +114,21 @@ class Trainer:
         _copy(state.average, state.parameters)
 
     def step(self) -> float:
-        """One update of parameters and average; returns the mean loss of its micro-batches."""
+        """One update of parameters and average; returns the mean loss of its micro-batches. A step
+        whose gradient overflows in float16 changes nothing but the scale of the next loss."""
         config, state = self.config, self.state
         parameters = list(state.parameters.values())
         loss = average_gradients(parameters, self._backward(), self.accelerator)
         self._check_finite("loss", loss)
+        state.scaler.unscale_(state.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm).item()
         # The next loss would not be finite either, but a checkpoint may come before it.
-        self._check_finite("gradient", norm)
+        if not state.scaler.is_enabled() or state.scaler.get_scale() < 1:
+            self._check_finite("gradient", norm)
         for group in state.optimizer.param_groups:
             group["lr"] = learning_rate(config, state.step)
-        state.optimizer.step()
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
         state.optimizer.zero_grad(set_to_none=True)
         torch._foreach_lerp_(
             list(state.average.values()),
@@ -140,10 +148,10 @@ class Trainer:
                 indices=batch_indices(config, self.count, micro),
                 generator=batch_generator(config, micro),
             )
-            bf16 = config.precision == "bf16"
-            with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=bf16):
+            half = config.precision != "fp32"
+            with torch.autocast(accelerator.device.type, DTYPES[config.precision], enabled=half):
                 loss = self.backend.loss(batch) / config.accumulate
-            accelerator.backward(loss)
+            accelerator.backward(self.state.scaler.scale(loss))
             total += loss.item()
         return total
 

@@ -6,8 +6,16 @@ from pathlib import Path
 import pytest
 import torch
 
+from ric_diffusion.io import extras
+from ric_diffusion.io.errors import InputError
 from ric_diffusion.models import hardware
-from ric_diffusion.models.hardware import SLOWDOWN, default_device, has_bf16, resolve_precision
+from ric_diffusion.models.hardware import (
+    SLOWDOWN,
+    default_device,
+    has_bf16,
+    resolve_base_precision,
+    resolve_precision,
+)
 
 CPUINFO = "processor\t: 0\nmodel name\t: some\n{key}\t\t: fpu sse2 {flags}\nbugs\t\t: none\n"
 
@@ -110,3 +118,80 @@ def test_what_is_asked_for_and_there_is_not_spoken_of(cpu, caplog):
     cpu("AVX2", "avx2")
     assert resolve_precision("fp32", "cpu") == "fp32"
     assert not caplog.messages
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """gpu(8, 0) has that compute capability, and bitsandbytes."""
+
+    def have(*capability):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+        monkeypatch.setattr(hardware, "require", lambda extra, what: None)
+
+    return have
+
+
+@pytest.mark.parametrize(
+    ("base", "passes", "new", "old"),
+    [
+        ("auto", "auto", ("bf16", "bf16"), ("fp16", "fp16")),
+        ("auto", "fp32", ("fp32", "fp32"), ("fp32", "fp32")),
+        ("auto", "fp16", ("fp16", "fp16"), ("fp16", "fp16")),
+        ("auto", "bf16", ("bf16", "bf16"), ("bf16", "bf16")),
+        ("fp32", "auto", ("fp32", "bf16"), ("fp32", "fp32")),
+        ("fp32", "fp16", ("fp32", "fp16"), ("fp32", "fp16")),
+        ("bf16", "auto", ("bf16", "bf16"), ("bf16", "bf16")),
+        ("fp16", "auto", ("fp16", "fp16"), ("fp16", "fp16")),
+        ("int8", "auto", ("int8", "bf16"), ("int8", "fp16")),
+        ("nf4", "auto", ("nf4", "bf16"), ("nf4", "fp16")),
+    ],
+)
+def test_weights_and_passes_on_a_gpu(gpu, base, passes, new, old):
+    for capability, wanted in (((8, 0), new), ((7, 5), old)):
+        gpu(*capability)
+        found = resolve_base_precision(base, passes, "cuda")
+        assert found == wanted
+        assert resolve_base_precision(*found, "cuda") == found
+
+
+@pytest.mark.parametrize(
+    ("base", "passes", "wanted"),
+    [
+        ("auto", "auto", ("fp32", "bf16")),
+        ("auto", "fp32", ("fp32", "fp32")),
+        ("auto", "bf16", ("fp32", "bf16")),
+        ("bf16", "auto", ("bf16", "bf16")),
+    ],
+)
+def test_weights_and_passes_on_a_cpu(cpu, base, passes, wanted):
+    cpu("AVX512", "avx512_bf16")
+    assert resolve_base_precision(base, passes, "cpu") == wanted
+
+
+@pytest.mark.parametrize(
+    ("device", "base", "passes", "said"),
+    [
+        ("cpu", "auto", "fp16", "precision: fp16 needs a GPU with CUDA, and this is a cpu"),
+        ("cpu", "fp32", "fp16", "precision: fp16 needs a GPU"),
+        ("cpu", "fp16", "auto", "base_precision: fp16 needs a GPU with CUDA, and this is a cpu"),
+        ("cpu", "int8", "auto", "base_precision: int8 needs a GPU"),
+        ("cpu", "nf4", "bf16", "base_precision: nf4 needs a GPU"),
+        ("cpu", "bf16", "fp32", "precision: fp32 is not what weights in bf16 are computed with"),
+        ("cuda", "fp16", "bf16", "in fp16 are computed with, which is fp16 here"),
+        ("cuda", "nf4", "fp32", "in nf4 are computed with, which is bf16 here"),
+    ],
+)
+def test_what_cannot_be_together_is_one_line(gpu, device, base, passes, said):
+    gpu(8, 0)
+    with pytest.raises(InputError) as error:
+        resolve_base_precision(base, passes, device)
+    assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def test_quantised_weights_need_their_package(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
+    with pytest.raises(
+        InputError, match=r"base_precision int8: bitsandbytes is not installed; pip"
+    ):
+        resolve_base_precision("int8", "auto", "cuda")

@@ -81,6 +81,6 @@ def test_auto_trains_in_what_the_device_has_and_logs_it_once(
 
 
 def test_a_precision_that_is_none_is_refused():
-    data = {"steps": 1, "batch_size": 1, "precision": "fp16"}
-    with pytest.raises(InputError, match="precision: 'fp16' is not one of the choices"):
+    data = {"steps": 1, "batch_size": 1, "precision": "fp8"}
+    with pytest.raises(InputError, match="precision: 'fp8' is not one of the choices"):
         from_dict(data, LoopConfig, "c.yaml")

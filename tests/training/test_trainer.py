@@ -194,3 +194,49 @@ def test_the_bar_shows_the_loss(toy, tmp_path, capsys):
     train(toy, tmp_path, config(steps=3))
     last = log_of(tmp_path)[-1]["loss"]
     assert f"loss={last:.4f}" in capsys.readouterr().err.split("\r")[-1]
+
+
+@pytest.fixture
+def fp16(monkeypatch):
+    """Settings that compute in float16. They are refused on a CPU, where that is of no use, but can
+    be computed there."""
+    monkeypatch.setattr(LoopConfig, "resolved", lambda self, device: self)
+    return config(precision="fp16", steps=4, learning_rate=0.01, warmup=0, ema=0.0)
+
+
+def test_in_fp16_no_gradient_vanishes(toy, tmp_path, fp16):
+    """Float16 has no number between 0 and 6e-8."""
+    found = []
+    for precision in ("fp16", "fp32"):
+        model = toy.Toy(on_loss=lambda calls: 1e-7)
+        settings = dataclasses.replace(fp16, precision=precision)
+        Trainer(model, toy.COUNT, settings, tmp_path / precision, digest="d").run()
+        found.append(model.values() - toy.Toy().values())
+    assert found[1].abs().max() > 0.02
+    assert torch.allclose(*found, atol=1e-4)
+
+
+def test_in_fp16_a_step_that_overflows_is_left_out(toy, tmp_path, fp16):
+    model = toy.Toy(on_loss=lambda calls: 1e4 if calls == 2 else 1e-3)
+    trainer = Trainer(model, toy.COUNT, fp16, tmp_path, digest="d")
+    values, scales = [], []
+    for _ in range(4):
+        trainer.step()
+        values.append(model.values())
+        scales.append(trainer.state.scaler.get_scale())
+    assert torch.equal(values[0], values[1]) and not torch.equal(values[1], values[2])
+    assert scales == [2.0**16, 2.0**15, 2.0**15, 2.0**15] and trainer.state.step == 4
+    trainer.save()
+    again = toy.Toy(on_loss=lambda calls: 1e-3)
+    resumed = Trainer(again, toy.COUNT, fp16, tmp_path, digest="d", resume=True)
+    assert trainer.step() == resumed.step()
+    assert resumed.state.scaler.get_scale() == 2.0**15
+    assert torch.equal(again.values(), model.values())
+
+
+def test_in_fp16_gradients_that_never_are_numbers_end_the_run(toy, tmp_path, fp16):
+    model = toy.Toy(on_loss=lambda calls: 1e20)
+    settings = dataclasses.replace(fp16, steps=40)
+    with pytest.raises(FloatingPointError, match=r"gradient is .* at step 17"):
+        Trainer(model, toy.COUNT, settings, tmp_path, digest="d").run()
+    assert torch.equal(model.values(), toy.Toy().values())

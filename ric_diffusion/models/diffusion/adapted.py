@@ -99,6 +99,7 @@ class AdapterMixin(_Stock):
         """
         adapter, weights = self.family.read_adapter(self.family.fetch_adapter(path_or_id))
         self.check_fit(adapter)
+        lora.check_merge(self.denoiser)
         lora.check_fit(self.denoiser, weights)
         self.unload_adapter()
         self._merged = Merged(lora=weights, originals=lora.merge(self.denoiser, weights))

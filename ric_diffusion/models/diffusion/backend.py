@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -20,6 +19,7 @@ from ric_diffusion.models.adapted import AdaptedBackend
 from ric_diffusion.models.diffusion.context import Context, ContextCache
 from ric_diffusion.models.diffusion.latents import cached_latents
 from ric_diffusion.models.diffusion.sampler import DiffusionSampler
+from ric_diffusion.models.hardware import BasePrecision
 from ric_diffusion.models.protocol import Batch
 from ric_diffusion.rewards import RewardSpace
 
@@ -49,11 +49,17 @@ class DiffusionConfig:
     more. ``timestep_shift`` above 1 trains more on high noise, where a small model decides what its
     picture will be. ``modulation``: reward tokens also shift the time embedding. Without it they
     are learned far more slowly, but work wherever a context can be extended.
+
+    ``base_precision``: what the frozen weights are kept in; what is trained is float32. ``auto`` is
+    half precision on a GPU, unless the passes are asked for in fp32, and fp32 on a CPU. With
+    ``int8`` and ``nf4`` the denoiser's linear layers are quantised, and the rest is in half
+    precision (Dettmers et al. 2022, arXiv 2208.07339; 2023, arXiv 2305.14314).
     """
 
     RENAMED: ClassVar[Mapping[str, str]] = {"name_share": "first_caption_probability"}
 
     mode: Mode = "embedding"
+    base_precision: BasePrecision = "auto"
     modulation: bool = True
     grammar: Words = "words"
     dropout: Dropout = field(default_factory=Dropout)
@@ -168,9 +174,7 @@ class DiffusionBackend(DiffusionSampler, AdaptedBackend):
         family, denoiser = self.pipe.family, self.pipe.denoiser.train()
         context = self.context(prompts, targets)
         return self.objective.loss(
-            partial(family.predict, self.pipe, context=context),
-            latents.to(denoiser.device),
-            generator,
+            family.predictor(self.pipe, context), latents.to(denoiser.device), generator
         )
 
     def context(self, prompts: Sequence[str], targets: Sequence[Mapping[str, float]]) -> Context:
@@ -194,6 +198,7 @@ class DiffusionBackend(DiffusionSampler, AdaptedBackend):
 
 def _add_lora(denoiser: Any, config: LoraConfig, layers: Mapping[str, Sequence[str]]) -> None:
     import peft
+    from peft.tuners.tuners_utils import cast_adapter_dtype
 
     modules = [name for kind in config.targets for name in layers[kind]]
     denoiser.add_adapter(
@@ -205,3 +210,4 @@ def _add_lora(denoiser: Any, config: LoraConfig, layers: Mapping[str, Sequence[s
         ),
         adapter_name=LORA_NAME,
     )
+    cast_adapter_dtype(denoiser, LORA_NAME)  # peft gives it the precision of the layer's weight

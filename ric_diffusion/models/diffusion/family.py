@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +24,22 @@ from ric_diffusion.models.diffusion.backend import (
 )
 from ric_diffusion.models.diffusion.context import Context
 from ric_diffusion.models.diffusion.latents import Latents
-from ric_diffusion.models.diffusion.objective import Objective
+from ric_diffusion.models.diffusion.objective import Objective, Predict
 from ric_diffusion.models.diffusion.pipeline import OWN_ARGUMENTS, stock_class
 from ric_diffusion.models.diffusion.sampler import DiffusionSampler
 from ric_diffusion.models.diffusion.single_file import needs_config
 from ric_diffusion.models.diffusion.tokenizer import PromptTokenizer
 from ric_diffusion.models.diffusion.weights import stored_dtype
 from ric_diffusion.models.family import CONFIG_FILE, Family, Source, loading, model_path
-from ric_diffusion.models.hardware import loaded_dtype
+from ric_diffusion.models.hardware import (
+    DTYPES,
+    QUANTIZED,
+    BasePrecision,
+    Precision,
+    half_precision,
+    loaded_dtype,
+    resolve_base_precision,
+)
 from ric_diffusion.models.protocol import weights_digest
 from ric_diffusion.rewards import RewardSpace
 
@@ -131,7 +139,8 @@ class DiffusionFamily(Family):
     def predict(
         self, pipe: Any, noisy: torch.Tensor, t: torch.Tensor, context: Context
     ) -> torch.Tensor:
-        """What the denoiser predicts for noisy latents at times (B,) under a context."""
+        """What the denoiser predicts for noisy latents at times (B,) under a context; latents come
+        in the precision of its weights."""
         raise NotImplementedError
 
     def context_width(self, denoiser: Any) -> int:
@@ -221,6 +230,17 @@ class DiffusionFamily(Family):
 
     # What they have in common.
 
+    def predictor(self, pipe: Any, context: Context) -> Predict:
+        """``predict`` under a context, for latents in any precision: noise is mixed in full."""
+        dtype = pipe.denoiser.dtype
+        return lambda noisy, t: self.predict(pipe, noisy.to(dtype), t, context)
+
+    def resolved(
+        self, settings: Any, precision: Precision, device: str | torch.device
+    ) -> tuple[Any, Precision]:
+        base, precision = resolve_base_precision(settings.base_precision, precision, device)
+        return replace(settings, base_precision=base), precision
+
     def claims(self, source: Source) -> bool:
         if source.header is not None:
             return source.header.type in self.single_files
@@ -244,11 +264,18 @@ class DiffusionFamily(Family):
         if config is not None and not checkpoint.is_file:
             raise InputError(f"base_config {config}: {name} has configs of its own; leave it out")
 
-    def load(self, model: ModelName, device: str | torch.device, dtype: torch.dtype | None) -> Any:
+    def load(
+        self,
+        model: ModelName,
+        device: str | torch.device,
+        dtype: torch.dtype | None,
+        **options: Any,
+    ) -> Any:
+        """``options``: more arguments of ``from_pretrained``."""
         checkpoint, cls = Checkpoint.of(model), self.pipelines[TEXT_TO_IMAGE]
         if dtype is None:
             dtype = loaded_dtype(stored_dtype(checkpoint, self.denoiser), device)
-        options = {"dtype": dtype, **checkpoint.hub}
+        options |= {"dtype": dtype, **checkpoint.hub}
         if checkpoint.is_file:
             pipe = cls.from_single_file(checkpoint.model, config=checkpoint.base_config, **options)
         else:
@@ -298,9 +325,18 @@ class DiffusionFamily(Family):
         seed: int = 0,
         device: str | torch.device = "cpu",
     ) -> DiffusionBackend:
-        pipe = self.load(model, device, torch.float32)
+        base, _ = resolve_base_precision(settings.base_precision, "auto", device)
+        name, options = Checkpoint.of(model).model, {}
+        dtype = DTYPES.get(base) or DTYPES[half_precision(device)]
+        if base in QUANTIZED:
+            if Checkpoint.of(model).is_file:
+                raise InputError(
+                    f"base_precision: {base} is read from folders and hub ids, and {name} is one "
+                    "file; give auto"
+                )
+            options["quantization_config"] = quantization(self.denoiser, base, dtype)
+        pipe = self.load(model, device, dtype, **options)
         pipe.unload_adapter()
-        name = Checkpoint.of(model).model
         return DiffusionBackend.create(pipe, name, space, settings, seed=seed)
 
     def digests(self, model: Any) -> list[str]:
@@ -360,6 +396,21 @@ def _placed(denoiser: str, part: str) -> tuple[str, str]:
         return denoiser, part if not (folder / CONFIG_FILE).exists() else ""
     parts = denoiser.split("/")
     return "/".join(parts[:2]), "/".join(parts[2:])
+
+
+def quantization(part: str, precision: BasePrecision, dtype: torch.dtype) -> Any:
+    """How diffusers is told to quantise one part of a pipeline, whose other weights are in
+    ``dtype``."""
+    from diffusers.quantizers import PipelineQuantizationConfig
+    from diffusers.quantizers.quantization_config import BitsAndBytesConfig
+
+    if precision == "int8":
+        config = BitsAndBytesConfig(load_in_8bit=True)
+    else:
+        config = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type=precision, bnb_4bit_compute_dtype=dtype
+        )
+    return PipelineQuantizationConfig(quant_mapping={part: config})
 
 
 def call_arguments(cls: type) -> list[str]:

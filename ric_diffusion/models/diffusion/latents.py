@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,12 @@ from PIL import Image, ImageOps
 from safetensors.torch import load_file, save_file
 
 from ric_diffusion.data.images import open_image
+from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.files import replacing
 from ric_diffusion.io.progress import tracking
 from ric_diffusion.models.protocol import weights_digest
+
+PIXELS_AT_ONCE = 2**18  # an autoencoder takes some kilobytes for each
 
 
 def to_pixels(images: torch.Tensor) -> torch.Tensor:
@@ -49,7 +53,22 @@ class Latents:
     @torch.no_grad()
     def encode(self, images: torch.Tensor) -> torch.Tensor:
         """(B, 3, H, W) uint8 -> (B, 2, C, h, w): mean and standard deviation of the posterior, on
-        the CPU in float32."""
+        the CPU in float32.
+
+        An autoencoder in float16 whose config says ``force_upcast``, as that of SDXL, which
+        overflows, is in float32 meanwhile, as in the pipelines.
+        """
+        count = max(1, PIXELS_AT_ONCE // (images.shape[-2] * images.shape[-1]))
+        dtype, upcast = self.vae.dtype, getattr(self.vae.config, "force_upcast", False)
+        # Module's own `to`: that of diffusers warns of parts to be kept in float32 that are not.
+        to = partial(torch.nn.Module.to, self.vae)
+        to(torch.float32 if upcast and dtype == torch.float16 else dtype)
+        try:
+            return torch.cat([self._moments(part) for part in images.split(count)])
+        finally:
+            to(dtype)
+
+    def _moments(self, images: torch.Tensor) -> torch.Tensor:
         pixels = to_pixels(images).to(self.vae.device, self.vae.dtype)
         posterior = self.vae.encode(pixels).latent_dist
         mean, std = posterior.mean.float(), posterior.std.float()
@@ -68,7 +87,8 @@ def cached_latents(
     """Posterior moments of every picture, (N, M, 2, C, h, w), M = 2 with mirror images else 1.
 
     Read from ``cache`` if the same pictures were encoded there by the same autoencoder. It holds
-    one file a run can lose without harm, written whole or not at all.
+    one file a run can lose without harm, written whole or not at all. InputError, by its name, for
+    a picture that the autoencoder makes no numbers of.
     """
     begin = f"{weights_digest(latents.vae)} {latents.scale} {latents.shift} {size} {mirrored}"
     sha = hashlib.sha256(begin.encode())
@@ -83,6 +103,12 @@ def cached_latents(
                 images = torch.stack([framed(open_image(path), size) for path in some])
                 views = [images, images.flip(-1)] if mirrored else [images]
                 parts.append(torch.stack([latents.encode(view) for view in views], dim=1))
+                finite = parts[-1].flatten(1).isfinite().all(1)
+                if not finite.all():
+                    raise InputError(
+                        f"{some[int((~finite).nonzero()[0])]}: the autoencoder overflows on this "
+                        f"picture in {latents.vae.dtype}; train with base_precision: bf16 or fp32"
+                    )
                 tracker.advance(len(images))
         with replacing(file) as temporary:
             save_file({"moments": torch.cat(parts)}, temporary)

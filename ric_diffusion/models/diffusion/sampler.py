@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -86,7 +85,7 @@ class DiffusionSampler:
         for i, latents in enumerate(self._latents(samples)):
             part = list(prompts[i * JUDGE_BATCH : (i + 1) * JUDGE_BATCH])
             context = family.encode(pipe, [part] * len(family.prompts))
-            predict = partial(family.predict, pipe, context=context)
+            predict = family.predictor(pipe, context)
             generator = torch.Generator().manual_seed(i)
             error = torch.zeros(len(part), device=latents.device)
             for level in LEVELS:
@@ -97,11 +96,12 @@ class DiffusionSampler:
         return np.concatenate(found)
 
     def _latents(self, samples: Sequence[Image.Image]) -> list[torch.Tensor]:
-        """Posterior means, (B, C, h, w) each, scaled as the denoiser takes them, where it is."""
+        """Posterior means, (B, C, h, w) each, scaled as the denoiser takes them, where it is; in
+        float32."""
         latents, found = self.pipe.family.latents(self.pipe), []
-        network: Any = self.network()
+        device = self.pipe.denoiser.device
         for i in range(0, len(samples), JUDGE_BATCH):
             part = [s.convert("RGB") for s in samples[i : i + JUDGE_BATCH]]
             images = torch.stack([framed(image, min(image.size)) for image in part])
-            found.append(latents.encode(images)[:, 0].to(network.device, network.dtype))
+            found.append(latents.encode(images)[:, 0].to(device))
         return found

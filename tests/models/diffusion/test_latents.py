@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
+from ric_diffusion.io.errors import InputError
 from ric_diffusion.models.diffusion import latents
 from ric_diffusion.models.diffusion.latents import Latents, framed
 from ric_diffusion.models.protocol import weights_digest
@@ -139,3 +140,47 @@ def test_equal_weights_have_equal_digests(vae):
     assert weights_digest(copy.deepcopy(vae).half()) != digest
     scalar = torch.nn.BatchNorm1d(2)  # has a tensor without dimensions
     assert weights_digest(scalar) == weights_digest(copy.deepcopy(scalar))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "upcast"),
+    [(torch.float16, True), (torch.float16, False), (torch.bfloat16, True)],
+)
+def test_an_autoencoder_that_overflows_in_fp16_encodes_in_full(vae, dtype, upcast):
+    half = copy.deepcopy(vae).to(dtype)
+    half.register_to_config(force_upcast=upcast)
+    full = upcast and dtype == torch.float16  # bfloat16 has the range of float32
+    before = weights_digest(half)
+    dtypes = []
+    half.encoder.conv_in.register_forward_pre_hook(lambda _, given: dtypes.append(given[0].dtype))
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    found = Latents.of(half).encode(images)
+    assert dtypes == [torch.float32 if full else dtype] and found.dtype == torch.float32
+    assert half.dtype == dtype and weights_digest(half) == before
+    exact = Latents.of(copy.deepcopy(half).float()).encode(images)
+    assert torch.equal(found, exact) == full
+
+
+def test_large_pictures_are_encoded_a_few_at_a_time(vae, monkeypatch):
+    images = torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8)
+    counts = []
+    hook = vae.encoder.register_forward_pre_hook(lambda _, given: counts.append(len(given[0])))
+    whole = Latents.of(vae).encode(images)
+    monkeypatch.setattr(latents, "PIXELS_AT_ONCE", 2 * 32 * 32)
+    parts = Latents.of(vae).encode(images)
+    hook.remove()
+    assert counts == [5, 2, 2, 1] and torch.allclose(whole, parts, atol=1e-5)
+
+
+def test_a_picture_that_the_autoencoder_makes_no_numbers_of_is_named(vae, files, tmp_path):
+    broken = copy.deepcopy(vae)
+
+    def overflow(_encoder, _given, found):
+        found[1] = torch.inf
+        return found
+
+    broken.encoder.register_forward_hook(overflow)
+    with pytest.raises(InputError) as error:
+        cached_latents(broken, files, 32, tmp_path / "c", mirrored=False, batch_size=3)
+    assert str(error.value).startswith(f"{files[1]}: the autoencoder overflows on this picture in ")
+    assert "\n" not in str(error.value) and not list(tmp_path.glob("c/*"))

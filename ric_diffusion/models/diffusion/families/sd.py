@@ -26,6 +26,8 @@ from ric_diffusion.models.diffusion.family import (
 from ric_diffusion.models.diffusion.objective import DiscreteDiffusion
 from ric_diffusion.models.diffusion.pipeline import RiCMixin
 
+SMALL = 32  # latents to a side; with more of them plain attention takes gigabytes
+
 UNET_LAYERS = {
     "attention": ("to_q", "to_k", "to_v", "to_out.0"),
     "feed_forward": ("ff.net.0.proj", "ff.net.2"),
@@ -95,7 +97,8 @@ class StableDiffusion(DiffusionFamily):
     def prepare_cpu_training(self, denoiser: Any) -> None:
         """There the fused attention's backward pass takes a third of the step of a small U-Net, and
         matrix products a twentieth."""
-        denoiser.set_attn_processor(AttnProcessor())
+        if denoiser.config.sample_size <= SMALL:
+            denoiser.set_attn_processor(AttnProcessor())
 
 
 FAMILY = diffusion_family(
