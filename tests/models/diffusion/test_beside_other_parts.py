@@ -155,7 +155,8 @@ def test_slicing_and_tiling(ready, plain, mode, draw):
     assert near(tiled, (pixels / 2 + 0.5).clamp(0, 1)) and not near(tiled, whole)
 
 
-def test_a_callback_that_moves_the_sliders_half_way(ready, draw):
+def test_a_callback_that_moves_the_sliders_half_way(plain, mode, draw):
+    ready = plain[mode]
     later = ready.encode_context(["", "red apple"], [{}, OTHER]).states
 
     def move(pipe, step, timestep, tensors):
@@ -401,13 +402,15 @@ class Checker(torch.nn.Module):
 
 
 @pytest.fixture
-def checked(ready):
+def checked(plain, monkeypatch):
     """A pipeline whose safety checker flags these pictures."""
-    ready.feature_extractor = CLIPImageProcessor(size=32, crop_size=32)
+    pipe = plain["embedding"]
 
     def flag(flagged):
-        ready.safety_checker = Checker(flagged)
-        return ready
+        processor = CLIPImageProcessor(size=32, crop_size=32)
+        monkeypatch.setattr(pipe, "feature_extractor", processor)
+        monkeypatch.setattr(pipe, "safety_checker", Checker(flagged))
+        return pipe
 
     return flag
 
