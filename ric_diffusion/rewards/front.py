@@ -57,6 +57,18 @@ def fit_front(z: Array, lows: Array, highs: Array, top: float = TOP) -> Array:
     return front[nondominated(front)]  # rounding may have made equals
 
 
+def farthest(points: Array, direction: Array) -> Array:
+    """The one of the points (F, n) that goes farthest along a direction (n,) from the worst of
+    each reward, by the weighted Chebyshev value; the first one along no direction."""
+    heights = points - points.min(axis=0)
+    steps = direction * heights.max(axis=0)
+    wanted = steps > 0
+    if not wanted.any():
+        return points[0]
+    point: Array = points[(heights[:, wanted] / steps[wanted]).min(axis=1).argmax()]
+    return point
+
+
 def floors(quantiles: Array, lows: Array, highs: Array) -> Array:
     """(n,): how far each reward is given up, its quantile at FLOOR; the lower end of its range
     where most samples share the highest value."""
