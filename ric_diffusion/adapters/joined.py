@@ -51,6 +51,7 @@ class JoinedAdapter(Adapter):
             calibration=dict(
                 chain.from_iterable(adapter.calibration.items() for adapter in adapters)
             ),
+            lora=any(adapter.lora for adapter in adapters),
         )
 
     def mapped(

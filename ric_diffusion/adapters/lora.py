@@ -242,9 +242,11 @@ def _by_module(loras: Parts) -> dict[str, list[tuple[Lora, float]]]:
 
 
 def _added(weight: torch.Tensor, parts: Parts, deltas: Mapping[Lora, torch.Tensor]) -> torch.Tensor:
-    """A weight with the sum of scale * delta, float32; as it is where nothing is added."""
-    scaled = [scale * deltas[lora] for lora, scale in parts if scale]
-    return weight.float() + sum(scaled[1:], scaled[0]) if scaled else weight
+    """A weight and scale * delta of each part, float32; as it is where nothing is added."""
+    for lora, scale in parts:
+        if scale:
+            weight = weight.float().add(deltas[lora], alpha=scale)
+    return weight
 
 
 def _cast(value: torch.Tensor, *dtypes: torch.dtype) -> torch.Tensor:
@@ -262,7 +264,10 @@ def _casts_between(
 
     Rounding keeps order: whatever lies between two values still does when all are rounded.
     """
-    then, now, merged = original.dtype, weight.dtype, merged.float()
+    then, now = original.dtype, weight.dtype
+    if torch.equal(_cast(merged, then, now), weight):  # as nearly always
+        return (now,)
+    merged = merged.float()
     slack = ROUNDING * merged.abs().max()
     for casts in [(now,), *((dtype, now) for dtype in NARROW if dtype not in (then, now))]:
         low, high = (_cast(merged + d, then, *casts).float() for d in (-slack, slack))

@@ -88,9 +88,9 @@ def sweep_points(
     if along is not None:
         line = target_line(space, along, count, adapter.calibration.get(along))
         return [Point(targets=targets, along=along) for targets in line]
-    line = [point.preference or {} for point in preference_points(space, count)]
     return [
-        Point(targets=adapter.reachable(adapter.mapped(p, mapping)), preference=p) for p in line
+        Point(targets=adapter.reachable(adapter.mapped(preference, mapping)), preference=preference)
+        for preference in preference_line(space.names, count)
     ]
 
 

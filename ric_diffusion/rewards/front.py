@@ -63,9 +63,8 @@ def farthest(points: Array, direction: Array) -> Array:
     heights = points - points.min(axis=0)
     steps = direction * heights.max(axis=0)
     wanted = steps > 0
-    if not wanted.any():
-        return points[0]
-    point: Array = points[(heights[:, wanted] / steps[wanted]).min(axis=1).argmax()]
+    far = (heights[:, wanted] / steps[wanted]).min(axis=1, initial=np.inf)
+    point: Array = points[far.argmax()]
     return point
 
 
