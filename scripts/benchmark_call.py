@@ -2,6 +2,7 @@
 
     python scripts/benchmark_call.py --family stable-diffusion
     python scripts/benchmark_call.py --family stable-diffusion-xl --side 256
+    python scripts/benchmark_call.py --adapters 3
 
 Weights are random: time does not depend on them. The two calls take turns, and the median of the
 ratios of neighbours is what counts. Stable Diffusion 1.5 takes 6 GB and some minutes on two CPU
@@ -15,7 +16,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,7 @@ UNETS: dict[str, dict[str, Any]] = {
 # text_encoder/config.json, and text_encoder_2's: width, hidden width, layers, heads.
 TEXT = ((768, 3072, 12, 12), (1280, 5120, 32, 20))
 PROMPT, TARGETS = "a photo of a mountain lake", {"aesthetic": 1.0, "compressibility": -0.5}
+LAYERS = ("attention", "feed_forward")  # what the LoRA changes
 STD = 0.02  # of the random weights
 
 
@@ -127,19 +129,19 @@ def parts(family: str) -> dict[str, Any]:
     return found | more
 
 
-def adapter_for(pipe: Any, root: Path) -> Path:
-    """An adapter of the settings' defaults, with LoRA in attention and feed-forward layers."""
+def adapter_for(pipe: Any, folder: Path, rewards: Sequence[str]) -> Path:
+    """An adapter of the settings' defaults, but for the layers of its LoRA."""
     rng = np.random.default_rng(0)
-    space = RewardSpace.fit({name: rng.normal(size=1000) for name in TARGETS})
-    config = DiffusionConfig(lora=LoraConfig(rank=16, targets=("attention", "feed_forward")))
+    space = RewardSpace.fit({name: rng.normal(size=1000) for name in rewards})
+    config = DiffusionConfig(lora=LoraConfig(rank=16, targets=LAYERS))
     backend = DiffusionBackend.create(pipe, "random", space, config)
     with torch.no_grad():
         for parameter in backend.named_parameters().values():
             parameter += 0.01 * torch.randn(parameter.shape)
-    backend.save(root / "adapter")
+    backend.save(folder)
     pipe.denoiser.delete_adapters("ric")
     pipe.adapter = None
-    return root / "adapter"
+    return folder
 
 
 def seconds(call: Callable[[], Any]) -> float:
@@ -154,25 +156,42 @@ def main() -> None:
     parser.add_argument("--side", type=int, help="pixels; the model's own by default")
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--pairs", type=int, default=7)
+    parser.add_argument("--adapters", type=int, default=1, help="loaded together")
     options = parser.parse_args()
     pipe = family_named(options.family).pipelines[TEXT_TO_IMAGE](**parts(options.family))  # type: ignore[attr-defined]
     pipe.set_progress_bar_config(disable=True)
     with tempfile.TemporaryDirectory() as root:
-        adapter = adapter_for(pipe, Path(root))
+        adapters, targets = [], {}
+        for number in range(options.adapters):
+            asked = {f"{name}_{number}": z for name, z in TARGETS.items()}
+            adapters.append(adapter_for(pipe, Path(root, str(number)), list(asked)))
+            targets |= asked
+
+        def load() -> None:
+            for adapter in adapters:
+                pipe.load_adapter(adapter, name=adapter.name)
+
         given = {"num_inference_steps": options.steps, "guidance_scale": 7.5}
         given |= {"height": options.side, "width": options.side} if options.side else {}
         stock = stock_class(type(pipe)).__call__
         ratios: list[float] = []
         for pair in range(options.pairs + 1):
-            pipe.unload_adapter()
             plain = seconds(lambda: stock(pipe, PROMPT, **given))
-            loading = seconds(lambda: pipe.load_adapter(adapter))
-            steered = seconds(lambda: pipe(PROMPT, targets=TARGETS, **given))
+            loading = seconds(load)
+            steered = seconds(lambda: pipe(PROMPT, targets=targets, **given))
+            scaling = seconds(lambda: pipe.set_adapter_scale("0", 0.5))
+            unloading = seconds(pipe.unload_adapter)
             if pair:  # the first warms up
                 ratios.append(steered / plain)
-            print(f"stock {plain:.2f} s, with rewards {steered:.2f} s, loading {loading:.2f} s",
-                  flush=True)  # fmt: skip
-    print(f"{options.family}, {options.steps} steps, {torch.get_num_threads()} threads")
+            print(
+                f"stock {plain:.2f} s, with rewards {steered:.2f} s; loading {loading:.2f} s, "
+                f"scaling one {scaling:.2f} s, unloading {unloading:.2f} s",
+                flush=True,
+            )
+    print(
+        f"{options.family}, {options.adapters} adapters, {options.steps} steps, "
+        f"{torch.get_num_threads()} threads"
+    )
     print(f"with rewards / stock, median of {len(ratios)} pairs: {statistics.median(ratios):.3f}")
 
 

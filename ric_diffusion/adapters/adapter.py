@@ -84,8 +84,14 @@ class Adapter:
         if preference is not None and targets is not None:
             raise InputError("preference and targets: give one of them, not both")
         if preference is not None:
-            return to_targets(preference, self.space, mapping or self.mapping)
+            return self.mapped(preference, mapping)
         return self.space.check_targets(targets or {}, "targets")
+
+    def mapped(
+        self, preference: Mapping[str, float], mapping: str | None = None
+    ) -> dict[str, float]:
+        """A preference -> targets in z, by the adapter's own mapping unless one is given."""
+        return to_targets(preference, self.space, mapping or self.mapping)
 
     def reachable(self, targets: Mapping[str, float]) -> dict[str, float]:
         """Targets in z, each moved to the nearest value its calibration says can be had."""
@@ -105,10 +111,10 @@ class Adapter:
     def used(self, targets: Mapping[str, float]) -> dict[str, float]:
         """Targets in z as they are really asked for: the nearest that can be reached where that was
         measured, else what the conditioning can say (text rounds)."""
-        plain = self.conditioner.used(targets)
+        reachable = self.reachable(targets)
         return {
-            name: z if name in self.calibration else plain[name]
-            for name, z in self.reachable(targets).items()
+            name: reachable[name] if name in self.calibration else z
+            for name, z in self.conditioner.used(targets).items()
         }
 
     def model_targets(self, targets: Mapping[str, float]) -> dict[str, float]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -14,8 +15,15 @@ from ric_diffusion.io.errors import InputError
 
 LORA_NAME = "ric"
 
+# What a weight that was cast may have gone through: pipelines are cast as a whole, and layerwise
+# casting keeps weights in 8 bits.
+NARROW = (torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2)
+ROUNDING = 1e-6  # of a layer's largest weight: what is left of a LoRA that was fused and unfused
 
-@dataclass(frozen=True, kw_only=True)
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Lora:
     """``tensors``: ``<module>.lora_A.weight`` and ``….lora_B.weight``; ``config``: peft's."""
 
@@ -39,6 +47,8 @@ class Lora:
 
 
 NO_LORA = Lora(tensors={}, config={})  # of an adapter whose base model is the fine-tune itself
+
+Parts = Sequence[tuple[Lora, float]]  # LoRAs and their scales
 
 
 def problem_of(lora: Lora) -> str | None:
@@ -176,32 +186,109 @@ def check_merge(network: torch.nn.Module) -> None:
         )
 
 
-@torch.no_grad()
-def merge(network: torch.nn.Module, lora: Lora) -> dict[str, torch.Tensor]:
-    """Add every delta to its weight; returns the weights as they were, on the CPU.
+class Merged:
+    """LoRAs inside a network's weights, W = W0 + sum of scale * delta, so that they cost nothing in
+    a forward pass.
 
-    Adding in place rather than wrapping layers keeps a conditioned call as fast as a stock one.
+    W is worked out from W0 whenever the LoRAs or their scales change, so that taking one out leaves
+    no trace of it.
+
+    Attributes:
+        loras: those inside, each with its scale, in the order in which they are added.
+        originals: W0 of every layer that they change, on the CPU.
     """
-    originals = {}
-    for name in lora.modules:
-        weight = _weight_in_memory(network, name)
-        originals[name] = weight.detach().to("cpu", copy=True)
-        weight.copy_(weight.float() + lora.delta(name).to(weight.device))
-    return originals
 
+    def __init__(self, network: torch.nn.Module) -> None:
+        self.network = network
+        self.loras: Parts = ()
+        self.originals: dict[str, torch.Tensor] = {}
 
-@torch.no_grad()
-def restore(network: torch.nn.Module, lora: Lora, originals: Mapping[str, torch.Tensor]) -> None:
-    """Undo ``merge``, bit for bit. InputError, and nothing undone, if others changed the weights
-    since: what they did would be lost."""
-    for name, original in originals.items():
-        merged = (original.float() + lora.delta(name)).to(original.dtype)
-        weight = _weight_in_memory(network, name)
-        # A cast to half and back is no change; a LoRA that somebody fused is.
-        if not torch.allclose(weight.cpu().float(), merged.float(), rtol=2e-3, atol=1e-4):
-            raise InputError(
-                f"{name} was changed after the adapter was loaded (fuse_lora?); undo that first "
-                "(unfuse_lora), then unload, save or replace the adapter"
+    @torch.no_grad()
+    def set(self, loras: Parts) -> None:
+        """These LoRAs at their scales, in place of those inside. Without any, or at scale 0, the
+        weights are as they were, bit for bit.
+
+        Weights that were cast since stay in their precision. Where others changed a weight since (a
+        LoRA that was fused or unfused), their change stays and only ours is taken out, exact to
+        rounding, with one warning. InputError, and nothing changed, if weights are offloaded.
+        """
+        before, after = _by_module(self.loras), _by_module(loras)
+        differ = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+        weights = {name: _weight_in_memory(self.network, name) for name in differ}
+        subtracted = [
+            name
+            for name, weight in weights.items()
+            if self._set(name, weight, before.get(name, []), after.get(name, []))
+        ]
+        self.loras = tuple(loras)
+        if subtracted:
+            _log.warning(
+                "%s and %d more layers were changed after an adapter was loaded (fuse_lora?): the "
+                "adapter was subtracted from them, which is exact to rounding only",
+                subtracted[0],
+                len(subtracted) - 1,
             )
-    for name, original in originals.items():
-        _weight_in_memory(network, name).copy_(original)
+
+    def _set(self, name: str, weight: torch.Tensor, before: Parts, after: Parts) -> bool:
+        """``set`` for a layer; whether ours had to be subtracted from it."""
+        loras = {lora for lora, scale in (*before, *after) if scale}
+        deltas = {lora: lora.delta(name).to(weight.device) for lora in loras}
+        if before:
+            original = self.originals[name].to(weight.device)
+            casts = _casts_between(original, _added(original, before, deltas), weight)
+        else:
+            original, casts = weight, None
+        if casts is None:  # others made it what it is
+            negative = [(lora, -scale) for lora, scale in before]
+            original, casts = _added(weight, negative, deltas), (weight.dtype,)
+            self.originals[name] = original.detach().to("cpu", copy=True)
+            subtracted = any(scale for _, scale in before)
+        else:
+            subtracted = False
+        weight.copy_(_cast(_added(original, after, deltas), original.dtype, *casts))
+        if not after:
+            del self.originals[name]
+        return subtracted
+
+
+def _by_module(loras: Parts) -> dict[str, list[tuple[Lora, float]]]:
+    found: dict[str, list[tuple[Lora, float]]] = {}
+    for lora, scale in loras:
+        for name in lora.modules:
+            found.setdefault(name, []).append((lora, scale))
+    return found
+
+
+def _added(weight: torch.Tensor, parts: Parts, deltas: Mapping[Lora, torch.Tensor]) -> torch.Tensor:
+    """A weight and scale * delta of each part, float32; as it is where nothing is added."""
+    for lora, scale in parts:
+        if scale:
+            weight = weight.float().add(deltas[lora], alpha=scale)
+    return weight
+
+
+def _cast(value: torch.Tensor, *dtypes: torch.dtype) -> torch.Tensor:
+    """From one precision to the next."""
+    for dtype in dtypes:
+        value = value.to(dtype)
+    return value
+
+
+def _casts_between(
+    original: torch.Tensor, merged: torch.Tensor, weight: torch.Tensor
+) -> tuple[torch.dtype, ...] | None:
+    """The precisions that ``merged``, in that of ``original`` first, went through to become
+    ``weight``, which is in the last of them; None if it is something else.
+
+    Rounding keeps order: whatever lies between two values still does when all are rounded.
+    """
+    then, now = original.dtype, weight.dtype
+    if torch.equal(_cast(merged, then, now), weight):  # as nearly always
+        return (now,)
+    merged = merged.float()
+    slack = ROUNDING * merged.abs().max()
+    for casts in [(now,), *((dtype, now) for dtype in NARROW if dtype not in (then, now))]:
+        low, high = (_cast(merged + d, then, *casts).float() for d in (-slack, slack))
+        if ((low <= weight.float()) & (weight.float() <= high)).all():
+            return casts
+    return None

@@ -20,7 +20,7 @@ from ric_diffusion.evaluation.runner import Sweep, run_sweep
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.lru import Recent
 from ric_diffusion.models.diffusion.sampler import pictures_of
-from ric_diffusion.rewards import RewardSpace, checks, to_targets
+from ric_diffusion.rewards import RewardSpace, checks
 
 MAX_PROMPT = 2000  # characters; tokenizers take as many tokens as they like of it
 MAX_SEED = 2**53 - 1  # what a browser can count to
@@ -87,7 +87,7 @@ class Engine:
         if not (number.is_integer() and 0 <= number <= MAX_SEED):
             raise InputError(f"seed {number:g}: give a whole number from 0 to {MAX_SEED}")
         if preference is not None:
-            wanted = to_targets(preference, self.space, self.adapter.mapping)
+            wanted = self.adapter.mapped(preference)
         else:
             wanted = self.space.check_targets(targets or {})
         return SampleRequest(prompt=prompt, seed=int(number), targets=self.adapter.used(wanted))

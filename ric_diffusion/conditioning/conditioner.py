@@ -52,6 +52,14 @@ class Conditioner(Protocol):
         context is, and that is where it moves otherwise."""
 
 
+def fitted(prompt: str, words: str, tokenizers: Sequence[Any]) -> str:
+    """Prompt and words within the length of every tokenizer; see ``fit_prompt``."""
+    text = prompt + words
+    for tokenizer in tokenizers:
+        text = fit_prompt(text.removesuffix(words) if words else text, words, tokenizer)
+    return text
+
+
 class TextConditioner:
     """Rewards as words behind the prompt."""
 
@@ -65,16 +73,9 @@ class TextConditioner:
         self, prompts: Sequence[str], targets: Sequence[Targets], tokenizers: Sequence[Any]
     ) -> list[str]:
         return [
-            self._fitted(self.grammar.escape(p), self.grammar.reward_words(t), tokenizers)
+            fitted(self.grammar.escape(p), self.grammar.reward_words(t), tokenizers)
             for p, t in zip(prompts, targets, strict=True)
         ]
-
-    @staticmethod
-    def _fitted(prompt: str, words: str, tokenizers: Sequence[Any]) -> str:
-        text = prompt + words
-        for tokenizer in tokenizers:
-            text = fit_prompt(text.removesuffix(words) if words else text, words, tokenizer)
-        return text
 
     def context(self, states: torch.Tensor, targets: Sequence[Targets]) -> torch.Tensor:
         return states

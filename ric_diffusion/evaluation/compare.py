@@ -77,9 +77,8 @@ class AdapterChoice:
 
     def load_into(self, model: Any) -> None:
         """The adapter, or none, becomes the model's."""
-        if self.folder is None:
-            model.unload_adapter()
-        else:
+        model.unload_adapter()
+        if self.folder is not None:
             model.load_adapter(self.folder)
             model.adapter = self.adapter
 

@@ -89,8 +89,8 @@ def sweep_points(
         line = target_line(space, along, count, adapter.calibration.get(along))
         return [Point(targets=targets, along=along) for targets in line]
     return [
-        Point(targets=adapter.reachable(point.targets), preference=point.preference)
-        for point in preference_points(space, count, mapping or adapter.mapping)
+        Point(targets=adapter.reachable(adapter.mapped(preference, mapping)), preference=preference)
+        for preference in preference_line(space.names, count)
     ]
 
 

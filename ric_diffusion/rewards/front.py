@@ -57,6 +57,17 @@ def fit_front(z: Array, lows: Array, highs: Array, top: float = TOP) -> Array:
     return front[nondominated(front)]  # rounding may have made equals
 
 
+def farthest(points: Array, direction: Array) -> Array:
+    """The one of the points (F, n) that goes farthest along a direction (n,) from the worst of
+    each reward, by the weighted Chebyshev value; the first one along no direction."""
+    heights = points - points.min(axis=0)
+    steps = direction * heights.max(axis=0)
+    wanted = steps > 0
+    far = (heights[:, wanted] / steps[wanted]).min(axis=1, initial=np.inf)
+    point: Array = points[far.argmax()]
+    return point
+
+
 def floors(quantiles: Array, lows: Array, highs: Array) -> Array:
     """(n,): how far each reward is given up, its quantile at FLOOR; the lower end of its range
     where most samples share the highest value."""

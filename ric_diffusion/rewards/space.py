@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.files import write_text
 from ric_diffusion.rewards import checks
-from ric_diffusion.rewards.front import fit_front, nondominated
+from ric_diffusion.rewards.front import directions, farthest, fit_front, nondominated
 
 Array = NDArray[np.float64]
 
@@ -188,6 +188,27 @@ class RewardSpace:
         space = cls(rewards=tuple(rewards), front=((0.0,) * len(rewards),), count=None)
         z = np.random.default_rng(0).standard_normal((DRAWN, len(rewards)))
         return replace(space, front=_rows(fit_front(z, space.lows, space.highs)))
+
+    @classmethod
+    def joined(cls, spaces: Sequence["RewardSpace"]) -> Self:
+        """The rewards of several spaces, in order; ``count`` is the smallest of theirs, None where
+        one is None.
+
+        What one space has of its rewards takes nothing from another's, so points of their fronts go
+        together as they are. The front holds, along directions from there, those that go farthest.
+        """
+        fronts = [np.array(space.front) for space in spaces]
+        ends = np.cumsum([len(space.rewards) for space in spaces])
+        points = [
+            np.concatenate([farthest(*pair) for pair in zip(fronts, parts, strict=True)])
+            for parts in (np.split(d, ends[:-1]) for d in directions(ends[-1]))
+        ]
+        counts = [space.count for space in spaces if space.count is not None]
+        return cls(
+            rewards=tuple(reward for space in spaces for reward in space.rewards),
+            front=tuple(dict.fromkeys(_rows(np.array(points)))),
+            count=min(counts) if len(counts) == len(spaces) else None,
+        )
 
     def __repr__(self) -> str:
         return f"RewardSpace({', '.join(self.names)}; {self._basis()})"

@@ -3,7 +3,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ric_diffusion.rewards.front import directions, fit_front, hypervolume, nondominated
+from ric_diffusion.rewards.front import (
+    directions,
+    farthest,
+    fit_front,
+    hypervolume,
+    nondominated,
+)
 
 
 def normal(correlation, count=8000, seed=0):
@@ -128,3 +134,11 @@ def test_a_reward_that_most_samples_have_in_full_still_has_a_front():
     z = np.stack([np.repeat([0.0, 1.0], [200, 800]), np.linspace(-1, 1, 1000)], axis=1)
     front = fit_front(*with_range(z))
     assert np.isfinite(front).all() and front.max(axis=0) == pytest.approx([1.0, 0.9], abs=0.02)
+
+
+def test_the_farthest_point_along_a_direction():
+    points = np.array([[0.0, 4.0], [1.0, 3.0], [2.0, 0.0]])
+    for direction, index in (((1, 1), 1), ((1, 0), 2), ((0, 1), 0), ((0, 0), 0)):
+        np.testing.assert_array_equal(farthest(points, np.array(direction)), points[index])
+    single = np.array([[1.0, 2.0]])  # nothing to go along
+    np.testing.assert_array_equal(farthest(single, np.array([0.5, 0.5])), single[0])

@@ -3,6 +3,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -347,3 +348,26 @@ def test_means_and_deviations_alone_make_normal_independent_rewards():
     for std, said in ((0, "std must be above 0, not 0"), (-1.5, "not -1.5"), (np.nan, "finite")):
         with pytest.raises(InputError, match=f"aesthetic: .*{said}"):
             RewardSpace.normal({**given, "aesthetic": (5, std)}, **about)
+
+
+def test_joined_spaces_keep_their_rewards_and_their_own_fronts():
+    rng = np.random.default_rng(3)
+    a = RewardSpace.fit({"a": rng.normal(size=300), "b": rng.normal(size=300)})
+    b = RewardSpace.fit({name: rng.normal(size=200) for name in "cde"})
+    c = RewardSpace.fit({"f": rng.normal(size=400)})
+    joined = RewardSpace.joined([a, b, c])
+    assert joined.names == tuple("abcdef") and joined.count == 200
+    assert joined.rewards == a.rewards + b.rewards + c.rewards
+    np.testing.assert_array_equal(joined.lows, np.concatenate([a.lows, b.lows, c.lows]))
+    assert RewardSpace.from_dict(joined.to_dict()) == joined
+    for part, columns in ((a, slice(0, 2)), (b, slice(2, 5)), (c, slice(5, 6))):
+        points = {point[columns] for point in joined.front}
+        assert points <= set(part.front)  # none but its own
+        best = np.array(part.front).max(axis=0)
+        np.testing.assert_array_equal(np.array(list(points)).max(axis=0), best)
+    # What one space has takes nothing from another: all of them at their middle at once.
+    middles = [np.array(part.front)[:, 0].max() for part in (b, c)]
+    assert any(point[2] == middles[0] and point[5] == middles[1] for point in joined.front)
+    with pytest.raises(InputError, match="reward 'a' is there twice"):
+        RewardSpace.joined([a, a])
+    assert RewardSpace.joined([a, replace(c, count=None)]).count is None

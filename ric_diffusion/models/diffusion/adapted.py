@@ -1,10 +1,13 @@
-"""An adapter in a pipeline: loaded, merged into the denoiser, taken out bit for bit, saved."""
+"""Adapters in a pipeline: loaded into the denoiser, scaled, taken out bit for bit, saved."""
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,7 +16,8 @@ from diffusers import DiffusionPipeline
 
 from ric_diffusion.adapters import lora
 from ric_diffusion.adapters.adapter import Adapter
-from ric_diffusion.io.errors import InputError
+from ric_diffusion.adapters.joined import JoinedAdapter
+from ric_diffusion.io.errors import InputError, suggest
 from ric_diffusion.models.diffusion.modulation import Modulation
 from ric_diffusion.models.family import family_named
 from ric_diffusion.rewards import RewardSpace
@@ -23,19 +27,37 @@ if TYPE_CHECKING:
 
 _Stock: Any = DiffusionPipeline if TYPE_CHECKING else object
 
+DEFAULT = "default"  # the name of an adapter that was loaded without one
+
+_log = logging.getLogger(__name__)
+_with_adapter: ContextVar[bool] = ContextVar("with_adapter", default=False)
+
 
 @dataclass(frozen=True, kw_only=True)
-class Merged:
-    """A LoRA inside a denoiser, and the weights it has changed as they were before."""
+class Loaded:
+    """An adapter whose LoRA is inside a denoiser at some scale; at 0 it says nothing."""
 
+    adapter: Adapter
     lora: lora.Lora
-    originals: Mapping[str, torch.Tensor]
+    scale: float = 1.0
+
+
+@dataclass(kw_only=True)
+class Held:
+    """What a denoiser holds: the adapters loaded by name, in load order, and their LoRAs; the
+    adapter in effect, by default all of the loaded ones together; and the hooks it needs."""
+
+    merged: lora.Merged
+    loaded: Mapping[str, Loaded] = field(default_factory=dict)
+    together: Adapter | None = None
+    adapter: Adapter | None = None
+    hooks: tuple[Any, ...] = ()
 
 
 class AdapterMixin(_Stock):
-    """What a pipeline does with its one adapter.
+    """What a pipeline does with its adapters.
 
-    Adapter and merged LoRA live on the denoiser, so that pipelines that share one agree.
+    They live on the denoiser, so that pipelines that share one agree.
     """
 
     family_name: ClassVar[str]
@@ -53,29 +75,39 @@ class AdapterMixin(_Stock):
         return network
 
     @property
+    def _network(self) -> Any:
+        """The denoiser itself where it is inside what torch.compile made of it."""
+        return getattr(self.denoiser, "_orig_mod", self.denoiser)
+
+    @property
+    def _held(self) -> Held:
+        network = self._network
+        if not hasattr(network, "_ric_held"):
+            network._ric_held = Held(merged=lora.Merged(network))
+        held: Held = network._ric_held
+        return held
+
+    @property
     def adapter(self) -> Adapter | None:
-        return getattr(self.denoiser, "_ric_adapter", None)
+        """The adapter in training, or the loaded one; several loaded ones are one with the rewards
+        of all."""
+        return self._held.adapter
 
     @adapter.setter
     def adapter(self, adapter: Adapter | None) -> None:
-        denoiser: Any = self.denoiser
-        if (attached := getattr(denoiser, "_ric_modulation", None)) is not None:
-            attached.detach()
-        denoiser._ric_adapter = adapter
-        attached, encoder = None, adapter.encoder if adapter else None
-        if encoder is not None and encoder.time_width:
-            layer = self.family.modulated_layer(denoiser)
-            attached = Modulation(denoiser, layer, encoder, self.family.context_argument)
-        denoiser._ric_modulation = attached
-
-    @property
-    def _merged(self) -> Merged | None:
-        return getattr(self.denoiser, "_ric_merged", None)
-
-    @_merged.setter
-    def _merged(self, merged: Merged | None) -> None:
-        denoiser: Any = self.denoiser
-        denoiser._ric_merged = merged
+        """In place of the one in effect; LoRAs that are merged stay as they are."""
+        held = self._held
+        if adapter is not None and adapter is not held.together and held.loaded:
+            name, *others = held.loaded
+            if others:
+                raise InputError(
+                    f"adapters {', '.join(held.loaded)} are loaded, which one adapter cannot "
+                    "replace; unload_adapter first"
+                )
+            held.loaded = {name: replace(held.loaded[name], adapter=adapter)}
+            held.together = _together(held.loaded)
+            adapter = held.together
+        self._set_effective(adapter)
 
     @property
     def reward_space(self) -> RewardSpace | None:
@@ -89,52 +121,155 @@ class AdapterMixin(_Stock):
         if adapter.encoder is not None:
             adapter.encoder.check_fit(time_width=family.modulated_width(denoiser))
 
-    def load_adapter(self, path_or_id: str | Path) -> None:
-        """Load an adapter folder or hub id, in place of the one loaded before.
+    def load_adapter(self, path_or_id: str | Path, name: str = DEFAULT) -> None:
+        """Load an adapter folder or hub id beside those of other names, in place of the one that
+        has this name.
 
-        Its LoRA is merged into the denoiser, so it costs no time in a call. Raises InputError, and
-        leaves the pipeline as it was, if it was made for another architecture. With sequential
-        offload, load the adapter first. Stock pipelines that share the denoiser do not know about
-        reward tokens: unload the adapter before using those.
+        Its LoRA is merged into the denoiser, so it costs no time in a call, however many there are;
+        each has its tokens in the context. The rewards of all of them can be asked for, and what a
+        call leaves out comes from the first one that says it. Raises InputError, and leaves the
+        pipeline as it was, if it was made for another architecture, or has a reward of another
+        adapter's. With sequential offload, load adapters first. Stock pipelines that share the
+        denoiser know nothing of rewards and are refused: unload adapters before using those, or
+        make them by ``from_pipe`` of our class.
         """
+        if not isinstance(name, str) or not name:
+            raise InputError(f"name {name!r}: give the adapter a text for a name")
         adapter, weights = self.family.read_adapter(self.family.fetch_adapter(path_or_id))
         self.check_fit(adapter)
-        lora.check_merge(self.denoiser)
-        lora.check_fit(self.denoiser, weights)
-        self.unload_adapter()
-        self._merged = Merged(lora=weights, originals=lora.merge(self.denoiser, weights))
-        self.adapter = adapter
+        lora.check_merge(self._network)
+        lora.check_fit(self._network, weights)
+        self._set_loaded({**self._held.loaded, name: Loaded(adapter=adapter, lora=weights)})
 
-    def unload_adapter(self) -> None:
-        """Take the adapter out again, bit for bit; other LoRA stay."""
-        if self._merged is not None:
-            lora.restore(self.denoiser, self._merged.lora, self._merged.originals)
-        self.adapter = self._merged = None
+    def unload_adapter(self, name: str | None = None) -> None:
+        """Take an adapter out again, or all of them; the weights are then, bit for bit, as if it
+        had never been loaded. LoRA of others stay."""
+        loaded = {} if name is None else dict(self._held.loaded)
+        if name is not None:
+            del loaded[self._known(name)]
+        self._set_loaded(loaded)
+
+    def set_adapter_scale(self, name: str, scale: float) -> None:
+        """How much of an adapter there is: 1 all that it learned, 0 nothing at all, in between and
+        beyond its LoRA and its shift of the modulation times the scale.
+
+        A target says which value of a reward is asked for, and the scale how far the adapter takes
+        the model from the base model whatever it is asked: the look of its training pictures comes
+        and goes with it. Calibration was measured at 1. Takes as long as loading; then a call
+        costs what it did.
+        """
+        loaded = dict(self._held.loaded)
+        one = loaded[self._known(name)]
+        number = isinstance(scale, int | float) and not isinstance(scale, bool)
+        if not number or not 0 <= scale < math.inf:
+            raise InputError(f"scale {scale!r}: give a number from 0 up")
+        self._set_loaded({**loaded, name: replace(one, scale=float(scale))})
 
     @contextmanager
     def without_adapter(self) -> Iterator[None]:
         """The denoiser as the base model has it inside the block, also with an adapter in
         training."""
-        denoiser: Any = self.denoiser
-        merged, adapter = self._merged, self.adapter
-        training = merged is None and lora.LORA_NAME in getattr(denoiser, "peft_config", {})
-        if merged is not None:
-            lora.restore(denoiser, merged.lora, merged.originals)
-        elif training:
+        held, denoiser = self._held, self._network
+        adapter, loras = held.adapter, held.merged.loras
+        training = not held.loaded and lora.LORA_NAME in getattr(denoiser, "peft_config", {})
+        held.merged.set([(one, 0.0) for one, _ in loras])
+        if training:
             denoiser.disable_adapters()
-        self.adapter = None  # and with it what reward tokens do to the time embedding
+        self._set_effective(None)  # and with it what reward tokens do to the time embedding
         try:
             yield
         finally:
-            self.adapter = adapter
-            if merged is not None:
-                lora.merge(denoiser, merged.lora)
-            elif training:
+            self._set_effective(adapter)
+            held.merged.set(loras)
+            if training:
                 denoiser.enable_adapters()
 
-    def save_adapter(self, folder: str | Path) -> None:
-        """Write the loaded adapter, or the one in training, as a folder of its own."""
+    @contextmanager
+    def with_adapter(self) -> Iterator[None]:
+        """Whoever calls the denoiser inside the block knows its adapter, and gives it contexts of
+        ``encode_context``. Other calls are refused while it has one."""
+        token = _with_adapter.set(True)
+        try:
+            yield
+        finally:
+            _with_adapter.reset(token)
+
+    def save_adapter(self, folder: str | Path, name: str | None = None) -> None:
+        """Write the loaded adapter, the one of this name where there are several, or the one in
+        training, as a folder of its own. A scale is the pipeline's and not written."""
+        held = self._held
         if self.adapter is None:
             raise InputError("no adapter is loaded; there is nothing to save")
-        weights = self._merged.lora if self._merged else lora.trained(self.denoiser)
-        self.family.save_adapter(self.adapter, weights, Path(folder))
+        if name is None and len(held.loaded) > 1:
+            raise InputError(
+                f"adapters {', '.join(held.loaded)} are loaded, and a folder holds one: "
+                "save_adapter(folder, name) writes it, unload_adapter(name) takes one out"
+            )
+        if name is None and not held.loaded:
+            self.family.save_adapter(self.adapter, lora.trained(self._network), Path(folder))
+            return
+        name = self._known(next(iter(held.loaded)) if name is None else name)
+        one = held.loaded[name]
+        if one.scale != 1:
+            _log.warning(
+                "adapter %s is written as it was trained, not at scale %g", name, one.scale
+            )
+        self.family.save_adapter(one.adapter, one.lora, Path(folder))
+
+    def _known(self, name: str) -> str:
+        """InputError for a name under which no adapter is loaded."""
+        loaded = self._held.loaded
+        if not loaded:
+            raise InputError(f"adapter {name!r}: none is loaded; call load_adapter first")
+        if name not in loaded:
+            raise InputError(f"adapter {name!r}: not loaded{suggest(name, loaded)}")
+        return name
+
+    def _set_loaded(self, loaded: Mapping[str, Loaded]) -> None:
+        """These adapters, in place of those loaded before."""
+        held, together = self._held, _together(loaded)
+        held.merged.set([(one.lora, one.scale) for one in loaded.values()])
+        held.loaded, held.together = loaded, together
+        self._set_effective(together)
+
+    def _set_effective(self, adapter: Adapter | None) -> None:
+        """The adapter that contexts are made by, with the hooks it needs."""
+        held, network = self._held, self._network
+        if adapter is held.together:
+            speaking = [(one.adapter, one.scale) for one in held.loaded.values() if one.scale]
+        else:
+            speaking = [(adapter, 1.0)] if adapter else []
+        for hook in held.hooks:
+            hook.remove()
+        held.adapter, held.hooks = adapter, ()
+        if speaking:
+            encoders = [(one.encoder, scale) for one, scale in speaking if one.encoder]
+            held.hooks = (network.register_forward_pre_hook(_refuse_strangers),)
+            if any(encoder.time_width for encoder, _ in encoders):
+                layer = self.family.modulated_layer(network)
+                argument = self.family.context_argument
+                held.hooks += Modulation(network, layer, encoders, argument).hooks
+        if network is not self.denoiser or network._compiled_call_impl is not None:
+            torch.compiler.reset()  # compiled code goes on without hooks that came after it
+
+
+def _together(loaded: Mapping[str, Loaded]) -> Adapter | None:
+    """What adapters are as one, None for none."""
+    if not loaded:
+        return None
+    first, *others = loaded.values()
+    if not others and first.scale:
+        return first.adapter
+    return JoinedAdapter.of(
+        {name: one.adapter for name, one in loaded.items()},
+        silent=[name for name, one in loaded.items() if not one.scale],
+    )
+
+
+def _refuse_strangers(_denoiser: Any, _inputs: Any) -> None:
+    """A hook that comes before every pass of a denoiser with an adapter."""
+    if not _with_adapter.get():
+        raise InputError(
+            "a stock pipeline calls a denoiser that holds an adapter, of whose rewards it knows "
+            "nothing: unload_adapter first, or make the pipeline by from_pipe of its RiC class"
+        )

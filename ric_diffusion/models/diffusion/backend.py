@@ -173,9 +173,10 @@ class DiffusionBackend(DiffusionSampler, AdaptedBackend):
         latents = mean + std * torch.randn(mean.shape, generator=generator)
         family, denoiser = self.pipe.family, self.pipe.denoiser.train()
         context = self.context(prompts, targets)
-        return self.objective.loss(
-            family.predictor(self.pipe, context), latents.to(denoiser.device), generator
-        )
+        with self.pipe.with_adapter():
+            return self.objective.loss(
+                family.predictor(self.pipe, context), latents.to(denoiser.device), generator
+            )
 
     def context(self, prompts: Sequence[str], targets: Sequence[Mapping[str, float]]) -> Context:
         """As in inference, with what the frozen text encoders say of a text kept."""

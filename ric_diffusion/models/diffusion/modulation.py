@@ -17,27 +17,29 @@ from ric_diffusion.conditioning.encoder import RewardEncoder
 
 
 class Modulation:
-    """Hooks on a denoiser that add the encoder's ``time_shift`` of its context to what ``layer``
-    gives, the part of it that embeds the time.
+    """Hooks on a denoiser that add the ``time_shift`` of its context to what ``layer`` gives, the
+    part of it that embeds the time.
 
-    While they are attached, every context must end in reward tokens. Reading them from the context
-    leaves it the only thing that pipelines, batching and guidance have to carry.
+    While they are attached, every context must end in the tokens of all encoders, in their order.
+    Reading them from the context leaves it the only thing that pipelines, batching and guidance
+    have to carry; and reading them anew in every pass, which is a small matrix product, leaves
+    nothing behind that a changed context could contradict.
     """
 
     def __init__(
         self,
         denoiser: torch.nn.Module,
         layer: torch.nn.Module,
-        encoder: RewardEncoder,
+        encoders: Sequence[tuple[RewardEncoder, float]],
         argument: str,
     ) -> None:
-        """``argument``: what the denoiser calls its context, a tensor (B, T, D) or one for each."""
-        self.encoder = encoder
+        """``encoders``: each with the scale of its shift; ``argument``: what the denoiser calls its
+        context, a tensor (B, T, D) or one for each."""
+        self.encoders = tuple(encoders)
+        self.count = sum(len(encoder.names) for encoder, _ in encoders)
         self.argument = argument
         self.position = list(inspect.signature(denoiser.forward).parameters).index(argument)
-        self.context: torch.Tensor | None = None
         self.shift: torch.Tensor | None = None
-        self.running = False
         self.hooks = (
             denoiser.register_forward_pre_hook(self._read, with_kwargs=True),
             layer.register_forward_hook(self._add),
@@ -45,27 +47,26 @@ class Modulation:
 
     def _read(self, _denoiser: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         given = kwargs[self.argument] if len(args) <= self.position else args[self.position]
-        context = self._tokens(given) if isinstance(given, Sequence) else given
-        if torch.is_grad_enabled() or context is not self.context:
-            self.shift = self.encoder.to(context.device).time_shift(context)
-        # All steps of a call share one context. In training the encoder changes in between.
-        self.context = None if torch.is_grad_enabled() else context
-        self.running = True
+        if isinstance(given, Sequence):  # of several lengths
+            tokens = torch.stack([context[-self.count :] for context in given])
+        else:
+            tokens = given[:, -self.count :]
+        self.shift = self.shift_of(tokens)
 
-    def _tokens(self, contexts: Sequence[torch.Tensor]) -> torch.Tensor:
-        """The last tokens of contexts (T, D) of several lengths."""
-        return torch.stack([context[-len(self.encoder.names) :] for context in contexts])
+    def shift_of(self, tokens: torch.Tensor) -> torch.Tensor:
+        """(B, count, D) tokens -> what they add to the embedding, (B, W)."""
+        shifts, end = [], self.count
+        for encoder, scale in reversed(self.encoders):
+            if encoder.time_width:
+                if encoder.to_time.weight.device != tokens.device:
+                    encoder.to(tokens.device)
+                shifts.append(scale * encoder.time_shift(tokens[:, :end]))
+            end -= len(encoder.names)
+        return torch.stack(shifts).sum(dim=0)
 
     def _add(self, _layer: Any, _inputs: Any, embedding: torch.Tensor) -> torch.Tensor:
-        if not self.running:  # a ControlNet may share the layer, and was trained without rewards
+        if self.shift is None:  # a pass of another network that has the layer in it too
             return embedding
-        assert self.shift is not None
-        self.running = False
         shifted = embedding + self.shift.to(embedding.dtype)
-        if self.context is None:
-            self.shift = None  # it holds a graph
+        self.shift = None
         return shifted
-
-    def detach(self) -> None:
-        for hook in self.hooks:
-            hook.remove()

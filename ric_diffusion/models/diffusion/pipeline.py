@@ -34,7 +34,7 @@ from ric_diffusion.models.family import (
     model_path,
     source_of,
 )
-from ric_diffusion.rewards import MAPPINGS, opposite, to_targets
+from ric_diffusion.rewards import MAPPINGS, opposite
 
 OWN_ARGUMENTS = ("contrast", "prompt_guidance")  # of sampling, beside those of the stock calls
 REWARD_ARGUMENTS = ("preference", "targets", "negative_targets", "mapping", *OWN_ARGUMENTS)
@@ -242,10 +242,9 @@ class RiCMixin(AdapterMixin):
             )
         if len(each) == count:
             each = [one for one in each for _ in range(images)]
-        space = self.adapter.space
         if preference is not None:
-            return [to_targets(p, space, mapping or self.adapter.mapping) for p in each]
-        return [space.check_targets(t, name) for t in each]
+            return [self.adapter.mapped(p, mapping) for p in each]
+        return [self.adapter.space.check_targets(t, name) for t in each]
 
     def encode_context(
         self,
@@ -403,7 +402,8 @@ class RiCMixin(AdapterMixin):
                 prompt_guidance=prompt_guidance,
                 images=images,
             )
-        output = super().__call__(**arguments)
+        with self.with_adapter():
+            output = super().__call__(**arguments)
         if hasattr(output, "images"):
             output["targets"] = [dict(t) for t in used]
         return output

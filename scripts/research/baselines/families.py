@@ -19,11 +19,12 @@ ADAPTER = "adapter"  # below a run's folder
 @contextmanager
 def merged(network: torch.nn.Module, weights: lora.Lora) -> Iterator[None]:
     """The LoRA is part of the network's weights inside the block; outside they are as before."""
-    originals = lora.merge(network, weights)
+    inside = lora.Merged(network)
+    inside.set([(weights, 1.0)])
     try:
         yield
     finally:
-        lora.restore(network, weights, originals)
+        inside.set([])
 
 
 @contextmanager

@@ -128,7 +128,7 @@ def test_a_unet_that_pools_its_context_takes_every_kind_of_lora(
     plain = draw(pipe)
     pipe.load_adapter(tmp_path / "adapter")
     assert torch.allclose(draw(pipe, **ASKED), draw(backend.pipe, **ASKED), atol=1e-4)
-    assert "add_embedding.pool.q_proj" in pipe._merged.lora.modules
+    assert "add_embedding.pool.q_proj" in pipe._held.merged.originals
     pipe.unload_adapter()
     assert unchanged() and torch.equal(draw(pipe), plain)
 
@@ -165,6 +165,50 @@ def test_half_precision_is_restored_to_the_bit_too(adapters, pipe, dtype, watch)
     assert all(p.dtype == dtype for p in pipe.unet.parameters())
     pipe.unload_adapter()
     assert unchanged()
+
+
+CASTS = {
+    "bf16": lambda pipe: pipe.to(torch.bfloat16),
+    "fp16": lambda pipe: pipe.to(torch.float16),
+    "bf16 and back": lambda pipe: pipe.to(torch.bfloat16).to(torch.float32),
+    "bf16, then fp16": lambda pipe: pipe.to(torch.bfloat16).to(torch.float16),
+    "fp8 layerwise": lambda pipe: pipe.unet.enable_layerwise_casting(
+        torch.float8_e4m3fn, compute_dtype=torch.float32
+    ),
+    "fp8 layerwise from bf16": lambda pipe: pipe.to(torch.bfloat16).unet.enable_layerwise_casting(
+        torch.float8_e5m2, compute_dtype=torch.bfloat16
+    ),
+}
+
+
+@pytest.mark.parametrize("cast", CASTS.values(), ids=CASTS)
+def test_a_cast_after_loading_is_no_change_of_the_weights(cast, adapters, model, pipe, caplog):
+    """Saved, scaled and unloaded, the pipeline is in the precision that it was cast to, and as if
+    there had been no adapter."""
+    plain = RiCStableDiffusionPipeline.from_pretrained(model)
+    pipe.load_adapter(adapters["embedding"])
+    for each in (plain, pipe):
+        cast(each)
+    merged = {key: value.clone() for key, value in pipe.unet.state_dict().items()}
+
+    def differ(state):
+        return [k for k, v in pipe.unet.state_dict().items() if not same_bits(v, state[k])]
+
+    assert differ(plain.unet.state_dict())
+    with pipe.without_adapter():
+        assert not differ(plain.unet.state_dict())
+    assert not differ(merged)
+    pipe.set_adapter_scale("default", 0.5)
+    assert differ(merged) and differ(plain.unet.state_dict())
+    pipe.set_adapter_scale("default", 1)
+    assert not differ(merged)
+    pipe.unload_adapter()
+    assert not differ(plain.unet.state_dict())
+    assert not [one for one in caplog.records if one.name.startswith("ric_diffusion")]
+
+
+def same_bits(a, b):
+    return a.dtype == b.dtype and torch.equal(a.view(torch.uint8), b.view(torch.uint8))
 
 
 def test_saved_again_it_is_the_same(folder, pipe, tmp_path):

@@ -133,7 +133,8 @@ def test_tokens_alone_and_their_shift_alone_move_the_picture(pipe_3, adapters_3,
     """Both ways in: without the shift what is left is attention, and the other way round."""
     pipe_3.load_adapter(adapters_3["embedding"])
     encoder = pipe_3.adapter.encoder
-    pipe_3.denoiser._ric_modulation.detach()
+    for hook in pipe_3._held.hooks:
+        hook.remove()
     low, high = (draw(pipe_3, targets={"colorfulness": z}) for z in (-2.0, 2.0))
     assert not torch.allclose(low, high, atol=1e-4)
     context = pipe_3.encode_context(["red"] * 2, [ONE, OTHER]).states

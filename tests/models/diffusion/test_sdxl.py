@@ -267,7 +267,9 @@ def test_a_training_step_is_told_the_size_of_the_picture(make, monkeypatch):
 
     monkeypatch.setattr(backend.pipe.unet, "forward", look)
     noisy, t = torch.zeros(2, 4, 4, 12), torch.tensor([10, 20])
-    FAMILY.predict(backend.pipe, noisy, t, backend.context(["red", "blue"], [ONE, {}]))
+    context = backend.context(["red", "blue"], [ONE, {}])
+    with backend.pipe.with_adapter():
+        FAMILY.predict(backend.pipe, noisy, t, context)
     (added,) = seen
     assert added["time_ids"].tolist() == [[32.0, 96.0, 0.0, 0.0, 32.0, 96.0]] * 2
     stock_ids = backend.pipe._get_add_time_ids(

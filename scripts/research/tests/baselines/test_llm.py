@@ -8,11 +8,10 @@ import pytest
 import torch
 
 from baselines.base import BaseModel, Tuned
-from baselines.families import installed, lora_file
+from baselines.families import installed, lora_file, merged
 from baselines.methods import baseline_method
 from baselines.sft import best_records_for, train_sft
 from baselines.soups import Soup, mixture
-from ric_diffusion.adapters import lora
 from ric_diffusion.data.label import label_folder
 from ric_diffusion.data.records import read_labelled
 from ric_diffusion.data.responses import write_responses
@@ -107,9 +106,8 @@ def test_the_middle_of_the_soup_has_the_mean_of_the_deltas(sampler, files, space
     with torch.no_grad():
         with installed(lm.model, mixed):
             ours = lm.model(inputs_embeds=embeds).logits
-        originals = lora.merge(lm.model, mixed)
-        theirs = lm.model(inputs_embeds=embeds).logits
-    lora.restore(lm.model, mixed, originals)
+        with merged(lm.model, mixed):
+            theirs = lm.model(inputs_embeds=embeds).logits
     assert torch.allclose(ours, theirs, atol=1e-4)
     for name in mixed.modules[:3]:
         wanted = 0.25 * soup.loras[0].delta(name) + 0.75 * soup.loras[1].delta(name)
