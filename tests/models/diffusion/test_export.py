@@ -23,7 +23,7 @@ KNOWN = [
 
 
 def export(folder, out):
-    export_module.export(*FAMILY.read_adapter(folder), FAMILY.format, out)
+    export_module.export(*FAMILY.read_adapter(folder), FAMILY.format, out, "kohya")
 
 
 @pytest.fixture(scope="module", params=["embedding", "text"])
