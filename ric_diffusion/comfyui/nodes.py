@@ -54,7 +54,7 @@ class LoadAdapter:
         if not isinstance(family.format, DiffusersFormat):
             raise InputError(f"{adapter}: an adapter for {family.title}, which draw nothing")
         loaded, lora = family.read_adapter(folder)
-        layer = getattr(family, "comfyui_layer", None)
+        layer: str | None = getattr(family, "comfyui_layer", None)
         if loaded.encoder is not None and layer is None:
             raise InputError(
                 f"{adapter}: its rewards are learned tokens, which ComfyUI has no place for in "
@@ -68,7 +68,7 @@ class LoadAdapter:
                 f"changes this model has {found}; load it into its base model, "
                 f"{loaded.base_model}, or one made of it"
             )
-        if loaded.encoder is not None and loaded.encoder.time_width:
+        if layer is not None and loaded.encoder is not None and loaded.encoder.time_width:
             patched = modulated(patched, loaded.encoder, layer)
         return patched, loaded
 
@@ -145,7 +145,8 @@ def modulated(model: Any, encoder: RewardEncoder, layer: str) -> Any:
     def shift(
         executor: Any,
         x: torch.Tensor,
-        timesteps: torch.Tensor,
+        t: torch.Tensor,
+        concatenated: Any,
         context: torch.Tensor,
         *more: Any,
         **named: Any,
@@ -155,15 +156,16 @@ def modulated(model: Any, encoder: RewardEncoder, layer: str) -> Any:
         def add(_layer: Any, _inputs: Any, embedding: torch.Tensor) -> torch.Tensor:
             return embedding + moved.to(embedding.dtype)
 
-        hook = executor.class_obj.get_submodule(layer).register_forward_hook(add)
+        shifted = executor.class_obj.diffusion_model.get_submodule(layer)
+        hook = shifted.register_forward_hook(add)
         try:
-            return executor(x, timesteps, context, *more, **named)
+            return executor(x, t, concatenated, context, *more, **named)
         finally:
             hook.remove()
 
     copy = model.clone()
     copy.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, SHIFT, check)
-    copy.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, SHIFT, shift)
+    copy.add_wrapper_with_key(WrappersMP.APPLY_MODEL, SHIFT, shift)
     return copy
 
 
