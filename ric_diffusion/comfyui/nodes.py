@@ -48,8 +48,6 @@ class LoadAdapter:
     def load(self, model: Any, adapter: str) -> tuple[Any, Adapter]:
         """``model`` is ComfyUI's ModelPatcher. InputError if ``adapter`` is not one, if it is for
         another architecture, or of embedding mode where ComfyUI has no place for its tokens."""
-        from comfy.sd import load_lora_for_models
-
         family, folder = adapter_family(adapter)
         if not isinstance(family.format, DiffusersFormat):
             raise InputError(f"{adapter}: an adapter for {family.title}, which draw nothing")
@@ -60,6 +58,8 @@ class LoadAdapter:
                 f"{adapter}: its rewards are learned tokens, which ComfyUI has no place for in "
                 f"{family.title}; use `ric generate` or Python, or train an adapter with mode: text"
             )
+        from comfy.sd import load_lora_for_models
+
         state = comfyui_state(lora, family.format)
         patched, _ = load_lora_for_models(model, None, state, 1.0, 0.0)
         if (found := _patches(patched) - _patches(model)) != len(lora.modules):
