@@ -1,7 +1,9 @@
 """Nodes, workflows and exported files in ComfyUI's own engine, against what our pipelines draw."""
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import EulerDiscreteScheduler
+from diffusers import EulerDiscreteScheduler, FlowMatchEulerDiscreteScheduler
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -18,14 +20,31 @@ from ric_diffusion.adapters import export
 from ric_diffusion.conditioning.conditioner import TextConditioner
 from ric_diffusion.conditioning.grammar import Grammar
 from ric_diffusion.models.diffusion.backend import DiffusionBackend, DiffusionConfig, LoraConfig
+from ric_diffusion.models.diffusion.context import Context
 from ric_diffusion.models.diffusion.family import TEXT_TO_IMAGE
 from ric_diffusion.models.family import ASSETS, family_named
 from ric_diffusion.rewards import RewardSpace
 from support import sd
-from support.comfy import laid_out, layout, parts
+from support.comfy import a_small_z_image, laid_out, layout, parts
 
 PACKAGE = Path(ric_diffusion.comfyui.__file__).parent
-FAMILIES = {"sd15": "stable-diffusion", "sdxl": "stable-diffusion-xl", "sd3": "stable-diffusion-3"}
+FAMILIES = {
+    "sd15": "stable-diffusion",
+    "sdxl": "stable-diffusion-xl",
+    "sd3": "stable-diffusion-3",
+    "flux": "flux",
+    "z-image": "z-image",
+}
+# Of flow models, the shift of ComfyUI's schedule and its number of times.
+SCHEDULES = {"sd3": (3.0, 1000), "flux": (math.exp(1.15), 10000), "z-image": (3.0, 1000)}
+# Factor and shift of the published autoencoders, which ComfyUI knows by heart.
+LATENTS = {
+    "sd15": (0.18215, 0.0),
+    "sdxl": (0.13025, 0.0),
+    "sd3": (1.5305, 0.0609),
+    "flux": (0.3611, 0.1159),
+    "z-image": (0.3611, 0.1159),
+}
 PROMPT = "a red apple on a wooden table"
 STEPS, SCALE, SIDE = 3, 4.0, 64
 CLOSE = 1e-3  # of the latents' own spread
@@ -34,35 +53,31 @@ CLOSE = 1e-3  # of the latents' own spread
 @dataclass(frozen=True, kw_only=True)
 class Case:
     """One model for both programs. ``pipe`` has an adapter in training, which ``adapter`` holds;
-    ``base``: the denoiser's weights without it; ``states``: contexts to draw from in place of
-    prompts, positive and negative, for families whose text encoders are too large."""
+    ``base``: the denoiser's weights without it; ``contexts``: in place of the positive and the
+    negative prompt, for families whose text encoders are too large."""
 
     name: str
     pipe: Any
     adapter: Path
     base: Mapping[str, torch.Tensor]
-    states: Mapping[str, torch.Tensor]
+    contexts: Sequence[Context]
 
     @property
-    def checkpoint(self) -> str:
-        return f"{self.name}.safetensors"
+    def family(self) -> Any:
+        return family_named(FAMILIES[self.name])
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def case(request, engine):
     name, family = request.param, family_named(FAMILIES[request.param])
-    given = parts(name)
-    denoiser, states = given[family.denoiser], {}
-    base = dict(denoiser.state_dict())
+    given, contexts = parts(name), ()
+    base = dict(given[family.denoiser].state_dict())
     generator = torch.Generator().manual_seed(1)
-    if name == "sd3":
-        for branch in ("", "negative_"):
-            states |= {
-                f"{branch}prompt_embeds": torch.randn(1, 40, 96, generator=generator),
-                f"{branch}pooled_prompt_embeds": torch.randn(1, 64, generator=generator),
-            }
+    if name in SCHEDULES:
+        contexts = [context(family, given[family.denoiser], generator) for _ in range(2)]
+        given["scheduler"] = FlowMatchEulerDiscreteScheduler()
     else:
-        engine.write_checkpoint(f"{name}.safetensors", given)
+        engine.write_checkpoint(name, given)
         betas = {key: value for key, value in sd.SCHEDULER.items() if key.startswith("beta")}
         given["scheduler"] = EulerDiscreteScheduler(
             **betas, timestep_spacing="leading", steps_offset=1
@@ -71,18 +86,25 @@ def case(request, engine):
     pipe.set_progress_bar_config(disable=True)
     rng = np.random.default_rng(0)
     space = RewardSpace.fit({r: rng.normal(size=200) for r in ("colorfulness", "compressibility")})
-    kinds = ("attention", "feed_forward", "convolution", "modulation")
     config = DiffusionConfig(
-        lora=LoraConfig(rank=4, alpha=8, targets=[k for k in kinds if k in family.lora_layers]),
-        sampling={},
+        lora=LoraConfig(rank=4, alpha=8, targets=tuple(family.lora_layers)), sampling={}
     )
     backend = DiffusionBackend.create(pipe, "tiny", space, config)
     with torch.no_grad():
         for parameter in backend.named_parameters().values():
             parameter += 0.03 * torch.randn(parameter.shape, generator=generator)
     backend.save(engine.folder / name)
-    yield Case(name=name, pipe=pipe, adapter=engine.folder / name, base=base, states=states)
+    yield Case(name=name, pipe=pipe, adapter=engine.folder / name, base=base, contexts=contexts)
     engine.executor.reset()
+
+
+def context(family: Any, denoiser: Any, generator: torch.Generator) -> Context:
+    """As if a text encoder had given it."""
+    states = torch.randn(1, 40, family.context_width(denoiser), generator=generator)
+    if "pooled_prompt_embeds" not in family.embeds:
+        return Context.of_rows(list(states))
+    pooled = torch.randn(1, denoiser.config.pooled_projection_dim, generator=generator)
+    return Context(states=states, pooled=pooled)
 
 
 def noise(case: Case) -> torch.Tensor:
@@ -94,24 +116,33 @@ def noise(case: Case) -> torch.Tensor:
 
 def expected(case: Case, **given: Any) -> torch.Tensor:
     """Latents of our pipeline, at the steps of ComfyUI's scheduler "simple"."""
-    times = [1000 - i * 1000 // STEPS for i in range(STEPS)]
-    sigmas = [time / 1000 for time in times]
-    if case.name != "sd3":
-        kept = case.pipe.scheduler.alphas_cumprod[[time - 1 for time in times]]
+    shift, count = SCHEDULES.get(case.name, (1.0, 1000))
+    times = [count - step * count // STEPS for step in range(STEPS)]
+    if case.name in SCHEDULES:
+        sigmas = [shift * t / (count + (shift - 1) * t) for t in times]
+    else:
+        kept = case.pipe.scheduler.alphas_cumprod[[t - 1 for t in times]]
         sigmas = [*((1 - kept) / kept).sqrt().tolist(), 0.0]
-    prompt = {} if case.states else {"prompt": PROMPT}
-    return case.pipe(
-        **prompt,
-        **case.states,
+    for branch, one in zip(("", "negative_"), case.contexts, strict=False):
+        given |= case.family.to_arguments(one, branch)
+    if not case.contexts:
+        given["prompt"] = PROMPT
+    latents = noise(case)
+    if case.name == "flux":
+        latents = case.pipe._pack_latents(latents, *latents.shape)
+    given[case.family.guidance] = SCALE - 1 + case.family.guidance_off
+    drawn = case.pipe(
         **given,
-        guidance_scale=SCALE,
         num_inference_steps=STEPS,
         sigmas=sigmas,
         height=SIDE,
         width=SIDE,
-        latents=noise(case),
+        latents=latents,
         output_type="latent",
     ).images
+    if case.name == "flux":
+        return case.pipe._unpack_latents(drawn, SIDE, SIDE, case.pipe.vae_scale_factor)
+    return drawn
 
 
 def workflow(engine, case: Case) -> dict[str, Any]:
@@ -119,7 +150,7 @@ def workflow(engine, case: Case) -> dict[str, Any]:
     shipped = json.loads((PACKAGE / f"workflow_{case.name}.json").read_text())
     return engine.prompt(
         shipped,
-        CheckpointLoaderSimple={"ckpt_name": case.checkpoint},
+        CheckpointLoaderSimple={"ckpt_name": f"{case.name}.safetensors"},
         RiCLoadAdapter={"adapter": str(case.adapter)},
         EmptyLatentImage={"width": SIDE, "height": SIDE},
         KSampler={"steps": STEPS, "cfg": SCALE, "scheduler": "simple"},
@@ -128,7 +159,7 @@ def workflow(engine, case: Case) -> dict[str, Any]:
 
 def drawn(engine, case: Case, rewards: str, negative: str) -> torch.Tensor:
     """Latents that ComfyUI makes of what is written in both nodes, as our pipeline scales them."""
-    if case.states:
+    if case.contexts:
         samples = sampled(engine, case, rewards, negative)
     else:
         prompt = workflow(engine, case)
@@ -158,9 +189,8 @@ def sampled(engine, case: Case, rewards: str, negative: str) -> torch.Tensor:
     nodes = engine.nodes.NODE_CLASS_MAPPINGS
     model, adapter = nodes["RiCLoadAdapter"]().load(comfy_model(engine, case), str(case.adapter))
     conditionings = []
-    for branch, written in (("", rewards), ("negative_", negative)):
-        pooled = {"pooled_output": case.states[f"{branch}pooled_prompt_embeds"]}
-        given = [[case.states[f"{branch}prompt_embeds"], pooled]]
+    for one, written in zip(case.contexts, (rewards, negative), strict=True):
+        given = [[one.states, {"pooled_output": one.pooled}]]
         conditionings += nodes["RiCApplyRewards"]().apply(adapter, given, written, "targets")
     empty = {"samples": torch.zeros_like(noise(case))}
     [found] = nodes["KSampler"]().sample(
@@ -171,14 +201,15 @@ def sampled(engine, case: Case, rewards: str, negative: str) -> torch.Tensor:
 
 def comfy_model(engine, case: Case) -> Any:
     """ComfyUI's ModelPatcher for the denoiser alone."""
-    weights = laid_out(case.base, layout(case.pipe.denoiser))
+    weights = laid_out(case.base, layout(case.name))
     prefixed = {f"model.diffusion_model.{key}": value for key, value in weights.items()}
-    return engine.sd.load_diffusion_model_state_dict(prefixed)
+    with a_small_z_image() if case.name == "z-image" else nullcontext():
+        return engine.sd.load_diffusion_model_state_dict(prefixed)
 
 
 def scaled(case: Case, samples: torch.Tensor) -> torch.Tensor:
-    config = case.pipe.vae.config
-    return (samples - (config.shift_factor or 0.0)) * config.scaling_factor
+    factor, shift = LATENTS[case.name]
+    return (samples - shift) * factor
 
 
 def distance(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -205,15 +236,17 @@ def test_it_draws_what_the_pipeline_draws_and_targets_move_it_alike(engine, case
 def test_exported_files_change_each_weight_as_the_adapter_does(engine, case):
     import comfy.lora
 
-    family = family_named(FAMILIES[case.name])
+    family = case.family
     adapter, lora = family.read_adapter(case.adapter)
-    names = layout(case.pipe.denoiser)
+    names = layout(case.name)
     before = laid_out(case.base, names)
     changed = {f"{m}.weight": case.base[f"{m}.weight"] + lora.delta(m) for m in lora.modules}
     after = laid_out({**case.base, **changed}, names)
     moved = {f"diffusion_model.{k}" for k in after if not torch.equal(after[k], before[k])}
     loader = engine.nodes.NODE_CLASS_MAPPINGS["LoraLoaderModelOnly"]()
-    for format in ("kohya", "comfyui") if case.name == "sd3" else ("kohya",):  # else they are equal
+    # Where kohya's names are ours, both files are equal.
+    joined = family.format.kohya is not None and family.format.kohya.layers
+    for format in ("kohya", "comfyui") if joined else ("comfyui",):
         file = engine.folder / f"{case.name}-{format}.safetensors"
         export.export(adapter, lora, family.format, file, format)
         [model] = loader.load_lora_model_only(comfy_model(engine, case), file.name, 1.0)
@@ -226,7 +259,7 @@ def test_exported_files_change_each_weight_as_the_adapter_does(engine, case):
 
 @pytest.mark.parametrize("case", ["sd15"], indirect=True)
 def test_words_in_the_prompt_and_the_exported_file_do_without_nodes(engine, case):
-    family = family_named(FAMILIES[case.name])
+    family = case.family
     words = TextConditioner(Grammar.words(case.pipe.adapter.space.names))
     adapter = replace(case.pipe.adapter, conditioner=words)
     embedding = case.pipe.adapter

