@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from ric_diffusion.conditioning.conditioner import TextConditioner
+from ric_diffusion.io.errors import InputError
 from ric_diffusion.rewards import Reward, checks
 
 if TYPE_CHECKING:
@@ -32,6 +33,14 @@ class ModelSpec:
     architecture: str
     resolution: int
     prediction_type: str | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.architecture, str) or not isinstance(self.resolution, int):
+            raise InputError("modelspec: architecture must be text, resolution a whole number")
+        if self.prediction_type not in (None, "epsilon", "v"):
+            raise InputError(
+                f"modelspec: prediction_type {self.prediction_type!r}: give epsilon, v or null"
+            )
 
     @classmethod
     def from_dict(cls, stored: Any) -> Self:
@@ -85,8 +94,8 @@ def usage_hint(adapter: Adapter) -> str:
         for low, high in [(_words(adapter, conditioner, name, z) for z in _range(adapter, name))]
     )
     return (
-        f"Type at the end of the prompt, in this order: {ends}. What is left out is auto. Example: "
-        f"a prompt{_balanced(adapter, conditioner)}. LoRA weight 1."
+        f"Type at the end of the prompt, in this order: {ends}. What is left out is auto. LoRA "
+        f"weight 1. Example: a prompt{_balanced(adapter, conditioner)}"
     )
 
 

@@ -63,9 +63,9 @@ pipe.load_adapter("this/folder")
 pipe("a prompt", targets={{"{reward}": 1.0}}).images[0].save("picture.png")""",
     prompt="a prompt",
     elsewhere={
-        "text": "Other programs take the LoRA (`ric export --adapter this/folder --format kohya "
-        "--out sliders.safetensors`) and, as the prompt, what `ric prompt --adapter this/folder …` "
-        "prints.",
+        "text": "Other programs take the LoRA (`ric export --adapter this/folder --format comfyui "
+        "--out sliders.safetensors`, or kohya for A1111 and Forge) and, as the prompt, what `ric "
+        "prompt --adapter this/folder …` prints.",
         "embedding": "ComfyUI takes it through the nodes of ric-diffusion, where it has the base. "
         "Stock diffusers loads the LoRA, but without its reward tokens it has no sliders.",
         WITHOUT_LORA: "Other programs load the model as it is and take, as the prompt, what `ric "
