@@ -60,7 +60,7 @@ class LoadAdapter:
             )
         from comfy.sd import load_lora_for_models
 
-        state = comfyui_state(lora, family.format)
+        state = comfyui_state(lora, family.format) if loaded.lora else {}
         patched, _ = load_lora_for_models(model, None, state, 1.0, 0.0)
         if (found := _patches(patched) - _patches(model)) != len(lora.modules):
             raise InputError(

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 import ric_diffusion.comfyui
 from ric_diffusion.adapters import export
+from ric_diffusion.adapters.lora import NO_LORA
 from ric_diffusion.conditioning.conditioner import TextConditioner
 from ric_diffusion.conditioning.grammar import Grammar
 from ric_diffusion.models.diffusion.backend import DiffusionBackend, DiffusionConfig, LoraConfig
@@ -46,7 +47,7 @@ LATENTS = {
     "z-image": (0.3611, 0.1159),
 }
 PROMPT = "a red apple on a wooden table"
-STEPS, SCALE, SIDE = 3, 4.0, 64
+STEPS, SCALE, SIDE = 2, 4.0, 64
 CLOSE = 1e-3  # of the latents' own spread
 
 
@@ -233,6 +234,7 @@ def test_it_draws_what_the_pipeline_draws_and_targets_move_it_alike(engine, case
     assert distance(one, other) > 100 * CLOSE
 
 
+@pytest.mark.parametrize("case", ["sd15", "sd3", "flux", "z-image"], indirect=True)  # XL: as 1.5
 def test_exported_files_change_each_weight_as_the_adapter_does(engine, case):
     import comfy.lora
 
@@ -302,3 +304,13 @@ def test_an_adapter_for_another_model_is_refused(engine, case):
     node = engine.nodes.NODE_CLASS_MAPPINGS["RiCLoadAdapter"]()
     with pytest.raises(Exception, match="layers that it changes this model has 0; load it into"):
         node.load(comfy_model(engine, case), bundled)
+
+
+@pytest.mark.parametrize("case", ["sd3"], indirect=True)
+def test_an_adapter_without_lora_leaves_the_model_as_it_is(engine, case, tmp_path):
+    words = TextConditioner(Grammar.words(case.pipe.adapter.space.names))
+    adapter = replace(case.pipe.adapter, conditioner=words, lora=False)
+    case.family.save_adapter(adapter, NO_LORA, tmp_path / "adopted")
+    node = engine.nodes.NODE_CLASS_MAPPINGS["RiCLoadAdapter"]()
+    model, loaded = node.load(comfy_model(engine, case), str(tmp_path / "adopted"))
+    assert (model.patches, model.wrappers, loaded.lora) == ({}, {}, False)

@@ -33,7 +33,7 @@ KNOWN = [
 
 FORMATS = export_module.FORMATS
 # The module of each other family's small model, and the formats that diffusers reads for it. It has
-# kohya's layers of FLUX.1 in the true widths alone; ComfyUI's engine reads the rest in tests/comfyui.
+# kohya's layers of FLUX.1 in the true widths alone; tests/comfyui has ComfyUI read the rest.
 OTHERS = {"sdxl": FORMATS, "sd3": ("diffusers",), "flux": ("diffusers", "comfyui")}
 OTHERS["z_image"] = ("diffusers",)
 
