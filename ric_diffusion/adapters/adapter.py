@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from ric_diffusion.adapters.format import LoraFormat
 from ric_diffusion.adapters.lora import Lora
+from ric_diffusion.adapters.modelspec import ModelSpec
 from ric_diffusion.conditioning.conditioner import (
     Conditioner,
     EmbeddingConditioner,
@@ -43,7 +44,8 @@ class Adapter:
     ``family``: the name of the model family; ``sampling`` holds the arguments of sampling that the
     adapter was validated with: what every call uses unless told otherwise; ``calibration`` a curve
     for each reward whose slider was measured. ``lora``: whether there is one; not where the base
-    model is itself fine-tuned on the rewards.
+    model is itself fine-tuned on the rewards. ``modelspec``: what other programs call the base
+    model, None if they have no word for it.
     """
 
     family: str
@@ -55,6 +57,7 @@ class Adapter:
     training: Mapping[str, Any] = field(default_factory=dict)
     calibration: Mapping[str, Curve] = field(default_factory=dict)
     lora: bool = True
+    modelspec: ModelSpec | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.base_model, str):
@@ -158,6 +161,7 @@ class Adapter:
             "format_version": FORMAT_VERSION,
             "family": self.family,
             "base_model": self.base_model,
+            **({"modelspec": asdict(self.modelspec)} if self.modelspec else {}),
             "conditioning": conditioning,
             "reward_space": self.space.to_dict(),
             "mapping": self.mapping,
@@ -205,6 +209,7 @@ class Adapter:
                 training=checks.mapping(about["training"], "training"),
                 calibration=calibration.curves(about["calibration"]),
                 lora=about.get("lora", True),
+                modelspec=ModelSpec.from_dict(about["modelspec"]) if "modelspec" in about else None,
             )
         except InputError as error:
             named = str(error).startswith(str(folder))

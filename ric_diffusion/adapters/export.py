@@ -1,53 +1,79 @@
-"""Export a LoRA under kohya's names, which A1111, ComfyUI and diffusers read.
+"""Export a LoRA to one file, under the names that another program has for its layers.
 
-``blocks.0.proj.lora_A.weight`` of a pipeline's part X becomes
-``lora_X_blocks_0_proj.lora_down.weight``, with an ``alpha`` beside each pair.
+``kohya``: those of adapters/kohya.py. ``diffusers``: those of an adapter's folder. ``comfyui``:
+kohya's where the two differ in punctuation alone; else diffusers' with an ``alpha`` for each layer,
+which ComfyUI knows as well, and which leave small what kohya's would join.
 """
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Literal, get_args
 
 import torch
 from safetensors.torch import save_file
 
+from ric_diffusion.adapters import modelspec
 from ric_diffusion.adapters.adapter import Adapter
 from ric_diffusion.adapters.format import DiffusersFormat
 from ric_diffusion.adapters.lora import Lora
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.files import replacing
 
-HALVES = {"lora_A": "lora_down", "lora_B": "lora_up"}
-FORMATS = ("kohya",)
+Format = Literal["kohya", "diffusers", "comfyui"]
+FORMATS: tuple[Format, ...] = get_args(Format)
 
 
-def kohya_state(lora: Lora, component: str) -> dict[str, torch.Tensor]:
-    """The tensors of a LoRA for one part of a pipeline under kohya's names, alphas included."""
-    out: dict[str, torch.Tensor] = {}
-    for key, tensor in lora.tensors.items():
-        module, half, _ = key.rsplit(".", 2)
-        name = f"lora_{component}_{module.replace('.', '_')}"
-        out[f"{name}.{HALVES[half]}.weight"] = tensor
-        out[f"{name}.alpha"] = torch.tensor(float(lora.config["lora_alpha"]))
-    return out
+def export(
+    adapter: Adapter, weights: Lora, form: DiffusersFormat, out: Path, format: Format
+) -> None:
+    """Write an adapter's LoRA to one file, in one move; equal adapters give equal bytes under one
+    name.
 
-
-def export(adapter: Adapter, weights: Lora, form: DiffusersFormat, out: Path) -> None:
-    """Write an adapter's LoRA to one file, in one move.
-
-    The adapter's description rides along in the metadata. A reward encoder cannot: in embedding
-    mode the file carries the LoRA alone, and other programs have no sliders. InputError for a file
-    of another ending.
+    The adapter's description rides along in the metadata, and what UIs show. A reward encoder
+    cannot: in embedding mode the file carries the LoRA alone, and other programs have no sliders.
+    InputError for a file of another ending, and for kohya's names of what kohya has none for.
     """
     if out.suffix != ".safetensors":
         raise InputError(f"--out {out}: the name must end in .safetensors")
-    metadata = {
-        "ss_network_module": "networks.lora",
-        "ss_network_dim": str(weights.config["r"]),
-        "ss_network_alpha": str(weights.config["lora_alpha"]),
-        "ss_base_model_version": adapter.base_model,
-        "ric_adapter": json.dumps(adapter.about()),
-    }
+    kohya = form.kohya
+    if format == "kohya" and kohya is None:
+        raise InputError(
+            f"format kohya: sd-scripts knows no {adapter.family}; choose comfyui or diffusers"
+        )
+    tensors, about, implementation = form.state(weights), {}, "diffusers"
+    if format == "diffusers":
+        about = form.metadata(weights)
+    elif kohya is not None and (format == "kohya" or not kohya.layers):
+        tensors, implementation = kohya.state(weights), kohya.implementation
+        about = kohya.metadata(weights, adapter.modelspec)
+        about["ss_sd_model_name"] = modelspec.base_name(adapter)
+    else:
+        tensors = comfyui_state(weights, form)
+    about |= modelspec.metadata(adapter, out.stem, implementation)
+    about["ric_adapter"] = json.dumps(adapter.about())
     with replacing(out) as temporary:
-        save_file(kohya_state(weights, form.component), temporary, metadata=metadata)
+        save_file(tensors, temporary, metadata=about)
+        _sort_metadata(temporary)
+
+
+def comfyui_state(weights: Lora, form: DiffusersFormat) -> dict[str, torch.Tensor]:
+    """The tensors of a LoRA under names that ComfyUI knows, alphas included."""
+    if form.kohya is not None and not form.kohya.layers:
+        return form.kohya.state(weights)
+    alpha = torch.tensor(float(weights.config["lora_alpha"]))
+    alphas = {f"{form.component}.{module}.alpha": alpha.clone() for module in weights.modules}
+    return form.state(weights) | alphas
+
+
+def _sort_metadata(path: Path) -> None:
+    """Put the metadata of a safetensors file in order, which safetensors writes by chance."""
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        assert len(text) <= size  # the tensors begin behind it
+        file.seek(8)
+        file.write(text.ljust(size))

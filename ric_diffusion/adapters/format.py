@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from ric_diffusion.adapters import lora
+from ric_diffusion.adapters.kohya import Kohya
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.files import write_json
 
@@ -37,25 +39,29 @@ class LoraFormat(Protocol):
 class DiffusersFormat:
     """One safetensors file that stock pipelines load, the adapter's JSON in its metadata.
 
-    ``component``: the name of the pipeline's part that the LoRA changes, which begins every key.
+    ``component``: the name of the pipeline's part that the LoRA changes, which begins every key;
+    ``kohya``: the names that kohya's programs have for its layers, None if they know no such model.
     """
 
     component: str
+    kohya: Kohya | None = None
     files: tuple[str, ...] = (DIFFUSERS_FILE,)
 
     def read(self, folder: Path) -> lora.Lora:
         return read_diffusers(folder / DIFFUSERS_FILE)
 
     def write(self, folder: Path, weights: lora.Lora, about: Mapping[str, Any]) -> None:
-        tensors = {f"{self.component}.{k}": v.contiguous() for k, v in weights.tensors.items()}
-        metadata = {
-            "format": "pt",
-            DIFFUSERS_KEY: json.dumps(
-                {f"{self.component}.{k}": v for k, v in weights.config.items()}
-            ),
-            "ric_adapter": json.dumps(about),
-        }
-        save_file(tensors, folder / DIFFUSERS_FILE, metadata=metadata)
+        metadata = self.metadata(weights) | {"ric_adapter": json.dumps(about)}
+        save_file(self.state(weights), folder / DIFFUSERS_FILE, metadata=metadata)
+
+    def state(self, weights: lora.Lora) -> dict[str, torch.Tensor]:
+        """The tensors of a LoRA under diffusers' names."""
+        return {f"{self.component}.{k}": v.contiguous() for k, v in weights.tensors.items()}
+
+    def metadata(self, weights: lora.Lora) -> dict[str, str]:
+        """What diffusers reads beside them, alpha among it."""
+        settings = {f"{self.component}.{k}": v for k, v in weights.config.items()}
+        return {"format": "pt", DIFFUSERS_KEY: json.dumps(settings)}
 
 
 @dataclass(frozen=True)

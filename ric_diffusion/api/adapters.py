@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from ric_diffusion.adapters import export as kohya
+from ric_diffusion.adapters import export as files
 from ric_diffusion.adapters import hub
+from ric_diffusion.adapters.export import FORMATS, Format
 from ric_diffusion.adapters.format import DiffusersFormat
 from ric_diffusion.api.models import check_mapping
 from ric_diffusion.api.paths import check_out_file
@@ -17,25 +17,27 @@ from ric_diffusion.models.checkpoint import Checkpoint
 from ric_diffusion.models.family import adapter_family, loading
 
 
-def export(adapter: str | Path, out: str | Path, format: Literal["kohya"] = "kohya") -> Path:
-    """Write an adapter's LoRA to one file for other programs; returns the file.
+def export(adapter: str | Path, out: str | Path, format: Format = "kohya") -> Path:
+    """Write an adapter's LoRA to one file for other programs, with what to type for each slider in
+    its metadata, where UIs show it; returns the file.
 
     Args:
         adapter: folder or hub id.
         out: a name that ends in .safetensors.
-        format: ``kohya``, which A1111, ComfyUI and diffusers read.
+        format: whose names the layers have: ``kohya`` for A1111, Forge and sd-scripts, ``comfyui``,
+            or ``diffusers``.
 
-    InputError for what is no adapter of a pipeline, for one without LoRA, and for another format or
-    ending.
+    InputError for what is no adapter of a pipeline, for one without LoRA, for another format or
+    ending, and for kohya's names of a family that has none.
     """
-    if format not in kohya.FORMATS:
-        raise InputError(f"format {format!r}: choose {' or '.join(kohya.FORMATS)}")
+    if format not in FORMATS:
+        raise InputError(f"format {format!r}: choose one of {', '.join(FORMATS)}")
     path = Path(out)
     check_out_file(path)
     family, folder = adapter_family(adapter)
     if not isinstance(family.format, DiffusersFormat):
         raise InputError(
-            f"adapter {adapter}: for {family.title}; kohya's names are those of pipelines"
+            f"adapter {adapter}: for {family.title}; only adapters of pipelines are exported"
         )
     found, weights = family.read_adapter(folder)
     if not found.lora:
@@ -43,7 +45,7 @@ def export(adapter: str | Path, out: str | Path, format: Literal["kohya"] = "koh
             f"adapter {adapter}: has no LoRA to export, its rewards are in {found.base_model} "
             "itself; use that, with what `ric prompt` prints"
         )
-    kohya.export(found, weights, family.format, path)
+    files.export(found, weights, family.format, path, format)
     return path
 
 

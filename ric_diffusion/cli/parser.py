@@ -226,7 +226,12 @@ def build_parser() -> Parser:
 
     export = verb("export", "write an adapter's LoRA for other programs")
     export.add_argument("--adapter", required=True, metavar="FOLDER")
-    export.add_argument("--format", required=True, choices=["kohya"])
+    export.add_argument(
+        "--format",
+        required=True,
+        choices=["kohya", "diffusers", "comfyui"],
+        help="whose names the layers have: kohya for A1111, Forge and sd-scripts",
+    )
     export.add_argument("--out", type=Path, required=True, metavar="FILE.safetensors")
 
     prompt = verb("prompt", "print what an adapter of text mode reads, for other programs")

@@ -1,8 +1,9 @@
 """Two nodes: load an adapter into a model, and put rewards into a conditioning.
 
-For every family whose adapters are LoRAs of a pipeline (Stable Diffusion 1, 2 and XL). ComfyUI's
-conditioning is a list of [states (B, T, D), {"pooled_output": …, …}], where T is a multiple of
-CHUNK; reward tokens go to the end of it, as in the pipeline, and the pooled text stays as it is.
+In text mode for every family of pipelines; in embedding mode for those that say which layer of
+ComfyUI's network the rewards shift (``comfyui_layer``). ComfyUI's conditioning is a list of
+[states (B, T, D), {"pooled_output": …, …}]; reward tokens go to the end of the states, as in the
+pipeline, and the pooled text stays as it is.
 """
 
 from __future__ import annotations
@@ -13,16 +14,16 @@ from typing import Any
 import torch
 
 from ric_diffusion.adapters.adapter import Adapter
-from ric_diffusion.adapters.export import kohya_state
+from ric_diffusion.adapters.export import comfyui_state
 from ric_diffusion.adapters.format import DiffusersFormat
 from ric_diffusion.api.values import by_name, name_value
 from ric_diffusion.conditioning.encoder import RewardEncoder
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.models.family import adapter_family
 
-CHUNK = 77  # tokens that ComfyUI has CLIP read at a time; longer prompts are several of them
 CATEGORY = "reward sliders"
-SHIFT = "ric_time_shift"
+SHIFT = "ric_time_shift"  # our wrappers in a ModelPatcher
+REWARDS = "ric_rewards"  # in a conditioning: the rewards whose tokens it ends in
 
 _log = logging.getLogger(__name__)
 
@@ -45,18 +46,31 @@ class LoadAdapter:
         }
 
     def load(self, model: Any, adapter: str) -> tuple[Any, Adapter]:
-        """``model`` is ComfyUI's ModelPatcher. InputError if ``adapter`` is not one."""
-        from comfy.sd import load_lora_for_models
-
+        """``model`` is ComfyUI's ModelPatcher. InputError if ``adapter`` is not one, if it is for
+        another architecture, or of embedding mode where ComfyUI has no place for its tokens."""
         family, folder = adapter_family(adapter)
         if not isinstance(family.format, DiffusersFormat):
             raise InputError(f"{adapter}: an adapter for {family.title}, which draw nothing")
         loaded, lora = family.read_adapter(folder)
-        state = kohya_state(lora, family.format.component)
-        model, _ = load_lora_for_models(model, None, state, 1.0, 0.0)
-        if loaded.encoder is not None and loaded.encoder.time_width:
-            model = modulated(model, loaded.encoder)
-        return model, loaded
+        layer: str | None = getattr(family, "comfyui_layer", None)
+        if loaded.encoder is not None and layer is None:
+            raise InputError(
+                f"{adapter}: its rewards are learned tokens, which ComfyUI has no place for in "
+                f"{family.title}; use `ric generate` or Python, or train an adapter with mode: text"
+            )
+        from comfy.sd import load_lora_for_models
+
+        state = comfyui_state(lora, family.format) if loaded.lora else {}
+        patched, _ = load_lora_for_models(model, None, state, 1.0, 0.0)
+        if (found := _patches(patched) - _patches(model)) != len(lora.modules):
+            raise InputError(
+                f"{adapter}: for {family.title}, and of the {len(lora.modules)} layers that it "
+                f"changes this model has {found}; load it into its base model, "
+                f"{loaded.base_model}, or one made of it"
+            )
+        if layer is not None and loaded.encoder is not None and loaded.encoder.time_width:
+            patched = modulated(patched, loaded.encoder, layer)
+        return patched, loaded
 
 
 class ApplyRewards:
@@ -98,7 +112,8 @@ class ApplyRewards:
         found = []
         for states, more in conditioning:
             adapter.conditioner.check_width(states.shape[-1])
-            found.append([adapter.conditioner.context(states, [read] * len(states)), {**more}])
+            context = adapter.conditioner.context(states, [read] * len(states))
+            found.append([context, {**more, REWARDS: adapter.space.names}])
         return (found,)
 
 
@@ -111,40 +126,52 @@ def parsed(rewards: str) -> dict[str, float]:
     return by_name(given, "rewards")
 
 
-def modulated(model: Any, encoder: RewardEncoder) -> Any:
-    """A copy of a ModelPatcher whose embedding of the time is shifted by the reward tokens that its
-    context ends in, as ``models.diffusion.modulation`` does it."""
+def modulated(model: Any, encoder: RewardEncoder, layer: str) -> Any:
+    """A copy of a ModelPatcher in whose network the output of ``layer`` is shifted by the reward
+    tokens that each context ends in, as ``models.diffusion.modulation`` does it."""
+    from comfy.patcher_extension import WrappersMP
 
-    def read(
+    def check(
+        executor: Any, network: Any, conditionings: list[list[dict[str, Any]] | None], *more: Any
+    ) -> Any:
+        each = [one for several in conditionings for one in several or ()]
+        if any(one.get(REWARDS) != encoder.names for one in each):
+            raise InputError(
+                "a conditioning has no reward tokens of this adapter at its end: put each one, the "
+                "negative too, through Apply rewards; without rewards they are on auto"
+            )
+        return executor(network, conditionings, *more)
+
+    def shift(
         executor: Any,
         x: torch.Tensor,
-        timesteps: torch.Tensor,
+        t: torch.Tensor,
+        concatenated: Any,
         context: torch.Tensor,
-        y: Any,
-        control: Any,
-        transformer_options: dict[str, Any],
-        **more: Any,
-    ) -> torch.Tensor:
-        if context.shape[1] % CHUNK != len(encoder.names) % CHUNK:
-            raise InputError(
-                "a conditioning has no reward tokens at its end: put each one, the negative too, "
-                "through Apply rewards; without rewards they are on auto"
-            )
-        shift = encoder.to(context.device).time_shift(context)
-        options = {**transformer_options, SHIFT: shift}
-        found: torch.Tensor = executor(x, timesteps, context, y, control, options, **more)
-        return found
+        *more: Any,
+        **named: Any,
+    ) -> Any:
+        moved = encoder.to(context.device).time_shift(context)
 
-    def add(
-        embedding: torch.Tensor, _channels: int, transformer_options: dict[str, Any]
-    ) -> torch.Tensor:
-        shift: torch.Tensor = transformer_options[SHIFT]
-        return embedding + shift.to(embedding.dtype)
+        def add(_layer: Any, _inputs: Any, embedding: torch.Tensor) -> torch.Tensor:
+            return embedding + moved.to(embedding.dtype)
+
+        shifted = executor.class_obj.diffusion_model.get_submodule(layer)
+        hook = shifted.register_forward_hook(add)
+        try:
+            return executor(x, t, concatenated, context, *more, **named)
+        finally:
+            hook.remove()
 
     copy = model.clone()
-    copy.add_wrapper_with_key("diffusion_model", SHIFT, read)
-    copy.set_model_emb_patch(add)
+    copy.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, SHIFT, check)
+    copy.add_wrapper_with_key(WrappersMP.APPLY_MODEL, SHIFT, shift)
     return copy
+
+
+def _patches(model: Any) -> int:
+    """How many changes of weights a ModelPatcher has to make."""
+    return sum(map(len, model.patches.values()))
 
 
 NODE_CLASS_MAPPINGS: dict[str, type] = {

@@ -64,5 +64,7 @@ class AdaptedBackend:
         lora.check_fit(network, weights)
         lora.set_trained(network, weights)
         found.conditioner.to(network.device)
-        self.adapter = self.model.adapter = replace(found, calibration={})
+        self.adapter = self.model.adapter = replace(
+            found, calibration={}, modelspec=self.adapter.modelspec
+        )
         self._normalize()

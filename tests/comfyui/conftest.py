@@ -1,10 +1,20 @@
-"""The tiny model and its adapters as in tests/e2e."""
+"""ComfyUI's engine, once for all tests here."""
 
-import importlib.util
 from pathlib import Path
 
-_path = Path(__file__).parents[1] / "e2e" / "conftest.py"
-_spec = importlib.util.spec_from_file_location("ric_tests_e2e", _path)
-_e2e = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_e2e)
-alone, tiny, root = (getattr(_e2e, name) for name in ("alone", "tiny", "root"))
+import pytest
+import torch
+
+import ric_diffusion.comfyui
+from support.comfy import Engine
+
+
+@pytest.fixture(scope="session")
+def engine(tmp_path_factory) -> Engine:
+    torch.set_num_threads(1)
+    made = Engine(tmp_path_factory.mktemp("comfyui"))
+    link = made.folder / "custom_nodes" / "reward-sliders"
+    link.parent.mkdir()
+    link.symlink_to(Path(ric_diffusion.comfyui.__file__).parent)
+    made.load_nodes(link)
+    return made

@@ -7,6 +7,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from ric_diffusion.adapters.export import FORMATS
+from ric_diffusion.cli.parser import build_parser
+
 
 @pytest.mark.parametrize("mode", ["embedding", "text"])
 def test_kohya(ric, root, tmp_path, mode):
@@ -26,6 +29,12 @@ def test_kohya(ric, root, tmp_path, mode):
     with safe_open(out, framework="pt") as file:
         about = json.loads(file.metadata()["ric_adapter"])
     assert about == json.loads((adapter / "ric_adapter.json").read_text())
+
+
+def test_formats_of_the_command_are_those_of_the_function():
+    [verbs] = [a for a in build_parser()._actions if isinstance(a.choices, dict)]
+    [option] = [a for a in verbs.choices["export"]._actions if a.dest == "format"]
+    assert tuple(option.choices) == FORMATS
 
 
 def test_file_is_replaced(ric, root, tmp_path):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from ric_diffusion import api
@@ -21,6 +22,12 @@ FAMILIES = {
     "stable-diffusion-3": ("sd3", "embedding"),
     "flux": ("flux", "text"),
     "z-image": ("z_image", "embedding"),
+}
+ARCHITECTURES = {
+    "stable-diffusion-xl": "stable-diffusion-xl-v1-base",
+    "stable-diffusion-3": "stable-diffusion-v3.5-medium",
+    "flux": "flux-1-dev",
+    "z-image": "z-image",
 }
 SETTINGS = {
     "lora": {"rank": 4, "alpha": 4, "targets": ["attention", "feed_forward"]},
@@ -160,7 +167,17 @@ def test_the_apps_engine_draws_sweeps_and_moves_a_picture(trained, small, tmp_pa
 
 
 def test_exported(family, trained, ric, tmp_path):
-    out = tmp_path / "sliders.safetensors"
-    done = ric("export", "--adapter", trained[2], "--format", "kohya", "--out", out)
-    assert done.code == 0, done.err
-    assert all(key.startswith("lora_") for key in load_file(out))
+    for format, prefix in (("kohya", "lora_unet_"), ("diffusers", ""), ("comfyui", "")):
+        out = tmp_path / f"{format}.safetensors"
+        done = ric("export", "--adapter", trained[2], "--format", format, "--out", out)
+        if (family, format) == ("z-image", "kohya"):
+            assert (done.code, done.err) == (
+                2,
+                "ric export: format kohya: sd-scripts knows no z-image; choose comfyui or "
+                "diffusers\n",
+            )
+            continue
+        assert done.code == 0, done.err
+        assert all(key.startswith(prefix) for key in load_file(out))
+        with safe_open(out, framework="pt") as file:
+            assert file.metadata()["modelspec.architecture"] == f"{ARCHITECTURES[family]}/lora"

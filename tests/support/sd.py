@@ -34,9 +34,9 @@ SCHEDULER = {
 }
 
 
-def parts(*, wide: bool = True, seed: int = 0) -> dict[str, Any]:
-    """All parts of a pipeline, with random weights. There is no size but wide: the small model is
-    in tests/models/diffusion/conftest.py."""
+def parts(*, wide: bool = True, seed: int = 0, **unet: Any) -> dict[str, Any]:
+    """All parts of a pipeline, with random weights; ``unet`` settings replace those of the size.
+    There is none but wide: the small model is in tests/models/diffusion/conftest.py."""
     assert wide
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -62,7 +62,7 @@ def parts(*, wide: bool = True, seed: int = 0) -> dict[str, Any]:
             "vae": vae.eval(),
             "text_encoder": CLIPTextModel(text).eval(),
             "tokenizer": clip_tokenizer(*clip_bpe(), 77),
-            "unet": UNet2DConditionModel(**WIDE).eval(),
+            "unet": UNet2DConditionModel(**WIDE | unet).eval(),
             "scheduler": PNDMScheduler(**SCHEDULER),
             "safety_checker": None,
             "feature_extractor": None,

@@ -11,6 +11,7 @@ import torch
 
 from ric_diffusion.adapters.adapter import Adapter
 from ric_diffusion.adapters.lora import LORA_NAME
+from ric_diffusion.adapters.modelspec import ModelSpec
 from ric_diffusion.conditioning.conditioner import Mode, Words, new_conditioner
 from ric_diffusion.conditioning.dropout import Dropout
 from ric_diffusion.data.records import Record
@@ -23,6 +24,7 @@ from ric_diffusion.models.hardware import BasePrecision
 from ric_diffusion.models.protocol import Batch
 from ric_diffusion.rewards import RewardSpace
 
+PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v"}  # diffusers' words -> modelspec's
 Layers = Literal["attention", "feed_forward", "convolution", "modulation"]
 
 
@@ -145,6 +147,11 @@ class DiffusionBackend(DiffusionSampler, AdaptedBackend):
             conditioner=conditioner,
             mapping=config.mapping,
             sampling=config.sampling,
+            modelspec=ModelSpec(
+                architecture=family.architecture(pipe),
+                resolution=config.resolution or family.default_size(pipe),
+                prediction_type=PREDICTIONS.get(pipe.scheduler.config.get("prediction_type")),
+            ),
         )
         if denoiser.device.type == "cpu":
             family.prepare_cpu_training(denoiser)

@@ -63,9 +63,9 @@ pipe.load_adapter("this/folder")
 pipe("a prompt", targets={{"{reward}": 1.0}}).images[0].save("picture.png")""",
     prompt="a prompt",
     elsewhere={
-        "text": "Other programs take the LoRA (`ric export --adapter this/folder --format kohya "
-        "--out sliders.safetensors`) and, as the prompt, what `ric prompt --adapter this/folder …` "
-        "prints.",
+        "text": "Other programs take the LoRA (`ric export --adapter this/folder --format comfyui "
+        "--out sliders.safetensors`, or kohya for A1111 and Forge) and, as the prompt, what `ric "
+        "prompt --adapter this/folder …` prints.",
         "embedding": "ComfyUI takes it through the nodes of ric-diffusion, where it has the base. "
         "Stock diffusers loads the LoRA, but without its reward tokens it has no sliders.",
         WITHOUT_LORA: "Other programs load the model as it is and take, as the prompt, what `ric "
@@ -105,6 +105,8 @@ class DiffusionFamily(Family):
             the tokenizers say.
         multiple: what the sides of a picture in pixels are multiples of.
         lora_layers: the ends of layers' names that a LoRA may change, by kind of layer.
+        comfyui_layer: the layer of ComfyUI's network that gives what ``modulated_layer`` gives, or
+            a part of the sum that it is.
     """
 
     pipelines: Mapping[str, Any]
@@ -123,6 +125,7 @@ class DiffusionFamily(Family):
     encode_options: tuple[str, ...] = ("lora_scale", "clip_skip")
     max_length: int | None = None
     multiple: int = 8
+    comfyui_layer: str | None = None
 
     # What a family says itself.
 
@@ -163,6 +166,11 @@ class DiffusionFamily(Family):
     def default_size(self, pipe: Any) -> int:
         """The side in pixels that the model was trained at."""
         raise NotImplementedError
+
+    def architecture(self, pipe: Any) -> str:
+        """What modelspec calls models like this one, so that other programs know what a LoRA is
+        for."""
+        return self.name
 
     def sample_size(self, pipe: Any, sampling: Mapping[str, Any]) -> tuple[int, int]:
         """Width and height in pixels of what is sampled with these arguments."""

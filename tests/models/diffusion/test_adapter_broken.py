@@ -84,6 +84,7 @@ def encoder_of_nan(folder):
 
 
 TWO = ("colorfulness", "compressibility")
+MODELSPEC = {"architecture": "x", "resolution": 512, "prediction_type": None}
 BROKEN = {
     "no description": lambda f: (f / ABOUT).unlink(),
     "empty description": lambda f: (f / ABOUT).write_text(""),
@@ -102,6 +103,9 @@ BROKEN = {
     "sampling null": set_about(sampling=None),
     "sampling a text": set_about(sampling="fast"),
     "training a list": set_about(training=[1]),
+    "modelspec a text": set_about(modelspec="stable-diffusion-v1"),
+    "modelspec of no resolution": set_about(modelspec={**MODELSPEC, "resolution": "512x512"}),
+    "modelspec of no prediction": set_about(modelspec={**MODELSPEC, "prediction_type": "noise"}),
     "conditioning null": set_about(conditioning=None),
     "conditioning unknown": set_about(conditioning={"mode": "telepathy"}),
     "grammar missing": set_about(conditioning={"mode": "text"}),

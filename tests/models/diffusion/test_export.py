@@ -1,15 +1,24 @@
+import copy
+import importlib
 import json
 import re
 
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import FluxPipeline, StableDiffusionPipeline
 from safetensors import safe_open
 from safetensors.torch import load_file
 
 from ric_diffusion.adapters import export as export_module
+from ric_diffusion.adapters.lora import Lora
+from ric_diffusion.adapters.modelspec import ModelSpec
 from ric_diffusion.io.errors import InputError
+from ric_diffusion.models.diffusion.backend import DiffusionBackend, DiffusionConfig, LoraConfig
+from ric_diffusion.models.diffusion.families import flux
 from ric_diffusion.models.diffusion.families.sd import FAMILY
+from ric_diffusion.models.diffusion.family import TEXT_TO_IMAGE
+from ric_diffusion.models.diffusion.pipeline import stock_class
+from ric_diffusion.models.family import family_named
 
 # Names as kohya's sd-scripts gives them to these layers of any Stable Diffusion.
 KNOWN = [
@@ -22,8 +31,15 @@ KNOWN = [
 ]
 
 
-def export(folder, out):
-    export_module.export(*FAMILY.read_adapter(folder), FAMILY.format, out)
+FORMATS = export_module.FORMATS
+# The module of each other family's small model, and the formats that diffusers reads for it. It has
+# kohya's layers of FLUX.1 in the true widths alone; tests/comfyui has ComfyUI read the rest.
+OTHERS = {"sdxl": FORMATS, "sd3": ("diffusers",), "flux": ("diffusers", "comfyui")}
+OTHERS["z_image"] = ("diffusers",)
+
+
+def export(folder, out, format="kohya", family=FAMILY):
+    export_module.export(*family.read_adapter(folder), family.format, out, format)
 
 
 @pytest.fixture(scope="module", params=["embedding", "text"])
@@ -70,16 +86,115 @@ def test_diffusers_draws_the_same_images_with_it(exported, model, stock, draw):
     assert not torch.allclose(draw(stock), wanted, atol=1e-2)
 
 
-def test_the_file_describes_itself(exported, model):
-    folder, out = exported
-    with safe_open(out, framework="pt") as file:
+@pytest.mark.parametrize("format", FORMATS)
+def test_the_file_describes_itself(adapters, tmp_path, format):
+    export(adapters["text"], tmp_path / "mine.safetensors", format)
+    with safe_open(tmp_path / "mine.safetensors", framework="pt") as file:
         metadata = file.metadata()
-    assert metadata["ss_network_module"] == "networks.lora"
-    assert (metadata["ss_network_dim"], float(metadata["ss_network_alpha"])) == ("4", 8.0)
-    assert metadata["ss_base_model_version"] == str(model)
-    assert json.loads(metadata["ric_adapter"]) == json.loads(
-        (folder / "ric_adapter.json").read_text()
+    about = (adapters["text"] / "ric_adapter.json").read_text()
+    assert json.loads(metadata["ric_adapter"]) == json.loads(about)
+    assert metadata["modelspec.title"] == "mine: sliders for colorfulness, compressibility"
+    assert metadata["modelspec.architecture"] == "stable-diffusion/lora"  # of no published width
+    assert metadata["modelspec.resolution"] == "64x64"
+    assert "<colorfulness> -" in metadata["modelspec.usage_hint"]
+    assert ("ss_v2" in metadata) == (format != "diffusers")
+
+
+def test_kohyas_keys_are_those_that_a1111_reads(adapters, model, tmp_path):
+    export(adapters["text"], tmp_path / "a.safetensors")
+    with safe_open(tmp_path / "a.safetensors", framework="pt") as file:
+        metadata = file.metadata()
+    assert {key: text for key, text in metadata.items() if key.startswith("ss_")} == {
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": "4",
+        "ss_network_alpha": "8",
+        "ss_base_model_version": "sd_v1_v",
+        "ss_v2": "False",
+        "ss_sd_model_name": model.name,
+    }
+
+
+@pytest.mark.parametrize(
+    ("architecture", "prediction", "known"),
+    [
+        ("stable-diffusion-v1", "epsilon", ("False", "sd_v1")),
+        ("stable-diffusion-v2-512", "epsilon", ("True", "sd_v2")),
+        ("stable-diffusion-v2-768-v", "v", ("True", "sd_v2_v")),
+    ],
+)
+def test_stable_diffusion_2_is_told_apart(architecture, prediction, known):
+    base = ModelSpec(architecture=architecture, resolution=512, prediction_type=prediction)
+    assert tuple(FAMILY.format.kohya.base(base).values()) == known
+
+
+def test_equal_adapters_give_equal_files(adapters, tmp_path):
+    """Where kohya's names are diffusers' with underscores, ComfyUI's are kohya's."""
+    for number, format in enumerate(("kohya", "kohya", "comfyui")):
+        export(adapters["text"], tmp_path / str(number) / "a.safetensors", format)
+    first, *others = (
+        (tmp_path / str(number) / "a.safetensors").read_bytes() for number in range(3)
     )
+    assert others == [first, first]
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_diffusers_draws_the_same_with_every_family(name, space, stir, tmp_path):
+    support = importlib.import_module(f"support.{name}")
+    family = family_named(
+        {"sdxl": "stable-diffusion-xl", "sd3": "stable-diffusion-3"}.get(name, name).replace(
+            "_", "-"
+        )
+    )
+    ours, kinds = family.pipelines[TEXT_TO_IMAGE], tuple(family.lora_layers)
+    config = DiffusionConfig(mode="text", lora=LoraConfig(rank=4, alpha=8, targets=kinds))
+    parts = support.parts()
+    stock = stock_class(ours)(**parts)
+    stock.set_progress_bar_config(disable=True)
+    again = {**parts, family.denoiser: copy.deepcopy(parts[family.denoiser])}
+    stir(DiffusionBackend.create(ours(**again), "x", space, config)).save(tmp_path / "a")
+    given = {"prompt": "red apple", "num_inference_steps": 1, "height": 64, "width": 64}
+
+    def drawn(file=None):
+        if file is not None:
+            stock.load_lora_weights(file)
+        generator = torch.Generator().manual_seed(0)
+        latents = stock(**given, generator=generator, output_type="latent").images
+        stock.unload_lora_weights()
+        return latents
+
+    wanted = drawn(tmp_path / "a")
+    assert not torch.allclose(drawn(), wanted, atol=1e-2)
+    for format in OTHERS[name]:
+        file = tmp_path / f"{format}.safetensors"
+        export(tmp_path / "a", file, format, family)
+        assert torch.allclose(drawn(str(file)), wanted, atol=1e-4), format
+
+
+def test_kohyas_names_of_flux_come_back_in_the_true_widths():
+    """diffusers takes joined layers apart again."""
+    wide, layers = 3072, flux.FAMILY.format.kohya.layers
+    modules = [part.format(0) for parts in layers.values() for part in parts]
+    inputs, outputs = {"proj_out": 5 * wide, "ff.net.2": 4 * wide, "ff_context.net.2": 4 * wide}, {}
+    outputs |= {"proj_mlp": 4 * wide, "ff.net.0.proj": 4 * wide, "ff_context.net.0.proj": 4 * wide}
+    outputs |= {"norm1.linear": 6 * wide, "norm1_context.linear": 6 * wide, "norm.linear": 3 * wide}
+    tensors, generator = {}, torch.Generator().manual_seed(0)
+    for module in modules:
+        short = module.partition(".0.")[2]
+        down = torch.randn(2, inputs.get(short, wide), generator=generator)
+        up = torch.randn(outputs.get(short, wide), 2, generator=generator)
+        tensors |= {f"{module}.lora_A.weight": down, f"{module}.lora_B.weight": up}
+    lora = Lora(tensors=tensors, config={"r": 2, "lora_alpha": 4.0})
+    found = FluxPipeline.lora_state_dict(flux.FAMILY.format.kohya.state(lora))
+    assert found.keys() == {f"transformer.{key}" for key in tensors}
+    for module in modules:
+        down, up = (found[f"transformer.{module}.lora_{half}.weight"] for half in "AB")
+        some = slice(None, None, 512)  # of what would be half a gigabyte
+        wanted = (
+            lora.scale
+            * tensors[f"{module}.lora_B.weight"]
+            @ tensors[f"{module}.lora_A.weight"][:, some]
+        )
+        assert torch.allclose(up @ down[:, some], wanted, atol=1e-4), module
 
 
 def test_what_cannot_be_exported_is_refused(adapters, tmp_path):

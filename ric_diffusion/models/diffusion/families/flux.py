@@ -13,6 +13,9 @@ from diffusers import (
     FluxPipeline,
 )
 
+from ric_diffusion.adapters.format import DiffusersFormat
+from ric_diffusion.adapters.kohya import Kohya
+from ric_diffusion.adapters.modelspec import ModelSpec
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.models.diffusion.context import Context
 from ric_diffusion.models.diffusion.family import (
@@ -30,6 +33,52 @@ from ric_diffusion.models.family import Source
 PATCH = 2  # latents to the side of a token
 SINGLE_BLOCKS = 38
 GUIDANCE = 3.5  # that a training step is told, as in diffusers' train_dreambooth_lora_flux.py
+
+
+def known_to_kohya(base: ModelSpec) -> dict[str, str]:
+    """As ``library/flux_utils.py`` of sd-scripts has it."""
+    return {"ss_v2": "False", "ss_base_model_version": "flux1"}
+
+
+# As Black Forest Labs published the transformer (``networks/lora_flux.py`` of sd-scripts trains it
+# so); Forge knows a LoRA for it by ``implementation``.
+KOHYA = Kohya(
+    base=known_to_kohya,
+    module="networks.lora_flux",
+    implementation="https://github.com/black-forest-labs/flux",
+    layers={
+        f"{theirs}_blocks.{{}}.{layer}": tuple(f"{ours}_blocks.{{}}.{name}" for name in names)
+        for theirs, ours, layers in (
+            (
+                "double",
+                "transformer",
+                {
+                    "img_attn.qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),
+                    "img_attn.proj": ("attn.to_out.0",),
+                    "img_mlp.0": ("ff.net.0.proj",),
+                    "img_mlp.2": ("ff.net.2",),
+                    "img_mod.lin": ("norm1.linear",),
+                    "txt_attn.qkv": ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
+                    "txt_attn.proj": ("attn.to_add_out",),
+                    "txt_mlp.0": ("ff_context.net.0.proj",),
+                    "txt_mlp.2": ("ff_context.net.2",),
+                    "txt_mod.lin": ("norm1_context.linear",),
+                },
+            ),
+            (
+                "single",
+                "single_transformer",
+                {
+                    "linear1": ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp"),
+                    "linear2": ("proj_out",),
+                    "modulation.lin": ("norm.linear",),
+                },
+            ),
+        )
+        for layer, names in layers.items()
+    },
+    widths={"single_transformer_blocks.{}.proj_mlp": 4},
+)
 
 
 class RiCFluxPipeline(RiCMixin, FluxPipeline):
@@ -116,6 +165,9 @@ class Flux(DiffusionFamily):
     def default_size(self, pipe: Any) -> int:
         return int(pipe.default_sample_size * pipe.vae_scale_factor)
 
+    def architecture(self, pipe: Any) -> str:
+        return "flux-1-dev" if pipe.transformer.config.guidance_embeds else "flux-1-schnell"
+
     def channels(self, denoiser: Any) -> int:
         return int(denoiser.config.in_channels) // PATCH**2
 
@@ -138,6 +190,8 @@ FAMILY = diffusion_family(
     },
     single_files=("flux-dev", "flux-schnell"),
     denoiser="transformer",
+    format=DiffusersFormat("transformer", kohya=KOHYA),
+    comfyui_layer="time_in",
     parts=("vae", "text_encoder", "text_encoder_2", "transformer"),
     tokenizers=("tokenizer", "tokenizer_2"),
     prompts=("prompt", "prompt_2"),

@@ -14,6 +14,9 @@ from diffusers import (
 )
 from diffusers.models.attention_processor import AttnProcessor
 
+from ric_diffusion.adapters.format import DiffusersFormat
+from ric_diffusion.adapters.kohya import Kohya
+from ric_diffusion.adapters.modelspec import ModelSpec
 from ric_diffusion.models.diffusion.context import Context
 from ric_diffusion.models.diffusion.family import (
     CONTROLNET,
@@ -35,6 +38,16 @@ UNET_LAYERS = {
     # Where time, and in some U-Nets the pooled context, scale and shift the residual blocks.
     "modulation": ("time_emb_proj", "pool.q_proj", "pool.k_proj", "pool.v_proj"),
 }
+
+
+def known_to_kohya(base: ModelSpec) -> dict[str, str]:
+    """As ``library/model_util.py`` of sd-scripts has it; A1111 takes a LoRA for 2.x if ``ss_v2``
+    says so, and else for 1.x."""
+    second = base.architecture.startswith("stable-diffusion-v2")
+    version = "sd_v2" if second else "sd_v1"
+    if base.prediction_type == "v":
+        version += "_v"
+    return {"ss_v2": str(second), "ss_base_model_version": version}
 
 
 class RiCStableDiffusionPipeline(RiCMixin, StableDiffusionPipeline):
@@ -91,6 +104,14 @@ class StableDiffusion(DiffusionFamily):
     def default_size(self, pipe: Any) -> int:
         return int(pipe.unet.config.sample_size * pipe.vae_scale_factor)
 
+    def architecture(self, pipe: Any) -> str:
+        """By the width of the text encoder; one of another width is no published Stable
+        Diffusion."""
+        if (width := self.context_width(pipe.unet)) == 1024:
+            velocity = pipe.scheduler.config.prediction_type == "v_prediction"
+            return "stable-diffusion-v2-768-v" if velocity else "stable-diffusion-v2-512"
+        return "stable-diffusion-v1" if width == 768 else self.name
+
     def is_guided(self, pipe: Any, scale: float) -> bool:
         return scale > 1 and pipe.unet.config.time_cond_proj_dim is None
 
@@ -115,6 +136,8 @@ FAMILY = diffusion_family(
     stock=("LatentConsistencyModelPipeline",),
     single_files=("v1", "v2", "inpainting", "inpainting_v2"),
     denoiser="unet",
+    format=DiffusersFormat("unet", kohya=Kohya(base=known_to_kohya)),
+    comfyui_layer="time_embed",
     parts=("vae", "text_encoder", "unet"),
     tokenizers=("tokenizer",),
     prompts=("prompt",),

@@ -13,6 +13,9 @@ from diffusers import (
     StableDiffusion3Pipeline,
 )
 
+from ric_diffusion.adapters.format import DiffusersFormat
+from ric_diffusion.adapters.kohya import Kohya
+from ric_diffusion.adapters.modelspec import ModelSpec
 from ric_diffusion.models.diffusion.context import Context
 from ric_diffusion.models.diffusion.family import (
     CONTROLNET,
@@ -26,6 +29,41 @@ from ric_diffusion.models.diffusion.objective import Flow
 from ric_diffusion.models.diffusion.pipeline import RiCMixin
 
 STEPS = 1000  # of the schedule, in which the transformer is told the time
+
+
+def known_to_kohya(base: ModelSpec) -> dict[str, str]:
+    """As ``library/sd3_utils.py`` of sd-scripts has it."""
+    versions = {
+        "stable-diffusion-v3-medium": "medium",
+        "stable-diffusion-v3.5-medium": "5-medium",
+        "stable-diffusion-v3.5-large": "5-large",
+    }
+    return {"ss_v2": "False", "ss_base_model_version": versions[base.architecture]}
+
+
+# As Stability published the transformer (``networks/lora_sd3.py`` of sd-scripts trains it so).
+KOHYA = Kohya(
+    base=known_to_kohya,
+    module="networks.lora_sd3",
+    layers={
+        f"joint_blocks.{{}}.{theirs}": tuple(f"transformer_blocks.{{}}.{name}" for name in ours)
+        for theirs, ours in {
+            "x_block.attn.qkv": ("attn.to_q", "attn.to_k", "attn.to_v"),
+            "x_block.attn.proj": ("attn.to_out.0",),
+            "x_block.attn2.qkv": ("attn2.to_q", "attn2.to_k", "attn2.to_v"),
+            "x_block.attn2.proj": ("attn2.to_out.0",),
+            "x_block.mlp.fc1": ("ff.net.0.proj",),
+            "x_block.mlp.fc2": ("ff.net.2",),
+            "x_block.adaLN_modulation.1": ("norm1.linear",),
+            "context_block.attn.qkv": ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
+            "context_block.attn.proj": ("attn.to_add_out",),
+            "context_block.mlp.fc1": ("ff_context.net.0.proj",),
+            "context_block.mlp.fc2": ("ff_context.net.2",),
+            "context_block.adaLN_modulation.1": ("norm1_context.linear",),
+        }.items()
+    },
+    reversed_halves=("transformer_blocks.{}.norm1_context.linear",),  # of the last block
+)
 
 
 class RiCStableDiffusion3Pipeline(RiCMixin, StableDiffusion3Pipeline):
@@ -93,6 +131,12 @@ class StableDiffusion3(DiffusionFamily):
     def objective(self, pipe: Any, **settings: Any) -> Flow:
         return Flow.of(pipe.scheduler, patch=pipe.transformer.config.patch_size, **settings)
 
+    def architecture(self, pipe: Any) -> str:
+        config = pipe.transformer.config
+        if config.dual_attention_layers:
+            return "stable-diffusion-v3.5-medium"
+        return "stable-diffusion-v3.5-large" if config.qk_norm else "stable-diffusion-v3-medium"
+
     def default_size(self, pipe: Any) -> int:
         return int(pipe.transformer.config.sample_size * pipe.vae_scale_factor)
 
@@ -109,6 +153,8 @@ FAMILY = diffusion_family(
     },
     single_files=("sd3", "sd35_medium", "sd35_large"),
     denoiser="transformer",
+    format=DiffusersFormat("transformer", kohya=KOHYA),
+    comfyui_layer="t_embedder",
     parts=("vae", "text_encoder", "text_encoder_2", "text_encoder_3", "transformer"),
     tokenizers=("tokenizer", "tokenizer_2", "tokenizer_3"),
     prompts=("prompt", "prompt_2", "prompt_3"),

@@ -13,6 +13,9 @@ from diffusers import (
     StableDiffusionXLPipeline,
 )
 
+from ric_diffusion.adapters.format import DiffusersFormat
+from ric_diffusion.adapters.kohya import Kohya
+from ric_diffusion.adapters.modelspec import ModelSpec
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.models.diffusion.context import Context
 from ric_diffusion.models.diffusion.families.sd import UNET_LAYERS, StableDiffusion
@@ -25,6 +28,11 @@ from ric_diffusion.models.diffusion.family import (
 )
 from ric_diffusion.models.diffusion.pipeline import RiCMixin
 from ric_diffusion.models.family import Source
+
+
+def known_to_kohya(base: ModelSpec) -> dict[str, str]:
+    """As ``library/sdxl_model_util.py`` of sd-scripts has it, by which A1111 knows it."""
+    return {"ss_v2": "False", "ss_base_model_version": "sdxl_base_v1-0"}
 
 
 class RiCStableDiffusionXLPipeline(RiCMixin, StableDiffusionXLPipeline):
@@ -67,6 +75,9 @@ class StableDiffusionXL(StableDiffusion):
                 "of the base model; give that"
             )
         return super().claims(source)
+
+    def architecture(self, pipe: Any) -> str:
+        return "stable-diffusion-xl-v1-base"
 
     def encode(self, pipe: Any, prompts: Sequence[Sequence[str]], **options: Any) -> Context:
         """Where the pipeline guides away from nothing at all instead of from an empty text
@@ -119,6 +130,8 @@ FAMILY = diffusion_family(
     },
     single_files=("xl_base", "xl_inpaint"),
     denoiser="unet",
+    format=DiffusersFormat("unet", kohya=Kohya(base=known_to_kohya)),
+    comfyui_layer="time_embed",
     parts=("vae", "text_encoder", "text_encoder_2", "unet"),
     tokenizers=("tokenizer", "tokenizer_2"),
     prompts=("prompt", "prompt_2"),

@@ -140,6 +140,7 @@ FAMILY = diffusion_family(
     },
     single_files=("z-image-turbo",),
     denoiser="transformer",
+    comfyui_layer="t_embedder",
     parts=("vae", "text_encoder", "transformer"),
     tokenizers=("tokenizer",),
     prompts=("prompt",),
