@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,7 +20,6 @@ from baselines.policy import Policy, Rollout
 from ric_diffusion.io.config import above_zero, at_least
 from ric_diffusion.models.diffusion.backend import LoraConfig
 from ric_diffusion.models.diffusion.context import Context
-from ric_diffusion.models.hardware import Precision
 from ric_diffusion.rewards import RewardSpace
 from ric_diffusion.training import checkpoint
 
@@ -52,7 +51,7 @@ class DdpoConfig:
     guidance_scale: float = 3.0
     eta: float = 1.0
     lora: LoraConfig = field(default_factory=LoraConfig)
-    precision: Precision = "fp32"
+    precision: Literal["auto", "fp32", "bf16"] = "fp32"
     seed: int = 0
     checkpoint_minutes: float = 5.0
 

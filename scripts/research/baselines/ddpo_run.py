@@ -52,7 +52,11 @@ def train_ddpo(
     config = replace(config, precision=resolve_precision(config.precision, device))
     weights = weights_of(preference, space)
     backend = plain_backend(
-        model, space, DiffusionConfig(lora=config.lora), seed=config.seed, device=device
+        model,
+        space,
+        DiffusionConfig(lora=config.lora, base_precision="fp32"),
+        seed=config.seed,
+        device=device,
     )
     pipe = backend.pipe
     parameters = dict(backend.named_parameters())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from ric_diffusion.io.run import RunFolder
 from ric_diffusion.models.causal_lm.backend import LlmConfig
 from ric_diffusion.models.cost import COST, Cost, Meter
 from ric_diffusion.models.diffusion.backend import DiffusionConfig
+from ric_diffusion.models.family import family_of
 from ric_diffusion.rewards import RewardSpace
 from ric_diffusion.rewards.selection import by_fronts
 from ric_diffusion.training.loop import LoopConfig
@@ -75,7 +77,8 @@ def train_sft(
     """
     run = RunFolder(out, "sft")
     run.check_free(resume=resume)
-    loop = loop.resolved(device)
+    config, precision = family_of(model).resolved(config, loop.precision, device)
+    loop = replace(loop, precision=precision)
     backend = plain_backend(model, space, config, seed=loop.seed, device=device)
     identity = {
         "model": configs.to_dict(config),
