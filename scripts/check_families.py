@@ -43,6 +43,8 @@ BUILDERS = {  # of tests/support, by family
     "flux": "flux",
     "z-image": "z_image",
 }
+# Whose files in kohya's format diffusers reads, too.
+KOHYA_READ = {"stable-diffusion", "stable-diffusion-xl", "flux"}
 REWARDS = ["compressibility:resize=none", "colorfulness"]
 SIDE, STEPS = 64, 2
 PROMPT, TARGETS = "red apple", {"colorfulness": 1.5}
@@ -144,16 +146,17 @@ class Trial:
         assert len(found.methods) == 1
 
     def export_and_load_back(self) -> None:
-        out = api.export(self.adapter, self.root / "sliders.safetensors")
         pipe = RiCPipeline.from_pretrained(self.model)
         options = {**pipe.arguments_of(pipe_sampling(self)), "output_type": "np"}
         plain = drawn(pipe, options)
-        pipe.load_lora_weights(str(out))
-        found = drawn(pipe, options)
-        pipe.unload_lora_weights()
         pipe.load_lora_weights(str(self.adapter))
-        differ(found, plain)
-        same(found, drawn(pipe, options), within=1e-3)
+        wanted = drawn(pipe, options)
+        differ(wanted, plain)
+        for format in ("diffusers", *(["kohya"] if self.family.name in KOHYA_READ else [])):
+            pipe.unload_lora_weights()
+            out = api.export(self.adapter, self.root / f"{format}.safetensors", format)
+            pipe.load_lora_weights(str(out))
+            same(drawn(pipe, options), wanted, within=1e-3)
 
     def app(self) -> None:
         pipe = RiCPipeline.from_pretrained(self.model)

@@ -2,6 +2,7 @@ import copy
 import importlib
 import json
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -125,6 +126,43 @@ def test_kohyas_keys_are_those_that_a1111_reads(adapters, model, tmp_path):
 def test_stable_diffusion_2_is_told_apart(architecture, prediction, known):
     base = ModelSpec(architecture=architecture, resolution=512, prediction_type=prediction)
     assert tuple(FAMILY.format.kohya.base(base).values()) == known
+
+
+def pipe_of(scheduler, **config):
+    part = SimpleNamespace(config=SimpleNamespace(**config))
+    scheduler = SimpleNamespace(config=SimpleNamespace(prediction_type=scheduler))
+    return SimpleNamespace(unet=part, transformer=part, scheduler=scheduler)
+
+
+@pytest.mark.parametrize(
+    ("family", "pipe", "architecture"),
+    [
+        ("stable-diffusion", pipe_of("epsilon", cross_attention_dim=768), "stable-diffusion-v1"),
+        (
+            "stable-diffusion",
+            pipe_of("v_prediction", cross_attention_dim=1024),
+            "stable-diffusion-v2-768-v",
+        ),
+        (
+            "stable-diffusion",
+            pipe_of("epsilon", cross_attention_dim=1024),
+            "stable-diffusion-v2-512",
+        ),
+        (
+            "stable-diffusion-3",
+            pipe_of(None, dual_attention_layers=(), qk_norm=None),
+            "stable-diffusion-v3-medium",
+        ),
+        (
+            "stable-diffusion-3",
+            pipe_of(None, dual_attention_layers=(), qk_norm="rms_norm"),
+            "stable-diffusion-v3.5-large",
+        ),
+        ("flux", pipe_of(None, guidance_embeds=False), "flux-1-schnell"),
+    ],
+)
+def test_base_models_are_told_apart(family, pipe, architecture):
+    assert family_named(family).architecture(pipe) == architecture
 
 
 def test_equal_adapters_give_equal_files(adapters, tmp_path):
