@@ -83,8 +83,8 @@ def sampling_arguments(family: Family, given: Mapping[str, Any] | None) -> dict[
     """Arguments of sampling under the names that models of the family have for them.
 
     ``given``: those names, or the ones that are the same for all families (``steps``,
-    ``guidance_scale``, ``contrast``, ``prompt_guidance``); a None is not given. InputError for what
-    models of the family do not have.
+    ``guidance_scale``, ``true_cfg_scale``, ``contrast``, ``prompt_guidance``); a None is not given.
+    InputError for what models of the family do not have.
     """
     found: dict[str, Any] = {}
     for name, value in (given or {}).items():
@@ -100,4 +100,4 @@ def sampling_arguments(family: Family, given: Mapping[str, Any] | None) -> dict[
     return found
 
 
-COMMON = ("steps", "guidance_scale", "contrast", "prompt_guidance")
+COMMON = ("steps", "guidance_scale", "true_cfg_scale", "contrast", "prompt_guidance")

@@ -157,9 +157,9 @@ def generate(
         mapping: how a preference becomes targets; the adapter's own by default.
         seed: of the first sample; the others have the seeds that follow it.
         count: how many samples.
-        sampling: arguments of sampling (``steps``, ``guidance_scale``, ``contrast``,
-            ``prompt_guidance``, or what models of this family call theirs). What is left out comes
-            from the adapter.
+        sampling: arguments of sampling (``steps``, ``guidance_scale``, ``true_cfg_scale``,
+            ``contrast``, ``prompt_guidance``, or what models of this family call theirs). What is
+            left out comes from the adapter.
         dtype: of the model's weights, if it is loaded here.
         out: a folder for the samples: SEED.png with the metadata in it, or SEED.txt and SEED.json.
         progress: called as samples are done.

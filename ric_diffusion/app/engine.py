@@ -28,7 +28,6 @@ MAX_PIXELS = 2**24  # of a dropped picture, which is scaled down to the model's 
 MAX_POINTS, MAX_CELLS = 15, 64  # of a sweep along one slider, and across two
 AT_ONCE = 8  # samples of a sweep: so many passes long it takes to stop one
 KEPT_SAMPLES, KEPT_TEXTS = 32, 64
-STEPS = 50  # what pipelines take where the adapter does not say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,10 +59,17 @@ class Engine:
             self.size = self.family.sample_size(model, self.sampler.sampling)
 
     @property
+    def steps(self) -> int:
+        """Denoising steps of a picture."""
+        default = self.family.stock_default("num_inference_steps")
+        return int(self.sampler.sampling.get("num_inference_steps", default))
+
+    @property
     def passes(self) -> int:
         """Forward passes of one sample; of a response, at most."""
         if self.pictures:
-            return int(self.sampler.sampling.get("num_inference_steps", STEPS))
+            sampling = self.sampler.sampling
+            return self.steps * int(self.family.passes_per_step(self.painter, sampling))
         return int(self.sampler.settings.response_tokens)
 
     def request(
@@ -114,8 +120,8 @@ class Engine:
         """The picture in a file, moved along the rewards: noise is added, ``strength`` of it all,
         and taken out again as the request says."""
         strength = checks.number(strength, "strength")
-        if not 1 / self.passes <= strength <= 1:
-            raise InputError(f"strength {strength:g}: give {1 / self.passes:g} to 1")
+        if not 1 / self.steps <= strength <= 1:
+            raise InputError(f"strength {strength:g}: give {1 / self.steps:g} to 1")
         picture = self._opened(path)
         with job.watching(self.painter.denoiser, int(self.passes * strength)):
             output = self.painter(

@@ -9,7 +9,7 @@ from typing import Any
 from ric_diffusion import api
 from ric_diffusion.api.values import by_name
 
-SAMPLING = ("steps", "guidance_scale", "contrast", "prompt_guidance")
+SAMPLING = ("steps", "guidance_scale", "true_cfg_scale", "contrast", "prompt_guidance")
 
 
 def checkpoint_of(options: argparse.Namespace) -> api.Checkpoint:

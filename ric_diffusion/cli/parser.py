@@ -346,6 +346,11 @@ def _sampling(parser: Parser) -> None:
     parser.add_argument("--steps", type=positive, help="denoising steps; the adapter's own default")
     parser.add_argument("--guidance-scale", type=scale, help="likewise")
     parser.add_argument(
+        "--true-cfg-scale",
+        type=scale,
+        help="likewise: of FLUX.1's guidance that steers away, which takes a second pass a step",
+    )
+    parser.add_argument(
         "--contrast",
         type=scale,
         help="likewise: guidance steers away from so many times the opposite of the targets",
@@ -447,6 +452,7 @@ ARGUMENTS = (
     "scorers",
     "statistics",
     "steps",
+    "true_cfg_scale",
     "variant",
 )
 

@@ -65,6 +65,8 @@ def test_model_and_options(refused, verb, said, args):
         ("contrast -2.0: give a number from 0 up", ["--contrast", "-2"]),
         ("guidance_scale above 1",
          ["--negative-targets", "colorfulness=1", "--guidance-scale", "1"]),
+        ("--true-cfg-scale: Stable Diffusion 1.x and 2.x have no such setting",
+         ["--true-cfg-scale", "2"]),
         ("'0': give a whole number above 0", ["--count", "0"]),
     ],
 )  # fmt: skip

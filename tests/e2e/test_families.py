@@ -110,6 +110,11 @@ def test_drawn_and_swept(trained, small, ric, tmp_path):
     assert done.code == 0, done.err
     with Image.open(tmp_path / "out" / "0.png") as picture:
         assert picture.size == (64, 64) and set(json.loads(picture.text["targets"]))
+    guidance = family_of(small)
+    option = [f"--{guidance.guidance.replace('_', '-')}", guidance.guidance_off]
+    done = ric("generate", *model, *option, "--contrast", 2, "--targets", "colorfulness=1")
+    said = f"--contrast: give {guidance.guidance} above {guidance.guidance_off:g}, not "
+    assert done.code == 2 and said in done.err and done.err.count("\n") == 1
     done = ric("sweep", *model, "--points", 3, "--out", tmp_path / "sweep")
     assert done.code == 0, done.err
     points = json.loads((tmp_path / "sweep" / "sweep.json").read_text())["points"]
@@ -157,12 +162,17 @@ def test_the_apps_engine_draws_sweeps_and_moves_a_picture(trained, small, tmp_pa
     _, _, adapter = trained
     engine = Engine(load_model(small, adapter), str(small))
     request = engine.request("red apple", 0, targets={"colorfulness": 1.0})
-    drawn = engine.draw(request, Job())
+    told = []
+    drawn = engine.draw(request, Job(lambda *pass_of: told.append(pass_of)))
+    assert told == [(i, engine.passes) for i in range(engine.passes)]
     assert drawn.sample.size == (64, 64) and drawn.metadata["obtained"]
     line = engine.line("colorfulness", None, 2)
     assert len(engine.sweep(request, line, Job()).samples) == 2
     drawn.sample.save(tmp_path / "a.png")
-    moved = engine.transform(request, tmp_path / "a.png", 0.5, Job())
+    told.clear()
+    job = Job(lambda *pass_of: told.append(pass_of))
+    moved = engine.transform(request, tmp_path / "a.png", 0.5, job)
+    assert told == [(i, engine.passes // 2) for i in range(engine.passes // 2)]
     assert not np.array_equal(np.asarray(moved.sample), np.asarray(drawn.sample))
 
 

@@ -50,7 +50,8 @@ class DiffusionConfig:
     images; ``first_caption_probability``: how often a picture's first caption is used where it has
     more. ``timestep_shift`` above 1 trains more on high noise, where a small model decides what its
     picture will be. ``modulation``: reward tokens also shift the time embedding. Without it they
-    are learned far more slowly, but work wherever a context can be extended.
+    are learned far more slowly, but work wherever a context can be extended. ``sampling``: of the
+    finished adapter; steps and guidance are the stock pipeline's where it does not say.
 
     ``base_precision``: what the frozen weights are kept in; what is trained is float32. ``auto`` is
     half precision on a GPU, unless the passes are asked for in fp32, and fp32 on a CPU. With
@@ -69,9 +70,7 @@ class DiffusionConfig:
     min_snr_gamma: float | None = None
     timestep_shift: float = 1.0
     mapping: str = "front"
-    sampling: Mapping[str, int | float] = field(  # a whole number of steps stays one
-        default_factory=lambda: {"guidance_scale": 7.5, "num_inference_steps": 50}
-    )
+    sampling: Mapping[str, int | float] = field(default_factory=dict)  # whole steps stay whole
     resolution: int | None = None
     mirror: bool = True
     first_caption_probability: float = 0.6
@@ -146,7 +145,7 @@ class DiffusionBackend(DiffusionSampler, AdaptedBackend):
             space=space,
             conditioner=conditioner,
             mapping=config.mapping,
-            sampling=config.sampling,
+            sampling={**family.default_sampling(pipe), **config.sampling},
             modelspec=ModelSpec(
                 architecture=family.architecture(pipe),
                 resolution=config.resolution or family.default_size(pipe),
@@ -188,7 +187,7 @@ class DiffusionBackend(DiffusionSampler, AdaptedBackend):
     def context(self, prompts: Sequence[str], targets: Sequence[Mapping[str, float]]) -> Context:
         """As in inference, with what the frozen text encoders say of a text kept."""
         pipe, family = self.pipe, self.pipe.family
-        options = family.encode_options_of(self.config.sampling)
+        options = family.encode_options_of(self.sampling)
         texts = pipe.texts(prompts, targets, options.get("max_sequence_length"))
 
         def encode(some: list[tuple[str, ...]]) -> Context:

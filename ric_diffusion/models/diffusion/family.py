@@ -177,6 +177,15 @@ class DiffusionFamily(Family):
         side = self.default_size(pipe)
         return sampling.get("width") or side, sampling.get("height") or side
 
+    def default_sampling(self, pipe: Any) -> dict[str, Any]:
+        """Arguments of sampling of a new adapter, where its training says nothing else."""
+        names = ("guidance_scale", "num_inference_steps")
+        return {name: self.stock_default(name) for name in names}
+
+    def passes_per_step(self, pipe: Any, sampling: Mapping[str, Any]) -> int:
+        """How often the denoiser is called in a step of sampling with these arguments."""
+        return 1
+
     def is_guided(self, pipe: Any, scale: float) -> bool:
         """Whether a call with this scale of ``self.guidance`` has a branch to steer away from."""
         return scale > self.guidance_off
@@ -393,6 +402,11 @@ class DiffusionFamily(Family):
             if key not in accepted:
                 raise ValueError(f"sampling: unknown field {key!r}{suggest(key, accepted)}")
         check_steps(sampling)
+
+    def stock_default(self, name: str) -> Any:
+        """What the stock call from text to image takes for an argument that is not given."""
+        call = stock_class(self.pipelines[TEXT_TO_IMAGE]).__call__
+        return inspect.signature(call).parameters[name].default
 
     def latents(self, pipe: Any) -> Latents:
         return Latents.of(pipe.vae)

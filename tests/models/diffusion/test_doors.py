@@ -121,10 +121,14 @@ def call(pipe):
 def test_stock_to_the_bit_without_an_adapter_and_steered_with_one(pipe_of, adapter, door):
     cls = pipe_of.family.pipelines[door]
     ours, theirs = through(cls, pipe_of, door), through(stock_class(cls), pipe_of, door)
-    assert torch.equal(draw(ours, door), draw(theirs, door))
+    guided = {ours.family.guidance: 3.0}
+    steered = {**guided, "negative_prompt": "blue"}
+    assert torch.equal(draw(ours, door, **steered), draw(theirs, door, **steered))
     ours.load_adapter(adapter)
-    low, high = (draw(ours, door, targets=targets) for targets in (LOW, HIGH))
+    low, high = (draw(ours, door, targets=targets, **guided) for targets in (LOW, HIGH))
     assert low.isfinite().all() and not torch.allclose(low, high, atol=1e-3)
+    contrasted = draw(ours, door, targets=HIGH, contrast=1.0, **guided)
+    assert not torch.allclose(contrasted, high, atol=1e-4)
     ours.unload_adapter()
     assert torch.equal(draw(ours, door), draw(theirs, door))
 

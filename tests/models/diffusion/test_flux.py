@@ -1,15 +1,18 @@
 """FLUX.1: packed latents, guidance that is distilled into the network, and what true guidance
 brings."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
-from diffusers import FluxPipeline
+from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
 
 from ric_diffusion import RiCPipeline
 from ric_diffusion.conditioning.dropout import Dropout
 from ric_diffusion.io.errors import InputError
-from ric_diffusion.models.diffusion.backend import DiffusionConfig, LoraConfig
+from ric_diffusion.models.diffusion.backend import DiffusionBackend, DiffusionConfig, LoraConfig
+from ric_diffusion.models.diffusion.context import Context
 from ric_diffusion.models.diffusion.families.flux import FAMILY, GUIDANCE
 from ric_diffusion.models.protocol import Batch
 from ric_diffusion.rewards import opposite
@@ -98,6 +101,47 @@ def test_a_long_prompt_is_cut_for_each_tokenizer_alone(pipe_flux, adapters_flux)
     words = " <colorfulness> -0.5 <compressibility> 2.0"
     assert len(pipe_flux.tokenizer(first).input_ids) <= 32 and first.endswith(words)
     assert second == "red apple " * 60 + words  # T5 has room for all of it
+    ((_, short),) = pipe_flux.texts(["red apple " * 60], [OTHER], 64)
+    assert len(pipe_flux.tokenizer_2(short).input_ids) <= 64 and short.endswith(words)
+
+
+def test_a_call_may_read_fewer_tokens(ready, draw):
+    tokens = 2 if ready.adapter.conditioner.mode == "embedding" else 0
+    found = ready.encode_context(["red apple"], [OTHER], max_sequence_length=64)
+    assert found.states.shape == (1, 64 + tokens, 96)
+    given = {"targets": ONE, **SIZE}
+    full = draw(ready, **given)
+    assert not torch.equal(draw(ready, **given, max_sequence_length=64), full)
+    assert torch.equal(draw(ready, **given, max_sequence_length=512), full)
+
+
+def test_embeddings_in_place_of_a_prompt(pipe_flux, adapters_flux, stock_flux, draw):
+    pipe_flux.load_adapter(adapters_flux["embedding"])
+    states, pooled, _ = stock_flux.encode_prompt("red apple", None, "cpu")
+    given = {"targets": ONE, "true_cfg_scale": 2.0, "contrast": 1.0, **SIZE}
+    found = draw(pipe_flux, None, prompt_embeds=states, pooled_prompt_embeds=pooled, **given)
+    assert torch.allclose(found, draw(pipe_flux, "red apple", **given), atol=1e-4)
+
+
+@pytest.mark.parametrize("distilled", [True, False], ids=["dev", "schnell"])
+def test_rewards_shift_what_embeds_time_and_text(distilled, adapters_flux, draw):
+    pipe = FAMILY.pipelines["text-to-image"](**flux.parts(guidance_embeds=distilled))
+    pipe.set_progress_bar_config(disable=True)
+    pipe.load_adapter(adapters_flux["embedding"])
+    seen = []
+    pipe.transformer.time_text_embed.register_forward_hook(lambda *given: seen.append(given[2]))
+    for targets in (ONE, OTHER):
+        draw(pipe, targets=targets, num_inference_steps=1, **SIZE)
+    context = pipe.encode_context(["red apple"] * 2, [ONE, OTHER]).states
+    one, other = pipe.adapter.encoder.time_shift(context)
+    assert torch.allclose(seen[0][0] - seen[1][0], one - other, atol=1e-5)
+    assert (one - other).abs().max() > 1e-3
+
+
+def test_tokens_alone_move_the_picture(make, stir, draw):
+    pipe = stir(make(modulation=False)).pipe
+    low, high = (draw(pipe, targets={"colorfulness": z}, **SIZE) for z in (-2.0, 2.0))
+    assert not torch.allclose(low, high, atol=1e-4)
 
 
 def test_targets_change_the_picture_and_the_call_says_which(ready, draw):
@@ -128,9 +172,14 @@ def test_without_it_there_is_nothing_to_steer_away_from(ready, draw, asked):
         draw(ready, targets=ONE, guidance_scale=7.0, **asked, **SIZE)
     (name,) = asked
     assert str(error.value) == (
-        f"{name}: give true_cfg_scale above 1, not 1.0: FLUX.1's own guidance is distilled into "
-        "the network and has no branch to steer away from"
+        f"{name}: give true_cfg_scale above 1, not 1.0, at a second pass a step: FLUX.1's own "
+        "guidance is distilled into the network and has no branch to steer away from"
     )
+
+
+def test_an_adapters_own_contrast_is_unused_without_it(make, stir, draw):
+    backend = stir(make(sampling={**SAMPLING, "contrast": 1.0}))
+    assert torch.equal(draw(backend.pipe, targets=ONE), draw(backend.pipe, targets=ONE, contrast=0))
 
 
 @pytest.mark.parametrize("mode", ["embedding", "text"])
@@ -177,19 +226,67 @@ def test_what_is_predicted_is_what_the_pipeline_integrates(distilled):
 
 
 def test_training_shifts_its_times_as_sampling_does(pipe_flux):
-    """By how many tokens a picture has: at 1024 px more noise than at 256 px."""
-    objective, scheduler = FAMILY.objective(pipe_flux), pipe_flux.scheduler
-    for side in (32, 128):
-        tokens = (side // 2) ** 2
-        slope = (1.15 - 0.5) / (4096 - 256)
-        mu = 0.5 + slope * (tokens - 256)
-        u = torch.linspace(0.1, 0.9, 9)
-        theirs = scheduler.time_shift(mu, 1.0, u)
-        assert torch.allclose(u * objective.shift(tokens) / (1 + (objective.shift(tokens) - 1) * u),
-                              theirs, atol=1e-6)  # fmt: skip
-        times = objective.times(torch.empty(4000, 1, side, side), torch.Generator().manual_seed(0))
-        median = scheduler.time_shift(mu, 1.0, torch.tensor([0.5]))  # a logit-normal's is a half
-        assert times.median() == pytest.approx(float(median), abs=2e-3)
+    """By how many tokens a picture has: in dev at 1024 px more noise than at 256 px."""
+    shift = FAMILY.objective(pipe_flux).shift
+    assert (shift(256), shift(4096)) == pytest.approx((math.exp(0.5), math.exp(1.15)))
+    pipe_flux.scheduler = FlowMatchEulerDiscreteScheduler(**flux.SCHEDULERS[False])
+    assert FAMILY.objective(pipe_flux).shift == 1.0
+
+
+@pytest.mark.parametrize(
+    ("distilled", "wanted"),
+    [
+        (True, {"guidance_scale": 3.5, "num_inference_steps": 28}),
+        (False, {"num_inference_steps": 4, "max_sequence_length": 256}),
+    ],
+    ids=["dev", "schnell"],
+)
+def test_a_training_that_does_not_say_how_samples_as_the_model_is_meant_to(
+    distilled, wanted, space
+):
+    pipe = FAMILY.pipelines["text-to-image"](**flux.parts(guidance_embeds=distilled))
+    backend = DiffusionBackend.create(pipe, "flux", space, DiffusionConfig(sampling=SIZE))
+    assert backend.adapter.sampling == backend.sampling == {**wanted, **SIZE}
+    length = wanted.get("max_sequence_length", 512)
+    assert backend.context(["red apple"], [ONE]).states.shape == (1, length + 2, 96)
+
+
+def layers_of(kind, names):
+    """Those of the names that a LoRA on this kind of layers takes, as peft compares them."""
+    ends = tuple(f".{layer}" for layer in FAMILY.lora_layers[kind])
+    return [name for name in names if f".{name}".endswith(ends)]
+
+
+def test_every_kind_of_layer_of_the_full_model_is_found():
+    """19 blocks of two streams, 38 of one."""
+    with torch.device("meta"):
+        network = FluxTransformer2DModel(**flux.WIDE | {"num_layers": 19, "num_single_layers": 38})
+    names = [name for name, _ in network.named_modules()]
+    found = {kind: layers_of(kind, names) for kind in FAMILY.lora_layers}
+    assert {kind: len(layers) for kind, layers in found.items()} == {
+        "attention": 19 * 8 + 38 * 3, "feed_forward": 19 * 4 + 38 * 2, "modulation": 19 * 2 + 38
+    }  # fmt: skip
+    assert all("transformer_blocks." in layer for layers in found.values() for layer in layers)
+
+
+def test_a_step_at_true_widths(space):
+    """Without memory for the weights, in two blocks."""
+    with torch.device("meta"):
+        network = FluxTransformer2DModel(**flux.WIDE)
+    pipe = FAMILY.pipelines["text-to-image"](**flux.parts() | {"transformer": network})
+    settings = DiffusionConfig(lora=LORA, sampling=SIZE)
+    backend = DiffusionBackend.create(pipe, "flux", space, settings)
+    states = torch.empty(2, 512, 4096, device="meta")
+    tokens = backend.adapter.conditioner.context(states, [ONE, OTHER])
+    context = Context(states=tokens, pooled=torch.empty(2, 768, device="meta"))
+    latents = torch.empty(2, 16, 64, 48, device="meta")
+    predicted = FAMILY.predict(pipe, latents, torch.empty(2, device="meta"), context)
+    assert predicted.shape == latents.shape
+    predicted.mean().backward()
+    trained = backend.named_parameters()
+    assert all(p.grad.shape == p.shape for p in trained.values())
+    lora = [name.partition(".lora_A.")[0] for name in trained if ".lora_A." in name]
+    assert [len(layers_of(kind, lora)) for kind in FAMILY.lora_layers] == [8 + 3, 4 + 2, 2 + 1]
 
 
 @pytest.mark.parametrize("name", ["FluxFillPipeline", "FluxKontextPipeline", "FluxControlPipeline"])

@@ -1,3 +1,6 @@
+import math
+
+import numpy as np
 import pytest
 import torch
 from diffusers import (
@@ -5,12 +8,14 @@ from diffusers import (
     DDPMScheduler,
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
     PNDMScheduler,
     UniPCMultistepScheduler,
 )
+from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
 from ric_diffusion.models.diffusion.families.sd import FAMILY
-from ric_diffusion.models.diffusion.objective import DiscreteDiffusion, snr_weights
+from ric_diffusion.models.diffusion.objective import DiscreteDiffusion, Flow, shifted, snr_weights
 
 SCHEDULERS = [
     DDIMScheduler,
@@ -204,3 +209,61 @@ def test_the_attention_of_training_on_a_cpu_is_the_same(stock):
         finally:
             stock.unet.set_attn_processor(processors)
     assert torch.allclose(fused, plain, atol=1e-5)
+
+
+# Flow matching.
+
+
+def velocity(error=0.0):
+    """Solves for the noise in what it is given, knowing the latents."""
+
+    def predict(noisy, t):
+        at = t.double().view(-1, 1, 1, 1)
+        noise = (noisy.double() - (1 - at) * LATENTS) / at
+        return (noise - LATENTS + error).float()
+
+    return predict
+
+
+def test_the_right_velocity_costs_nothing_and_a_constant_error_its_square():
+    flow, noise = Flow(shift=2.0), torch.randn(LATENTS.shape, generator=seeded())
+    assert flow.loss(velocity(), LATENTS, seeded()) < 1e-6
+    assert float(flow.loss(velocity(0.5), LATENTS, seeded())) == pytest.approx(0.25, rel=1e-4)
+    for level in (0.3, 1.0):
+        t = flow.at(level, COUNT, LATENTS.device)
+        assert flow.errors(velocity(), LATENTS, noise, t).max() < 1e-6
+    assert flow.loss(lambda noisy, t: noisy, LATENTS, seeded()) > 0.1
+
+
+@pytest.mark.parametrize(("shift", "more"), [(1.0, 1.0), (3.0, 1.0), (1.5, 2.0)])
+def test_times_are_logit_normal_and_shifted(shift, more):
+    """Quantiles of the normal distribution at -2, -1, 0, 1, 2; a shift adds its logarithm there."""
+    levels = torch.tensor([0.02275, 0.15866, 0.5, 0.84134, 0.97725])
+    flow = Flow(shift=shift, timestep_shift=more)
+    t = flow.times(torch.empty(20000, 1, 2, 2, device="meta"), seeded())
+    wanted = (torch.arange(-2.0, 3.0) + math.log(shift * more)).sigmoid()
+    assert torch.allclose(t.quantile(levels), wanted, atol=1e-3)
+    assert t.shape == (20000,) and t.min() > 0 and t.max() < 1
+
+
+DYNAMIC = {"use_dynamic_shifting": True, "base_shift": 0.5, "max_shift": 1.15}
+
+
+@pytest.mark.parametrize("settings", [{"shift": 1.0}, {"shift": 3.0}, DYNAMIC])
+@pytest.mark.parametrize("side", [32, 128])
+def test_they_are_shifted_as_the_schedule_that_a_model_samples_with(settings, side):
+    scheduler, tokens = FlowMatchEulerDiscreteScheduler(**settings), (side // 2) ** 2
+    u = np.linspace(1, 0.1, 10, dtype=np.float32)
+    mu = calculate_shift(tokens) if settings is DYNAMIC else None
+    scheduler.set_timesteps(sigmas=u, mu=mu)
+    flow = Flow.of(scheduler)
+    shift = flow.shift(tokens) if callable(flow.shift) else flow.shift
+    assert torch.allclose(shifted(torch.from_numpy(u), shift), scheduler.sigmas[:-1], atol=1e-6)
+    t = flow.times(torch.empty(4000, 1, side, side, device="meta"), seeded())
+    assert float(t.median()) == pytest.approx(shift / (1 + shift), abs=2e-3)
+
+
+def test_a_schedule_that_is_not_known_is_refused():
+    scheduler = FlowMatchEulerDiscreteScheduler(**DYNAMIC, time_shift_type="linear")
+    with pytest.raises(ValueError, match="time_shift_type 'linear' is not trained"):
+        Flow.of(scheduler)

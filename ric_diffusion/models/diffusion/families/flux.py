@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,6 +22,7 @@ from ric_diffusion.models.diffusion.family import (
     CONTROLNET,
     IMAGE_TO_IMAGE,
     INPAINTING,
+    OPTIONS,
     TEXT_TO_IMAGE,
     DiffusionFamily,
     diffusion_family,
@@ -33,6 +34,7 @@ from ric_diffusion.models.family import Source
 PATCH = 2  # latents to the side of a token
 SINGLE_BLOCKS = 38
 GUIDANCE = 3.5  # that a training step is told, as in diffusers' train_dreambooth_lora_flux.py
+SCHNELL = {"num_inference_steps": 4, "max_sequence_length": 256}  # as its model card draws with it
 
 
 def known_to_kohya(base: ModelSpec) -> dict[str, str]:
@@ -171,10 +173,19 @@ class Flux(DiffusionFamily):
     def channels(self, denoiser: Any) -> int:
         return int(denoiser.config.in_channels) // PATCH**2
 
+    def default_sampling(self, pipe: Any) -> dict[str, Any]:
+        told = pipe.transformer.config.guidance_embeds
+        return super().default_sampling(pipe) if told else dict(SCHNELL)
+
+    def passes_per_step(self, pipe: Any, sampling: Mapping[str, Any]) -> int:
+        """The branch to steer away from is a pass of its own, not half of a batch."""
+        scale = sampling.get(self.guidance, self.stock_default(self.guidance))
+        return 2 if self.is_guided(pipe, scale) else 1
+
     def unguided(self, scale: float) -> str:
         return (
-            f"give {self.guidance} above 1, not {scale}: FLUX.1's own guidance is distilled into "
-            "the network and has no branch to steer away from"
+            f"give {self.guidance} above 1, not {scale}, at a second pass a step: FLUX.1's own "
+            "guidance is distilled into the network and has no branch to steer away from"
         )
 
 
@@ -197,6 +208,7 @@ FAMILY = diffusion_family(
     prompts=("prompt", "prompt_2"),
     embeds=("prompt_embeds", "pooled_prompt_embeds"),
     guidance="true_cfg_scale",
+    options=OPTIONS | {"true_cfg_scale": "true_cfg_scale"},
     repeats_embeds=False,
     encode_options=("lora_scale", "max_sequence_length"),
     max_length=512,
