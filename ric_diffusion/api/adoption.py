@@ -24,7 +24,6 @@ from ric_diffusion.conditioning.conditioner import TextConditioner, Words
 from ric_diffusion.conditioning.grammar import Grammar
 from ric_diffusion.data.records import REWARD_SPACE
 from ric_diffusion.data.scoring import described, load_or_stand_in
-from ric_diffusion.io import config
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.files import replacing_folder
 from ric_diffusion.models.checkpoint import Checkpoint, ModelName
@@ -107,10 +106,7 @@ def adopt(
         space=space,
         conditioner=TextConditioner(_grammar(space.names, grammar, labels, separator)),
         mapping=mapping or MAPPING,
-        sampling={
-            **config.to_dict(family.settings().sampling),
-            **sampling_arguments(family, sampling),
-        },
+        sampling={**family.default_sampling(), **sampling_arguments(family, sampling)},
         training={} if denoiser is None else {"denoiser": str(denoiser)},
         lora=False,
     )

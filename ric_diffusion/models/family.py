@@ -182,6 +182,11 @@ class Family:
         instead of ``auto``. InputError for what it cannot, or cannot together."""
         return settings, resolve_precision(precision, device)
 
+    def default_sampling(self, model: Any = None) -> dict[str, Any]:
+        """Arguments of sampling of a new adapter that says nothing else; ``model``: the loaded one,
+        if there is one."""
+        return dict(config.to_dict(self.settings().sampling))
+
     def check_sampling(self, sampling: Mapping[str, Any]) -> None:
         """ValueError for arguments of sampling that models of this family do not take."""
         raise NotImplementedError

@@ -177,8 +177,8 @@ class DiffusionFamily(Family):
         side = self.default_size(pipe)
         return sampling.get("width") or side, sampling.get("height") or side
 
-    def default_sampling(self, pipe: Any) -> dict[str, Any]:
-        """Arguments of sampling of a new adapter, where its training says nothing else."""
+    def default_sampling(self, model: Any = None) -> dict[str, Any]:
+        """Those of the stock call."""
         names = ("guidance_scale", "num_inference_steps")
         return {name: self.stock_default(name) for name in names}
 

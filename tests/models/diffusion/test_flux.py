@@ -280,7 +280,8 @@ def test_a_step_at_true_widths(space):
     tokens = backend.adapter.conditioner.context(states, [ONE, OTHER])
     context = Context(states=tokens, pooled=torch.empty(2, 768, device="meta"))
     latents = torch.empty(2, 16, 64, 48, device="meta")
-    predicted = FAMILY.predict(pipe, latents, torch.empty(2, device="meta"), context)
+    with pipe.with_adapter():
+        predicted = FAMILY.predict(pipe, latents, torch.empty(2, device="meta"), context)
     assert predicted.shape == latents.shape
     predicted.mean().backward()
     trained = backend.named_parameters()

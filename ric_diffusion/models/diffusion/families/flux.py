@@ -173,9 +173,9 @@ class Flux(DiffusionFamily):
     def channels(self, denoiser: Any) -> int:
         return int(denoiser.config.in_channels) // PATCH**2
 
-    def default_sampling(self, pipe: Any) -> dict[str, Any]:
-        told = pipe.transformer.config.guidance_embeds
-        return super().default_sampling(pipe) if told else dict(SCHNELL)
+    def default_sampling(self, model: Any = None) -> dict[str, Any]:
+        told = model is None or model.transformer.config.guidance_embeds
+        return super().default_sampling(model) if told else dict(SCHNELL)
 
     def passes_per_step(self, pipe: Any, sampling: Mapping[str, Any]) -> int:
         """The branch to steer away from is a pass of its own, not half of a batch."""
