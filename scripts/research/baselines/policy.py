@@ -128,7 +128,9 @@ class Policy:
         count = len(latents)
         empty = self.empty.map(lambda x: x.expand(count, *x.shape[1:]))
         t = torch.full((2 * count,), self.chain.timesteps[k], device=latents.device)
-        with torch.autocast(latents.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+        bf16 = self.precision == "bf16"
+        autocast = torch.autocast(latents.device.type, torch.bfloat16, enabled=bf16)
+        with autocast, self.pipe.with_adapter():
             both = self.pipe.family.predict(
                 self.pipe,
                 torch.cat([latents, latents]),

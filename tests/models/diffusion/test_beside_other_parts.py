@@ -64,7 +64,8 @@ def by_hand(pipe, *, steps=2, targets=ONE, prompt="red apple"):
         z = targets[number] if isinstance(targets, list) else targets
         context = pipe.encode_context(["", prompt], [{}, z]).states.to(dtype)
         both = scheduler.scale_model_input(torch.cat([x, x]), t)
-        other, wanted = pipe.unet(both, t, encoder_hidden_states=context).sample.chunk(2)
+        with pipe.with_adapter():
+            other, wanted = pipe.unet(both, t, encoder_hidden_states=context).sample.chunk(2)
         x = scheduler.step(other + SCALE * (wanted - other), t, x, **extra).prev_sample
     return x
 
