@@ -177,9 +177,9 @@ def check_fit(network: torch.nn.Module, lora: Lora) -> None:
             )
 
 
-def check_merge(network: torch.nn.Module) -> None:
-    """InputError if nothing can be added to the network's weights."""
-    if getattr(network, "is_quantized", False):
+def check_merge(network: torch.nn.Module, lora: Lora) -> None:
+    """InputError if there is something to add to the network's weights, and nothing can be."""
+    if lora.modules and getattr(network, "is_quantized", False):
         raise InputError(
             "the network's weights are quantised, and an adapter is added to the weights; load the "
             "model in bf16, fp16 or fp32"

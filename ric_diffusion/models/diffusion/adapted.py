@@ -137,7 +137,7 @@ class AdapterMixin(_Stock):
             raise InputError(f"name {name!r}: give the adapter a text for a name")
         adapter, weights = self.family.read_adapter(self.family.fetch_adapter(path_or_id))
         self.check_fit(adapter)
-        lora.check_merge(self._network)
+        lora.check_merge(self._network, weights)
         lora.check_fit(self._network, weights)
         self._set_loaded({**self._held.loaded, name: Loaded(adapter=adapter, lora=weights)})
 
@@ -186,8 +186,8 @@ class AdapterMixin(_Stock):
 
     @contextmanager
     def with_adapter(self) -> Iterator[None]:
-        """Whoever calls the denoiser inside the block knows its adapter, and gives it contexts of
-        ``encode_context``. Other calls are refused while it has one."""
+        """Whoever calls the denoiser inside the block, by hand or with a stock pipeline, gives it
+        contexts of ``encode_context``. Other calls are refused while it has an adapter."""
         token = _with_adapter.set(True)
         try:
             yield

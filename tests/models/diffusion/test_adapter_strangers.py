@@ -53,6 +53,16 @@ def test_an_adapter_in_training_is_not_drawn_with_either(make_backend, pictures,
     assert len(backend.sample(["red apple"], [{"colorfulness": 1.0}], [0])) == 1
 
 
+def test_a_stock_pipeline_that_is_given_contexts_draws_the_same(adapters, pipe, draw):
+    """As one of another kind may be run: perturbed attention, a community pipeline."""
+    pipe.load_adapter(adapters["embedding"])
+    states = pipe.encode_context(["red apple", ""], [ONE["targets"], {}]).states
+    given = dict(zip(("prompt_embeds", "negative_prompt_embeds"), states.chunk(2), strict=True))
+    with pipe.with_adapter():
+        other = draw(STRANGERS["components"](pipe), None, guidance_scale=3.0, **given)
+    assert torch.allclose(other, draw(pipe, guidance_scale=3.0, **ONE), atol=1e-5)
+
+
 def test_nothing_of_ours_is_left_open_by_an_error(adapters, pipe, draw):
     pipe.load_adapter(adapters["embedding"])
 
