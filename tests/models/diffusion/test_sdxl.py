@@ -294,7 +294,7 @@ def test_the_stock_pipeline_loads_the_lora(adapters_xl, folder, pipe_xl, draw, t
     path = adapters_xl["text"]
     if kohya:
         path = tmp_path / "sliders.safetensors"
-        export(*FAMILY.read_adapter(adapters_xl["text"]), FAMILY.format, path)
+        export(*FAMILY.read_adapter(adapters_xl["text"]), FAMILY.format, path, "kohya")
     stock = loaded(StableDiffusionXLPipeline, folder)
     stock.load_lora_weights(path)
     pipe_xl.load_adapter(adapters_xl["text"])
