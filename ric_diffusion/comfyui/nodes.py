@@ -3,7 +3,7 @@
 In text mode for every family of pipelines; in embedding mode for those that say which layer of
 ComfyUI's network the rewards shift (``comfyui_layer``). ComfyUI's conditioning is a list of
 [states (B, T, D), {"pooled_output": …, …}]; reward tokens go to the end of the states, as in the
-pipeline, and the pooled text stays as it is.
+pipeline, and the pooled text stays as it is. Several adapters follow one another, in both.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ric_diffusion.models.family import adapter_family
 
 CATEGORY = "reward sliders"
 SHIFT = "ric_time_shift"  # our wrappers in a ModelPatcher
-REWARDS = "ric_rewards"  # in a conditioning: the rewards whose tokens it ends in
+REWARDS = "ric_rewards"  # in a conditioning: the rewards whose tokens it ends in, in their order
 
 _log = logging.getLogger(__name__)
 
@@ -98,7 +98,8 @@ class ApplyRewards:
         self, adapter: Adapter, conditioning: list[Any], rewards: str, meaning: str
     ) -> tuple[list[Any]]:
         """``meaning``: of the numbers in ``rewards``, targets in z or weights of a preference.
-        InputError for rewards that the adapter lacks, and for an adapter of text mode."""
+        InputError for rewards that the adapter lacks or that are in the conditioning already, and
+        for an adapter of text mode."""
         if adapter.encoder is None:
             raise InputError(
                 "this adapter reads rewards as words: write what `ric prompt` prints into CLIP "
@@ -109,11 +110,14 @@ class ApplyRewards:
         for line in adapter.unreachable(targets):
             _log.warning(line)
         read = adapter.model_targets(adapter.used(targets))
-        found = []
+        found, names = [], adapter.space.names
         for states, more in conditioning:
+            before = more.get(REWARDS, ())
+            if twice := set(before) & set(names):
+                raise InputError(f"the conditioning has a token for {min(twice)} already")
             adapter.conditioner.check_width(states.shape[-1])
             context = adapter.conditioner.context(states, [read] * len(states))
-            found.append([context, {**more, REWARDS: adapter.space.names}])
+            found.append([context, {**more, REWARDS: (*before, *names)}])
         return (found,)
 
 
@@ -127,20 +131,29 @@ def parsed(rewards: str) -> dict[str, float]:
 
 
 def modulated(model: Any, encoder: RewardEncoder, layer: str) -> Any:
-    """A copy of a ModelPatcher in whose network the output of ``layer`` is shifted by the reward
-    tokens that each context ends in, as ``models.diffusion.modulation`` does it."""
+    """A copy of a ModelPatcher in whose network the output of ``layer`` is shifted by the encoder's
+    tokens among those that each context ends in, as ``models.diffusion.modulation`` does it."""
     from comfy.patcher_extension import WrappersMP
 
+    behind = f"{SHIFT} {' '.join(encoder.names)}"  # in the options of a pass: how many tokens are
+
     def check(
-        executor: Any, network: Any, conditionings: list[list[dict[str, Any]] | None], *more: Any
+        executor: Any,
+        network: Any,
+        conditionings: list[list[dict[str, Any]] | None],
+        x: torch.Tensor,
+        t: torch.Tensor,
+        options: dict[str, Any],
     ) -> Any:
-        each = [one for several in conditionings for one in several or ()]
-        if any(one.get(REWARDS) != encoder.names for one in each):
+        ends = {one.get(REWARDS, ()) for several in conditionings for one in several or ()}
+        if len(ends) > 1 or not all(set(encoder.names) <= set(end) for end in ends):
             raise InputError(
-                "a conditioning has no reward tokens of this adapter at its end: put each one, the "
+                "a conditioning has no reward tokens of an adapter at its end: put each one, the "
                 "negative too, through Apply rewards; without rewards they are on auto"
             )
-        return executor(network, conditionings, *more)
+        places = [len(end) - 1 - end.index(encoder.names[-1]) for end in ends]
+        told = {**options.get("transformer_options", {}), behind: sum(places)}
+        return executor(network, conditionings, x, t, {**options, "transformer_options": told})
 
     def shift(
         executor: Any,
@@ -148,10 +161,12 @@ def modulated(model: Any, encoder: RewardEncoder, layer: str) -> Any:
         t: torch.Tensor,
         concatenated: Any,
         context: torch.Tensor,
-        *more: Any,
-        **named: Any,
+        control: Any,
+        options: dict[str, Any],
+        **more: Any,
     ) -> Any:
-        moved = encoder.to(context.device).time_shift(context)
+        tokens = context[:, : context.shape[1] - options[behind]]
+        moved = encoder.to(context.device).time_shift(tokens)
 
         def add(_layer: Any, _inputs: Any, embedding: torch.Tensor) -> torch.Tensor:
             return embedding + moved.to(embedding.dtype)
@@ -159,7 +174,7 @@ def modulated(model: Any, encoder: RewardEncoder, layer: str) -> Any:
         shifted = executor.class_obj.diffusion_model.get_submodule(layer)
         hook = shifted.register_forward_hook(add)
         try:
-            return executor(x, t, concatenated, context, *more, **named)
+            return executor(x, t, concatenated, context, control, options, **more)
         finally:
             hook.remove()
 

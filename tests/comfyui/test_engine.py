@@ -85,18 +85,22 @@ def case(request, engine):
         )
     pipe = family.pipelines[TEXT_TO_IMAGE](**given)
     pipe.set_progress_bar_config(disable=True)
+    train(pipe, ("colorfulness", "compressibility"), engine.folder / name)
+    yield Case(name=name, pipe=pipe, adapter=engine.folder / name, base=base, contexts=contexts)
+    engine.executor.reset()
+
+
+def train(pipe: Any, rewards: Sequence[str], folder: Path) -> None:
+    """An adapter in training, its weights as if it had been for a while."""
     rng = np.random.default_rng(0)
-    space = RewardSpace.fit({r: rng.normal(size=200) for r in ("colorfulness", "compressibility")})
-    config = DiffusionConfig(
-        lora=LoraConfig(rank=4, alpha=8, targets=tuple(family.lora_layers)), sampling={}
-    )
-    backend = DiffusionBackend.create(pipe, "tiny", space, config)
+    space = RewardSpace.fit({reward: rng.normal(size=200) for reward in rewards})
+    lora = LoraConfig(rank=4, alpha=8, targets=tuple(pipe.family.lora_layers))
+    backend = DiffusionBackend.create(pipe, "tiny", space, DiffusionConfig(lora=lora, sampling={}))
+    generator = torch.Generator().manual_seed(len(rewards))
     with torch.no_grad():
         for parameter in backend.named_parameters().values():
             parameter += 0.03 * torch.randn(parameter.shape, generator=generator)
-    backend.save(engine.folder / name)
-    yield Case(name=name, pipe=pipe, adapter=engine.folder / name, base=base, contexts=contexts)
-    engine.executor.reset()
+    backend.save(folder)
 
 
 def context(family: Any, denoiser: Any, generator: torch.Generator) -> Context:
@@ -185,14 +189,20 @@ def latents(engine, prompt: dict[str, Any], sampler: str) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def sampled(engine, case: Case, rewards: str, negative: str) -> torch.Tensor:
-    """The same without text encoders, node by node."""
+def sampled(engine, case: Case, *rewards: str, others: Sequence[Path] = ()) -> torch.Tensor:
+    """The same without text encoders, node by node; ``rewards``: of the positive and the negative
+    context. ``others``: more adapters, whose rewards are all on auto."""
     nodes = engine.nodes.NODE_CLASS_MAPPINGS
-    model, adapter = nodes["RiCLoadAdapter"]().load(comfy_model(engine, case), str(case.adapter))
-    conditionings = []
-    for one, written in zip(case.contexts, (rewards, negative), strict=True):
-        given = [[one.states, {"pooled_output": one.pooled}]]
-        conditionings += nodes["RiCApplyRewards"]().apply(adapter, given, written, "targets")
+    model, conditionings = comfy_model(engine, case), []
+    for one in case.contexts:
+        conditionings.append([[one.states, {"pooled_output": one.pooled}]])
+    for folder in (case.adapter, *others):
+        model, adapter = nodes["RiCLoadAdapter"]().load(model, str(folder))
+        written = rewards if folder == case.adapter else ("", "")
+        conditionings = [
+            nodes["RiCApplyRewards"]().apply(adapter, given, text, "targets")[0]
+            for given, text in zip(conditionings, written, strict=True)
+        ]
     empty = {"samples": torch.zeros_like(noise(case))}
     [found] = nodes["KSampler"]().sample(
         model, 0, STEPS, SCALE, "euler", "simple", *conditionings, empty, 1.0
@@ -304,6 +314,23 @@ def test_an_adapter_for_another_model_is_refused(engine, case):
     node = engine.nodes.NODE_CLASS_MAPPINGS["RiCLoadAdapter"]()
     with pytest.raises(Exception, match="layers that it changes this model has 0; load it into"):
         node.load(comfy_model(engine, case), bundled)
+
+
+@pytest.mark.parametrize("case", ["sd3"], indirect=True)
+def test_two_adapters_follow_one_another(engine, case, tmp_path):
+    def pipe():
+        made = type(case.pipe)(**{**parts(case.name), "scheduler": case.pipe.scheduler})
+        made.set_progress_bar_config(disable=True)
+        return made
+
+    train(pipe(), ("sharpness",), tmp_path / "other")
+    both = pipe()
+    both.load_adapter(case.adapter, name="one")
+    both.load_adapter(tmp_path / "other", name="other")
+    wanted = expected(replace(case, pipe=both), targets={"colorfulness": 1.5})
+    drawn = sampled(engine, case, "colorfulness=1.5", "", others=[tmp_path / "other"])
+    assert distance(scaled(case, drawn), wanted) < CLOSE
+    assert distance(expected(case, targets={"colorfulness": 1.5}), wanted) > 100 * CLOSE
 
 
 @pytest.mark.parametrize("case", ["sd3"], indirect=True)

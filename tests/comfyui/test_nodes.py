@@ -137,6 +137,12 @@ def test_wrong_rewards(sd15, said, rewards, meaning):
         apply(sd15, conditioning(0, 768), rewards, meaning)
 
 
+def test_rewards_are_applied_once(sd15):
+    once = apply(sd15, conditioning(0, 768), "")
+    with pytest.raises(InputError, match="has a token for colorfulness already"):
+        apply(sd15, once, "colorfulness=1")
+
+
 def test_another_architecture(sd15):
     with pytest.raises(InputError, match="reward tokens are 768 wide"):
         apply(sd15, conditioning(0, 1024), "colorfulness=1")
