@@ -5,13 +5,16 @@
     python scripts/benchmark_call.py --adapters 3
 
 Weights are random, and the LoRA adds nothing to them: the same numbers go through the network in
-both calls. They take turns, and the median of the ratios of neighbours is what counts. Stable
-Diffusion 1.5 takes 6 GB and some minutes on two CPU cores, Stable Diffusion XL 16 GB.
+both calls. They take turns, and the median of the ratios of neighbours is what counts. Freed
+memory stays with the process: which of two calls glibc makes fetch its pages anew, at a fifth of
+its time, is chance. Stable Diffusion 1.5 takes 6 GB and some minutes on two CPU cores, Stable
+Diffusion XL 16 GB.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import statistics
 import sys
 import tempfile
@@ -141,6 +144,14 @@ def adapter_for(pipe: Any, folder: Path, rewards: Sequence[str]) -> Path:
     return folder
 
 
+def keep_freed_memory() -> None:
+    """Tell glibc's allocator not to give freed pages back to the system; elsewhere, do nothing."""
+    if hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        map_at_most, trim_above = -4, -1  # M_MMAP_MAX and M_TRIM_THRESHOLD of malloc.h
+        libc.mallopt(map_at_most, 0)
+        libc.mallopt(trim_above, 2**31 - 1)
+
+
 def seconds(call: Callable[[], Any]) -> float:
     begun = time.perf_counter()
     call()
@@ -155,6 +166,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=7)
     parser.add_argument("--adapters", type=int, default=1, help="loaded together")
     options = parser.parse_args()
+    keep_freed_memory()
     pipe = family_named(options.family).pipelines[TEXT_TO_IMAGE](**parts(options.family))  # type: ignore[attr-defined]
     pipe.set_progress_bar_config(disable=True)
     with tempfile.TemporaryDirectory() as root:
