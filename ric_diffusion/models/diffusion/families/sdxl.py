@@ -82,15 +82,18 @@ class StableDiffusionXL(StableDiffusion):
     def encode(self, pipe: Any, prompts: Sequence[Sequence[str]], **options: Any) -> Context:
         """Where the pipeline guides away from nothing at all instead of from an empty text
         (``force_zeros_for_empty_prompt``), an empty prompt is that nothing."""
-        first, second = (list(texts) for texts in prompts)
+        pairs = list(zip(*prompts, strict=True))
+        zeros = pipe.config.force_zeros_for_empty_prompt
+        said = [i for i, texts in enumerate(pairs) if any(texts) or not zeros]
+        # Where nothing is said, one row is encoded for its shape.
+        first, second = (
+            list(texts) for texts in zip(*[pairs[i] for i in said or [0]], strict=True)
+        )
         states, _, pooled, _ = pipe.encode_prompt(
             first, second, pipe._execution_device, 1, False, **options
         )
-        if pipe.config.force_zeros_for_empty_prompt:
-            nothing = [not (a or b) for a, b in zip(first, second, strict=True)]
-            mask = torch.tensor(nothing, device=states.device)
-            states = states.masked_fill(mask[:, None, None], 0.0)
-            pooled = pooled.masked_fill(mask[:, None], 0.0)
+        if len(said) < len(pairs):
+            states, pooled = (_rows_at(said, rows, len(pairs)) for rows in (states, pooled))
         return Context(states=states, pooled=pooled)
 
     def empty_states(self, pipe: Any, context: Context, **options: Any) -> torch.Tensor:
@@ -116,6 +119,13 @@ class StableDiffusionXL(StableDiffusion):
             noisy, t, encoder_hidden_states=context.states, added_cond_kwargs=added
         ).sample
         return predicted
+
+
+def _rows_at(places: Sequence[int], rows: torch.Tensor, count: int) -> torch.Tensor:
+    """The rows at these places among ``count``, and zeros at the others."""
+    found = rows.new_zeros(count, *rows.shape[1:])
+    found[list(places)] = rows[: len(places)]
+    return found
 
 
 FAMILY = diffusion_family(
