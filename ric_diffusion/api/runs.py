@@ -310,8 +310,6 @@ def _online(
     run = RunFolder(out, "online")
     run.check_free(resume=resume)
     process = PartialState(cpu=not torch.cuda.is_available())
-    if process.num_processes > 1:
-        raise InputError("ric online runs as one process; start it without accelerate launch")
     start = family.fetch_adapter(settings.adapter)
     space = family.read_adapter(start)[0].space
     records, data_space = read_labelled(settings.data)
@@ -342,12 +340,15 @@ def _online(
         "records": records_digest(replay),
         "prompts": config.digest(prompts),
         "scorers": [scorer.fingerprint for scorer in scorers],
+        "processes": process.num_processes,  # which records a step sees depends on it
     }
     run.check_same(identity)
-    if push_to_hub:
+    if push_to_hub and process.is_main_process:
         hub.open_repository(push_to_hub)  # now, not after hours of rounds
-    run.begin(identity, resume=resume)
-    write_json(out / SETTINGS, config.to_dict(settings))
+    process.wait_for_everyone()  # all have seen the folder as it was
+    if process.is_main_process:
+        run.begin(identity, resume=resume)
+        write_json(out / SETTINGS, config.to_dict(settings))
     task = Task(
         space=space,
         mapping=backend.adapter.mapping,
@@ -355,15 +356,20 @@ def _online(
         scorers=scorers,
         replay=replay,
     )
-    cost, space = run_rounds(backend, task, rounds, out, digest=run.digest, resume=resume)
+    digest = config.digest(identity)
+    cost, space = run_rounds(backend, task, rounds, out, digest=digest, resume=resume)
     backend.adapter = replace(
         backend.adapter,
         space=space,
-        training={**backend.adapter.training, "online": run.digest, "rounds": rounds.rounds},
+        training={**backend.adapter.training, "online": digest, "rounds": rounds.rounds},
     )
-    backend.save(out / ADAPTER)
-    write_json(out / COST, cost.to_dict())
-    url = _pushed(out / ADAPTER, push_to_hub, family) if push_to_hub else None
+    url = None
+    if process.is_main_process:
+        backend.save(out / ADAPTER)
+        write_json(out / COST, cost.to_dict())
+        if push_to_hub:
+            url = _pushed(out / ADAPTER, push_to_hub, family)
+    process.wait_for_everyone()
     return OnlineResult(
         adapter=out / ADAPTER, out=out, rounds=rounds.rounds, space=space, cost=cost, url=url
     )

@@ -18,3 +18,4 @@ def run(options: argparse.Namespace) -> None:
         print(result.adapter)
         if result.url:
             print(result.url)
+    api.leave_processes()

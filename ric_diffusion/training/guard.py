@@ -13,7 +13,7 @@ from ric_diffusion.io.errors import CollapseError
 from ric_diffusion.models.cost import Cost, Meter
 from ric_diffusion.models.judge import diversity
 from ric_diffusion.models.protocol import Backend
-from ric_diffusion.training import stored
+from ric_diffusion.training import processes
 
 SEEDS = 4  # to a prompt
 FIGURES = {"diversity": "diversity", "prompt_r_precision": "prompt R-precision"}
@@ -73,7 +73,7 @@ class Guard:
         count = min(len(prompts), config.samples // SEEDS)
         chosen = sorted(rng.permutation(len(prompts))[:count].tolist())
         self.prompts = [prompts[i] for i in chosen for _ in range(SEEDS)]
-        self.start = stored.once(path, GuardFigures, self.measure)
+        self.start = processes.once(path, GuardFigures, self.measure)
 
     def measure(self) -> GuardFigures:
         """The figures of the backend's adapter as it is."""
@@ -99,7 +99,7 @@ class Guard:
     def check(self, number: int, path: Path) -> GuardFigures:
         """The figures after round ``number``, measured unless ``path`` holds them; CollapseError if
         too little is left of them."""
-        now = stored.once(path, GuardFigures, self.measure)
+        now = processes.once(path, GuardFigures, self.measure)
         for name, title in FIGURES.items():
             figure, start = getattr(now, name), getattr(self.start, name)
             least = getattr(self.config, name) * start

@@ -15,7 +15,8 @@ adapter/         what the round leaves behind
 guard.json       what it left of diversity and prompt R-precision
 round.json       the round in numbers; written last
 
-Killed anywhere, a run does again at most the batch or the steps it was in.
+Killed anywhere, a run does again at most the batch or the steps it was in. Several processes share
+the samples and the fine-tuning; the first of them writes what there is one of.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from ric_diffusion.io.errors import InputError
 from ric_diffusion.models.cost import Cost, Meter
 from ric_diffusion.models.protocol import Backend
 from ric_diffusion.rewards import RewardSpace
-from ric_diffusion.training import selection, stored
+from ric_diffusion.training import processes, selection, stored
 from ric_diffusion.training.guard import Guard, GuardConfig, GuardFigures
 from ric_diffusion.training.loop import LoopConfig
 from ric_diffusion.training.requests import SampleRequest, draw_requests
@@ -133,6 +134,7 @@ def run_rounds(
 
     Raises CollapseError when the guard finds that diversity or prompts have collapsed.
     """
+    process = processes.current()
     guard = Guard(config.guard, backend, task.prompts, out / "start.json", seed=config.seed)
     total = guard.start.cost
     for number in range(1, config.rounds + 1):
@@ -145,6 +147,7 @@ def run_rounds(
             result = run_round(
                 backend, task, config, guard, folder, number=number, digest=digest, resume=resume
             )
+        process.wait_for_everyone()  # before the next round is begun, all know of this one
         task = replace(task, space=replace(task.space, front=result.front))
         total += result.cost
     return total, task.space
@@ -162,7 +165,8 @@ def run_round(
     resume: bool,
 ) -> RoundResult:
     """One round, from its requests to its adapter and its ``round.json``."""
-    requests = stored.once(
+    process = processes.current()
+    requests = processes.once(
         folder / "requests.json",
         list[SampleRequest],
         lambda: draw_requests(
@@ -187,7 +191,8 @@ def run_round(
         rng=np.random.default_rng([config.seed, number, REPLAY]),
     )
     report = selection.report(chosen, samples, task.replay, config.selection)
-    stored.write(folder / "selected.json", report)
+    if process.is_main_process:
+        stored.write(folder / "selected.json", report)
     if not chosen.samples:
         raise InputError(
             f"{folder}: none of {len(samples)} samples was selected; see selected.json for the "
@@ -216,7 +221,8 @@ def run_round(
         sampling_cost=sampling_cost,
         training_cost=training_cost,
     )
-    stored.write(folder / "round.json", result)
+    if process.is_main_process:
+        stored.write(folder / "round.json", result)
     return result
 
 
@@ -240,7 +246,9 @@ def fine_tune(
     resume: bool,
 ) -> Cost:
     """Train on the records and write ``folder/adapter``; returns the cost of training."""
+    process = processes.current()
     backend.prepare(records, folder, folder / "cache")
+    process.wait_for_everyone()  # all have seen the folder as it was
     meter = Meter()
     with meter.running(backend.network()):
         Trainer(
@@ -252,5 +260,7 @@ def fine_tune(
             resume=resume,
             meter=meter,
         ).run()
-    backend.save(folder / "adapter")
+    if process.is_main_process:
+        backend.save(folder / "adapter")
+    process.wait_for_everyone()
     return meter.read()

@@ -1,10 +1,10 @@
-"""A round's samples: drawn and scored batch by batch, each batch journalled."""
+"""A round's samples: drawn and scored batch by batch, each batch journalled, by all processes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from ric_diffusion.io.progress import tracking
 from ric_diffusion.models.cost import Cost, Meter
 from ric_diffusion.models.protocol import Backend
 from ric_diffusion.rewards import RewardSpace
+from ric_diffusion.training import processes
 from ric_diffusion.training.requests import SampleRequest
 
 OUT_OF_RANGE = 6.0  # z; no reward encoder reads further, and no honest sample lies there
@@ -57,25 +58,47 @@ def sample_and_score(
     batch_size: int,
 ) -> tuple[list[ScoredSample], Cost]:
     """Draw and score what is asked for, as far as ``folder`` has not got it: all of it, and its
-    cost. Samples go to ``folder/samples``, scores to the journal ``folder/scores-*.jsonl``."""
-    samples: list[ScoredSample] = []
-    total = Cost()
+    cost. Samples go to ``folder/samples``, scores to the journal ``folder/scores-*.jsonl``. Of n
+    processes, the kth draws the batches k, k + n, k + 2n, …, and all wait for the last."""
+    process = processes.current()
+    firsts = range(0, len(requests), batch_size)
     with closing(Journal(folder, "scores")) as journal:
-        entries = [from_dict(entry, ScoredBatch, str(folder)) for entry in journal.entries()]
-        done = {batch.first: batch for batch in entries}
-        initial = sum(len(batch.samples) for batch in done.values())
+        done = _journalled(journal)
+        own = firsts[process.process_index :: process.num_processes]
+        count = sum(len(requests[first : first + batch_size]) for first in own)
+        initial = sum(len(done[first].samples) for first in own if first in done)
         stage = f"{folder.name}: samples"
-        with tracking(stage, len(requests), unit="sample", initial=initial) as progress:
-            for first in range(0, len(requests), batch_size):
-                if (batch := done.get(first)) is None:
+        with tracking(
+            stage, count, unit="sample", initial=initial, show=process.is_main_process
+        ) as progress:
+            for first in own:
+                if first not in done:
                     part = requests[first : first + batch_size]
-                    seen = {sample.digest for sample in samples}
-                    batch = _drawn(backend, part, space, scorers, folder, first, seen)
-                    journal.append(to_dict(batch))
+                    journal.append(to_dict(_drawn(backend, part, space, scorers, folder, first)))
                     progress.advance(len(part))
-                samples += batch.samples
-                total += batch.cost
-    return samples, total
+        process.wait_for_everyone()
+        done = _journalled(journal)
+    samples = without_duplicates([one for first in firsts for one in done[first].samples])
+    return samples, sum((done[first].cost for first in firsts), Cost())
+
+
+def _journalled(journal: Journal) -> dict[int, ScoredBatch]:
+    """The batches that all processes have drawn so far, by the number of their first sample."""
+    entries = (from_dict(entry, ScoredBatch, str(journal.folder)) for entry in journal.entries())
+    return {batch.first: batch for batch in entries}
+
+
+def without_duplicates(samples: Sequence[ScoredSample]) -> list[ScoredSample]:
+    """Samples that are the same as an earlier one are rejected."""
+    seen: set[str] = set()
+    found = []
+    for sample in samples:
+        repeated = sample.reject_reason is None and sample.digest in seen
+        seen.add(sample.digest)
+        found.append(
+            replace(sample, reject_reason="duplicate", scores=None, z=None) if repeated else sample
+        )
+    return found
 
 
 def _drawn(
@@ -85,7 +108,6 @@ def _drawn(
     scorers: Sequence[Any],
     folder: Path,
     first: int,
-    seen: set[str],
 ) -> ScoredBatch:
     meter = Meter()
     with meter.running(backend.network()):
@@ -96,7 +118,7 @@ def _drawn(
             [request.seed for request in requests],
         )
         scores = scores_of(made, prompts, meter.metered(scorers))
-        scored = judge_samples(backend, made, scores, space, seen)
+        scored = judge_samples(backend, made, scores, space)
         suffix = backend.medium.suffix
         for number, sample in enumerate(made, start=first):
             backend.medium.write(sample, sample_path(folder, number, suffix))
@@ -104,16 +126,11 @@ def _drawn(
 
 
 def judge_samples(
-    backend: Backend,
-    samples: Sequence[Any],
-    scores: np.ndarray,
-    space: RewardSpace,
-    seen: set[str],
+    backend: Backend, samples: Sequence[Any], scores: np.ndarray, space: RewardSpace
 ) -> list[ScoredSample]:
-    """Which samples can be used: nothing is ever labelled that is not a number, blank, out of range
-    or the same as one of those ``seen``, by digest, or before. ``scores`` (N, n) in the scorers'
-    units."""
-    seen, found = set(seen), []
+    """Which samples can be used: nothing is ever labelled that is not a number, blank or out of
+    range. ``scores`` (N, n) in the scorers' units."""
+    found = []
     for sample, row, z in zip(samples, scores, space.normalize(scores), strict=True):
         digest = backend.medium.digest(sample)
         reject_reason = backend.medium.reject_reason(sample)
@@ -121,9 +138,6 @@ def judge_samples(
             reject_reason = "score is not finite"
         if reject_reason is None and np.abs(z).max() > OUT_OF_RANGE:
             reject_reason = "out of range"
-        if reject_reason is None and digest in seen:
-            reject_reason = "duplicate"
-        seen.add(digest)
         if reject_reason is None:
             values, units = tuple(row.tolist()), tuple(z.tolist())
             found.append(ScoredSample(digest=digest, scores=values, z=units))

@@ -2,13 +2,19 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
 from ric_diffusion.training import checkpoint
+from ric_diffusion.training.guard import GuardConfig
 from ric_diffusion.training.loop import LoopConfig
+from ric_diffusion.training.online import OnlineConfig, run_rounds
 from ric_diffusion.training.trainer import Trainer
+from support import rounds
+from support.points import Points
+from support.processes import starter
 
 CONFIG = LoopConfig(
     steps=6,
@@ -70,3 +76,35 @@ def test_a_loss_that_is_no_number_in_one_process_stops_both(start, tmp_path):
     assert process.returncode == 1
     assert text.count("FloatingPointError: loss is nan at step 2: lower the learning rate") == 2
     assert checkpoint.newest(out / "checkpoints").name == "step-2"
+
+
+def test_two_processes_share_the_rounds(tmp_path):
+    online = OnlineConfig(
+        rounds=2, samples=40, batch_size=8, guard=GuardConfig(samples=8), loop=CONFIG
+    )
+    out = tmp_path / "two"
+    out.mkdir()
+    with starter() as start_python:
+        given = json.dumps(dataclasses.asdict(online))
+        tests = Path(rounds.__file__).parents[1]
+        process = start_python(*LAUNCH, "-m", rounds.__name__, out, given, cwd=tests)
+        _, errors = process.communicate(timeout=600)
+    assert process.returncode == 0, errors
+    ranks = [json.loads((out / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
+    # Of five batches a round, three are the first one's, which also measures for the guard.
+    assert [len(rank["asked"]) - 8 * 3 * (i == 0) for i, rank in enumerate(ranks)] == [48, 32]
+    assert ranks[0]["gain"] == ranks[1]["gain"]
+
+    alone, one = Points(), tmp_path / "one"
+    settings = dataclasses.replace(online, loop=dataclasses.replace(CONFIG, accumulate=2))
+    cost, _ = run_rounds(
+        alone, rounds.task(tmp_path / "labelled"), settings, one, digest="d", resume=True
+    )
+    assert ranks[0]["gain"] == pytest.approx(alone.gain.tolist(), abs=1e-6)
+    assert [rank["scored"] for rank in ranks] == [cost.scored] * 2
+    for number in (1, 2):
+        found, wanted = (
+            json.loads((folder / f"round-{number}" / "round.json").read_text())
+            for folder in (out / "run", one)
+        )
+        assert found["selected"] == wanted["selected"] and found["samples"] == 40

@@ -12,7 +12,7 @@ from ric_diffusion.rewards import to_targets
 from ric_diffusion.rewards.selection import best_by_quantile
 from ric_diffusion.training import stored
 from ric_diffusion.training.requests import SampleRequest, draw_requests
-from ric_diffusion.training.sampling import ScoredSample, judge_samples
+from ric_diffusion.training.sampling import ScoredSample, judge_samples, without_duplicates
 from ric_diffusion.training.selection import Selection, report, select
 from support import points
 from support.points import NAMES, Points
@@ -51,24 +51,23 @@ def test_without_exploration_a_request_is_on_the_front_and_with_it_beyond():
     assert np.abs(asked[:, None] - front[None]).max(axis=2).min(axis=1).max() < 0.02
 
 
-def judge(samples, seen=()):
-    scores = np.array(samples, dtype=float)
-    return judge_samples(Points(), samples, scores, SPACE, set(seen))
+def judge(samples):
+    return judge_samples(Points(), samples, np.array(samples, dtype=float), SPACE)
 
 
 def test_what_cannot_be_used_has_a_reason_and_no_scores():
-    samples = [(0.5, 1.0), (float("nan"), 0.0), (50.0, 0.0), (0.5, 1.0), (0.0, 0.0)]
-    found = judge(samples, seen=[repr((0.0, 0.0))])
+    batches = [(0.5, 1.0), (float("nan"), 0.0), (50.0, 0.0), (0.5, 1.0)], [(0.5, 1.0), (0.0, 0.0)]
+    found = without_duplicates([sample for batch in batches for sample in judge(batch)])
     reasons = [sample.reject_reason for sample in found]
-    assert reasons == [None, "not a number", "out of range", "duplicate", "duplicate"]
+    assert reasons == [None, "not a number", "out of range", "duplicate", "duplicate", None]
     assert found[0].scores == (0.5, 1.0)
     assert found[0].z == tuple(SPACE.normalize(np.array([[0.5, 1.0]]))[0].tolist())
-    assert all(sample.scores is sample.z is None for sample in found[1:])
+    assert all(sample.scores is sample.z is None for sample in found[1:-1])
 
 
 def test_a_score_that_is_not_finite_is_a_reason():
     scores = np.array([[0.5, np.inf]])
-    (sample,) = judge_samples(Points(), [(0.5, 1.0)], scores, SPACE, set())
+    (sample,) = judge_samples(Points(), [(0.5, 1.0)], scores, SPACE)
     assert sample.reject_reason == "score is not finite" and sample.scores is None
 
 

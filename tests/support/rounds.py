@@ -1,0 +1,37 @@
+"""Online rounds over points, also as a program that several processes run together."""
+
+import json
+import sys
+from pathlib import Path
+
+from ric_diffusion.io.config import from_dict
+from ric_diffusion.training import processes
+from ric_diffusion.training.online import OnlineConfig, Task, run_rounds
+from support import points
+from support.points import NAMES, Axis, Points
+
+
+def task(folder):
+    """On labelled points, which are written to the folder."""
+    folder.mkdir()
+    return Task(
+        space=points.space(),
+        mapping="front",
+        prompts=["a", "b", "c"],
+        scorers=[Axis(name) for name in NAMES],
+        replay=points.labelled_points(folder),
+    )
+
+
+def main():
+    out, config = Path(sys.argv[1]), from_dict(json.loads(sys.argv[2]), OnlineConfig, "online")
+    process, backend = processes.current(), Points()
+    labelled = task(out / f"labelled-{process.process_index}")
+    cost, _ = run_rounds(backend, labelled, config, out / "run", digest="d", resume=True)
+    found = {"gain": backend.gain.tolist(), "asked": backend.asked, "scored": cost.scored}
+    (out / f"rank-{process.process_index}.json").write_text(json.dumps(found))
+    processes.leave(process)
+
+
+if __name__ == "__main__":
+    main()
