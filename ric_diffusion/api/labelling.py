@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 import scorers as library
+from ric_diffusion.data.framing import Framing, Rule
 from ric_diffusion.data.images import SUFFIXES, UnreadableImage, open_image
 from ric_diffusion.data.label import LabelReport, label_folder
 from ric_diffusion.data.scoring import scores_of
-from ric_diffusion.io.errors import InputError
+from ric_diffusion.data.sidecars import CaptionRule
+from ric_diffusion.io.errors import InputError, suggest
 from ric_diffusion.io.extras import require
 from ric_diffusion.io.progress import ProgressCallback, reporting, tracking
+from ric_diffusion.rewards.fitness import FEW, narrow
 
 BATCH = 32
+_log = logging.getLogger(__name__)
 
 ScorerLike = str | library.Scorer
 
@@ -112,17 +117,28 @@ def label(
     out: str | Path,
     scorers: Sequence[ScorerLike],
     *,
+    framing: Rule = "square",
+    resolution: int | None = None,
+    captions: CaptionRule = "whole",
     shard: tuple[int, int] | None = None,
     progress: ProgressCallback | None = None,
 ) -> LabelReport:
     """Score captioned pictures, or responses to prompts, and write a labelled folder to train on.
 
-    Resumable: called again after an interruption, it goes on.
+    Resumable: called again after an interruption, it goes on. What makes sliders hard to learn, as
+    few samples or an outlier, is a warning.
 
     Args:
         folder: an imagefolder with metadata, or pictures with captions beside them; or responses.
         out: a new folder, or one that an earlier call began.
         scorers: names with their options, or scorers; all of pictures, or all of texts.
+        framing: what scorers, and later training, see of a picture: ``"square"``, the middle
+            square; ``"bucket"``, the middle of the nearest of SDXL's aspect ratios; or
+            ``"whole"``, all of it, of which training then cuts a part away.
+        resolution: of ``"bucket"``, the side of a square of the area that buckets have, which
+            should be that of the training; by default 1024.
+        captions: whether a text file beside a picture holds one caption, ``"whole"``, or one to a
+            line, ``"lines"``.
         shard: ``(k, n)`` with 0 ≤ k < n scores the samples k, k + n, k + 2n, … and writes nothing
             else, so that n processes share the work; a last call without it merges what they found
             and writes the folder.
@@ -130,8 +146,53 @@ def label(
     InputError if the folder, ``out`` or the scorers cannot be used.
     """
     require("train", "label")
+    seen = _framing(framing, resolution)
     with reporting(progress):
-        return label_folder(folder, out, loaded_scorers(scorers), shard=shard)
+        report = label_folder(
+            folder, out, loaded_scorers(scorers), framing=seen, captions=captions, shard=shard
+        )
+    for warning in warnings_of(report):
+        _log.warning("%s: %s", out, warning)
+    return report
+
+
+def _framing(rule: Rule, resolution: int | None) -> Framing:
+    if rule not in get_args(Rule):
+        raise InputError(f"framing: {rule!r} is unknown{suggest(rule, get_args(Rule))}")
+    if resolution is None:
+        return Framing(rule=rule)
+    if rule != "bucket":
+        raise InputError(f"resolution: framing {rule!r} has none; give it with bucket only")
+    try:
+        return Framing(rule=rule, resolution=resolution)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+def warnings_of(report: LabelReport) -> list[str]:
+    """What makes the sliders of a labelled folder hard to learn, a line each; nothing of a
+    shard."""
+    if report.space is None:
+        return []
+    found = []
+    if report.count < FEW:
+        found.append(
+            f"{report.count} samples are few: sliders are learned from some {FEW} up, and better "
+            "from thousands"
+        )
+    for name, files in report.outliers.items():
+        others = f" and {len(files) - 1} others" if len(files) > 1 else ""
+        found.append(
+            f"{name}: {files[0]}{others} of {report.count} decides the scale, and squeezes all "
+            "other samples into a corner of it; leave it out and label again"
+        )
+    for name in narrow(report.space):
+        low, high = report.space.range(name)
+        found.append(
+            f"{name}: 98% of the samples lie between z {low:+.2f} and {high:+.2f}, so its slider "
+            "can hardly move; give samples that differ more, or leave the reward out"
+        )
+    return found
 
 
 def loaded_scorers(given: Sequence[ScorerLike]) -> list[Any]:

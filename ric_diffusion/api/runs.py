@@ -17,6 +17,7 @@ from ric_diffusion.data.images import save_png
 from ric_diffusion.data.prompts import read_prompts
 from ric_diffusion.data.records import Record, read_labelled
 from ric_diffusion.data.scoring import load_scorers
+from ric_diffusion.data.unchanged import check_unchanged
 from ric_diffusion.evaluation.grid import target_line
 from ric_diffusion.evaluation.report.sheet import draw_sheet
 from ric_diffusion.io import config
@@ -231,6 +232,7 @@ def _train(
         "records": records_digest(records),
     }
     run.check_same(identity)
+    check_unchanged(settings.data, records, family.medium, out / CACHE)
     if push_to_hub and process.is_main_process:
         hub.open_repository(push_to_hub)  # now, not after hours of training
     backend.prepare(records, settings.data, out / CACHE)
@@ -315,7 +317,8 @@ def _online(
     records, data_space = read_labelled(settings.data)
     if missing := [name for name in space.names if name not in data_space.names]:
         raise InputError(f"{settings.data}: has no scores for {missing[0]}, which the adapter has")
-    replay = absolute(selected(records, settings.where), settings.data)
+    chosen = selected(records, settings.where)
+    replay = absolute(chosen, settings.data)
     prompts = read_prompts(settings.prompts) if settings.prompts else first_captions(replay)
     scorers = load_scorers(space)
     own, precision = family.resolved(
@@ -343,6 +346,7 @@ def _online(
         "processes": process.num_processes,  # which records a step sees depends on it
     }
     run.check_same(identity)
+    check_unchanged(settings.data, chosen, family.medium, out / CACHE)
     if push_to_hub and process.is_main_process:
         hub.open_repository(push_to_hub)  # now, not after hours of rounds
     process.wait_for_everyone()  # all have seen the folder as it was
@@ -355,6 +359,7 @@ def _online(
         prompts=prompts,
         scorers=scorers,
         replay=replay,
+        data=settings.data,
     )
     digest = config.digest(identity)
     cost, space = run_rounds(backend, task, rounds, out, digest=digest, resume=resume)

@@ -9,7 +9,15 @@ from ric_diffusion import api
 
 
 def run(options: argparse.Namespace) -> None:
-    report = api.label(options.folder, options.out, options.scorers, shard=options.shard)
+    report = api.label(
+        options.folder,
+        options.out,
+        options.scorers,
+        framing=options.framing,
+        resolution=options.resolution,
+        captions=options.captions,
+        shard=options.shard,
+    )
     what = "pictures" if report.medium == "image" else "texts"
     done = f"{what} labelled"
     if options.shard:

@@ -159,6 +159,26 @@ def build_parser() -> Parser:
     label.add_argument("--scorers", nargs="+", required=True, metavar="NAME[:option=value,…]")
     label.add_argument("--out", type=Path, required=True, metavar="FOLDER")
     label.add_argument(
+        "--framing",
+        choices=("square", "bucket", "whole"),
+        default="square",
+        help="what scorers, and later training, see of a picture: the middle square, the middle of "
+        "the nearest of SDXL's aspect ratios, or all of it (default: square)",
+    )
+    label.add_argument(
+        "--resolution",
+        type=int,
+        metavar="PIXELS",
+        help="with --framing bucket: the side of a square of the area that is trained on "
+        "(default: 1024)",
+    )
+    label.add_argument(
+        "--captions",
+        choices=("whole", "lines"),
+        default="whole",
+        help="whether x.txt beside x.png holds one caption, or one to a line (default: whole)",
+    )
+    label.add_argument(
         "--shard",
         type=shard,
         metavar="K/N",
@@ -436,6 +456,7 @@ ARGUMENTS = (
     "base_config",
     "contrast",
     "denoiser",
+    "framing",
     "guidance_scale",
     "labelled",
     "labels",
@@ -447,6 +468,7 @@ ARGUMENTS = (
     "port",
     "prompt_guidance",
     "report",
+    "resolution",
     "revision",
     "rewards",
     "scorers",

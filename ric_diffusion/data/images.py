@@ -21,6 +21,8 @@ FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF
 _SUFFIXES = "png jpg jpeg webp gif bmp tif tiff ppm jp2 avif"
 SUFFIXES = {f".{suffix}" for suffix in _SUFFIXES.split()}
 _BLANK_RANGE = 3  # of 255: what JPEG leaves of a flat colour
+_ORIENTATION = 0x0112  # of EXIF
+_TURNED = range(5, 9)  # on its side
 _NOT_THE_PICTURE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # too many open files, no memory
 
 
@@ -49,6 +51,23 @@ def open_image(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Im
         if isinstance(error, OSError) and error.errno in _NOT_THE_PICTURE:
             raise
         raise UnreadableImage(_reason(error)) from error
+
+
+def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Width and height of what `open_image` gives, from the header alone.
+
+    Raises UnreadableImage as it does.
+    """
+    try:
+        _check_file(path)
+        with Image.open(path, formats=FORMATS) as image:
+            width, height = image.size
+            turned = image.getexif().get(_ORIENTATION, 1) in _TURNED
+    except UnreadableImage:
+        raise
+    except Exception as error:
+        raise UnreadableImage(_reason(error)) from error
+    return (height, width) if turned else (width, height)
 
 
 def save_png(path: Path, image: Image.Image, metadata: Mapping[str, Any] | None = None) -> None:

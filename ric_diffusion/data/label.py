@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ric_diffusion.data.medium import MEDIA, Medium
+from ric_diffusion.data.framing import FRAMING, Framing
+from ric_diffusion.data.medium import IMAGE, MEDIA, Medium
 from ric_diffusion.data.publish import publish
 from ric_diffusion.data.records import (
     METADATA,
@@ -27,16 +28,18 @@ from ric_diffusion.data.records import (
 from ric_diffusion.data.samples import Sample, batches, usable_samples
 from ric_diffusion.data.score_journal import BatchScoring, ScoreJournal
 from ric_diffusion.data.scoring import described
+from ric_diffusion.data.sidecars import CaptionRule
+from ric_diffusion.data.unchanged import NAME_DIGITS, STAMPS
+from ric_diffusion.io import config
 from ric_diffusion.io.errors import InputError, suggest
 from ric_diffusion.io.files import clear_leftovers
 from ric_diffusion.io.progress import Tracker, tracking
 from ric_diffusion.io.run import RunFolder
-from ric_diffusion.rewards import RewardSpace
+from ric_diffusion.rewards import RewardSpace, outliers
 from scorers import Scorer
 
 SKIPPED = "skipped.json"
 ORIGINAL = "original"  # the column with the path that a sample had in the folder
-_NAME_DIGITS = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +53,8 @@ class LabelReport:
         skipped: why a sample was left out, by its path in the input folder.
         scored: number of scores computed in this run, by reward; the others were in the journal.
         space: the reward space, fitted on the records; None of a shard.
+        outliers: the few samples that alone decide the scale of a reward, by its name; their paths
+            in the input folder.
         written: whether the output changed: False if all of it was there already, and of a shard.
     """
 
@@ -59,6 +64,7 @@ class LabelReport:
     skipped: Mapping[str, str]
     scored: Mapping[str, int]
     space: RewardSpace | None
+    outliers: Mapping[str, tuple[str, ...]]
     written: bool
 
 
@@ -67,6 +73,8 @@ def label_folder(
     out: str | os.PathLike[str],
     scorers: Sequence[Scorer],
     *,
+    framing: Framing | None = None,
+    captions: CaptionRule = "whole",
     shard: tuple[int, int] | None = None,
     batch_size: int = 64,
     progress: bool = True,
@@ -76,20 +84,25 @@ def label_folder(
     Texts are responses to prompts: metadata names their files, with the prompt as caption. Which of
     the two are read follows from the scorers.
 
-    `out` gets images/ or texts/, metadata.parquet, reward_space.json and skipped.json, all of them
-    or none, and a journal of scores, a file scores-….jsonl for each process: a run that was killed
-    goes on where it stopped and ends with the same bytes, and a later run scores only what is new
-    (samples, captions where a scorer reads them, scorers, a changed fingerprint). The output holds
-    the rewards of `scorers` alone; scores that the records came with are passed through like their
-    other columns.
+    Scorers see of a picture what training sees of it: its frame by `framing`, the middle square
+    unless it says otherwise. A frame also decides whether a picture is blank or the same as another
+    one. `captions`: whether a text file beside a picture holds one caption or one to a line.
+
+    `out` gets images/ or texts/, metadata.parquet, reward_space.json, skipped.json, stamps.json and
+    of pictures framing.json, all of them or none, and a journal of scores, a file scores-….jsonl
+    for each process: a run that was killed goes on where it stopped and ends with the same bytes,
+    and a later run scores only what is new (samples, captions where a scorer reads them, scorers, a
+    changed fingerprint). The output holds the rewards of `scorers` alone; scores that the records
+    came with are passed through like their other columns.
 
     With ``shard=(k, n)``, 0 ≤ k < n, only the records k, k + n, k + 2n, … are scored, into the
     journal, and nothing else is written. Run that for every k, on as many machines as see the
     folder, at once or not; then run without it, which scores what is missing and writes the output.
 
     Left out, with a reason, are samples that cannot be read, are blank or empty, have no caption,
-    are the same as an earlier one, or get no finite score. Scorers see the canonical captions.
-    Samples are stored under a digest of what they hold, since `datasets` takes train.png or
+    are the same as an earlier one, or get no finite score, and pictures that are too wide or too
+    narrow for the framing. Scorers see the canonical captions. Samples are copied as they are, and
+    stored under a digest of what is seen of them, since `datasets` takes train.png or
     test/a.png for a split; the column `original` has their path in `folder`.
 
     Raises InputError if the folder, `out` or the scorers cannot be used, if fewer than two samples
@@ -97,41 +110,55 @@ def label_folder(
     """
     medium = _check_scorers(scorers, batch_size)
     _check_shard(shard)
-    records = read_folder(folder)
+    framing = framing or Framing()
+    records = read_folder(folder, captions=captions)
     root = Path(os.path.realpath(folder))
     target = _check_out(root, out)
     # Other scorers or samples make no other run: what the journal has of them is used.
-    RunFolder(target, "label").begin({"medium": medium.name})
+    identity: dict[str, Any] = {"medium": medium.name}
+    if medium is IMAGE:
+        identity["framing"] = config.to_dict(framing)
+    RunFolder(target, "label").begin(identity)
     clear_leftovers(target)
     if shard is not None:
         records = records[shard[0] :: shard[1]]
     skipped: dict[str, str] = {}
     with closing(ScoreJournal(target)) as journal:
         scoring = BatchScoring(journal, scorers, skipped)
-        usable: list[tuple[Record, str]] = []
+        usable: list[tuple[Record, str, tuple[int, int]]] = []
         with (
-            closing(usable_samples(root, records, medium, skipped)) as samples,
+            closing(usable_samples(root, records, medium, framing, skipped)) as samples,
             tracking("label", len(records), unit=medium.name, show=progress) as tracker,
         ):
             for batch in batches(_counted(samples, tracker), batch_size):
                 scoring.score(batch)
-                usable += [(sample.record, sample.digest) for sample in batch]
+                usable += [(sample.record, sample.digest, sample.stamp) for sample in batch]
         journal.reload()  # for the same scores as others that label this folder now
     labelled = [
-        (record, _labelled(record, f"{medium.name}s", digest, scores))
-        for record, digest in usable
+        (record, _labelled(record, f"{medium.name}s", digest, scores), stamp)
+        for record, digest, stamp in usable
         if (scores := scoring.scores(record, digest)) is not None
     ]
     skipped = {r.file: skipped[r.file] for r in records if r.file in skipped}
-    space, written = None, False
+    space, written, extreme = None, False, dict[str, tuple[str, ...]]()
     if shard is None:
         if len(labelled) < 2:
             raise InputError(_too_few(folder, medium, len(labelled), skipped))
-        space = _fit(scorers, lambda name: [new.scores[name] for _, new in labelled])
+        columns = {s.name: [new.scores[s.name] for _, new, _ in labelled] for s in scorers}
+        space = _fit(scorers, columns.__getitem__)
+        extreme = {
+            name: tuple(labelled[i][0].file for i in found)
+            for name, scores in columns.items()
+            if (found := outliers(scores))
+        }
+        files = _files([new for _, new, _ in labelled], skipped, space)
+        files[STAMPS] = _json({new.file: stamp for _, new, stamp in labelled})
+        if medium is IMAGE:
+            files[FRAMING] = _json(config.to_dict(framing))
         written = publish(
             target,
-            _files([new for _, new in labelled], skipped, space),
-            {PurePosixPath(new.file).name: root / old.file for old, new in labelled},
+            files,
+            {PurePosixPath(new.file).name: root / old.file for old, new, _ in labelled},
             below=f"{medium.name}s",
         )
     return LabelReport(
@@ -141,6 +168,7 @@ def label_folder(
         skipped=skipped,
         scored=dict(scoring.computed),
         space=space,
+        outliers=extreme,
         written=written,
     )
 
@@ -206,7 +234,7 @@ def _labelled(record: Record, place: str, digest: str, scores: dict[str, float])
     new = {SCORE_PREFIX + name for name in scores}
     return replace(
         record,
-        file=f"{place}/{digest[:_NAME_DIGITS]}{PurePosixPath(record.file).suffix.lower()}",
+        file=f"{place}/{digest[:NAME_DIGITS]}{PurePosixPath(record.file).suffix.lower()}",
         scores=scores,
         extra={ORIGINAL: record.file} | {k: v for k, v in columns.items() if k not in new},
     )
@@ -229,8 +257,12 @@ def _files(
     return {
         METADATA: metadata_bytes(records),
         REWARD_SPACE: space_bytes,
-        SKIPPED: json.dumps(entries, indent=2).encode() + b"\n",
+        SKIPPED: _json(entries),
     }
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, indent=2).encode() + b"\n"
 
 
 def _too_few(

@@ -13,7 +13,7 @@ def read_prompts(path: Path) -> list[str]:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
         raise InputError(f"{path}: not UTF-8 text; give one prompt to a line") from None
-    lines = (line.strip() for line in text.splitlines())
+    lines = (line.strip() for line in text.split("\n"))
     prompts = list(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
     if not prompts:
         raise InputError(f"{path}: no prompts in it; give one to a line")

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-from ric_diffusion.io.files import replacing, sibling
+from ric_diffusion.io.files import copy, replacing, sibling
 
 
 def publish(
@@ -19,11 +19,11 @@ def publish(
     are no longer wanted go after that. Everything is written beside its place first: an error
     leaves the old output as it was. Returns False, and touches nothing, if all is there already.
 
-    The names of samples must tell what they hold, as digests do: a name that is there already may
-    get other bytes, but never another picture. So several processes may publish the same at once.
+    The names of samples must tell what is seen of them, as digests do: a name that is there already
+    may get other bytes, but never another label. So several processes may publish the same at once.
     """
     place = out / below
-    new = {name: path for name, path in samples.items() if not _same_file(path, place / name)}
+    new = {name: path for name, path in samples.items() if not _is_copy(path, place / name)}
     stale = set(os.listdir(place)) - set(samples) if place.is_dir() else set()
     if not new and all(_holds(out / name, data) for name, data in files.items()):
         _remove(place / name for name in stale)
@@ -45,10 +45,7 @@ def _stage(stack: ExitStack, staging: Path, samples: Mapping[str, Path]) -> Path
     staging.mkdir()
     stack.callback(shutil.rmtree, staging, ignore_errors=True)
     for name, source in samples.items():
-        try:
-            os.link(os.path.realpath(source), staging / name)
-        except OSError:  # another disk, a file system without links, somebody else's file
-            shutil.copyfile(source, staging / name)
+        copy(source, staging / name)  # a link would change with the original
     if samples and hasattr(os, "sync"):  # once for all: fsync takes milliseconds for each file
         os.sync()
     return staging
@@ -61,9 +58,10 @@ def _holds(path: Path, data: bytes) -> bool:
         return False
 
 
-def _same_file(a: Path, b: Path) -> bool:
+def _is_copy(a: Path, b: Path) -> bool:
+    """Whether b is a file of its own with what is in a."""
     try:
-        return a.samefile(b) or (b.is_file() and filecmp.cmp(a, b, shallow=False))
+        return b.is_file() and not a.samefile(b) and filecmp.cmp(a, b, shallow=False)
     except FileNotFoundError:
         return False
 

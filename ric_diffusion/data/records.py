@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -11,6 +12,7 @@ from typing import Any
 
 from ric_diffusion.data import metadata
 from ric_diffusion.data.images import SUFFIXES
+from ric_diffusion.data.sidecars import CaptionRule, Sidecars, UnreadableCaption, read_captions
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.files import write_bytes
 from ric_diffusion.rewards import RewardSpace
@@ -18,7 +20,6 @@ from ric_diffusion.rewards import RewardSpace
 METADATA = "metadata.parquet"
 REWARD_SPACE = "reward_space.json"
 SCORE_PREFIX = "score_"  # the column of reward `x` is `score_x`
-_SIDECARS = (".txt", ".caption")
 _log = logging.getLogger(__name__)
 
 
@@ -41,17 +42,19 @@ class Record:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
-def read_folder(folder: str | os.PathLike[str]) -> list[Record]:
+def read_folder(folder: str | os.PathLike[str], *, captions: CaptionRule = "whole") -> list[Record]:
     """The records of a folder: an imagefolder with metadata, captions beside pictures, or both.
 
     Subfolders are included, hidden names and links to folders are not; a metadata file speaks for
     the folder it is in.
-    Records come in the order of the metadata, then by name those it doesn't mention, with the lines
-    of `x.txt` as the captions of `x.png`. Rows about one file become one record. A record may lack
-    captions or, with a warning, its file: who opens it reports that.
+    Records come in the order of the metadata, then by name those it doesn't mention, with what
+    `x.txt` or `x.caption` holds as the caption of `x.png`, or with `captions` "lines" each of its
+    lines as one. Rows about one file become one record. A record may lack captions or, with a
+    warning, its file: who opens it reports that.
 
     Raises InputError if the folder is missing, empty or without any caption, if metadata is
-    malformed, or if a path leads out of the folder.
+    malformed, if captions cannot be read, with the names of all such files, or if a path leads out
+    of the folder.
     """
     root = _existing(folder)
     pictures, metadata_files = _walk(root)
@@ -60,7 +63,7 @@ def read_folder(folder: str | os.PathLike[str]) -> list[Record]:
         records.setdefault(file, Record(file=file))
     if not records:
         raise InputError(f"{folder}: no pictures in it; name a folder of PNG, JPEG or WebP files")
-    found = [r if r.captions else replace(r, captions=_sidecar(root, r)) for r in records.values()]
+    found = _with_sidecars(root, list(records.values()), captions)
     if not any(record.captions for record in found):
         raise InputError(
             f"{folder}: no captions; add metadata.jsonl with file_name and text, or x.txt to x.png"
@@ -152,8 +155,8 @@ def _walk(root: Path) -> tuple[list[str], list[Path]]:
             elif path.suffix.lower() in SUFFIXES and not name.startswith("."):
                 _check_inside(root, path, str(path))
                 pictures.append(path.relative_to(root).as_posix())
-    folders_seen = [path.parent for path in metadata_files]
-    if twice := [place for place in folders_seen if folders_seen.count(place) > 1]:
+    counts = Counter(path.parent for path in metadata_files)
+    if twice := [place for place, count in counts.items() if count > 1]:
         raise InputError(f"{twice[0]}: more than one of {', '.join(metadata.NAMES)}; keep one")
     return sorted(pictures), sorted(metadata_files)
 
@@ -181,8 +184,11 @@ def _from_row(root: Path, path: Path, where: str, cells: dict[str, Any]) -> Reco
     extra = dict(cells)
     file = _relative(root, path.parent, where, extra.pop(metadata.FILE, None))
     captions: list[Any] = []
-    if column := next((name for name in metadata.CAPTIONS if name in extra), None):
-        captions.append(extra.pop(column))
+    columns = [name for name in metadata.CAPTIONS if name in extra]
+    for column in columns:  # the first that is not blank
+        captions = [extra.pop(column)]
+        if not _is_blank(captions[0]):
+            break
     captions += _alternatives(where, extra.pop(metadata.ALTERNATIVES, ()))
     scores = {}
     for name in [name for name in extra if name.startswith(SCORE_PREFIX)]:
@@ -216,6 +222,10 @@ def _alternatives(where: str, cell: Any) -> list[Any]:
     return [cell] if isinstance(cell, str) else list(cell)
 
 
+def _is_blank(cell: Any) -> bool:
+    return cell is None or (isinstance(cell, str) and not cell.strip())
+
+
 def _clean(where: str, captions: Iterable[Any]) -> tuple[str, ...]:
     """Captions without blanks and repeats, as UTF-8 can hold them."""
     found = []
@@ -237,19 +247,36 @@ def _number(cell: Any, *, written: bool) -> float | None:
         return None
 
 
-def _sidecar(root: Path, record: Record) -> tuple[str, ...]:
-    """The lines of the text file beside a sample."""
-    for suffix in _SIDECARS:
-        path = (root / record.file).with_suffix(suffix)
-        if not path.is_file() or path == root / record.file:  # a text is no caption of its own
-            continue
+def _with_sidecars(root: Path, records: Sequence[Record], rule: CaptionRule) -> list[Record]:
+    """The records, with captions from text files where they have none; InputError, with the names
+    of all of them, for files that cannot be read."""
+    sidecars, unreadable = Sidecars(), dict[str, str]()
+    found = [
+        r if r.captions else replace(r, captions=_sidecar(root, r, sidecars, rule, unreadable))
+        for r in records
+    ]
+    if unreadable:
+        listed = ", ".join(f"{file} ({reason})" for file, reason in unreadable.items())
+        raise InputError(
+            f"{root}: captions that cannot be read: {listed}; save them as UTF-8, or remove them"
+        )
+    return found
+
+
+def _sidecar(
+    root: Path, record: Record, sidecars: Sidecars, rule: CaptionRule, unreadable: dict[str, str]
+) -> tuple[str, ...]:
+    """What the first text file beside a sample holds that is not blank; ``unreadable`` gets the
+    reason for one that cannot be read, by its name."""
+    for path in sidecars.beside(root / record.file):
         _check_inside(root, path, str(path))
         try:
-            return _clean(str(path), path.read_text(encoding="utf-8-sig").splitlines())
-        except UnicodeDecodeError as error:
-            raise InputError(f"{path}: not UTF-8 text; save it as UTF-8") from error
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+            captions = _clean(str(path), read_captions(path, rule))
+        except UnreadableCaption as error:
+            unreadable[path.relative_to(root).as_posix()] = str(error)
+            return ()
+        if captions:
+            return captions
     return ()
 
 

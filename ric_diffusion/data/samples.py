@@ -14,9 +14,11 @@ from typing import Any, TypeVar
 
 from PIL import Image
 
+from ric_diffusion.data.framing import Framing
 from ric_diffusion.data.images import MAX_PIXELS
 from ric_diffusion.data.medium import Medium
 from ric_diffusion.data.records import Record
+from ric_diffusion.io.files import stamp
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -24,11 +26,13 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """A record with what its file holds, an RGB picture or a text, and a digest of that."""
+    """A record with what is seen of its file, an RGB picture in its frame or a text, and a digest
+    of that; ``stamp`` is the file's, from before it was read."""
 
     record: Record
     content: Any
     digest: str
+    stamp: tuple[int, int]
 
     @property
     def pixels(self) -> int:
@@ -38,15 +42,19 @@ class Sample:
 
 
 def usable_samples(
-    root: Path, records: Sequence[Record], medium: Medium, skipped: dict[str, str]
+    root: Path,
+    records: Sequence[Record],
+    medium: Medium,
+    framing: Framing,
+    skipped: dict[str, str],
 ) -> Generator[Sample | None, None, None]:
     """For each record its sample, or None with the reason noted in `skipped` by file.
 
-    Skipped are records without a caption, files that cannot be read, what the medium rejects, and
-    what is the same as an earlier record's sample.
+    Skipped are records without a caption, files that cannot be read, what the framing and then the
+    medium rejects, and what is seen to be the same as an earlier record's sample.
     """
     first: dict[str, str] = {}
-    found = _in_threads(partial(_read, root, medium), records)
+    found = in_threads(partial(_read, root, medium, framing), records)
     for record, sample in zip(records, found, strict=True):
         if isinstance(sample, str):
             skipped[record.file] = sample
@@ -74,7 +82,26 @@ def batches(samples: Iterable[Sample | None], size: int) -> Iterator[list[Sample
         yield batch
 
 
-def _read(root: Path, medium: Medium, record: Record) -> Sample | str:
+def seen(path: Path, medium: Medium, framing: Framing) -> Any:
+    """What a file holds, a picture cut to its frame. ValueError, with the reason in words for the
+    user, if there is nothing in it or if the framing leaves it out."""
+    content = medium.read(path)
+    if not isinstance(content, Image.Image):
+        return content
+    if reason := framing.reject_reason(content.size):
+        raise ValueError(reason)
+    return framing.frame(content.size).crop(content)
+
+
+def sample_digest(content: Any, record: Record, medium: Medium) -> str:
+    """What a sample is stored under: the digest of what is seen, and of a text with its prompt."""
+    digest = medium.digest(content)
+    if medium.per_prompt:
+        digest = hashlib.sha256(f"{digest} {record.captions[0]}".encode()).hexdigest()
+    return digest
+
+
+def _read(root: Path, medium: Medium, framing: Framing, record: Record) -> Sample | str:
     """The sample of a record, or why it has none worth scoring."""
     try:
         record.file.encode()
@@ -82,19 +109,26 @@ def _read(root: Path, medium: Medium, record: Record) -> Sample | str:
         return "its name is not UTF-8; rename it"
     if not record.captions:
         return "no caption or prompt"
+    path = root / record.file
     try:
-        content = medium.read(root / record.file)
+        before = stamp(path)
+    except (OSError, ValueError):
+        before = (0, 0)  # whoever reads it says why
+    try:
+        content = seen(path, medium, framing)
     except ValueError as error:
         return str(error)
     if reason := medium.reject_reason(content):
         return reason
-    digest = medium.digest(content)
-    if medium.per_prompt:
-        digest = hashlib.sha256(f"{digest} {record.captions[0]}".encode()).hexdigest()
-    return Sample(record=record, content=content, digest=digest)
+    return Sample(
+        record=record,
+        content=content,
+        digest=sample_digest(content, record, medium),
+        stamp=before,
+    )
 
 
-def _in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """`map` in threads, in order, only a few items ahead of whoever reads the results."""
     threads = min(8, os.cpu_count() or 1)
     waiting: deque[Future[Result]] = deque()

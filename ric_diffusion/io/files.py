@@ -14,6 +14,7 @@ import platform
 import re
 import secrets
 import shutil
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -23,6 +24,7 @@ from typing import Any
 
 _RENAME_EXCHANGE = 2  # linux/fs.h
 _AT_FDCWD = -100  # fcntl.h
+_FICLONE = 0x40049409  # linux/fs.h
 _ABANDONED = 24 * 3600  # seconds without a change after which nobody is at work on a temporary
 
 
@@ -40,6 +42,65 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 def write_json(path: str | os.PathLike[str], obj: Any) -> None:
     """Write `obj` as readable JSON to `path` in one move; NaN and infinities are refused."""
     write_text(path, json.dumps(obj, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def create_json(path: str | os.PathLike[str], obj: Any) -> bool:
+    """As `write_json`, unless `path` exists: of several processes that create it at once, one
+    returns True, and the file is whole before any of them can see it."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = sibling(target)
+    try:
+        write_json(temporary, obj)
+        try:
+            os.link(temporary, target)
+        except FileExistsError:
+            return False
+        except OSError:  # a file system without links
+            return _create(target, temporary.read_bytes())
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync(target.parent)
+    return True
+
+
+def _create(target: Path, data: bytes) -> bool:
+    """The same without links, where another process may see the file before it is whole."""
+    try:
+        with target.open("xb") as file:
+            file.write(data)
+    except FileExistsError:
+        return False
+    sync(target)
+    return True
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy what a file holds, with its time of change, to a new file. Where the file system can
+    (Btrfs, XFS), the two share their blocks until one of them is written to."""
+    with source.open("rb") as original, target.open("wb") as clone:
+        if not _clone(original.fileno(), clone.fileno()):
+            shutil.copyfileobj(original, clone)
+        status = os.fstat(original.fileno())
+    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def _clone(source: int, target: int) -> bool:
+    if sys.platform != "linux":
+        return False
+    import fcntl
+
+    try:
+        fcntl.ioctl(target, _FICLONE, source)
+    except OSError:
+        return False
+    return True
+
+
+def stamp(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Size in bytes and time of change in ns, which a file that is written to does not keep."""
+    status = os.stat(path)
+    return status.st_size, status.st_mtime_ns
 
 
 def digests(paths: Iterable[Path]) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from ric_diffusion.io import config
 from ric_diffusion.io.errors import InputError
-from ric_diffusion.io.files import write_json
+from ric_diffusion.io.files import create_json
 
 RUN_FILE = "run.json"
 SHOWN = 40  # characters of a value that changed
@@ -60,11 +60,12 @@ class RunFolder:
 
     def begin(self, identity: Mapping[str, Any], *, resume: bool = True) -> None:
         """Begin the run with this identity, or go on with it; InputError as the checks have it."""
-        self.check_free(resume=resume)
-        self.check_same(identity)
-        self.identity = config.to_dict(identity)
-        if not self.begun:
-            write_json(self.path / RUN_FILE, {"verb": self.verb, "identity": self.identity})
+        plain = config.to_dict(identity)
+        run = {"verb": self.verb, "identity": plain}
+        if self.begun or not create_json(self.path / RUN_FILE, run):
+            self.check_free(resume=resume)  # also of what another process has just begun
+            self.check_same(identity)
+        self.identity = plain
 
     def _stored(self) -> dict[str, Any]:
         path = self.path / RUN_FILE

@@ -1,6 +1,7 @@
 """Reward space, preference → targets, the front. Pure numpy."""
 
 from ric_diffusion.rewards.calibration import Curve
+from ric_diffusion.rewards.fitness import narrow, outliers
 from ric_diffusion.rewards.front import directions, fit_front, hypervolume, nondominated
 from ric_diffusion.rewards.mappings import MAPPINGS, opposite, to_targets
 from ric_diffusion.rewards.space import Reward, RewardSpace
@@ -13,7 +14,9 @@ __all__ = [
     "directions",
     "fit_front",
     "hypervolume",
+    "narrow",
     "nondominated",
     "opposite",
+    "outliers",
     "to_targets",
 ]

@@ -95,13 +95,15 @@ class OnlineConfig:
 @dataclass(frozen=True, kw_only=True)
 class Task:
     """What the rounds work with: ``space`` and ``mapping`` are the adapter's at the start;
-    ``replay`` are labelled records with absolute file names."""
+    ``replay`` are labelled records with absolute file names, and ``data`` is the folder that they
+    were labelled in, whose framing holds for samples, too."""
 
     space: RewardSpace
     mapping: str
     prompts: Sequence[str]
     scorers: Sequence[Any]
     replay: Sequence[Record]
+    data: Path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,7 +209,7 @@ def run_round(
         *(task.replay[i] for i in chosen.replay),
     ]
     training_cost = fine_tune(
-        backend, records, config, folder, number=number, digest=digest, resume=resume
+        backend, records, task.data, config, folder, number=number, digest=digest, resume=resume
     )
     usable = np.array([sample.z for sample in samples if sample.z is not None])
     result = RoundResult(
@@ -238,6 +240,7 @@ def labelled(
 def fine_tune(
     backend: Backend,
     records: Sequence[Record],
+    data: Path,
     config: OnlineConfig,
     folder: Path,
     *,
@@ -245,9 +248,10 @@ def fine_tune(
     digest: str,
     resume: bool,
 ) -> Cost:
-    """Train on the records and write ``folder/adapter``; returns the cost of training."""
+    """Train on the records, drawn as those of the labelled folder ``data``, and write
+    ``folder/adapter``; returns the cost of training."""
     process = processes.current()
-    backend.prepare(records, folder, folder / "cache")
+    backend.prepare(records, data, folder / "cache")
     process.wait_for_everyone()  # all have seen the folder as it was
     meter = Meter()
     with meter.running(backend.network()):

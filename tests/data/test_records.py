@@ -95,7 +95,7 @@ def test_sidecars(folder):
     records = read_folder(folder)
     names = [f"{i}.png" for i in range(7)] + [f"more/{i}.png" for i in (7, 8, 9)]
     assert [record.file for record in records] == names
-    assert records[8] == Record(file="more/8.png", captions=("picture 8", "noise 8"))
+    assert records[8] == Record(file="more/8.png", captions=("picture 8",))
 
 
 def test_sidecar_kinds(tmp_path):
@@ -108,11 +108,58 @@ def test_sidecar_kinds(tmp_path):
     (tmp_path / ".cache").mkdir()
     (tmp_path / ".cache" / "f.png").touch()
     assert [(record.file, record.captions) for record in read_folder(tmp_path)] == [
-        ("a.JPG", ("a caption", "another")),
+        ("a.JPG", ("a caption\n\nanother",)),
         ("b.webp", ("b caption",)),
         ("c.c.png", ("c caption",)),
         ("d.png", ()),
         ("e.png", ()),
+    ]
+
+
+def test_each_line_a_caption(tmp_path):
+    (tmp_path / "a.png").touch()
+    (tmp_path / "a.txt").write_bytes("one\r\n\ntwo\rthree\u2028still three\none".encode())
+    (record,) = read_folder(tmp_path, captions="lines")
+    assert record.captions == ("one", "two", "three\u2028still three")
+    (record,) = read_folder(tmp_path)
+    assert record.captions == ("one\n\ntwo\nthree\u2028still three\none",)
+
+
+@pytest.mark.parametrize(
+    ("files", "caption"),
+    [
+        ({"a.txt": b"", "a.caption": b"a boat"}, "a boat"),
+        ({"a.TXT": b"a bird"}, "a bird"),
+        ({"a.Caption": b"a bee", "a.txt": b" "}, "a bee"),
+        ({"a.TXT": b"loud", "a.txt": b"soft"}, "soft"),
+        ({"a.caption": b"second", "a.txt": b"first"}, "first"),
+    ],
+)
+def test_which_text_file_counts(tmp_path, files, caption):
+    (tmp_path / "a.png").touch()
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    if len(os.listdir(tmp_path)) <= len(files):
+        pytest.skip("the file system does not tell capitals")
+    assert [record.captions for record in read_folder(tmp_path)] == [(caption,)]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_text_files_with_a_mark(tmp_path, encoding):
+    (tmp_path / "a.png").touch()
+    (tmp_path / "a.txt").write_bytes("ein Bär\n".encode(encoding))
+    assert [record.captions for record in read_folder(tmp_path)] == [("ein Bär",)]
+
+
+def test_the_first_caption_column_that_is_not_blank(tmp_path):
+    rows = [
+        {"file_name": "a.png", "text": "", "caption": " a cat", "prompt": "p"},
+        {"file_name": "b.png", "text": " ", "caption": "", "prompt": None},
+    ]
+    write_rows(tmp_path, rows, "jsonl")
+    assert read_folder(tmp_path) == [
+        Record(file="a.png", captions=("a cat",), extra={"prompt": "p"}),
+        Record(file="b.png", captions=()),
     ]
 
 
@@ -246,10 +293,15 @@ def test_two_metadata_files(tmp_path):
     assert "more than one of" in error_of(tmp_path)
 
 
-def test_sidecar_in_another_encoding(tmp_path):
-    (tmp_path / "a.png").touch()
-    (tmp_path / "a.txt").write_bytes("ä".encode("latin-1"))
-    assert "a.txt: not UTF-8" in error_of(tmp_path)
+def test_all_captions_that_cannot_be_read_are_named_at_once(tmp_path):
+    for i in range(4):
+        (tmp_path / f"{i}.png").touch()
+        (tmp_path / f"{i}.txt").write_bytes(b"a dog\x92s bowl" if i % 2 else b"a bowl")
+    (tmp_path / "2.txt").write_bytes(b"\xff\xfe\x00")
+    assert error_of(tmp_path).endswith(
+        "captions that cannot be read: 1.txt (not UTF-8), 2.txt (not UTF-16), 3.txt (not UTF-8); "
+        "save them as UTF-8, or remove them"
+    )
 
 
 @pytest.mark.parametrize("kind", ["parquet", "jsonl", "csv"])

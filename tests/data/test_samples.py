@@ -5,9 +5,12 @@ from contextlib import closing
 
 import pytest
 
+from ric_diffusion.data.framing import Framing
 from ric_diffusion.data.medium import IMAGE, TEXT, Texts
 from ric_diffusion.data.records import Record, read_folder
 from ric_diffusion.data.samples import Sample, batches, usable_samples
+
+WHOLE = Framing(rule="whole")
 
 
 def texts(tmp_path, *rows):
@@ -21,7 +24,7 @@ def texts(tmp_path, *rows):
 
 def read(root, records, medium):
     skipped = {}
-    return list(usable_samples(root, records, medium, skipped)), skipped
+    return list(usable_samples(root, records, medium, WHOLE, skipped)), skipped
 
 
 def test_pictures_come_in_the_order_of_the_records(folder):
@@ -75,7 +78,7 @@ def test_reading_runs_only_a_little_ahead(tmp_path):
             return super().read(path)
 
     records = texts(tmp_path, *((f"p{i}", f"t{i}") for i in range(200)))
-    with closing(usable_samples(tmp_path, records, Counting(), {})) as samples:
+    with closing(usable_samples(tmp_path, records, Counting(), WHOLE, {})) as samples:
         assert next(samples).content == "t0"
     assert len(seen) < 40  # and the rest is cancelled
     assert threading.main_thread() not in seen
@@ -91,7 +94,10 @@ def test_an_error_that_is_no_sample_s_stops_the_reading(tmp_path):
 
 
 def test_batches_of_at_most_so_many_samples():
-    made = [Sample(record=Record(file=str(i)), content="x", digest=str(i)) for i in range(5)]
+    made = [
+        Sample(record=Record(file=str(i)), content="x", digest=str(i), stamp=(1, 1))
+        for i in range(5)
+    ]
     found = list(batches([made[0], None, *made[1:], None], 2))
     assert [[sample.digest for sample in batch] for batch in found] == [
         ["0", "1"],

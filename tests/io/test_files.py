@@ -14,9 +14,12 @@ import pytest
 from ric_diffusion.io import files
 from ric_diffusion.io.files import (
     clear_leftovers,
+    copy,
+    create_json,
     replacing,
     replacing_folder,
     sibling,
+    stamp,
     write_bytes,
     write_json,
     write_text,
@@ -42,6 +45,36 @@ def test_refused_json_leaves_the_old_file(tmp_path: Path, bad: object) -> None:
     with pytest.raises((ValueError, TypeError)):
         write_json(tmp_path / "data.json", {"a": bad})
     assert (tmp_path / "data.json").read_text() == "1\n"
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_file_is_created_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
+) -> None:
+    def refuse(*args: object) -> None:
+        raise PermissionError(1, "Operation not permitted")  # as a file system without links does
+
+    if not links:
+        monkeypatch.setattr(files.os, "link", refuse)
+    assert create_json(tmp_path / "a" / "data.json", {"first": 1})
+    assert not create_json(tmp_path / "a" / "data.json", {"second": 2})
+    assert json.loads((tmp_path / "a" / "data.json").read_text()) == {"first": 1}
+    assert os.listdir(tmp_path / "a") == ["data.json"]
+
+
+@pytest.mark.parametrize("cloned", [True, False])
+def test_a_copy_has_bytes_and_time_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cloned: bool
+) -> None:
+    if not cloned:
+        monkeypatch.setattr(files, "_clone", lambda *descriptors: False)
+    source, target = tmp_path / "a", tmp_path / "b"
+    source.write_bytes(b"old" * 5000)
+    os.utime(source, ns=(1, 123456789))
+    copy(source, target)
+    assert stamp(target) == stamp(source) == (15000, 123456789)
+    source.write_bytes(b"new")
+    assert target.read_bytes() == b"old" * 5000 and not target.samefile(source)
 
 
 def test_replacing_keeps_the_suffix_and_fits_long_names(tmp_path: Path) -> None:

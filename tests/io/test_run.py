@@ -1,6 +1,7 @@
 """The folder of a run: what it is, whether it may go on, what changed since it began."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ric_diffusion.io import config
+from ric_diffusion.io import run as runs
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.run import RUN_FILE, RunFolder, changed
 
@@ -54,6 +56,23 @@ def test_dataclasses_tuples_and_paths_are_the_same_as_what_json_makes_of_them(tm
     again = RunFolder(tmp_path, "train")
     again.begin(identity, resume=True)
     assert again.identity == {"loop": {"seed": 0, "betas": [0.9, 0.99]}, "data": "a/b"}
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_of_two_that_begin_at_once_one_does(tmp_path, monkeypatch, resume):
+    usual, other = runs.create_json, {**IDENTITY, "files": []}
+
+    def begun_meanwhile(path, run):
+        with monkeypatch.context() as patch:
+            patch.setattr(runs, "create_json", usual)
+            RunFolder(tmp_path, "train").begin(other)
+        return usual(path, run)
+
+    monkeypatch.setattr(runs, "create_json", begun_meanwhile)
+    run = RunFolder(tmp_path, "train")
+    refused("holds a run", run.begin, IDENTITY, resume=resume)
+    assert json.loads((tmp_path / RUN_FILE).read_text())["identity"] == other
+    assert os.listdir(tmp_path) == [RUN_FILE] and run.identity == {}
 
 
 def test_a_folder_that_holds_a_run_is_not_free(tmp_path):

@@ -20,6 +20,7 @@ def task(folder):
         prompts=["a", "b", "c"],
         scorers=[Axis(name) for name in NAMES],
         replay=points.labelled_points(folder),
+        data=folder,
     )
 
 

@@ -14,6 +14,7 @@ from ric_diffusion.adapters.lora import LORA_NAME
 from ric_diffusion.adapters.modelspec import ModelSpec
 from ric_diffusion.conditioning.conditioner import Mode, Words, new_conditioner
 from ric_diffusion.conditioning.dropout import Dropout
+from ric_diffusion.data.framing import check_framed
 from ric_diffusion.data.records import Record
 from ric_diffusion.io.config import above_zero, at_least
 from ric_diffusion.models.adapted import AdaptedBackend
@@ -161,12 +162,14 @@ class DiffusionBackend(DiffusionSampler, AdaptedBackend):
     def prepare(self, records: Sequence[Record], folder: Path, cache: Path) -> None:
         """Take the records to train on; their pictures are encoded once, into ``cache``."""
         self.set_records(records, folder)
+        size = self.config.resolution or self.pipe.family.default_size(self.pipe)
         self.moments = cached_latents(
             self.pipe.family.latents(self.pipe),
             [folder / record.file for record in records],
-            self.config.resolution or self.pipe.family.default_size(self.pipe),
+            size,
             cache,
             mirrored=self.config.mirror,
+            framing=check_framed(folder, records, resolution=size, step=size),
         )
 
     def loss(self, batch: Batch) -> torch.Tensor:

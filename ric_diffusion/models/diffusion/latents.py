@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from ric_diffusion.data.framing import Framing
 from ric_diffusion.data.images import open_image
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.files import replacing
@@ -29,11 +30,10 @@ def to_pixels(images: torch.Tensor) -> torch.Tensor:
     return images.float().div_(127.5).sub_(1.0)
 
 
-def framed(image: Image.Image, size: int) -> torch.Tensor:
-    """RGB picture -> (3, size, size) uint8: scaled to cover the square, then centre-cropped."""
-    if image.size != (size, size):
-        image = ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+def framed(image: Image.Image, size: int, framing: Framing | None = None) -> torch.Tensor:
+    """RGB picture -> (3, size, size) uint8: the middle square of its frame."""
+    frame = (framing or Framing()).frame(image.size, resolution=size, step=size)
+    return torch.from_numpy(np.array(frame.draw(image))).permute(2, 0, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,16 +82,18 @@ def cached_latents(
     cache: Path,
     *,
     mirrored: bool,
+    framing: Framing,
     batch_size: int = 32,
 ) -> torch.Tensor:
-    """Posterior moments of every picture, (N, M, 2, C, h, w), M = 2 with mirror images else 1.
+    """Posterior moments of every picture in its frame, (N, M, 2, C, h, w), M = 2 with mirror images
+    else 1.
 
     Read from ``cache`` if the same pictures were encoded there by the same autoencoder. It holds
     one file a run can lose without harm, written whole or not at all. InputError, by its name, for
     a picture that the autoencoder makes no numbers of.
     """
     begin = f"{weights_digest(latents.vae)} {latents.scale} {latents.shift} {size} {mirrored}"
-    sha = hashlib.sha256(begin.encode())
+    sha = hashlib.sha256(f"{begin} {framing}".encode())
     for path in paths:
         sha.update(hashlib.sha256(path.read_bytes()).digest())
     file = cache / f"latents-{sha.hexdigest()[:16]}.safetensors"
@@ -100,7 +102,7 @@ def cached_latents(
         with tracking("latents", len(paths), unit="image") as tracker:
             for start in range(0, len(paths), batch_size):
                 some = paths[start : start + batch_size]
-                images = torch.stack([framed(open_image(path), size) for path in some])
+                images = torch.stack([framed(open_image(path), size, framing) for path in some])
                 views = [images, images.flip(-1)] if mirrored else [images]
                 parts.append(torch.stack([latents.encode(view) for view in views], dim=1))
                 finite = parts[-1].flatten(1).isfinite().all(1)

@@ -1,0 +1,69 @@
+"""Whether a labelled folder still holds what was labelled: cheap to ask, and exact where it must
+be."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+from ric_diffusion.data.framing import Framing
+from ric_diffusion.data.medium import Medium
+from ric_diffusion.data.records import Record
+from ric_diffusion.data.samples import in_threads, sample_digest, seen
+from ric_diffusion.io.errors import InputError
+from ric_diffusion.io.files import stamp, write_json
+from ric_diffusion.io.progress import tracking
+
+STAMPS = "stamps.json"  # of a labelled folder: size and time of change of each file
+NAME_DIGITS = 32  # of a sample's digest, which its file is named after
+
+
+def check_unchanged(folder: Path, records: Sequence[Record], medium: Medium, cache: Path) -> None:
+    """InputError, by its name, for a file of a labelled folder that was damaged or changed since.
+
+    Read are only the files whose size or time of change is another than when they were labelled, or
+    when they were read here the last time, which is noted in ``cache``: after the folder was
+    copied, all of them, once. What they hold then has to have the digest that is their name.
+    """
+    noted = _stamps(cache / STAMPS)
+    known = _stamps(folder / STAMPS) | noted
+    now = {record.file: stamp(folder / record.file) for record in records}
+    changed = [record for record in records if known.get(record.file) != now[record.file]]
+    if not changed:
+        return
+    look = partial(_problem, folder, medium, Framing.read(folder))
+    problems = {}
+    with tracking("check", len(changed), unit=medium.name) as tracker:
+        for record, problem in zip(changed, in_threads(look, changed), strict=True):
+            if problem:
+                problems[record.file] = problem
+            tracker.advance()
+    if problems:
+        file, problem = next(iter(problems.items()))
+        others = f" ({len(problems) - 1} others are no better)" if len(problems) > 1 else ""
+        raise InputError(f"{folder / file}: {problem}{others}; run `ric label` again")
+    write_json(cache / STAMPS, noted | {record.file: now[record.file] for record in changed})
+
+
+def _stamps(path: Path) -> dict[str, tuple[int, int]]:
+    """By file; none where there is no such file, or a damaged one: the samples are read then."""
+    try:
+        return {file: (size, time) for file, (size, time) in json.loads(path.read_bytes()).items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def _problem(folder: Path, medium: Medium, framing: Framing, record: Record) -> str | None:
+    """Why a file does not hold what was labelled, or None."""
+    try:
+        content = seen(folder / record.file, medium, framing)
+    except ValueError as error:
+        return str(error)
+    name = PurePosixPath(record.file).stem
+    if not re.fullmatch(f"[0-9a-f]{{{NAME_DIGITS}}}", name):  # not stored by us: it says nothing
+        return None
+    same = sample_digest(content, record, medium).startswith(name)
+    return None if same else f"not the {medium.name} that was labelled"
