@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,10 +19,8 @@ from ric_diffusion.data.sidecars import CaptionRule
 from ric_diffusion.io.errors import InputError, suggest
 from ric_diffusion.io.extras import require
 from ric_diffusion.io.progress import ProgressCallback, reporting, tracking
-from ric_diffusion.rewards.fitness import FEW, narrow
 
 BATCH = 32
-_log = logging.getLogger(__name__)
 
 ScorerLike = str | library.Scorer
 
@@ -125,8 +122,8 @@ def label(
 ) -> LabelReport:
     """Score captioned pictures, or responses to prompts, and write a labelled folder to train on.
 
-    Resumable: called again after an interruption, it goes on. What makes sliders hard to learn, as
-    few samples or an outlier, is a warning.
+    Resumable: called again after an interruption, it goes on. What makes the sliders hard to
+    learn, as few samples or an outlier, is in the report's ``warnings``.
 
     Args:
         folder: an imagefolder with metadata, or pictures with captions beside them; or responses.
@@ -148,12 +145,9 @@ def label(
     require("train", "label")
     seen = _framing(framing, resolution)
     with reporting(progress):
-        report = label_folder(
+        return label_folder(
             folder, out, loaded_scorers(scorers), framing=seen, captions=captions, shard=shard
         )
-    for warning in warnings_of(report):
-        _log.warning("%s: %s", out, warning)
-    return report
 
 
 def _framing(rule: Rule, resolution: int | None) -> Framing:
@@ -167,32 +161,6 @@ def _framing(rule: Rule, resolution: int | None) -> Framing:
         return Framing(rule=rule, resolution=resolution)
     except ValueError as error:
         raise InputError(str(error)) from error
-
-
-def warnings_of(report: LabelReport) -> list[str]:
-    """What makes the sliders of a labelled folder hard to learn, a line each; nothing of a
-    shard."""
-    if report.space is None:
-        return []
-    found = []
-    if report.count < FEW:
-        found.append(
-            f"{report.count} samples are few: sliders are learned from some {FEW} up, and better "
-            "from thousands"
-        )
-    for name, files in report.outliers.items():
-        others = f" and {len(files) - 1} others" if len(files) > 1 else ""
-        found.append(
-            f"{name}: {files[0]}{others} of {report.count} decides the scale, and squeezes all "
-            "other samples into a corner of it; leave it out and label again"
-        )
-    for name in narrow(report.space):
-        low, high = report.space.range(name)
-        found.append(
-            f"{name}: 98% of the samples lie between z {low:+.2f} and {high:+.2f}, so its slider "
-            "can hardly move; give samples that differ more, or leave the reward out"
-        )
-    return found
 
 
 def loaded_scorers(given: Sequence[ScorerLike]) -> list[Any]:

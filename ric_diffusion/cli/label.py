@@ -25,3 +25,5 @@ def run(options: argparse.Namespace) -> None:
     print(f"{options.out}: {report.count} {done}, {len(report.skipped)} skipped")
     for reason, count in Counter(report.skipped.values()).most_common():
         print(f"  {count} {reason}")
+    for warning in report.warnings:
+        print(f"warning: {warning}")

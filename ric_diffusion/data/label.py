@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ric_diffusion.data.framing import FRAMING, Framing
+from ric_diffusion.data.label_warnings import warnings_of
 from ric_diffusion.data.medium import IMAGE, MEDIA, Medium
 from ric_diffusion.data.publish import publish
 from ric_diffusion.data.records import (
@@ -35,7 +36,7 @@ from ric_diffusion.io.errors import InputError, suggest
 from ric_diffusion.io.files import clear_leftovers
 from ric_diffusion.io.progress import Tracker, tracking
 from ric_diffusion.io.run import RunFolder
-from ric_diffusion.rewards import RewardSpace, outliers
+from ric_diffusion.rewards import RewardSpace
 from scorers import Scorer
 
 SKIPPED = "skipped.json"
@@ -53,8 +54,7 @@ class LabelReport:
         skipped: why a sample was left out, by its path in the input folder.
         scored: number of scores computed in this run, by reward; the others were in the journal.
         space: the reward space, fitted on the records; None of a shard.
-        outliers: the few samples that alone decide the scale of a reward, by its name; their paths
-            in the input folder.
+        warnings: what makes the sliders hard to learn, a line each; nothing of a shard.
         written: whether the output changed: False if all of it was there already, and of a shard.
     """
 
@@ -64,7 +64,7 @@ class LabelReport:
     skipped: Mapping[str, str]
     scored: Mapping[str, int]
     space: RewardSpace | None
-    outliers: Mapping[str, tuple[str, ...]]
+    warnings: tuple[str, ...]
     written: bool
 
 
@@ -140,17 +140,15 @@ def label_folder(
         if (scores := scoring.scores(record, digest)) is not None
     ]
     skipped = {r.file: skipped[r.file] for r in records if r.file in skipped}
-    space, written, extreme = None, False, dict[str, tuple[str, ...]]()
+    space, written = None, False
+    warnings: tuple[str, ...] = ()
     if shard is None:
         if len(labelled) < 2:
             raise InputError(_too_few(folder, medium, len(labelled), skipped))
         columns = {s.name: [new.scores[s.name] for _, new, _ in labelled] for s in scorers}
         space = _fit(scorers, columns.__getitem__)
-        extreme = {
-            name: tuple(labelled[i][0].file for i in found)
-            for name, scores in columns.items()
-            if (found := outliers(scores))
-        }
+        originals = [old.file for old, _, _ in labelled]
+        warnings = warnings_of(space, columns, originals, medium.plural)
         files = _files([new for _, new, _ in labelled], skipped, space)
         files[STAMPS] = _json({new.file: stamp for _, new, stamp in labelled})
         if medium is IMAGE:
@@ -168,7 +166,7 @@ def label_folder(
         skipped=skipped,
         scored=dict(scoring.computed),
         space=space,
-        outliers=extreme,
+        warnings=warnings,
         written=written,
     )
 

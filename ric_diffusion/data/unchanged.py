@@ -18,6 +18,7 @@ from ric_diffusion.io.files import stamp, write_json
 from ric_diffusion.io.progress import tracking
 
 STAMPS = "stamps.json"  # of a labelled folder: size and time of change of each file
+SHOWN = 1000  # files, from which on reading them takes so long that a person watches
 NAME_DIGITS = 32  # of a sample's digest, which its file is named after
 
 
@@ -36,7 +37,7 @@ def check_unchanged(folder: Path, records: Sequence[Record], medium: Medium, cac
         return
     look = partial(_problem, folder, medium, Framing.read(folder))
     problems = {}
-    with tracking("check", len(changed), unit=medium.name) as tracker:
+    with tracking("check", len(changed), unit=medium.name, show=len(changed) > SHOWN) as tracker:
         for record, problem in zip(changed, in_threads(look, changed), strict=True):
             if problem:
                 problems[record.file] = problem

@@ -10,7 +10,7 @@ from ric_diffusion.rewards.space import RewardSpace
 FEW = 500  # samples, below which quantiles and what a model learns of them are mostly chance
 EXTREMES = 0.01  # the share of samples, and at least one, that must not decide a scale
 SQUEEZED = 0.5  # of the deviation that is left without them
-LEAST = 5  # samples, below which each of them decides it
+LEAST = 20  # samples, below which any of them may
 NARROW = 1.0  # of the reachable range in z; that of a normal reward is 4.65, of a coin 2
 
 

@@ -490,6 +490,39 @@ def test_too_few_pictures_or_nothing_to_steer(folder, tmp_path, make_scorer):
         assert names(tmp_path / out) == {"run.json"}
 
 
+def test_what_makes_sliders_hard_to_learn_is_said(tmp_path, picture, make_scorer):
+    class Lookup(make_scorer):
+        """The number in the caption."""
+
+        needs_prompts = True
+
+        def _score(self, images, prompts):
+            return [float(prompt) for prompt in prompts]
+
+    def labelled(name, scores):
+        folder = tmp_path / name
+        folder.mkdir()
+        for i, score in enumerate(scores):
+            picture(i, (8, 8)).save(folder / f"{i}.png")
+            (folder / f"{i}.txt").write_text(str(score))
+        return run(folder, tmp_path / f"{name} labelled", Lookup("number")).warnings
+
+    few = "30 pictures are few: from 500 up there is something to learn sliders from, and more are "
+    assert labelled("fine", range(30)) == (few + "better",)
+    assert labelled("outlier", [*range(29), 9000]) == (
+        few + "better",
+        "number: 29.png of 30 pictures alone decides its scale, and the others lie close together "
+        "on it; leave it out and label again",
+    )
+    rare = [i % 7 for i in range(500)]
+    rare[100:104] = [1e4, -1e4, 2e4, -2e4]
+    outlying, narrow = labelled("narrow", rare)
+    assert outlying.startswith("number: 103.png and 1 more of 500 pictures alone decide its scale")
+    assert narrow.startswith("number: its slider can hardly move, from -0.0")
+    shard = run(tmp_path / "fine", tmp_path / "shard", Lookup("number"), shard=(0, 2))
+    assert shard.warnings == ()
+
+
 # Shared work.
 
 

@@ -82,18 +82,18 @@ def cached_latents(
     cache: Path,
     *,
     mirrored: bool,
-    framing: Framing,
+    framing: Framing | None = None,
     batch_size: int = 32,
 ) -> torch.Tensor:
-    """Posterior moments of every picture in its frame, (N, M, 2, C, h, w), M = 2 with mirror images
-    else 1.
+    """Posterior moments of every picture in its frame, by default the middle square:
+    (N, M, 2, C, h, w), M = 2 with mirror images else 1.
 
     Read from ``cache`` if the same pictures were encoded there by the same autoencoder. It holds
     one file a run can lose without harm, written whole or not at all. InputError, by its name, for
     a picture that the autoencoder makes no numbers of.
     """
     begin = f"{weights_digest(latents.vae)} {latents.scale} {latents.shift} {size} {mirrored}"
-    sha = hashlib.sha256(f"{begin} {framing}".encode())
+    sha = hashlib.sha256(f"{begin} {framing or Framing()}".encode())
     for path in paths:
         sha.update(hashlib.sha256(path.read_bytes()).digest())
     file = cache / f"latents-{sha.hexdigest()[:16]}.safetensors"
