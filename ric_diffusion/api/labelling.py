@@ -143,6 +143,7 @@ def label(
     InputError if the folder, ``out`` or the scorers cannot be used.
     """
     require("train", "label")
+    _check_choice("captions", captions, get_args(CaptionRule))
     seen = _framing(framing, resolution)
     with reporting(progress):
         return label_folder(
@@ -151,8 +152,7 @@ def label(
 
 
 def _framing(rule: Rule, resolution: int | None) -> Framing:
-    if rule not in get_args(Rule):
-        raise InputError(f"framing: {rule!r} is unknown{suggest(rule, get_args(Rule))}")
+    _check_choice("framing", rule, get_args(Rule))
     if resolution is None:
         return Framing(rule=rule)
     if rule != "bucket":
@@ -161,6 +161,11 @@ def _framing(rule: Rule, resolution: int | None) -> Framing:
         return Framing(rule=rule, resolution=resolution)
     except ValueError as error:
         raise InputError(str(error)) from error
+
+
+def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise InputError(f"{name}: {value!r} is unknown{suggest(value, choices)}")
 
 
 def loaded_scorers(given: Sequence[ScorerLike]) -> list[Any]:

@@ -454,6 +454,7 @@ RESUMED = {"label": _AGAIN, "evaluate": _AGAIN, "train": _RESUME, "online": _RES
 ARGUMENTS = (
     "adapter",
     "base_config",
+    "captions",
     "contrast",
     "denoiser",
     "framing",

@@ -13,6 +13,8 @@ from ric_diffusion import api
 from ric_diffusion.adapters.adapter import Adapter
 from ric_diffusion.api import LoopConfig, OnlineConfig, OnlineRun, TrainConfig
 from ric_diffusion.cli.parser import ARGUMENTS, as_option
+from ric_diffusion.data.framing import Framing
+from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.run import RunFolder
 from ric_diffusion.training.guard import GuardConfig
 
@@ -156,7 +158,36 @@ def test_label(root, tmp_path, tiny, seen):
     report = api.label(root / "pictures", str(tmp_path / "out"), using, progress=seen)
     assert (report.count, report.medium, report.skipped) == (tiny.COUNT, "image", {})
     assert report.space.names == tuple(tiny.REWARDS)
+    assert [warning.partition(":")[0] for warning in report.warnings] == ["14 pictures are few"]
     assert seen.of("label")[-1] == (tiny.COUNT, tiny.COUNT)
+
+
+def test_framing_of_labels(root, tmp_path):
+    def framing(**options):
+        api.label(root / "pictures", tmp_path / str(options), SCORERS, **options)
+        return Framing.read(tmp_path / str(options))
+
+    assert framing() == Framing()
+    assert framing(framing="whole") == Framing(rule="whole")
+    assert framing(framing="bucket") == Framing(rule="bucket")
+    bucket = Framing(rule="bucket", resolution=512)
+    assert framing(framing="bucket", resolution=512) == bucket
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"framing": "squares"}, "framing: 'squares' is unknown; did you mean 'square'?"),
+        ({"resolution": 512}, "resolution: framing 'square' has none; give it with bucket only"),
+        ({"framing": "bucket", "resolution": 9}, "resolution is 9; give 64 or more"),
+        ({"captions": "line"}, "captions: 'line' is unknown; did you mean 'lines'?"),
+    ],
+)
+def test_framings_that_there_are_not(root, tmp_path, options, problem):
+    with pytest.raises(InputError) as error:
+        api.label(root / "pictures", tmp_path / "out", SCORERS, **options)
+    assert str(error.value) == problem
+    assert not (tmp_path / "out").exists()
 
 
 def test_labelling_in_shards(ric, root, tmp_path, tiny, files):
@@ -169,7 +200,7 @@ def test_labelling_in_shards(ric, root, tmp_path, tiny, files):
     done = ric(*more, "--shard", "1/2")
     assert done.out == f"{tmp_path / 'out'}: 7 pictures of shard 1/2 scored, 0 skipped\n"
     done = ric(*more)
-    assert done.out == f"{tmp_path / 'out'}: 14 pictures labelled, 0 skipped\n"
+    assert done.out.startswith(f"{tmp_path / 'out'}: 14 pictures labelled, 0 skipped\n")
     published = ("metadata.parquet", "reward_space.json")
     for name in published:
         assert (tmp_path / "out" / name).read_bytes() == (root / "labelled" / name).read_bytes()

@@ -19,6 +19,11 @@ from ric_diffusion.data.records import read_labelled
 from ric_diffusion.models.diffusion.backend import DiffusionBackend
 from support.processes import ENVIRONMENT
 
+FEW = (
+    "warning: 14 pictures are few: from 500 up there is something to learn sliders from, and more "
+    "are better"
+)
+
 
 @pytest.fixture
 def copy(root, tiny, tmp_path):
@@ -42,7 +47,7 @@ def test_labelling_again_changes_nothing(ric, root, tiny, files):
     before = files(root / "labelled")
     done = ric("label", root / "pictures", "--out", root / "labelled", "--scorers", *tiny.SCORERS)
     assert done.code == 0
-    assert done.out == f"{root / 'labelled'}: 14 pictures labelled, 0 skipped\n"
+    assert done.out.splitlines() == [f"{root / 'labelled'}: 14 pictures labelled, 0 skipped", FEW]
     assert files(root / "labelled") == before
 
 
@@ -55,7 +60,56 @@ def test_label_says_what_it_skipped(ric, tiny, tmp_path):
     assert done.out.splitlines() == [
         f"{tmp_path / 'out'}: 12 pictures labelled, 2 skipped",
         "  2 empty file",
+        FEW.replace("14", "12"),
     ]
+
+
+@pytest.fixture
+def wide(tmp_path, tiny):
+    """Pictures three times as wide as high, whose sides are grey: a folder, and how to label it."""
+    (tmp_path / "wide").mkdir()
+    for i, middle in enumerate(tiny.pictures()):
+        picture = Image.new("RGB", (3 * 64, 64), "grey")
+        picture.paste(middle, (64, 0))
+        picture.save(tmp_path / "wide" / f"{i}.png")
+        (tmp_path / "wide" / f"{i}.txt").write_text(f"view {i}")
+    return [tmp_path / "wide", "--scorers", *tiny.SCORERS, "--out", tmp_path / "labelled"]
+
+
+def test_labels_are_of_the_squares_that_are_trained_on(ric, root, wide, tmp_path):
+    assert ric("label", *wide).code == 0
+    framed, squares = (
+        sorted(tuple(record.scores.items()) for record in read_labelled(folder / "labelled")[0])
+        for folder in (tmp_path, root)
+    )
+    assert framed == squares
+    assert json.loads((tmp_path / "labelled" / "framing.json").read_text())["rule"] == "square"
+
+
+def test_pictures_labelled_whole_are_not_cut_in_training(ric, copy, wide, tmp_path):
+    assert ric("label", *wide, "--framing", "whole").code == 0
+    data, run = tmp_path / "labelled", tmp_path / "run"
+    done = ric("train", copy(data=str(data)), "--out", run)
+    assert done.code == 2 and not (run / "run.json").exists()
+    assert done.err.startswith(
+        f"ric train: {data}: was labelled whole, and training at 64 px cuts more than 10% away "
+        "from 14 of 14 pictures, 67% from images/"
+    )
+    assert done.err.endswith("; label again with --framing square\n")
+
+
+@pytest.mark.parametrize("damage", ["cut off", "another picture"])
+def test_a_picture_changed_since_it_was_labelled_is_named(ric, root, copy, tmp_path, damage):
+    data, run = tmp_path / "labelled", tmp_path / "run"
+    shutil.copytree(root / "labelled", data)
+    picture = sorted((data / "images").iterdir())[5]
+    if damage == "cut off":
+        picture.write_bytes(picture.read_bytes()[:100])
+    else:
+        Image.new("RGB", (64, 64), "green").save(picture)
+    done = ric("train", copy(data=str(data)), "--out", run)
+    assert done.code == 2 and not (run / "run.json").exists()
+    assert done.err.count("\n") == 1 and done.err.startswith(f"ric train: {picture}: ")
 
 
 @pytest.mark.parametrize("mode", ["embedding", "text"])
