@@ -150,7 +150,8 @@ def label_folder(
         originals = [old.file for old, _, _ in labelled]
         warnings = warnings_of(space, columns, originals, medium.plural)
         files = _files([new for _, new, _ in labelled], skipped, space)
-        files[STAMPS] = _json({new.file: stamp for _, new, stamp in labelled})
+        stamps = {new.file: stamp for _, new, stamp in labelled}
+        files[STAMPS] = json.dumps(stamps).encode()  # nobody reads it, and it may be long
         if medium is IMAGE:
             files[FRAMING] = _json(config.to_dict(framing))
         written = publish(

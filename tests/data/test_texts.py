@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 import scorers
+from ric_diffusion.data.framing import FRAMING
 from ric_diffusion.data.label import label_folder
 from ric_diffusion.data.medium import TEXT
 from ric_diffusion.data.prompts import read_prompts
 from ric_diffusion.data.records import read_labelled
 from ric_diffusion.data.responses import read_dataset, split_dialogue, write_responses
+from ric_diffusion.data.unchanged import check_unchanged
 from ric_diffusion.io.errors import InputError
 
 ROWS = [
@@ -35,6 +37,21 @@ def folder(tmp_path):
 def test_prompts_that_begin_with_a_bom(tmp_path):
     (tmp_path / "asks.txt").write_bytes("\ufeff# mine\nWhy?\n".encode())
     assert read_prompts(tmp_path / "asks.txt") == ["Why?"]
+
+
+def test_a_line_of_prompts_ends_where_editors_end_it(tmp_path):
+    (tmp_path / "asks.txt").write_bytes("a cat\u2028on a mat\r\na\x0cdog\n".encode())
+    assert read_prompts(tmp_path / "asks.txt") == ["a cat\u2028on a mat", "a\x0cdog"]
+
+
+def test_a_text_changed_since_it_was_labelled_is_named(folder, tmp_path):
+    label(folder, tmp_path / "out", "brevity")
+    records, _ = read_labelled(tmp_path / "out")
+    check_unchanged(tmp_path / "out", records, TEXT, tmp_path / "cache")
+    (tmp_path / "out" / records[2].file).write_text("Horrible.")
+    with pytest.raises(InputError, match=f"{records[2].file}: not the text that was labelled"):
+        check_unchanged(tmp_path / "out", records, TEXT, tmp_path / "cache")
+    assert not (tmp_path / "out" / FRAMING).exists()
 
 
 def test_responses_are_labelled(folder, tmp_path):
