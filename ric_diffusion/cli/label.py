@@ -22,8 +22,8 @@ def run(options: argparse.Namespace) -> None:
     done = f"{what} labelled"
     if options.shard:
         done = f"{what} of shard {options.shard[0]}/{options.shard[1]} scored"
+    for warning in report.warnings:
+        print(f"warning: {warning}")
     print(f"{options.out}: {report.count} {done}, {len(report.skipped)} skipped")
     for reason, count in Counter(report.skipped.values()).most_common():
         print(f"  {count} {reason}")
-    for warning in report.warnings:
-        print(f"warning: {warning}")

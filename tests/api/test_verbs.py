@@ -200,7 +200,7 @@ def test_labelling_in_shards(ric, root, tmp_path, tiny, files):
     done = ric(*more, "--shard", "1/2")
     assert done.out == f"{tmp_path / 'out'}: 7 pictures of shard 1/2 scored, 0 skipped\n"
     done = ric(*more)
-    assert done.out.startswith(f"{tmp_path / 'out'}: 14 pictures labelled, 0 skipped\n")
+    assert done.out.endswith(f"{tmp_path / 'out'}: 14 pictures labelled, 0 skipped\n")
     published = ("metadata.parquet", "reward_space.json")
     for name in published:
         assert (tmp_path / "out" / name).read_bytes() == (root / "labelled" / name).read_bytes()
