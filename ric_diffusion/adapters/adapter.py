@@ -231,16 +231,23 @@ def check_continues(folder: Path, stored: tuple[Adapter, Lora], ours: tuple[Adap
     the same kind of conditioning, LoRA of the same shape, and nothing asked for in vain: mapping
     and sampling are the adapter's."""
     (adapter, weights), (own, lora) = stored, ours
-    if not adapter.lora:
+    if own.lora and not adapter.lora:
         raise InputError(
             f"{folder}: has no LoRA to go on with, its rewards are in {adapter.base_model} itself; "
-            "start from an adapter that `ric train` made"
+            "start from an adapter that `ric train` made, or give train: full if that made it"
+        )
+    if adapter.lora and not own.lora:
+        raise InputError(
+            f"{folder}: has a LoRA, where train: full goes on with a model's own weights; give "
+            "train: lora"
         )
     for what, theirs, wanted in (
         ("mode", adapter.conditioner.mode, own.conditioner.mode),
         ("rewards", adapter.space.names, own.space.names),
-        ("LoRA rank", weights.config["r"], lora.config["r"]),
-        ("LoRA alpha", weights.config["lora_alpha"], lora.config["lora_alpha"]),
+        *(
+            (f"LoRA {word}", weights.settings.get(key), lora.settings.get(key))
+            for word, key in (("rank", "r"), ("alpha", "lora_alpha"))
+        ),
         ("mapping", adapter.mapping, own.mapping),
         *(
             (f"sampling.{key}", adapter.sampling.get(key), own.sampling.get(key))
@@ -251,5 +258,6 @@ def check_continues(folder: Path, stored: tuple[Adapter, Lora], ours: tuple[Adap
             raise InputError(
                 f"{folder}: its {what} is {theirs}, this run's {wanted}; give the same"
             )
-    if set(weights.tensors) != set(lora.tensors):
+    layers = [{part: set(one.tensors) for part, one in w.parts.items()} for w in (weights, lora)]
+    if layers[0] != layers[1]:
         raise InputError(f"{folder}: has LoRA for other layers than this run trains")

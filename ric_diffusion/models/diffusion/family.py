@@ -18,6 +18,7 @@ from ric_diffusion.data.medium import IMAGE
 from ric_diffusion.io.errors import InputError, suggest
 from ric_diffusion.models.checkpoint import Checkpoint, ModelName, local_file, read_header
 from ric_diffusion.models.diffusion.backend import (
+    TEXT_ENCODER,
     DiffusionBackend,
     DiffusionConfig,
     check_steps,
@@ -105,6 +106,7 @@ class DiffusionFamily(Family):
             the tokenizers say.
         multiple: what the sides of a picture in pixels are multiples of.
         lora_layers: the ends of layers' names that a LoRA may change, by kind of layer.
+        text_encoders: the CLIP text encoders among the parts, which a LoRA may change as well.
         comfyui_layer: the layer of ComfyUI's network that gives what ``modulated_layer`` gives, or
             a part of the sum that it is.
     """
@@ -116,6 +118,7 @@ class DiffusionFamily(Family):
     prompts: tuple[str, ...]
     embeds: tuple[str, ...]
     lora_layers: Mapping[str, tuple[str, ...]]
+    text_encoders: tuple[str, ...] = ()
     stock: tuple[str, ...] = ()
     single_files: tuple[str, ...] = ()
     guidance: str = "guidance_scale"
@@ -324,6 +327,19 @@ class DiffusionFamily(Family):
                 )
         pipe.register_modules(**{self.denoiser: given})
 
+    def copy_denoiser(self, pipe: Any, model: Path) -> None:
+        """The weights of the denoiser in a pipeline's folder into that of a pipeline."""
+        own = pipe.denoiser
+        with loading(str(model), "model"):
+            stored = type(own).from_pretrained(
+                model, subfolder=self.denoiser, use_safetensors=True, dtype=own.dtype
+            )
+        if {k: v.shape for k, v in stored.state_dict().items()} != {
+            k: v.shape for k, v in own.state_dict().items()
+        }:
+            raise InputError(f"{model}: its {self.denoiser} is of another architecture")
+        own.load_state_dict(stored.state_dict())
+
     def sibling(self, pipe: Any, door: str) -> Any:
         """The pipeline of another door over the same parts and with the same settings."""
         sibling = self.pipelines[door].from_pipe(pipe)
@@ -382,10 +398,11 @@ class DiffusionFamily(Family):
 
     def check_settings(self, settings: DiffusionConfig, source: str = "") -> None:
         super().check_settings(settings, source)
-        if unknown := [kind for kind in settings.lora.targets if kind not in self.lora_layers]:
+        kinds = [*self.lora_layers, *([TEXT_ENCODER] if self.text_encoders else [])]
+        if unknown := [kind for kind in settings.lora.targets if kind not in kinds]:
             raise InputError(
                 f"{source}{self.section}.lora.targets: {self.title} has no {unknown[0]} layers; "
-                f"it has {', '.join(self.lora_layers)}"
+                f"it has {', '.join(kinds)}"
             )
         if settings.resolution is not None and settings.resolution % self.multiple:
             raise InputError(

@@ -274,9 +274,10 @@ class RiCMixin(AdapterMixin):
         def encode() -> Context:
             return self.family.encode(self, list(zip(*texts, strict=True)), **options)
 
-        if self.text_cache is None:
+        self.check_encoders()
+        if self.text_cache is None or (state := self._encoder_state) is None:
             return encode()
-        context: Context = self.text_cache.get((*texts, *sorted(options.items())), encode)
+        context: Context = self.text_cache.get((*texts, *sorted(options.items()), state), encode)
         return context
 
     def texts(
