@@ -12,7 +12,7 @@ import torch
 from diffusers.pipelines import auto_pipeline
 
 from ric_diffusion.adapters.adapter import Adapter
-from ric_diffusion.adapters.card import WITHOUT_LORA, Use
+from ric_diffusion.adapters.card import TOKENS_ALONE, WITHOUT_LORA, Use
 from ric_diffusion.adapters.format import DiffusersFormat
 from ric_diffusion.data.medium import IMAGE
 from ric_diffusion.io.errors import InputError, suggest
@@ -71,6 +71,8 @@ pipe("a prompt", targets={{"{reward}": 1.0}}).images[0].save("picture.png")""",
         "Stock diffusers loads the LoRA, but without its reward tokens it has no sliders.",
         WITHOUT_LORA: "Other programs load the model as it is and take, as the prompt, what `ric "
         "prompt --adapter this/folder …` prints.",
+        TOKENS_ALONE: "Other programs load the model as it is; its reward tokens, and so its "
+        "sliders, are known to the pipelines of ric-diffusion and its nodes for ComfyUI.",
     },
 )
 OPTIONS = {

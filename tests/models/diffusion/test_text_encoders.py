@@ -1,4 +1,4 @@
-"""LoRA in the text encoders: trained with a graph, read by stock pipelines, taken out to the bit."""
+"""LoRA in the text encoders: trained, read by stock pipelines, taken out to the bit."""
 
 import copy
 
