@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from diffusers import DiffusionPipeline
+from diffusers.models.attention_processor import Attention
 
 from ric_diffusion.adapters import lora
 from ric_diffusion.adapters.adapter import Adapter
@@ -179,6 +180,15 @@ class AdapterMixin(_Stock):
         for part in self._held.merged.networks:
             self._changed_by(part)
 
+    def check_unfused(self) -> None:
+        """InputError if the denoiser's attention goes through layers that ``fuse_qkv_projections``
+        made of others: a LoRA in those is not in them."""
+        if any(map(_is_fused, self._network.modules())):
+            raise InputError(
+                "the denoiser's projections are fused, and an adapter would be left out of them "
+                "or stay in them unseen; call unfuse_qkv_projections first"
+            )
+
     def unload_adapter(self, name: str | None = None) -> None:
         """Take an adapter out again, or all of them; the weights are then, bit for bit, as if it
         had never been loaded. LoRA of others stay."""
@@ -265,6 +275,8 @@ class AdapterMixin(_Stock):
     def _set_loaded(self, loaded: Mapping[str, Loaded]) -> None:
         """These adapters, in place of those loaded before."""
         held, together = self._held, _together(loaded)
+        if any(one.lora.tensors for one in (*held.loaded.values(), *loaded.values())):
+            self.check_unfused()
         parts = {part for one in loaded.values() for part in one.lora.beside}
         networks, before = held.merged.networks, dict(held.merged.networks)
         networks |= {part: self._changed_by(part) for part in parts}
@@ -304,6 +316,14 @@ class AdapterMixin(_Stock):
                 held.hooks += Modulation(network, layer, encoders, argument).hooks
         if network is not self.denoiser or network._compiled_call_impl is not None:
             torch.compiler.reset()  # compiled code goes on without hooks that came after it
+
+
+def _is_fused(module: torch.nn.Module) -> bool:
+    """Whether an attention layer uses what was fused. A U-Net that was unfused keeps the mark of
+    its layers, and only gets their processors back."""
+    if not vars(module).get("fused_projections"):
+        return False
+    return not isinstance(module, Attention) or type(module.processor).__name__.startswith("Fused")
 
 
 def _together(loaded: Mapping[str, Loaded]) -> Adapter | None:

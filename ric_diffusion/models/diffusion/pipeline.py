@@ -385,6 +385,7 @@ class RiCMixin(AdapterMixin):
         elif self.adapter is None:  # there is nothing else to be guided by
             arguments[guidance] = prompt_guidance
         if self.adapter is not None:
+            self.check_unfused()
             used = self._reachable(used, warn=targets is not None)
             negative = self._reachable(negative, warn=True)
             if _alike(used, images) and _alike(negative, images):

@@ -247,3 +247,27 @@ def test_model_offload_goes_on_working(adapters, pipe, draw):
     assert torch.equal(draw(pipe, **ONE), wanted)
     pipe.load_adapter(adapters["text"])
     assert draw(pipe, **ONE).isfinite().all()
+
+
+def test_fused_projections_hide_no_adapter(adapters, pipe, draw):
+    plain = draw(pipe)
+    pipe.load_adapter(adapters["embedding"])
+    wanted = draw(pipe, **ONE)
+    pipe.fuse_qkv_projections(vae=False)
+    for act in (
+        lambda: draw(pipe, **ONE),
+        lambda: pipe.load_adapter(adapters["text"]),
+        pipe.unload_adapter,
+    ):
+        with pytest.raises(InputError, match="call unfuse_qkv_projections first") as error:
+            act()
+        assert "\n" not in str(error.value)
+    pipe.unfuse_qkv_projections(vae=False)
+    assert torch.equal(draw(pipe, **ONE), wanted)
+    pipe.unload_adapter()
+    assert torch.equal(draw(pipe), plain)
+    pipe.fuse_qkv_projections(vae=False)
+    assert torch.allclose(draw(pipe), plain, atol=1e-4)  # nothing to hide
+    with pytest.raises(InputError, match="call unfuse_qkv_projections first"):
+        pipe.load_adapter(adapters["embedding"])
+    assert pipe.adapter is None
