@@ -41,7 +41,8 @@ TOLD = 0.05  # z; a target moved by less is not worth a line
 class Adapter:
     """All of an adapter but the LoRA weights, which live in the network once loaded.
 
-    ``family``: the name of the model family; ``sampling`` holds the arguments of sampling that the
+    ``family``: the name of the model family; ``base_config``: whose configs and tokenizers the base
+    model takes where it is a single file; ``sampling`` holds the arguments of sampling that the
     adapter was validated with: what every call uses unless told otherwise; ``calibration`` a curve
     for each reward whose slider was measured. ``lora``: whether there is one; not where the base
     model is itself fine-tuned on the rewards. ``modelspec``: what other programs call the base
@@ -58,10 +59,13 @@ class Adapter:
     calibration: Mapping[str, Curve] = field(default_factory=dict)
     lora: bool = True
     modelspec: ModelSpec | None = None
+    base_config: str | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.base_model, str):
             raise InputError(f"base_model must be a hub id or a folder, not {self.base_model!r}")
+        if not isinstance(self.base_config, str | None):
+            raise InputError(f"base_config must be a hub id or a folder, not {self.base_config!r}")
         if not isinstance(self.family, str):
             raise InputError(f"family must be the name of a model family, not {self.family!r}")
         if self.mapping not in MAPPINGS:
@@ -161,6 +165,7 @@ class Adapter:
             "format_version": FORMAT_VERSION,
             "family": self.family,
             "base_model": self.base_model,
+            **({"base_config": self.base_config} if self.base_config else {}),
             **({"modelspec": asdict(self.modelspec)} if self.modelspec else {}),
             "conditioning": conditioning,
             "reward_space": self.space.to_dict(),
@@ -210,6 +215,7 @@ class Adapter:
                 calibration=calibration.curves(about["calibration"]),
                 lora=about.get("lora", True),
                 modelspec=ModelSpec.from_dict(about["modelspec"]) if "modelspec" in about else None,
+                base_config=about.get("base_config"),
             )
         except InputError as error:
             named = str(error).startswith(str(folder))

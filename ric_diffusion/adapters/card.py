@@ -11,7 +11,7 @@ from ric_diffusion.adapters.adapter import Adapter
 from ric_diffusion.rewards import Reward
 
 HERE = "this/folder"  # where the adapter lies, as long as nobody knows
-BASE = "base/folder"  # whose configs a single file takes
+BASE = "base/folder"  # whose configs a single file takes, where nobody says
 WITHOUT_LORA, TOKENS_ALONE = "without lora", "tokens without lora"  # text and embedding mode
 
 
@@ -39,7 +39,9 @@ def card(adapter: Adapter, use: Use) -> str:
     base = adapter.base_model
     load, model = f'from_pretrained("{base}")', base
     if base.endswith(".safetensors"):  # which has no configs
-        load, model = f'from_single_file("{base}", config="{BASE}")', f"{base} --base-config {BASE}"
+        config = adapter.base_config or BASE
+        load = f'from_single_file("{base}", config="{config}")'
+        model = f"{base} --base-config {config}"
     lines = [
         *_metadata(adapter, use),
         "",

@@ -148,9 +148,10 @@ class DiffusionBackend(DiffusionSampler, AdaptedBackend):
         config: DiffusionConfig,
         *,
         seed: int = 0,
+        base_config: str | None = None,
     ) -> DiffusionBackend:
         """A new adapter on ``pipe``, a base model called ``model``, where that is; ``seed`` draws
-        its first weights."""
+        its first weights. ``base_config``: whose configs a ``model`` has that is a single file."""
         family, denoiser = pipe.family, pipe.denoiser
         family.check_denoiser(pipe)
         for part in family.parts:
@@ -172,6 +173,7 @@ class DiffusionBackend(DiffusionSampler, AdaptedBackend):
         pipe.adapter = Adapter(
             family=family.name,
             base_model=str(model),
+            base_config=base_config,
             space=space,
             conditioner=conditioner,
             mapping=config.mapping,
@@ -225,7 +227,7 @@ class DiffusionBackend(DiffusionSampler, AdaptedBackend):
             super().save(folder)
             return
         training = {"base_model": self.adapter.base_model, **self.adapter.training}
-        adapter = replace(self.adapter, base_model=str(folder), training=training)
+        adapter = replace(self.adapter, base_model=str(folder), base_config=None, training=training)
         self.adapter = self.pipe.adapter = adapter
         with replacing_folder(folder) as temporary:
             self.pipe.save_pretrained(temporary)

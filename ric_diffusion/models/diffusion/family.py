@@ -372,7 +372,9 @@ class DiffusionFamily(Family):
             options["quantization_config"] = quantization(self.denoiser, base, dtype)
         pipe = self.load(model, device, dtype, **options)
         pipe.unload_adapter()
-        return DiffusionBackend.create(pipe, name, space, settings, seed=seed)
+        return DiffusionBackend.create(
+            pipe, name, space, settings, seed=seed, base_config=Checkpoint.of(model).base_config
+        )
 
     def digests(self, model: Any) -> list[str]:
         return [weights_digest(getattr(model, part)) for part in self.parts]
