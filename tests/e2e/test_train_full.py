@@ -11,7 +11,7 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 from safetensors.torch import load_file
 
-from ric_diffusion import RiCPipeline, generate
+from ric_diffusion import RiCPipeline, evaluate, generate
 from ric_diffusion.cli import main
 from ric_diffusion.models.diffusion.backend import DiffusionBackend
 
@@ -92,6 +92,12 @@ def test_every_door_draws_the_same_and_stock_pipelines_read_the_words(trained, r
     [file] = tmp_path.glob("*.png")
     [sample] = generate(pipe, "red apple", targets=TARGETS, seed=3)
     assert np.array_equal(np.asarray(Image.open(file)), np.asarray(sample.sample))
+    report = evaluate(model, ["red apple"], tmp_path / "report", points=2, seeds=1)
+    point = report.methods[0].points[0]
+    file, seed = tmp_path / "report" / point.files[0][0], int(point.files[0][0][-8:-4])
+    [sample] = generate(pipe, "red apple", targets=point.targets, seed=seed)
+    off = np.asarray(Image.open(file), int) - np.asarray(sample.sample, int)
+    assert np.abs(off).max() <= 1  # by the rounding of a batch
 
 
 def test_online_rounds_go_on_with_its_weights(trained, settings, ric, root, tmp_path):

@@ -181,8 +181,15 @@ class AdapterMixin(_Stock):
             self._changed_by(part)
 
     def check_unfused(self) -> None:
-        """InputError if the denoiser's attention goes through layers that ``fuse_qkv_projections``
-        made of others: a LoRA in those is not in them."""
+        """InputError if there is a LoRA in the denoiser, and its attention goes through layers that
+        ``fuse_qkv_projections`` made of others, in which it may not be."""
+        changed = lora.is_trained(self._network) or any(
+            one.tensors for one, _ in self._held.merged.loras
+        )
+        if changed:
+            self._check_unfused()
+
+    def _check_unfused(self) -> None:
         if any(map(_is_fused, self._network.modules())):
             raise InputError(
                 "the denoiser's projections are fused, and an adapter would be left out of them "
@@ -276,7 +283,7 @@ class AdapterMixin(_Stock):
         """These adapters, in place of those loaded before."""
         held, together = self._held, _together(loaded)
         if any(one.lora.tensors for one in (*held.loaded.values(), *loaded.values())):
-            self.check_unfused()
+            self._check_unfused()
         parts = {part for one in loaded.values() for part in one.lora.beside}
         networks, before = held.merged.networks, dict(held.merged.networks)
         networks |= {part: self._changed_by(part) for part in parts}
