@@ -30,7 +30,6 @@ from ric_diffusion.rewards import RewardSpace
 
 PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v"}  # diffusers' words -> modelspec's
 TEXT_ENCODER = "text_encoder"  # among the kinds of layers, all those of the text encoders
-CLIP_LAYERS = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
 Layers = Literal["attention", "feed_forward", "convolution", "modulation", "text_encoder"]
 
 
@@ -48,6 +47,11 @@ class LoraConfig:
     def __post_init__(self) -> None:
         at_least(self, 1, "rank")
         above_zero(self, "alpha")
+
+    @property
+    def changes_text(self) -> bool:
+        """Whether text encoders are trained along."""
+        return TEXT_ENCODER in self.targets
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +165,11 @@ class DiffusionBackend(DiffusionSampler, AdaptedBackend):
             if config.train == "full":
                 denoiser.requires_grad_(True)
             else:
-                _add_lora(pipe, config.lora)
+                _add_lora(denoiser, config.lora, family.lora_layers)
+                for encoder in pipe.text_encoders.values() if config.lora.changes_text else ():
+                    lora.inject(
+                        encoder, config.lora.rank, config.lora.alpha, list(family.text_layers)
+                    )
             conditioner = new_conditioner(
                 config.mode,
                 config.grammar,
@@ -276,22 +284,22 @@ class DiffusionBackend(DiffusionSampler, AdaptedBackend):
         return captions[int(draws[1] * len(captions))]
 
 
-def _add_lora(pipe: Any, config: LoraConfig) -> None:
-    """Fresh LoRA into the layers of these kinds, in float32: peft gives it the precision of the
-    layer's weight."""
+def _add_lora(denoiser: Any, config: LoraConfig, layers: Mapping[str, Sequence[str]]) -> None:
     import peft
     from peft.tuners.tuners_utils import cast_adapter_dtype
 
-    layers = {**pipe.family.lora_layers, TEXT_ENCODER: ()}
-    if modules := [name for kind in config.targets for name in layers[kind]]:
-        settings = peft.LoraConfig(
+    kinds = [kind for kind in config.targets if kind != TEXT_ENCODER]
+    if not kinds:
+        return
+    denoiser.add_adapter(
+        peft.LoraConfig(
             r=config.rank,
             lora_alpha=config.alpha,
-            target_modules=modules,
+            target_modules=[name for kind in kinds for name in layers[kind]],
             init_lora_weights="gaussian",
-        )
-        pipe.denoiser.add_adapter(settings, adapter_name=lora.LORA_NAME)
-        cast_adapter_dtype(pipe.denoiser, lora.LORA_NAME)
-    if TEXT_ENCODER in config.targets:
-        for encoder in pipe.text_encoders.values():
-            lora.inject(encoder, config.rank, config.alpha, list(CLIP_LAYERS))
+        ),
+        adapter_name=lora.LORA_NAME,
+    )
+    cast_adapter_dtype(
+        denoiser, lora.LORA_NAME
+    )  # peft gives it the precision of the layer's weight

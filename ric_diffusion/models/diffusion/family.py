@@ -108,7 +108,8 @@ class DiffusionFamily(Family):
             the tokenizers say.
         multiple: what the sides of a picture in pixels are multiples of.
         lora_layers: the ends of layers' names that a LoRA may change, by kind of layer.
-        text_encoders: the CLIP text encoders among the parts, which a LoRA may change as well.
+        text_encoders: the CLIP text encoders among the parts, which a LoRA may change as well, and
+            ``text_layers`` the ends of their layers' names.
         comfyui_layer: the layer of ComfyUI's network that gives what ``modulated_layer`` gives, or
             a part of the sum that it is.
     """
@@ -121,6 +122,7 @@ class DiffusionFamily(Family):
     embeds: tuple[str, ...]
     lora_layers: Mapping[str, tuple[str, ...]]
     text_encoders: tuple[str, ...] = ()
+    text_layers: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
     stock: tuple[str, ...] = ()
     single_files: tuple[str, ...] = ()
     guidance: str = "guidance_scale"
