@@ -41,7 +41,8 @@ TOLD = 0.05  # z; a target moved by less is not worth a line
 class Adapter:
     """All of an adapter but the LoRA weights, which live in the network once loaded.
 
-    ``family``: the name of the model family; ``sampling`` holds the arguments of sampling that the
+    ``family``: the name of the model family; ``base_config``: whose configs and tokenizers the base
+    model takes where it is a single file; ``sampling`` holds the arguments of sampling that the
     adapter was validated with: what every call uses unless told otherwise; ``calibration`` a curve
     for each reward whose slider was measured. ``lora``: whether there is one; not where the base
     model is itself fine-tuned on the rewards. ``modelspec``: what other programs call the base
@@ -58,10 +59,13 @@ class Adapter:
     calibration: Mapping[str, Curve] = field(default_factory=dict)
     lora: bool = True
     modelspec: ModelSpec | None = None
+    base_config: str | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.base_model, str):
             raise InputError(f"base_model must be a hub id or a folder, not {self.base_model!r}")
+        if not isinstance(self.base_config, str | None):
+            raise InputError(f"base_config must be a hub id or a folder, not {self.base_config!r}")
         if not isinstance(self.family, str):
             raise InputError(f"family must be the name of a model family, not {self.family!r}")
         if self.mapping not in MAPPINGS:
@@ -161,6 +165,7 @@ class Adapter:
             "format_version": FORMAT_VERSION,
             "family": self.family,
             "base_model": self.base_model,
+            **({"base_config": self.base_config} if self.base_config else {}),
             **({"modelspec": asdict(self.modelspec)} if self.modelspec else {}),
             "conditioning": conditioning,
             "reward_space": self.space.to_dict(),
@@ -210,6 +215,7 @@ class Adapter:
                 calibration=calibration.curves(about["calibration"]),
                 lora=about.get("lora", True),
                 modelspec=ModelSpec.from_dict(about["modelspec"]) if "modelspec" in about else None,
+                base_config=about.get("base_config"),
             )
         except InputError as error:
             named = str(error).startswith(str(folder))
@@ -231,16 +237,23 @@ def check_continues(folder: Path, stored: tuple[Adapter, Lora], ours: tuple[Adap
     the same kind of conditioning, LoRA of the same shape, and nothing asked for in vain: mapping
     and sampling are the adapter's."""
     (adapter, weights), (own, lora) = stored, ours
-    if not adapter.lora:
+    if own.lora and not adapter.lora:
         raise InputError(
             f"{folder}: has no LoRA to go on with, its rewards are in {adapter.base_model} itself; "
-            "start from an adapter that `ric train` made"
+            "start from an adapter that `ric train` made, or give train: full if that made it"
+        )
+    if adapter.lora and not own.lora:
+        raise InputError(
+            f"{folder}: has a LoRA, where train: full goes on with a model's own weights; give "
+            "train: lora"
         )
     for what, theirs, wanted in (
         ("mode", adapter.conditioner.mode, own.conditioner.mode),
         ("rewards", adapter.space.names, own.space.names),
-        ("LoRA rank", weights.config["r"], lora.config["r"]),
-        ("LoRA alpha", weights.config["lora_alpha"], lora.config["lora_alpha"]),
+        *(
+            (f"LoRA {word}", weights.settings.get(key), lora.settings.get(key))
+            for word, key in (("rank", "r"), ("alpha", "lora_alpha"))
+        ),
         ("mapping", adapter.mapping, own.mapping),
         *(
             (f"sampling.{key}", adapter.sampling.get(key), own.sampling.get(key))
@@ -251,5 +264,6 @@ def check_continues(folder: Path, stored: tuple[Adapter, Lora], ours: tuple[Adap
             raise InputError(
                 f"{folder}: its {what} is {theirs}, this run's {wanted}; give the same"
             )
-    if set(weights.tensors) != set(lora.tensors):
+    layers = [{part: set(one.tensors) for part, one in w.parts.items()} for w in (weights, lora)]
+    if layers[0] != layers[1]:
         raise InputError(f"{folder}: has LoRA for other layers than this run trains")

@@ -11,8 +11,8 @@ from ric_diffusion.adapters.adapter import Adapter
 from ric_diffusion.rewards import Reward
 
 HERE = "this/folder"  # where the adapter lies, as long as nobody knows
-BASE = "base/folder"  # whose configs a single file takes
-WITHOUT_LORA = "without lora"
+BASE = "base/folder"  # whose configs a single file takes, where nobody says
+WITHOUT_LORA, TOKENS_ALONE = "without lora", "tokens without lora"  # text and embedding mode
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,8 +21,8 @@ class Use:
 
     ``library`` and ``task`` as the hub's tags name them; ``python``: an example, with {base} and
     {reward} for names and {load} for the call that loads a pipeline; ``prompt``: what the command
-    line's example asks for; ``elsewhere``: how other programs take an adapter of each mode, and one
-    ``WITHOUT_LORA``.
+    line's example asks for; ``elsewhere``: how other programs take an adapter of each mode, and
+    those ``WITHOUT_LORA`` that models of the family have.
     """
 
     library: str
@@ -39,7 +39,9 @@ def card(adapter: Adapter, use: Use) -> str:
     base = adapter.base_model
     load, model = f'from_pretrained("{base}")', base
     if base.endswith(".safetensors"):  # which has no configs
-        load, model = f'from_single_file("{base}", config="{BASE}")', f"{base} --base-config {BASE}"
+        config = adapter.base_config or BASE
+        load = f'from_single_file("{base}", config="{config}")'
+        model = f"{base} --base-config {config}"
     lines = [
         *_metadata(adapter, use),
         "",
@@ -65,7 +67,7 @@ def card(adapter: Adapter, use: Use) -> str:
         f"ric generate --model {model} --adapter {HERE} {asked}",
         "```",
         "",
-        use.elsewhere[adapter.conditioner.mode if adapter.lora else WITHOUT_LORA],
+        use.elsewhere[_elsewhere(adapter)],
         "",
         "## What it was made of",
         "",
@@ -85,6 +87,13 @@ def card(adapter: Adapter, use: Use) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _elsewhere(adapter: Adapter) -> str:
+    """Which of the ways that other programs take an adapter."""
+    if adapter.lora:
+        return adapter.conditioner.mode
+    return WITHOUT_LORA if adapter.encoder is None else TOKENS_ALONE
 
 
 def _metadata(adapter: Adapter, use: Use) -> list[str]:
@@ -148,11 +157,12 @@ def _training(adapter: Adapter) -> list[str]:
         trained.append(f"{rounds} online round{'s' if rounds > 1 else ''}")
     told = [f"Trained on {', '.join(trained)}."] if trained else []
     if not adapter.lora:
-        source = adapter.training.get("denoiser")
+        source, base = (adapter.training.get(key) for key in ("denoiser", "base_model"))
         told.append(
             f"`{adapter.base_model}` is itself fine-tuned on the rewards"
-            f"{f', with the denoiser of `{source}`' if source else ''}; this adapter holds no "
-            "weights, only what turns rewards into the words that it reads."
+            f"{f', with the denoiser of `{source}`' if source else ''}"
+            f"{f', from `{base}`' if base else ''}; this adapter holds no LoRA, only what turns "
+            f"rewards into the {'words' if adapter.encoder is None else 'tokens'} that it reads."
         )
     scorers = [f"`{r.fingerprint}`" for r in adapter.space.rewards if r.fingerprint]
     return [*told, *([f"Scored with {', '.join(scorers)}."] if scorers else [])]

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from ric_diffusion.adapters import modelspec
 from ric_diffusion.adapters.adapter import Adapter
 from ric_diffusion.adapters.format import DiffusersFormat
+from ric_diffusion.adapters.kohya import clip_name
 from ric_diffusion.adapters.lora import Lora
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.files import replacing
@@ -62,9 +63,15 @@ def comfyui_state(weights: Lora, form: DiffusersFormat) -> dict[str, torch.Tenso
     """The tensors of a LoRA under names that ComfyUI knows, alphas included."""
     if form.kohya is not None and not form.kohya.layers:
         return form.kohya.state(weights)
-    alpha = torch.tensor(float(weights.config["lora_alpha"]))
-    alphas = {f"{form.component}.{module}.alpha": alpha.clone() for module in weights.modules}
-    return form.state(weights) | alphas
+    tensors: dict[str, torch.Tensor] = {}
+    for part, one in form.parts(weights).items():
+        alpha = torch.tensor(float(one.config["lora_alpha"]))
+        for module in one.modules:
+            key = f"{part}.{module if one is weights else clip_name(module)}"
+            tensors[f"{key}.alpha"] = alpha.clone()
+            for half in ("lora_A.weight", "lora_B.weight"):
+                tensors[f"{key}.{half}"] = one.tensors[f"{module}.{half}"].contiguous()
+    return tensors
 
 
 def _sort_metadata(path: Path) -> None:

@@ -39,7 +39,8 @@ class LoraFormat(Protocol):
 class DiffusersFormat:
     """One safetensors file that stock pipelines load, the adapter's JSON in its metadata.
 
-    ``component``: the name of the pipeline's part that the LoRA changes, which begins every key;
+    ``component``: the name of the pipeline's part that adapters are for. Every key begins with the
+    name of the part that is changed, and goes on with that network's own names of its layers.
     ``kohya``: the names that kohya's programs have for its layers, None if they know no such model.
     """
 
@@ -48,7 +49,9 @@ class DiffusersFormat:
     files: tuple[str, ...] = (DIFFUSERS_FILE,)
 
     def read(self, folder: Path) -> lora.Lora:
-        return read_diffusers(folder / DIFFUSERS_FILE)
+        found = _read_parts(folder / DIFFUSERS_FILE)
+        main = found.pop(self.component, lora.NO_LORA)
+        return lora.Lora(tensors=main.tensors, config=main.config, beside=found)
 
     def write(self, folder: Path, weights: lora.Lora, about: Mapping[str, Any]) -> None:
         metadata = self.metadata(weights) | {"ric_adapter": json.dumps(about)}
@@ -56,12 +59,24 @@ class DiffusersFormat:
 
     def state(self, weights: lora.Lora) -> dict[str, torch.Tensor]:
         """The tensors of a LoRA under diffusers' names."""
-        return {f"{self.component}.{k}": v.contiguous() for k, v in weights.tensors.items()}
+        return {
+            f"{part}.{key}": tensor.contiguous()
+            for part, one in self.parts(weights).items()
+            for key, tensor in one.tensors.items()
+        }
 
     def metadata(self, weights: lora.Lora) -> dict[str, str]:
         """What diffusers reads beside them, alpha among it."""
-        settings = {f"{self.component}.{k}": v for k, v in weights.config.items()}
+        settings = {
+            f"{part}.{key}": value
+            for part, one in self.parts(weights).items()
+            for key, value in one.config.items()
+        }
         return {"format": "pt", DIFFUSERS_KEY: json.dumps(settings)}
+
+    def parts(self, weights: lora.Lora) -> dict[str, lora.Lora]:
+        """What a LoRA changes, by the name of the pipeline's part."""
+        return {part or self.component: one for part, one in weights.parts.items()}
 
 
 @dataclass(frozen=True)
@@ -93,19 +108,33 @@ class PeftFormat:
 
 def read_diffusers(path: Path) -> lora.Lora:
     """A LoRA file of diffusers for one part of a pipeline. InputError if it is not one."""
+    found = _read_parts(path)
+    if len(found) > 1:
+        raise InputError(f"{path}: changes {' and '.join(found)}, where one part is expected")
+    return next(iter(found.values()))
+
+
+def _read_parts(path: Path) -> dict[str, lora.Lora]:
+    """The LoRA of each part of a pipeline, by its name. InputError if the file is none of ours."""
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
             config = json.loads((file.metadata() or {})[DIFFUSERS_KEY])
-        (component,) = {key.partition(".")[0] for key in tensors}
-        found = lora.Lora(
-            tensors={k.removeprefix(f"{component}."): v for k, v in tensors.items()},
-            config={k.removeprefix(f"{component}."): v for k, v in config.items()},
-        )
-        problem = lora.problem_of(found)
+        found = {
+            part: lora.Lora(tensors=_below(part, tensors), config=_below(part, config))
+            for part in sorted({key.partition(".")[0] for key in tensors})
+        }
+        problems = [lora.problem_of(one) for one in found.values()] or ["no tensors"]
+        problem = next(filter(None, problems), None)
     except Exception as error:  # safetensors raises types of its own
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise InputError(f"{path}: not a LoRA file of an adapter ({reason})") from error
     if problem:
         raise InputError(f"{path}: not a LoRA file of an adapter ({problem})")
     return found
+
+
+def _below(part: str, named: Mapping[str, Any]) -> dict[str, Any]:
+    """What has a name that begins with this part, by the rest of it."""
+    start = f"{part}."
+    return {k.removeprefix(start): v for k, v in named.items() if k.startswith(start)}

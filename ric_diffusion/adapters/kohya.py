@@ -17,6 +17,7 @@ from ric_diffusion.adapters.lora import Lora
 from ric_diffusion.adapters.modelspec import ModelSpec
 
 PREFIX = "lora_unet_"  # whatever the network is
+CLIP = "text_model."  # begins the names of its text encoder's layers
 BLOCK = re.compile(r"(?<=\.)\d+(?=\.)")
 
 
@@ -27,6 +28,7 @@ class Kohya:
     Attributes:
         base: a base model -> what sd-scripts writes of it, ``ss_base_model_version`` and so on.
         module: its module that trains such LoRAs.
+        encoders: its prefixes of the layers of text encoders, by the pipeline's part.
         layers: its names of layers, "{}" for a block's number -> ours that each of them is made of,
             their outputs one after the other. Empty where its names are ours.
         widths: how many times as wide as the others one of those is, where it is not as wide.
@@ -37,6 +39,7 @@ class Kohya:
 
     base: Callable[[ModelSpec], Mapping[str, str]]
     module: str = "networks.lora"
+    encoders: Mapping[str, str] = field(default_factory=dict)
     layers: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     widths: Mapping[str, int] = field(default_factory=dict)
     reversed_halves: tuple[str, ...] = ()
@@ -46,8 +49,8 @@ class Kohya:
         """What sd-scripts writes beside the tensors; nothing of a base model that is not known."""
         return {
             "ss_network_module": self.module,
-            "ss_network_dim": str(lora.config["r"]),
-            "ss_network_alpha": str(lora.config["lora_alpha"]),
+            "ss_network_dim": str(lora.settings["r"]),
+            "ss_network_alpha": str(lora.settings["lora_alpha"]),
             **(self.base(base) if base is not None else {}),
         }
 
@@ -56,10 +59,12 @@ class Kohya:
         tensors: dict[str, torch.Tensor] = {}
         for name, modules in self._names(lora).items():
             down, up, count = self._joined(lora, modules)
-            key = f"{PREFIX}{name.replace('.', '_')}"
-            tensors[f"{key}.lora_down.weight"] = down
-            tensors[f"{key}.lora_up.weight"] = up
-            tensors[f"{key}.alpha"] = torch.tensor(float(lora.config["lora_alpha"]) * count)
+            tensors |= _layer(f"{PREFIX}{name}", down, up, lora.config["lora_alpha"] * count)
+        for part, one in lora.beside.items():
+            for module in one.modules:
+                down, up = (one.tensors[f"{module}.lora_{half}.weight"] for half in "AB")
+                key = f"{self.encoders[part]}{clip_name(module)}"
+                tensors |= _layer(key, down, up, one.config["lora_alpha"])
         return tensors
 
     def _names(self, lora: Lora) -> dict[str, tuple[str, ...]]:
@@ -96,6 +101,22 @@ class Kohya:
     def _ordered(self, module: str, down: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
         halves = _numberless(module) in self.reversed_halves and len(up) == 2 * down.shape[1]
         return up.roll(len(up) // 2, 0) if halves else up
+
+
+def clip_name(module: str) -> str:
+    """A layer of a CLIP text encoder as everybody calls it but transformers from 5.6, which lists
+    those of some of its classes without the part that they are all in."""
+    return f"{CLIP}{module.removeprefix(CLIP)}"
+
+
+def _layer(key: str, down: torch.Tensor, up: torch.Tensor, alpha: float) -> dict[str, torch.Tensor]:
+    """The three tensors of a layer."""
+    key = key.replace(".", "_")
+    return {
+        f"{key}.lora_down.weight": down.contiguous(),
+        f"{key}.lora_up.weight": up.contiguous(),
+        f"{key}.alpha": torch.tensor(float(alpha)),
+    }
 
 
 def _numberless(module: str) -> str:

@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ import torch
 from ric_diffusion.io.errors import InputError
 
 LORA_NAME = "ric"
+MAIN = ""  # the network that an adapter is for, among those that its LoRA changes
 
 # What a weight that was cast may have gone through: pipelines are cast as a whole, and layerwise
 # casting keeps weights in 8 bits.
@@ -25,10 +26,26 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Lora:
-    """``tensors``: ``<module>.lora_A.weight`` and ``….lora_B.weight``; ``config``: peft's."""
+    """``tensors``: ``<module>.lora_A.weight`` and ``….lora_B.weight``; ``config``: peft's.
+
+    ``beside``: what an adapter changes in other networks of its model, by what the model calls
+    them. Where it changes those alone, ``tensors`` and ``config`` are empty.
+    """
 
     tensors: Mapping[str, torch.Tensor]
     config: Mapping[str, Any]
+    beside: Mapping[str, Lora] = field(default_factory=dict)
+
+    @property
+    def parts(self) -> dict[str, Lora]:
+        """By network, MAIN first, those that change something."""
+        return ({MAIN: self} if self.tensors else {}) | dict(self.beside)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """peft's, of the first network that changes; rank and alpha are those of all of them."""
+        first = next(iter(self.parts.values()), self)
+        return first.config
 
     @property
     def modules(self) -> list[str]:
@@ -49,10 +66,11 @@ class Lora:
 NO_LORA = Lora(tensors={}, config={})  # of an adapter whose base model is the fine-tune itself
 
 Parts = Sequence[tuple[Lora, float]]  # LoRAs and their scales
+Layer = tuple[str, str]  # network and module
 
 
 def problem_of(lora: Lora) -> str | None:
-    """Why a LoRA is none that ``delta`` can read, or None."""
+    """Why the LoRA of one network is none that ``delta`` can read, or None."""
     expected = {f"{m}.lora_{half}.weight" for m in lora.modules for half in "AB"}
     if not lora.modules or expected != set(lora.tensors):
         return "unexpected tensors"
@@ -70,6 +88,11 @@ def problem_of(lora: Lora) -> str | None:
     return None
 
 
+def is_trained(network: Any) -> bool:
+    """Whether peft is training a LoRA of ours inside a network."""
+    return LORA_NAME in getattr(network, "peft_config", {})
+
+
 def trained(network: Any) -> Lora:
     """The LoRA that peft is training inside a network."""
     from peft.utils import get_peft_model_state_dict
@@ -78,6 +101,13 @@ def trained(network: Any) -> Lora:
     plain = {k: sorted(v) if isinstance(v, set) else v for k, v in config.items()}
     tensors = get_peft_model_state_dict(network, adapter_name=LORA_NAME)
     return Lora(tensors={k: v.detach().cpu() for k, v in tensors.items()}, config=plain)
+
+
+def all_trained(networks: Mapping[str, Any]) -> Lora:
+    """The LoRA that peft is training inside networks, by their names; what has none is left out."""
+    found = {name: trained(network) for name, network in networks.items() if is_trained(network)}
+    main = found.pop(MAIN, NO_LORA)
+    return Lora(tensors=main.tensors, config=main.config, beside=found)
 
 
 def set_trained(network: torch.nn.Module, lora: Lora) -> None:
@@ -187,21 +217,23 @@ def check_merge(network: torch.nn.Module, lora: Lora) -> None:
 
 
 class Merged:
-    """LoRAs inside a network's weights, W = W0 + sum of scale * delta, so that they cost nothing in
-    a forward pass.
+    """LoRAs inside the weights of one network or several, W = W0 + sum of scale * delta, so that
+    they cost nothing in a forward pass.
 
     W is worked out from W0 whenever the LoRAs or their scales change, so that taking one out leaves
     no trace of it.
 
     Attributes:
+        networks: by what the parts of a LoRA call them; those beside the MAIN one are put here by
+            whoever sets a LoRA that changes them.
         loras: those inside, each with its scale, in the order in which they are added.
-        originals: W0 of every layer that they change, on the CPU.
+        originals: W0 of every layer that they change, by network and layer, on the CPU.
     """
 
     def __init__(self, network: torch.nn.Module) -> None:
-        self.network = network
+        self.networks = {MAIN: network}
         self.loras: Parts = ()
-        self.originals: dict[str, torch.Tensor] = {}
+        self.originals: dict[Layer, torch.Tensor] = {}
 
     @torch.no_grad()
     def set(self, loras: Parts) -> None:
@@ -212,13 +244,13 @@ class Merged:
         LoRA that was fused or unfused), their change stays and only ours is taken out, exact to
         rounding, with one warning. InputError, and nothing changed, if weights are offloaded.
         """
-        before, after = _by_module(self.loras), _by_module(loras)
-        differ = [name for name in {**before, **after} if before.get(name) != after.get(name)]
-        weights = {name: _weight_in_memory(self.network, name) for name in differ}
+        before, after = _by_layer(self.loras), _by_layer(loras)
+        differ = [layer for layer in {**before, **after} if before.get(layer) != after.get(layer)]
+        weights = {layer: _weight_in_memory(self.networks[layer[0]], layer[1]) for layer in differ}
         subtracted = [
-            name
-            for name, weight in weights.items()
-            if self._set(name, weight, before.get(name, []), after.get(name, []))
+            layer[1]
+            for layer, weight in weights.items()
+            if self._set(layer, weight, before.get(layer, []), after.get(layer, []))
         ]
         self.loras = tuple(loras)
         if subtracted:
@@ -229,33 +261,35 @@ class Merged:
                 len(subtracted) - 1,
             )
 
-    def _set(self, name: str, weight: torch.Tensor, before: Parts, after: Parts) -> bool:
+    def _set(self, layer: Layer, weight: torch.Tensor, before: Parts, after: Parts) -> bool:
         """``set`` for a layer; whether ours had to be subtracted from it."""
         loras = {lora for lora, scale in (*before, *after) if scale}
-        deltas = {lora: lora.delta(name).to(weight.device) for lora in loras}
+        deltas = {lora: lora.delta(layer[1]).to(weight.device) for lora in loras}
         if before:
-            original = self.originals[name].to(weight.device)
+            original = self.originals[layer].to(weight.device)
             casts = _casts_between(original, _added(original, before, deltas), weight)
         else:
             original, casts = weight, None
         if casts is None:  # others made it what it is
             negative = [(lora, -scale) for lora, scale in before]
             original, casts = _added(weight, negative, deltas), (weight.dtype,)
-            self.originals[name] = original.detach().to("cpu", copy=True)
+            self.originals[layer] = original.detach().to("cpu", copy=True)
             subtracted = any(scale for _, scale in before)
         else:
             subtracted = False
         weight.copy_(_cast(_added(original, after, deltas), original.dtype, *casts))
         if not after:
-            del self.originals[name]
+            del self.originals[layer]
         return subtracted
 
 
-def _by_module(loras: Parts) -> dict[str, list[tuple[Lora, float]]]:
-    found: dict[str, list[tuple[Lora, float]]] = {}
+def _by_layer(loras: Parts) -> dict[Layer, list[tuple[Lora, float]]]:
+    """What changes each layer, of each network's own part of the LoRAs."""
+    found: dict[Layer, list[tuple[Lora, float]]] = {}
     for lora, scale in loras:
-        for name in lora.modules:
-            found.setdefault(name, []).append((lora, scale))
+        for network, part in lora.parts.items():
+            for module in part.modules:
+                found.setdefault((network, module), []).append((part, scale))
     return found
 
 

@@ -74,8 +74,8 @@ def prompt_text(
     Args:
         adapter: folder or hub id.
         model: whose tokenizer counts; by default the adapter's base model.
-        base_config: whose it is if the model is a single file, and ``revision`` as Checkpoint has
-            them.
+        base_config: whose it is if the model is a single file, by default as it was in training,
+            and ``revision`` as Checkpoint has them.
 
     ``preference``, ``targets`` and ``mapping`` are as ``generate`` has them.
 
@@ -86,7 +86,9 @@ def prompt_text(
     found, _ = family.read_adapter(folder)
     wanted = found.targets_for(preference=preference, targets=targets, mapping=mapping)
     found.check_text()  # before a tokenizer is fetched for nothing
-    base = Checkpoint(model=model or found.base_model, base_config=base_config, revision=revision)
+    if model is None:
+        model, base_config = found.base_model, base_config or found.base_config
+    base = Checkpoint(model=model, base_config=base_config, revision=revision)
     with loading(base, "model"):
         family.check_checkpoint(base)
         tokenizer = family.tokenizer(base, found)

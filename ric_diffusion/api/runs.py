@@ -29,14 +29,15 @@ from ric_diffusion.models.causal_lm.backend import LlmConfig
 from ric_diffusion.models.checkpoint import Checkpoint
 from ric_diffusion.models.cost import COST, Cost, Meter
 from ric_diffusion.models.diffusion.backend import DiffusionConfig
-from ric_diffusion.models.family import Family, family_of, loading
+from ric_diffusion.models.family import ADAPTER_SUBFOLDER, Family, family_of, loading
 from ric_diffusion.rewards import RewardSpace
 from ric_diffusion.training.loop import LoopConfig
 from ric_diffusion.training.online import OnlineConfig, Task, run_rounds
 from ric_diffusion.training.processes import leave
 from ric_diffusion.training.trainer import Trainer
 
-ADAPTER, SETTINGS, CACHE, SHEETS = "adapter", "config.json", "cache", "sheets"  # in a run's folder
+# In a run's folder; MODEL in place of ADAPTER where the model itself was trained.
+ADAPTER, MODEL, SETTINGS, CACHE, SHEETS = "adapter", "model", "config.json", "cache", "sheets"
 FOUND = "the family of the model is found from the model itself; remove this line"
 
 
@@ -136,7 +137,8 @@ class TrainResult:
     """What a training run left.
 
     Attributes:
-        adapter: the adapter's folder, inside ``out``.
+        adapter: the adapter's folder, inside ``out``; with ``train: full`` inside its base model,
+            the folder ``model`` there.
         out: the run's folder.
         steps: how many updates it took.
         records: how many it was trained on.
@@ -157,7 +159,8 @@ class OnlineResult:
     """What an online run left.
 
     Attributes:
-        adapter: the adapter's folder, inside ``out``.
+        adapter: the adapter's folder, inside ``out``; with ``train: full`` inside its base model,
+            the folder ``model`` there.
         out: the run's folder.
         rounds: how many there were.
         space: the adapter's reward space, with the front that the rounds reached.
@@ -233,6 +236,7 @@ def _train(
     }
     run.check_same(identity)
     check_unchanged(settings.data, records, family.medium, out / CACHE)
+    _check_push(push_to_hub, backend, out)
     if push_to_hub and process.is_main_process:
         hub.open_repository(push_to_hub)  # now, not after hours of training
     backend.prepare(records, settings.data, out / CACHE)
@@ -264,13 +268,13 @@ def _train(
     )
     url = None
     if process.is_main_process:
-        backend.save(out / ADAPTER)
+        _save(backend, out)
         write_json(out / COST, meter.read().to_dict())
         if push_to_hub:
             url = _pushed(out / ADAPTER, push_to_hub, family)
     process.wait_for_everyone()
     return TrainResult(
-        adapter=out / ADAPTER,
+        adapter=_adapter_folder(backend, out),
         out=out,
         steps=loop.steps,
         records=len(records),
@@ -347,6 +351,7 @@ def _online(
     }
     run.check_same(identity)
     check_unchanged(settings.data, chosen, family.medium, out / CACHE)
+    _check_push(push_to_hub, backend, out)
     if push_to_hub and process.is_main_process:
         hub.open_repository(push_to_hub)  # now, not after hours of rounds
     process.wait_for_everyone()  # all have seen the folder as it was
@@ -370,13 +375,18 @@ def _online(
     )
     url = None
     if process.is_main_process:
-        backend.save(out / ADAPTER)
+        _save(backend, out)
         write_json(out / COST, cost.to_dict())
         if push_to_hub:
             url = _pushed(out / ADAPTER, push_to_hub, family)
     process.wait_for_everyone()
     return OnlineResult(
-        adapter=out / ADAPTER, out=out, rounds=rounds.rounds, space=space, cost=cost, url=url
+        adapter=_adapter_folder(backend, out),
+        out=out,
+        rounds=rounds.rounds,
+        space=space,
+        cost=cost,
+        url=url,
     )
 
 
@@ -404,6 +414,25 @@ def _out(out: str | Path | None, settings: RunConfig, source: str) -> Path:
         raise InputError(f"{source}out is missing; add it, or give --out")
     check_out_folder(folder)
     return folder
+
+
+def _save(backend: Any, out: Path) -> None:
+    """What was trained, into the run's folder."""
+    backend.save(out / (ADAPTER if backend.adapter.lora else MODEL))
+
+
+def _adapter_folder(backend: Any, out: Path) -> Path:
+    """Where the adapter of what was trained is."""
+    return out / ADAPTER if backend.adapter.lora else out / MODEL / ADAPTER_SUBFOLDER
+
+
+def _check_push(repo_id: str | None, backend: Any, out: Path) -> None:
+    """InputError for a whole model that is to be pushed."""
+    if repo_id and not backend.adapter.lora:
+        raise InputError(
+            f"push_to_hub {repo_id}: uploads adapters, and train: full makes a model; leave it out "
+            f"and upload {out / MODEL} with `hf upload`"
+        )
 
 
 def selected(records: Sequence[Record], where: Mapping[str, tuple[str, ...]]) -> list[Record]:

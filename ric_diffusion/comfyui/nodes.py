@@ -29,9 +29,10 @@ _log = logging.getLogger(__name__)
 
 
 class LoadAdapter:
-    """A model with an adapter's LoRA, and the adapter for ApplyRewards."""
+    """A model with an adapter's LoRA, the adapter for ApplyRewards, and the text encoders with the
+    LoRA that it may have in them."""
 
-    RETURN_TYPES = ("MODEL", "RIC_ADAPTER")
+    RETURN_TYPES = ("MODEL", "RIC_ADAPTER", "CLIP")
     FUNCTION = "load"
     CATEGORY = CATEGORY
 
@@ -42,12 +43,14 @@ class LoadAdapter:
             "required": {
                 "model": ("MODEL",),
                 "adapter": ("STRING", {"default": "", "tooltip": tip}),
-            }
+            },
+            "optional": {"clip": ("CLIP",)},
         }
 
-    def load(self, model: Any, adapter: str) -> tuple[Any, Adapter]:
-        """``model`` is ComfyUI's ModelPatcher. InputError if ``adapter`` is not one, if it is for
-        another architecture, or of embedding mode where ComfyUI has no place for its tokens."""
+    def load(self, model: Any, adapter: str, clip: Any = None) -> tuple[Any, Adapter, Any]:
+        """``model`` is ComfyUI's ModelPatcher, ``clip`` its CLIP. InputError if ``adapter`` is not
+        one, if it is for another architecture, of embedding mode where ComfyUI has no place for
+        its tokens, or changes text encoders where there is no ``clip``."""
         family, folder = adapter_family(adapter)
         if not isinstance(family.format, DiffusersFormat):
             raise InputError(f"{adapter}: an adapter for {family.title}, which draw nothing")
@@ -60,17 +63,25 @@ class LoadAdapter:
             )
         from comfy.sd import load_lora_for_models
 
-        state = comfyui_state(lora, family.format) if loaded.lora else {}
-        patched, _ = load_lora_for_models(model, None, state, 1.0, 0.0)
-        if (found := _patches(patched) - _patches(model)) != len(lora.modules):
+        if lora.beside and clip is None:
             raise InputError(
-                f"{adapter}: for {family.title}, and of the {len(lora.modules)} layers that it "
-                f"changes this model has {found}; load it into its base model, "
-                f"{loaded.base_model}, or one made of it"
+                f"{adapter}: changes text encoders too: connect clip to this node, and the nodes "
+                "that encode prompts to its CLIP"
+            )
+        state = comfyui_state(lora, family.format) if loaded.lora else {}
+        patched, encoders = load_lora_for_models(model, clip, state, 1.0, 1.0)
+        found = _patches(patched) - _patches(model)
+        if clip is not None:
+            found += _patches(encoders.patcher) - _patches(clip.patcher)
+        if found != (layers := sum(len(part.modules) for part in lora.parts.values())):
+            raise InputError(
+                f"{adapter}: for {family.title}, and of the {layers} layers that it changes this "
+                f"model has {found}; load it into its base model, {loaded.base_model}, or one "
+                "made of it"
             )
         if layer is not None and loaded.encoder is not None and loaded.encoder.time_width:
             patched = modulated(patched, loaded.encoder, layer)
-        return patched, loaded
+        return patched, loaded, encoders
 
 
 class ApplyRewards:

@@ -17,7 +17,7 @@ from ric_diffusion.io.errors import InputError
 class AdaptedBackend:
     """A sampler that inherits from this has its adapter in training, in a loaded model."""
 
-    network: Callable[[], Any]  # the one that the LoRA is in
+    network: Callable[[], Any]  # the one that the adapter is for
 
     def adopt(self, model: Any) -> None:
         """Begin with a model that has an adapter in place; InputError if it has none."""
@@ -41,12 +41,17 @@ class AdaptedBackend:
 
     def named_parameters(self) -> Mapping[str, torch.nn.Parameter]:
         trained = {
-            f"network.{name}": parameter
-            for name, parameter in self.network().named_parameters()
+            f"{part or 'network'}.{name}": parameter
+            for part, network in self.networks().items()
+            for name, parameter in network.named_parameters()
             if parameter.requires_grad
         }
         learned = self.adapter.conditioner.named_parameters()
         return trained | {f"conditioner.{name}": parameter for name, parameter in learned}
+
+    def networks(self) -> Mapping[str, Any]:
+        """Those that are trained, by what the parts of a LoRA call them."""
+        return {lora.MAIN: self.network()}
 
     def save(self, folder: Path) -> None:
         self.model.adapter = self.adapter
@@ -58,13 +63,20 @@ class AdaptedBackend:
         Its statistics come along: they say what its reward values mean. Its calibration does not:
         it says what the weights gave that are about to change.
         """
-        network, (found, weights) = self.network(), self.model.family.read_adapter(folder)
-        check_continues(folder, (found, weights), (self.adapter, lora.trained(network)))
+        found, weights = self.model.family.read_adapter(folder)
+        networks = self.networks()
+        check_continues(folder, (found, weights), (self.adapter, lora.all_trained(networks)))
         self.model.check_fit(found)
-        lora.check_fit(network, weights)
-        lora.set_trained(network, weights)
-        found.conditioner.to(network.device)
+        for part, one in weights.parts.items():
+            lora.check_fit(networks[part], one)
+        for part, one in weights.parts.items():
+            lora.set_trained(networks[part], one)
+        self.go_on_with(found)
+
+    def go_on_with(self, adapter: Adapter) -> None:
+        """This one is in training from now on, without its calibration."""
+        adapter.conditioner.to(self.network().device)
         self.adapter = self.model.adapter = replace(
-            found, calibration={}, modelspec=self.adapter.modelspec
+            adapter, calibration={}, modelspec=self.adapter.modelspec
         )
         self._normalize()

@@ -90,11 +90,14 @@ def case(request, engine):
     engine.executor.reset()
 
 
-def train(pipe: Any, rewards: Sequence[str], folder: Path) -> None:
-    """An adapter in training, its weights as if it had been for a while."""
+def train(
+    pipe: Any, rewards: Sequence[str], folder: Path, targets: Sequence[str] | None = None
+) -> None:
+    """An adapter in training, its weights as if it had been for a while; ``targets``: by default
+    all layers of the denoiser."""
     rng = np.random.default_rng(0)
     space = RewardSpace.fit({reward: rng.normal(size=200) for reward in rewards})
-    lora = LoraConfig(rank=4, alpha=8, targets=tuple(pipe.family.lora_layers))
+    lora = LoraConfig(rank=4, alpha=8, targets=tuple(targets or pipe.family.lora_layers))
     backend = DiffusionBackend.create(pipe, "tiny", space, DiffusionConfig(lora=lora, sampling={}))
     generator = torch.Generator().manual_seed(len(rewards))
     with torch.no_grad():
@@ -197,7 +200,7 @@ def sampled(engine, case: Case, *rewards: str, others: Sequence[Path] = ()) -> t
     for one in case.contexts:
         conditionings.append([[one.states, {"pooled_output": one.pooled}]])
     for folder in (case.adapter, *others):
-        model, adapter = nodes["RiCLoadAdapter"]().load(model, str(folder))
+        model, adapter, _ = nodes["RiCLoadAdapter"]().load(model, str(folder))
         written = rewards if folder == case.adapter else ("", "")
         conditionings = [
             nodes["RiCApplyRewards"]().apply(adapter, given, text, "targets")[0]
@@ -221,6 +224,12 @@ def comfy_model(engine, case: Case) -> Any:
 def scaled(case: Case, samples: torch.Tensor) -> torch.Tensor:
     factor, shift = LATENTS[case.name]
     return (samples - shift) * factor
+
+
+@torch.no_grad()
+def wanted_states(pipe: Any) -> torch.Tensor:
+    """What its text encoder says of the prompt."""
+    return pipe.encode_prompt(PROMPT, "cpu", 1, False)[0]
 
 
 def distance(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -339,5 +348,40 @@ def test_an_adapter_without_lora_leaves_the_model_as_it_is(engine, case, tmp_pat
     adapter = replace(case.pipe.adapter, conditioner=words, lora=False)
     case.family.save_adapter(adapter, NO_LORA, tmp_path / "adopted")
     node = engine.nodes.NODE_CLASS_MAPPINGS["RiCLoadAdapter"]()
-    model, loaded = node.load(comfy_model(engine, case), str(tmp_path / "adopted"))
-    assert (model.patches, model.wrappers, loaded.lora) == ({}, {}, False)
+    model, loaded, clip = node.load(comfy_model(engine, case), str(tmp_path / "adopted"))
+    assert (model.patches, model.wrappers, loaded.lora, clip) == ({}, {}, False, None)
+
+
+@pytest.mark.parametrize("case", ["sd15"], indirect=True)
+def test_text_encoders_are_changed_by_the_node_and_by_the_exported_file(engine, case):
+    family, folder = case.family, engine.folder / "encoders"
+    made = family.pipelines[TEXT_TO_IMAGE](**{**parts("sd15"), "scheduler": case.pipe.scheduler})
+    made.set_progress_bar_config(disable=True)
+    train(made, ("colorfulness",), folder, targets=("attention", "text_encoder"))
+    encoders = replace(case, pipe=made, adapter=folder)
+    wanted = expected(encoders, targets={"colorfulness": 1.5})
+    prompt = workflow(engine, encoders)
+    [node] = [k for k, one in prompt.items() if one["class_type"] == "RiCLoadAdapter"]
+    [sampler] = [k for k, one in prompt.items() if one["class_type"] == "KSampler"]
+    for branch, written in (("positive", "colorfulness=1.5"), ("negative", "")):
+        [apply, _] = prompt[sampler]["inputs"][branch]
+        prompt[apply]["inputs"]["rewards"] = written
+    texts = [one for one in prompt.values() if one["class_type"] == "CLIPTextEncode"]
+    [clip] = {tuple(one["inputs"]["clip"]) for one in texts}
+    with pytest.raises(RuntimeError, match="changes text encoders too: connect clip"):
+        latents(engine, json.loads(json.dumps(prompt)), sampler)
+    prompt[node]["inputs"]["clip"] = list(clip)
+    for one in texts:
+        one["inputs"]["clip"] = [node, 2]
+    drawn = scaled(case, latents(engine, json.loads(json.dumps(prompt)), sampler))
+    assert distance(drawn, wanted) < CLOSE
+    with made.without_adapter():
+        plain = wanted_states(made)
+    assert distance(plain, wanted_states(made)) > 100 * CLOSE
+    file = engine.folder / "encoders.safetensors"
+    export.export(*family.read_adapter(folder), family.format, file, "comfyui")
+    nodes = engine.nodes.NODE_CLASS_MAPPINGS
+    model, other, _ = nodes["CheckpointLoaderSimple"]().load_checkpoint("sd15.safetensors")
+    _, patched = nodes["LoraLoader"]().load_lora(model, other, file.name, 1.0, 1.0)
+    [[states, _]] = nodes["CLIPTextEncode"]().encode(patched, PROMPT)[0]
+    assert distance(states, wanted_states(made)) < CLOSE

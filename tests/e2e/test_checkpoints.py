@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from ric_diffusion import RiCStableDiffusionPipeline, api
-from ric_diffusion.adapters.adapter import Adapter
+from ric_diffusion.adapters.adapter import ABOUT_FILE, Adapter
 from ric_diffusion.api import Checkpoint
 from ric_diffusion.evaluation.compare import choose
 from ric_diffusion.models.causal_lm.model import RiCCausalLM
@@ -56,8 +56,10 @@ def test_train_and_generate(ric, root, tiny, file, given, tmp_path):
     assert np.array_equal(*drawn)
     assert Image.open(tmp_path / "a" / "0.png").text["model"] == str(file)
     card = (adapters[0] / "README.md").read_text()
-    assert f'RiCPipeline.from_single_file("{file}", config=' in card
-    assert f"--model {file} --base-config " in card
+    assert f'RiCPipeline.from_single_file("{file}", config="{root / "model"}")' in card
+    assert f"--model {file} --base-config {root / 'model'} " in card
+    found = [Adapter.load(adapter) for adapter in adapters]
+    assert [adapter.base_config for adapter in found] == [str(root / "model"), None]
 
 
 def test_other_verbs(ric, root, given, tmp_path):
@@ -71,6 +73,11 @@ def test_other_verbs(ric, root, given, tmp_path):
     assert done.code == 0, done.err
     told = ["--adapter", adapter, "--prompt", "red apple", "--targets", "colorfulness=1"]
     assert ric("prompt", *given, *told).out == ric("prompt", *told).out != ""
+    alone = shutil.copytree(adapter, tmp_path / "alone")  # as if it had been trained on the file
+    about = json.loads((alone / ABOUT_FILE).read_text())
+    about |= {"base_model": str(given[1]), "base_config": str(given[3])}
+    (alone / ABOUT_FILE).write_text(json.dumps(about))
+    assert ric("prompt", "--adapter", alone, *told[2:]).out == ric("prompt", *told).out
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,11 @@
-"""Adapters in a pipeline: loaded into the denoiser, scaled, taken out bit for bit, saved."""
+"""Adapters in a pipeline: loaded into its networks, scaled, taken out bit for bit, saved."""
 
 from __future__ import annotations
 
 import logging
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from diffusers import DiffusionPipeline
+from diffusers.models.attention_processor import Attention
 
 from ric_diffusion.adapters import lora
 from ric_diffusion.adapters.adapter import Adapter
@@ -29,13 +30,18 @@ _Stock: Any = DiffusionPipeline if TYPE_CHECKING else object
 
 DEFAULT = "default"  # the name of an adapter that was loaded without one
 
+_OTHER_ENCODER = (
+    "{part}: adapters on this pipeline's denoiser changed that of the pipeline that loaded them, "
+    "and this is another one; share both (from_pipe), or call unload_adapter there first"
+)
+
 _log = logging.getLogger(__name__)
 _with_adapter: ContextVar[bool] = ContextVar("with_adapter", default=False)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """An adapter whose LoRA is inside a denoiser at some scale; at 0 it says nothing."""
+    """An adapter whose LoRA is inside a pipeline at some scale; at 0 it says nothing."""
 
     adapter: Adapter
     lora: lora.Lora
@@ -57,7 +63,8 @@ class Held:
 class AdapterMixin(_Stock):
     """What a pipeline does with its adapters.
 
-    They live on the denoiser, so that pipelines that share one agree.
+    They live on the denoiser, so that pipelines that share one agree. Where they change text
+    encoders too, those pipelines have to share these as well.
     """
 
     family_name: ClassVar[str]
@@ -78,6 +85,18 @@ class AdapterMixin(_Stock):
     def _network(self) -> Any:
         """The denoiser itself where it is inside what torch.compile made of it."""
         return getattr(self.denoiser, "_orig_mod", self.denoiser)
+
+    @property
+    def text_encoders(self) -> dict[str, Any]:
+        """Those that a LoRA may be in, by the names of the pipeline's parts that it has."""
+        found = {name: getattr(self, name, None) for name in self.family.text_encoders}
+        return {name: network for name, network in found.items() if network is not None}
+
+    def in_training(self) -> dict[str, Any]:
+        """The networks that have a LoRA in training: the denoiser, by the name of ``lora.MAIN``,
+        and text encoders by theirs."""
+        networks = {lora.MAIN: self._network, **self.text_encoders}
+        return {name: network for name, network in networks.items() if lora.is_trained(network)}
 
     @property
     def _held(self) -> Held:
@@ -125,7 +144,7 @@ class AdapterMixin(_Stock):
         """Load an adapter folder or hub id beside those of other names, in place of the one that
         has this name.
 
-        Its LoRA is merged into the denoiser, so it costs no time in a call, however many there are;
+        Its LoRA is merged into the weights, so it costs no time in a call, however many there are;
         each has its tokens in the context. The rewards of all of them can be asked for, and what a
         call leaves out comes from the first one that says it. Raises InputError, and leaves the
         pipeline as it was, if it was made for another architecture, or has a reward of another
@@ -137,9 +156,45 @@ class AdapterMixin(_Stock):
             raise InputError(f"name {name!r}: give the adapter a text for a name")
         adapter, weights = self.family.read_adapter(self.family.fetch_adapter(path_or_id))
         self.check_fit(adapter)
-        lora.check_merge(self._network, weights)
-        lora.check_fit(self._network, weights)
+        for part, one in weights.parts.items():
+            network = self._changed_by(part)
+            lora.check_merge(network, one)
+            lora.check_fit(network, one)
         self._set_loaded({**self._held.loaded, name: Loaded(adapter=adapter, lora=weights)})
+
+    def _changed_by(self, part: str) -> Any:
+        """The network that a part of a LoRA changes. InputError if there is none, or if it is
+        another one than that which adapters on this denoiser are in."""
+        if part == lora.MAIN:
+            return self._network
+        if part not in self.text_encoders:
+            raise InputError(f"the adapter changes {part}, which this model lacks")
+        network = self.text_encoders[part]
+        if self._held.merged.networks.get(part, network) is not network:
+            raise InputError(_OTHER_ENCODER.format(part=part))
+        return network
+
+    def check_encoders(self) -> None:
+        """InputError if adapters on this denoiser changed text encoders of another pipeline, which
+        this one has not."""
+        for part in self._held.merged.networks:
+            self._changed_by(part)
+
+    def check_unfused(self) -> None:
+        """InputError if there is a LoRA in the denoiser, and its attention goes through layers that
+        ``fuse_qkv_projections`` made of others, in which it may not be."""
+        changed = lora.is_trained(self._network) or any(
+            one.tensors for one, _ in self._held.merged.loras
+        )
+        if changed:
+            self._check_unfused()
+
+    def _check_unfused(self) -> None:
+        if any(map(_is_fused, self._network.modules())):
+            raise InputError(
+                "the denoiser's projections are fused, and an adapter would be left out of them "
+                "or stay in them unseen; call unfuse_qkv_projections first"
+            )
 
     def unload_adapter(self, name: str | None = None) -> None:
         """Take an adapter out again, or all of them; the weights are then, bit for bit, as if it
@@ -167,22 +222,20 @@ class AdapterMixin(_Stock):
 
     @contextmanager
     def without_adapter(self) -> Iterator[None]:
-        """The denoiser as the base model has it inside the block, also with an adapter in
-        training."""
-        held, denoiser = self._held, self._network
+        """The pipeline as the base model has it inside the block, also with an adapter in
+        training. A model that was fine-tuned whole is its own base model."""
+        held = self._held
         adapter, loras = held.adapter, held.merged.loras
-        training = not held.loaded and lora.LORA_NAME in getattr(denoiser, "peft_config", {})
         held.merged.set([(one, 0.0) for one, _ in loras])
-        if training:
-            denoiser.disable_adapters()
-        self._set_effective(None)  # and with it what reward tokens do to the time embedding
-        try:
-            yield
-        finally:
-            self._set_effective(adapter)
-            held.merged.set(loras)
-            if training:
-                denoiser.enable_adapters()
+        with ExitStack() as disabled:
+            for network in {} if held.loaded else self.in_training().values():
+                disabled.enter_context(lora.disabled(network))
+            self._set_effective(None)  # and with it what reward tokens do to the time embedding
+            try:
+                yield
+            finally:
+                self._set_effective(adapter)
+                held.merged.set(loras)
 
     @contextmanager
     def with_adapter(self) -> Iterator[None]:
@@ -206,7 +259,8 @@ class AdapterMixin(_Stock):
                 "save_adapter(folder, name) writes it, unload_adapter(name) takes one out"
             )
         if name is None and not held.loaded:
-            self.family.save_adapter(self.adapter, lora.trained(self._network), Path(folder))
+            weights = lora.all_trained(self.in_training())
+            self.family.save_adapter(self.adapter, weights, Path(folder))
             return
         name = self._known(next(iter(held.loaded)) if name is None else name)
         one = held.loaded[name]
@@ -228,9 +282,27 @@ class AdapterMixin(_Stock):
     def _set_loaded(self, loaded: Mapping[str, Loaded]) -> None:
         """These adapters, in place of those loaded before."""
         held, together = self._held, _together(loaded)
-        held.merged.set([(one.lora, one.scale) for one in loaded.values()])
+        if any(one.lora.tensors for one in (*held.loaded.values(), *loaded.values())):
+            self._check_unfused()
+        parts = {part for one in loaded.values() for part in one.lora.beside}
+        networks, before = held.merged.networks, dict(held.merged.networks)
+        networks |= {part: self._changed_by(part) for part in parts}
+        try:
+            held.merged.set([(one.lora, one.scale) for one in loaded.values()])
+        except InputError:
+            held.merged.networks = before
+            raise
+        held.merged.networks = {p: n for p, n in networks.items() if p in {lora.MAIN, *parts}}
         held.loaded, held.together = loaded, together
         self._set_effective(together)
+
+    @property
+    def _encoder_state(self) -> tuple[Any, ...] | None:
+        """What tells the states of a text under today's adapters from those under others; None
+        while a text encoder is in training, whose states nobody may keep."""
+        if self.in_training().keys() - {lora.MAIN}:
+            return None
+        return tuple((one, scale) for one, scale in self._held.merged.loras if one.beside)
 
     def _set_effective(self, adapter: Adapter | None) -> None:
         """The adapter that contexts are made by, with the hooks it needs."""
@@ -251,6 +323,14 @@ class AdapterMixin(_Stock):
                 held.hooks += Modulation(network, layer, encoders, argument).hooks
         if network is not self.denoiser or network._compiled_call_impl is not None:
             torch.compiler.reset()  # compiled code goes on without hooks that came after it
+
+
+def _is_fused(module: torch.nn.Module) -> bool:
+    """Whether an attention layer uses what was fused. A U-Net that was unfused keeps the mark of
+    its layers, and only gets their processors back."""
+    if not vars(module).get("fused_projections"):
+        return False
+    return not isinstance(module, Attention) or type(module.processor).__name__.startswith("Fused")
 
 
 def _together(loaded: Mapping[str, Loaded]) -> Adapter | None:

@@ -1,38 +1,45 @@
-"""The diffusion backend: LoRA in the denoiser and a conditioner, behind the backend protocol."""
+"""The diffusion backend: LoRA, or a denoiser's own weights, and a conditioner, behind the backend
+protocol."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
 
-from ric_diffusion.adapters.adapter import Adapter
-from ric_diffusion.adapters.lora import LORA_NAME
+from ric_diffusion.adapters import lora
+from ric_diffusion.adapters.adapter import Adapter, check_continues
 from ric_diffusion.adapters.modelspec import ModelSpec
 from ric_diffusion.conditioning.conditioner import Mode, Words, new_conditioner
 from ric_diffusion.conditioning.dropout import Dropout
 from ric_diffusion.data.framing import check_framed
 from ric_diffusion.data.records import Record
 from ric_diffusion.io.config import above_zero, at_least
+from ric_diffusion.io.errors import InputError
+from ric_diffusion.io.files import replacing_folder
 from ric_diffusion.models.adapted import AdaptedBackend
 from ric_diffusion.models.diffusion.context import Context, ContextCache
 from ric_diffusion.models.diffusion.latents import cached_latents
 from ric_diffusion.models.diffusion.sampler import DiffusionSampler
+from ric_diffusion.models.family import ADAPTER_SUBFOLDER, INDEX_FILE
 from ric_diffusion.models.hardware import BasePrecision
 from ric_diffusion.models.protocol import Batch
 from ric_diffusion.rewards import RewardSpace
 
 PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v"}  # diffusers' words -> modelspec's
-Layers = Literal["attention", "feed_forward", "convolution", "modulation"]
+TEXT_ENCODER = "text_encoder"  # among the kinds of layers, all those of the text encoders
+Layers = Literal["attention", "feed_forward", "convolution", "modulation", "text_encoder"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoraConfig:
-    """Low-rank updates of the denoiser. ``targets`` names kinds of layers; a small network needs
-    more than attention, which alone is too few weights there."""
+    """Low-rank updates. ``targets`` names kinds of layers of the denoiser; a small network needs
+    more than attention, which alone is too few weights there. ``text_encoder`` stands for the
+    linear layers of all CLIP text encoders: words for rewards are numbers, which they were not
+    trained to tell apart."""
 
     rank: int = 16
     alpha: float = 16
@@ -42,10 +49,18 @@ class LoraConfig:
         at_least(self, 1, "rank")
         above_zero(self, "alpha")
 
+    @property
+    def changes_text(self) -> bool:
+        """Whether text encoders are trained along."""
+        return TEXT_ENCODER in self.targets
+
 
 @dataclass(frozen=True, kw_only=True)
 class DiffusionConfig:
     """What the diffusion backend trains and how it conditions.
+
+    ``train``: ``lora``, or ``full`` for all weights of the denoiser, in fp32; then there is no
+    LoRA, and a whole model is written with the adapter in it.
 
     ``resolution`` in pixels, the model's own by default; ``mirror``: also train on the mirror
     images; ``first_caption_probability``: how often a picture's first caption is used where it has
@@ -62,6 +77,7 @@ class DiffusionConfig:
 
     RENAMED: ClassVar[Mapping[str, str]] = {"name_share": "first_caption_probability"}
 
+    train: Literal["lora", "full"] = "lora"
     mode: Mode = "embedding"
     base_precision: BasePrecision = "auto"
     modulation: bool = True
@@ -88,6 +104,21 @@ class DiffusionConfig:
                 f"first_caption_probability is {self.first_caption_probability}; give 0 to 1"
             )
         check_steps(self.sampling)
+        if self.train == "full":
+            self._check_full()
+
+    def _check_full(self) -> None:
+        if self.lora != LoraConfig():
+            raise ValueError(
+                "lora goes with train: lora; train: full changes all weights of the denoiser, so "
+                "leave it out"
+            )
+        if self.base_precision not in ("auto", "fp32"):
+            raise ValueError(
+                f"base_precision is {self.base_precision}, which frozen weights are kept in; "
+                "train: full trains them in fp32, so leave it out"
+            )
+        object.__setattr__(self, "base_precision", "fp32")
 
 
 def check_steps(sampling: Mapping[str, Any]) -> None:
@@ -122,16 +153,24 @@ class DiffusionBackend(DiffusionSampler, AdaptedBackend):
         config: DiffusionConfig,
         *,
         seed: int = 0,
+        base_config: str | None = None,
     ) -> DiffusionBackend:
         """A new adapter on ``pipe``, a base model called ``model``, where that is; ``seed`` draws
-        its first weights."""
+        its first weights. ``base_config``: whose configs a ``model`` has that is a single file."""
         family, denoiser = pipe.family, pipe.denoiser
         family.check_denoiser(pipe)
         for part in family.parts:
             getattr(pipe, part).requires_grad_(False)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            _add_lora(denoiser, config.lora, family.lora_layers)
+            if config.train == "full":
+                denoiser.requires_grad_(True)
+            else:
+                _add_lora(denoiser, config.lora, family.lora_layers)
+                for encoder in pipe.text_encoders.values() if config.lora.changes_text else ():
+                    lora.inject(
+                        encoder, config.lora.rank, config.lora.alpha, list(family.text_layers)
+                    )
             conditioner = new_conditioner(
                 config.mode,
                 config.grammar,
@@ -143,10 +182,12 @@ class DiffusionBackend(DiffusionSampler, AdaptedBackend):
         pipe.adapter = Adapter(
             family=family.name,
             base_model=str(model),
+            base_config=base_config,
             space=space,
             conditioner=conditioner,
             mapping=config.mapping,
             sampling={**family.default_sampling(pipe), **config.sampling},
+            lora=config.train == "lora",
             modelspec=ModelSpec(
                 architecture=family.architecture(pipe),
                 resolution=config.resolution or family.default_size(pipe),
@@ -187,8 +228,41 @@ class DiffusionBackend(DiffusionSampler, AdaptedBackend):
                 family.predictor(self.pipe, context), latents.to(denoiser.device), generator
             )
 
+    def networks(self) -> Mapping[str, Any]:
+        return {lora.MAIN: self.network(), **self.pipe.in_training()}
+
+    def save(self, folder: Path) -> None:
+        """An adapter's folder, or with ``train: full`` a stock pipeline's with the adapter in it,
+        which then is the adapter's base model."""
+        if self.adapter.lora:
+            super().save(folder)
+            return
+        training = {"base_model": self.adapter.base_model, **self.adapter.training}
+        adapter = replace(self.adapter, base_model=str(folder), base_config=None, training=training)
+        self.adapter = self.pipe.adapter = adapter
+        with replacing_folder(folder) as temporary:
+            self.pipe.save_pretrained(temporary)
+
+    def load(self, folder: Path) -> None:
+        """With ``train: full``, ``folder`` may also be that of the adapter in such a pipeline."""
+        if self.adapter.lora:
+            super().load(folder)
+            return
+        model = folder.parent if folder.name == ADAPTER_SUBFOLDER else folder
+        if not (model / INDEX_FILE).exists():
+            raise InputError(
+                f"{folder}: lies in no model, and train: full goes on with the weights of one; "
+                f"give RUN/model/{ADAPTER_SUBFOLDER}"
+            )
+        found, weights = self.pipe.family.read_adapter(model / ADAPTER_SUBFOLDER)
+        check_continues(folder, (found, weights), (self.adapter, lora.NO_LORA))
+        self.pipe.check_fit(found)
+        self.pipe.family.copy_denoiser(self.pipe, model)
+        self.go_on_with(found)
+
     def context(self, prompts: Sequence[str], targets: Sequence[Mapping[str, float]]) -> Context:
-        """As in inference, with what the frozen text encoders say of a text kept."""
+        """As in inference, with what frozen text encoders say of a text kept; of those in training
+        it has a graph."""
         pipe, family = self.pipe, self.pipe.family
         options = family.encode_options_of(self.sampling)
         texts = pipe.texts(prompts, targets, options.get("max_sequence_length"))
@@ -196,8 +270,15 @@ class DiffusionBackend(DiffusionSampler, AdaptedBackend):
         def encode(some: list[tuple[str, ...]]) -> Context:
             return family.encode(pipe, list(zip(*some, strict=True)), **options)
 
-        context = self.contexts.get(texts, encode, pipe.device)
+        if self.trains_text_encoders:
+            context = encode(texts)
+        else:
+            context = self.contexts.get(texts, encode, pipe.device)
         return context.with_states(self.adapter.conditioner.context(context.states, targets))
+
+    @property
+    def trains_text_encoders(self) -> bool:
+        return not self.pipe.in_training().keys() <= {lora.MAIN}
 
     def _caption(self, index: int, draws: Sequence[float]) -> str:
         captions = self.records[index].captions or ("",)
@@ -210,14 +291,18 @@ def _add_lora(denoiser: Any, config: LoraConfig, layers: Mapping[str, Sequence[s
     import peft
     from peft.tuners.tuners_utils import cast_adapter_dtype
 
-    modules = [name for kind in config.targets for name in layers[kind]]
+    kinds = [kind for kind in config.targets if kind != TEXT_ENCODER]
+    if not kinds:
+        return
     denoiser.add_adapter(
         peft.LoraConfig(
             r=config.rank,
             lora_alpha=config.alpha,
-            target_modules=modules,
+            target_modules=[name for kind in kinds for name in layers[kind]],
             init_lora_weights="gaussian",
         ),
-        adapter_name=LORA_NAME,
+        adapter_name=lora.LORA_NAME,
     )
-    cast_adapter_dtype(denoiser, LORA_NAME)  # peft gives it the precision of the layer's weight
+    cast_adapter_dtype(
+        denoiser, lora.LORA_NAME
+    )  # peft gives it the precision of the layer's weight

@@ -12,12 +12,13 @@ import torch
 from diffusers.pipelines import auto_pipeline
 
 from ric_diffusion.adapters.adapter import Adapter
-from ric_diffusion.adapters.card import WITHOUT_LORA, Use
+from ric_diffusion.adapters.card import TOKENS_ALONE, WITHOUT_LORA, Use
 from ric_diffusion.adapters.format import DiffusersFormat
 from ric_diffusion.data.medium import IMAGE
 from ric_diffusion.io.errors import InputError, suggest
 from ric_diffusion.models.checkpoint import Checkpoint, ModelName, local_file, read_header
 from ric_diffusion.models.diffusion.backend import (
+    TEXT_ENCODER,
     DiffusionBackend,
     DiffusionConfig,
     check_steps,
@@ -70,6 +71,8 @@ pipe("a prompt", targets={{"{reward}": 1.0}}).images[0].save("picture.png")""",
         "Stock diffusers loads the LoRA, but without its reward tokens it has no sliders.",
         WITHOUT_LORA: "Other programs load the model as it is and take, as the prompt, what `ric "
         "prompt --adapter this/folder …` prints.",
+        TOKENS_ALONE: "Other programs load the model as it is; its reward tokens, and so its "
+        "sliders, are known to the pipelines of ric-diffusion and its nodes for ComfyUI.",
     },
 )
 OPTIONS = {
@@ -105,6 +108,8 @@ class DiffusionFamily(Family):
             the tokenizers say.
         multiple: what the sides of a picture in pixels are multiples of.
         lora_layers: the ends of layers' names that a LoRA may change, by kind of layer.
+        text_encoders: the CLIP text encoders among the parts, which a LoRA may change as well, and
+            ``text_layers`` the ends of their layers' names.
         comfyui_layer: the layer of ComfyUI's network that gives what ``modulated_layer`` gives, or
             a part of the sum that it is.
     """
@@ -116,6 +121,8 @@ class DiffusionFamily(Family):
     prompts: tuple[str, ...]
     embeds: tuple[str, ...]
     lora_layers: Mapping[str, tuple[str, ...]]
+    text_encoders: tuple[str, ...] = ()
+    text_layers: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
     stock: tuple[str, ...] = ()
     single_files: tuple[str, ...] = ()
     guidance: str = "guidance_scale"
@@ -324,6 +331,19 @@ class DiffusionFamily(Family):
                 )
         pipe.register_modules(**{self.denoiser: given})
 
+    def copy_denoiser(self, pipe: Any, model: Path) -> None:
+        """The weights of the denoiser in a pipeline's folder into that of a pipeline."""
+        own = pipe.denoiser
+        with loading(str(model), "model"):
+            stored = type(own).from_pretrained(
+                model, subfolder=self.denoiser, use_safetensors=True, dtype=own.dtype
+            )
+        if {k: v.shape for k, v in stored.state_dict().items()} != {
+            k: v.shape for k, v in own.state_dict().items()
+        }:
+            raise InputError(f"{model}: its {self.denoiser} is of another architecture")
+        own.load_state_dict(stored.state_dict())
+
     def sibling(self, pipe: Any, door: str) -> Any:
         """The pipeline of another door over the same parts and with the same settings."""
         sibling = self.pipelines[door].from_pipe(pipe)
@@ -354,7 +374,9 @@ class DiffusionFamily(Family):
             options["quantization_config"] = quantization(self.denoiser, base, dtype)
         pipe = self.load(model, device, dtype, **options)
         pipe.unload_adapter()
-        return DiffusionBackend.create(pipe, name, space, settings, seed=seed)
+        return DiffusionBackend.create(
+            pipe, name, space, settings, seed=seed, base_config=Checkpoint.of(model).base_config
+        )
 
     def digests(self, model: Any) -> list[str]:
         return [weights_digest(getattr(model, part)) for part in self.parts]
@@ -382,10 +404,11 @@ class DiffusionFamily(Family):
 
     def check_settings(self, settings: DiffusionConfig, source: str = "") -> None:
         super().check_settings(settings, source)
-        if unknown := [kind for kind in settings.lora.targets if kind not in self.lora_layers]:
+        kinds = [*self.lora_layers, *([TEXT_ENCODER] if self.text_encoders else [])]
+        if unknown := [kind for kind in settings.lora.targets if kind not in kinds]:
             raise InputError(
                 f"{source}{self.section}.lora.targets: {self.title} has no {unknown[0]} layers; "
-                f"it has {', '.join(self.lora_layers)}"
+                f"it has {', '.join(kinds)}"
             )
         if settings.resolution is not None and settings.resolution % self.multiple:
             raise InputError(

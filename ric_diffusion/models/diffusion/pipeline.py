@@ -274,9 +274,10 @@ class RiCMixin(AdapterMixin):
         def encode() -> Context:
             return self.family.encode(self, list(zip(*texts, strict=True)), **options)
 
-        if self.text_cache is None:
+        self.check_encoders()
+        if self.text_cache is None or (state := self._encoder_state) is None:
             return encode()
-        context: Context = self.text_cache.get((*texts, *sorted(options.items())), encode)
+        context: Context = self.text_cache.get((*texts, *sorted(options.items()), state), encode)
         return context
 
     def texts(
@@ -384,6 +385,7 @@ class RiCMixin(AdapterMixin):
         elif self.adapter is None:  # there is nothing else to be guided by
             arguments[guidance] = prompt_guidance
         if self.adapter is not None:
+            self.check_unfused()
             used = self._reachable(used, warn=targets is not None)
             negative = self._reachable(negative, warn=True)
             if _alike(used, images) and _alike(negative, images):

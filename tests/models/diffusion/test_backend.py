@@ -356,3 +356,41 @@ def test_sampling_that_the_family_does_not_have_is_one_line():
         "c.yaml: diffusion.sampling: unknown field 'num_inference_step'; did you mean "
         "'num_inference_steps'?"
     )
+
+
+def test_all_weights_are_trained_in_full_precision(make_backend, pictures):
+    backend = make_backend("text", train="full", lora=LoraConfig(), base_precision="auto")
+    folder, records = pictures
+    backend.prepare(records, folder, folder / "cache-full")
+    named, unet = backend.named_parameters(), backend.pipe.unet
+    assert named.keys() == {f"network.{name}" for name, _ in unet.named_parameters()}
+    assert all(p.dtype == torch.float32 for p in named.values())
+    batch = Batch(indices=(0, 1), generator=torch.Generator().manual_seed(0))
+    backend.loss(batch).backward()
+    assert all(p.grad is not None for p in named.values())
+    others = [*backend.pipe.vae.parameters(), *backend.pipe.text_encoder.parameters()]
+    assert not any(p.requires_grad for p in others)
+
+
+def test_all_weights_go_on_with_those_of_a_model(
+    make_backend, make_parts, pipe, adapters, tmp_path
+):
+    full = {"mode": "text", "train": "full", "lora": LoraConfig()}
+    backend = make_backend(**full)
+    with torch.no_grad():
+        for parameter in backend.pipe.unet.parameters():
+            parameter += 0.1
+    backend.save(tmp_path / "model")
+    for folder in (tmp_path / "model", tmp_path / "model" / "ric_adapter"):
+        again = make_backend(**full)
+        again.load(folder)
+        stored, found = backend.pipe.unet.state_dict(), again.pipe.unet.state_dict()
+        assert all(torch.equal(found[key], tensor) for key, tensor in stored.items())
+    pipe.load_adapter(adapters["text"])
+    pipe.save_pretrained(tmp_path / "lora")
+    with pytest.raises(InputError, match="has a LoRA, where train: full goes on with a model's"):
+        backend.load(tmp_path / "lora")
+    unet = make_parts(layers_per_block=2)["unet"]
+    unet.save_pretrained(tmp_path / "model" / "unet")
+    with pytest.raises(InputError, match="model: its unet is of another architecture"):
+        backend.load(tmp_path / "model")

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import accelerate
 import peft
@@ -17,6 +18,7 @@ from ric_diffusion.adapters import lora
 from ric_diffusion.adapters.adapter import ABOUT_FILE
 from ric_diffusion.adapters.format import DIFFUSERS_FILE, read_diffusers
 from ric_diffusion.io.errors import InputError
+from ric_diffusion.models.diffusion.families.sd import FAMILY
 
 ONE = {"targets": {"colorfulness": 1.5}}
 
@@ -247,3 +249,31 @@ def test_model_offload_goes_on_working(adapters, pipe, draw):
     assert torch.equal(draw(pipe, **ONE), wanted)
     pipe.load_adapter(adapters["text"])
     assert draw(pipe, **ONE).isfinite().all()
+
+
+def test_fused_projections_hide_no_adapter(adapters, pipe, draw, tmp_path):
+    plain = draw(pipe)
+    pipe.load_adapter(adapters["embedding"])
+    wanted = draw(pipe, **ONE)
+    pipe.fuse_qkv_projections(vae=False)
+    for act in (
+        lambda: draw(pipe, **ONE),
+        lambda: pipe.load_adapter(adapters["text"]),
+        pipe.unload_adapter,
+    ):
+        with pytest.raises(InputError, match="call unfuse_qkv_projections first") as error:
+            act()
+        assert "\n" not in str(error.value)
+    pipe.unfuse_qkv_projections(vae=False)
+    assert torch.equal(draw(pipe, **ONE), wanted)
+    pipe.unload_adapter()
+    assert torch.equal(draw(pipe), plain)
+    pipe.fuse_qkv_projections(vae=False)
+    assert torch.allclose(draw(pipe), plain, atol=1e-4)  # nothing to hide
+    with pytest.raises(InputError, match="call unfuse_qkv_projections first"):
+        pipe.load_adapter(adapters["embedding"])
+    assert pipe.adapter is None
+    adapter, _ = FAMILY.read_adapter(adapters["embedding"])
+    FAMILY.save_adapter(replace(adapter, lora=False), lora.NO_LORA, tmp_path / "tokens")
+    pipe.load_adapter(tmp_path / "tokens")  # nothing of it is in the weights
+    assert not torch.allclose(draw(pipe, **ONE), plain, atol=1e-2)

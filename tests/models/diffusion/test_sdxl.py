@@ -315,3 +315,12 @@ def test_saved_as_a_stock_folder_with_its_adapter(ready, tmp_path, draw, stock_x
     assert torch.equal(draw(plain), draw(stock_xl))
     again = loaded(RiCPipeline, tmp_path / "saved")
     assert torch.equal(draw(again, targets=ONE), draw(ready, targets=ONE))
+
+
+def test_unguided_the_negative_states_are_dropped(ready, draw):
+    generator = torch.Generator().manual_seed(0)
+    long, short = torch.randn(2, 1, 64, 80, generator=generator)
+    pooled, other = torch.randn(2, 1, 48, generator=generator)
+    given = {"prompt_embeds": long, "pooled_prompt_embeds": pooled, "guidance_scale": 1.0}
+    against = {"negative_prompt_embeds": short[:, :32], "negative_pooled_prompt_embeds": other}
+    assert torch.equal(draw(ready, None, **given, **against), draw(ready, None, **given))

@@ -47,6 +47,7 @@ def known_to_kohya(base: ModelSpec) -> dict[str, str]:
 KOHYA = Kohya(
     base=known_to_kohya,
     module="networks.lora_flux",
+    encoders={"text_encoder": "lora_te1_"},
     implementation="https://github.com/black-forest-labs/flux",
     layers={
         f"{theirs}_blocks.{{}}.{layer}": tuple(f"{ours}_blocks.{{}}.{name}" for name in names)
@@ -204,6 +205,7 @@ FAMILY = diffusion_family(
     format=DiffusersFormat("transformer", kohya=KOHYA),
     comfyui_layer="time_in",
     parts=("vae", "text_encoder", "text_encoder_2", "transformer"),
+    text_encoders=("text_encoder",),
     tokenizers=("tokenizer", "tokenizer_2"),
     prompts=("prompt", "prompt_2"),
     embeds=("prompt_embeds", "pooled_prompt_embeds"),

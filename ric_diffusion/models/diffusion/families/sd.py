@@ -136,9 +136,12 @@ FAMILY = diffusion_family(
     stock=("LatentConsistencyModelPipeline",),
     single_files=("v1", "v2", "inpainting", "inpainting_v2"),
     denoiser="unet",
-    format=DiffusersFormat("unet", kohya=Kohya(base=known_to_kohya)),
+    format=DiffusersFormat(
+        "unet", kohya=Kohya(base=known_to_kohya, encoders={"text_encoder": "lora_te_"})
+    ),
     comfyui_layer="time_embed",
     parts=("vae", "text_encoder", "unet"),
+    text_encoders=("text_encoder",),
     tokenizers=("tokenizer",),
     prompts=("prompt",),
     embeds=("prompt_embeds",),

@@ -45,6 +45,7 @@ def known_to_kohya(base: ModelSpec) -> dict[str, str]:
 KOHYA = Kohya(
     base=known_to_kohya,
     module="networks.lora_sd3",
+    encoders={"text_encoder": "lora_te1_", "text_encoder_2": "lora_te2_"},
     layers={
         f"joint_blocks.{{}}.{theirs}": tuple(f"transformer_blocks.{{}}.{name}" for name in ours)
         for theirs, ours in {
@@ -156,6 +157,7 @@ FAMILY = diffusion_family(
     format=DiffusersFormat("transformer", kohya=KOHYA),
     comfyui_layer="t_embedder",
     parts=("vae", "text_encoder", "text_encoder_2", "text_encoder_3", "transformer"),
+    text_encoders=("text_encoder", "text_encoder_2"),
     tokenizers=("tokenizer", "tokenizer_2", "tokenizer_3"),
     prompts=("prompt", "prompt_2", "prompt_3"),
     embeds=("prompt_embeds", "pooled_prompt_embeds"),

@@ -35,6 +35,12 @@ def known_to_kohya(base: ModelSpec) -> dict[str, str]:
     return {"ss_v2": "False", "ss_base_model_version": "sdxl_base_v1-0"}
 
 
+KOHYA = Kohya(
+    base=known_to_kohya,
+    encoders={"text_encoder": "lora_te1_", "text_encoder_2": "lora_te2_"},
+)
+
+
 class RiCStableDiffusionXLPipeline(RiCMixin, StableDiffusionXLPipeline):
     """Text to image, Stable Diffusion XL."""
 
@@ -140,9 +146,10 @@ FAMILY = diffusion_family(
     },
     single_files=("xl_base", "xl_inpaint"),
     denoiser="unet",
-    format=DiffusersFormat("unet", kohya=Kohya(base=known_to_kohya)),
+    format=DiffusersFormat("unet", kohya=KOHYA),
     comfyui_layer="time_embed",
     parts=("vae", "text_encoder", "text_encoder_2", "unet"),
+    text_encoders=("text_encoder", "text_encoder_2"),
     tokenizers=("tokenizer", "tokenizer_2"),
     prompts=("prompt", "prompt_2"),
     embeds=("prompt_embeds", "pooled_prompt_embeds"),
