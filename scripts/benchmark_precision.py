@@ -14,8 +14,10 @@ import argparse
 import statistics
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import torch
 
 from ric_diffusion.api import TrainConfig
@@ -37,9 +39,11 @@ def main() -> None:
     space, family = model.adapter.space, model.family
     backend = family.create_backend("emoji-64", space, settings.diffusion)
     generator = torch.Generator().manual_seed(0)
-    backend.moments = torch.rand(RECORDS, 2, 2, 16, 8, 8, generator=generator)
+    moments = torch.rand(RECORDS, 2, 2, 16, 8, 8, generator=generator)
+    backend.latents = SimpleNamespace(views=2, moments=lambda rows, views: moments[rows, views])
+    backend.pictures = SimpleNamespace(told=lambda rows, views: torch.zeros(len(rows), 6))
     backend.records = [type("Record", (), {"captions": ("red apple",)})] * RECORDS
-    backend.z = [dict.fromkeys(space.names, 0.5)] * RECORDS
+    backend.z = np.full((RECORDS, len(space.names)), 0.5)
     seconds: dict[str, list[float]] = {"fp32": [], "bf16": []}
     for turn in range(options.turns + 1):
         for name, times in seconds.items():

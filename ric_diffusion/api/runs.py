@@ -99,13 +99,17 @@ class TrainConfig(RunConfig):
     Attributes:
         loop: how to optimise.
         prompts: drawn on the validation sheets, every ``loop.validate_every`` steps.
+        cache: where what is computed once of each picture and text is kept, in ``out`` by default.
+            Runs may share it: each takes what is of its own model.
     """
 
     loop: LoopConfig
     prompts: tuple[str, ...] = ()
+    cache: Path | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._as_paths("cache")
         if isinstance(self.prompts, str):
             raise InputError(f"prompts: give a list of prompts, not the text {self.prompts!r}")
 
@@ -235,11 +239,12 @@ def _train(
         "records": records_digest(records),
     }
     run.check_same(identity)
-    check_unchanged(settings.data, records, family.medium, out / CACHE)
+    cache = settings.cache or out / CACHE
+    check_unchanged(settings.data, records, family.medium, cache)
     _check_push(push_to_hub, backend, out)
     if push_to_hub and process.is_main_process:
         hub.open_repository(push_to_hub)  # now, not after hours of training
-    backend.prepare(records, settings.data, out / CACHE)
+    count = backend.prepare(records, settings.data, cache)
     process.wait_for_everyone()  # all have seen the folder as it was
     if process.is_main_process:
         run.begin(identity, resume=resume)
@@ -254,7 +259,7 @@ def _train(
     with meter.running(backend.network()):
         Trainer(
             backend,
-            len(records),
+            count,
             loop,
             out,
             digest=digest,
@@ -264,7 +269,7 @@ def _train(
         ).run()
     backend.adapter = replace(
         backend.adapter,
-        training={"digest": digest, "records": len(records), "steps": loop.steps},
+        training={"digest": digest, "records": count, "steps": loop.steps},
     )
     url = None
     if process.is_main_process:
@@ -277,7 +282,7 @@ def _train(
         adapter=_adapter_folder(backend, out),
         out=out,
         steps=loop.steps,
-        records=len(records),
+        records=count,
         cost=meter.read(),
         url=url,
     )
@@ -460,7 +465,8 @@ def first_captions(records: Sequence[Record]) -> list[str]:
 def records_digest(records: Sequence[Record]) -> str:
     """SHA-256 of all that training reads of the records; their files are named after what they
     hold."""
-    return config.digest([[r.file, r.captions, r.scores] for r in records])
+    rows = ([r.file, r.captions, r.scores] for r in records)
+    return config.digest_of_list(rows)
 
 
 def adapter_digests(folder: Path) -> list[str]:

@@ -6,20 +6,16 @@ import functools
 import json
 import math
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from PIL import Image
 
-from ric_diffusion.data.images import UnreadableImage, image_size
-from ric_diffusion.data.records import Record
 from ric_diffusion.io import config
 from ric_diffusion.io.errors import InputError
 
 FRAMING = "framing.json"  # of a labelled folder
-MAX_CUT = 0.1  # the share of what was labelled that training may leave out
 
 Rule = Literal["square", "bucket", "whole"]
 Size = tuple[int, int]  # width, height
@@ -134,40 +130,6 @@ class Framing:
             f"too {'wide' if wide else 'narrow'} ({size[0]}x{size[1]}: width / height is "
             f"{aspect:.3g}, {'at most' if wide else 'at least'} {limit:g})"
         )
-
-
-def check_framed(folder: Path, records: Sequence[Record], *, resolution: int, step: int) -> Framing:
-    """The framing by which training draws pictures that lie in a labelled ``folder``: with these
-    ``resolution`` and ``step`` its ``frame`` says how. Where pictures were labelled whole, it cuts
-    them to the nearest bucket. For a model that takes squares only, ``step`` is ``resolution``.
-
-    InputError if a picture lost more than 10 % of its labelled pixels: its label would be of
-    something else.
-    """
-    labelled = framing = Framing.read(folder)
-    if labelled.rule == "whole":
-        framing = Framing(rule="bucket", resolution=resolution, step=step)
-    elif labelled.rule == "square" or (labelled.resolution, labelled.step) == (resolution, step):
-        return framing
-    cuts = {}
-    for record in records:
-        try:
-            size = image_size(folder / record.file)
-        except UnreadableImage as error:
-            raise InputError(f"{folder / record.file}: {error}; run `ric label` again") from error
-        seen = framing.frame(size, resolution=resolution, step=step).cut(size)
-        cut = 1 - (1 - seen) / (1 - labelled.frame(size).cut(size))
-        if cut > MAX_CUT:
-            cuts[record.file] = cut
-    if cuts:
-        worst = max(cuts, key=cuts.__getitem__)
-        how = "whole" if labelled.rule == "whole" else f"for buckets of {labelled.resolution} px"
-        raise InputError(
-            f"{folder}: was labelled {how}, and training at {resolution} px cuts more than "
-            f"{MAX_CUT:.0%} away from {len(cuts)} of {len(records)} pictures, {cuts[worst]:.0%} "
-            f"from {worst}; label again with --framing square"
-        )
-    return framing
 
 
 @functools.cache

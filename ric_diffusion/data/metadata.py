@@ -6,7 +6,8 @@
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -21,32 +22,54 @@ ALTERNATIVES = "captions"
 Row = tuple[str, dict[str, Any]]  # where it stands ("data/metadata.csv, line 3"), its cells
 
 
-def read_rows(path: Path) -> list[Row]:
-    """All rows of one metadata file, each with the place to name in an error about it.
+def read_rows(path: Path) -> Iterator[Row]:
+    """All rows of one metadata file, each with the place to name in an error about it; of parquet
+    only a few are in memory at a time.
 
     A null cell counts as absent. Raises InputError if the file is malformed, empty, or lacks the
     columns for file names or captions.
     """
+    rows = _read(path)
+    first = next(rows, None)
+    if first is None:
+        raise InputError(f"{path}: holds no rows; give each picture one, with {FILE} and text")
+    if path.suffix == ".parquet":
+        _check_columns(path, _parquet_columns(path))
+        yield first
+        yield from rows
+    else:
+        every = [first, *rows]
+        _check_columns(path, dict.fromkeys(name for _, cells in every for name in cells))
+        yield from every
+
+
+def _read(path: Path) -> Iterator[Row]:
     reader = {".parquet": _parquet_rows, ".jsonl": _jsonl_rows, ".csv": _csv_rows}[path.suffix]
     try:
-        rows = [(where, _without_nulls(cells)) for where, cells in reader(path)]
+        for where, cells in reader(path):
+            yield where, _without_nulls(cells)
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: not UTF-8 text ({error.reason}); save it as UTF-8") from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or _line(error)})") from error
-    columns = dict.fromkeys(name for _, cells in rows for name in cells)
-    if not rows:
-        raise InputError(f"{path}: holds no rows; give each picture one, with {FILE} and text")
+
+
+def _check_columns(path: Path, columns: Collection[str]) -> None:
     found = f"; its columns are {', '.join(map(repr, columns))}"
     if FILE not in columns:
         raise InputError(f"{path}: no column {FILE!r} with each picture's path{found}")
-    if not columns.keys() & {*CAPTIONS, ALTERNATIVES}:
+    if not {*columns} & {*CAPTIONS, ALTERNATIVES}:
         raise InputError(f"{path}: no captions; put them in a column 'text'{found}")
-    return rows
 
 
 def _without_nulls(cells: dict[str, Any]) -> dict[str, Any]:
-    return {to_utf8(name): value for name, value in cells.items() if value is not None}
+    return {_column(name): value for name, value in cells.items() if value is not None}
+
+
+@lru_cache(maxsize=256)
+def _column(name: str) -> str:
+    """A column's name as UTF-8 can hold it: the same object in every row."""
+    return to_utf8(name)
 
 
 def to_utf8(text: str) -> str:
@@ -59,10 +82,16 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
     from ric_diffusion.data.parquet import from_parquet  # here: the other formats need no package
 
     try:
-        cells = from_parquet(path)
+        for number, cells in enumerate(from_parquet(path), 1):
+            yield f"{path}, row {number}", cells
     except ValueError as error:
         raise InputError(f"{path}: not a readable parquet file ({_line(error)})") from error
-    yield from ((f"{path}, row {i}", row) for i, row in enumerate(cells, 1))
+
+
+def _parquet_columns(path: Path) -> list[str]:
+    from ric_diffusion.data.parquet import columns_of
+
+    return columns_of(path)
 
 
 def _jsonl_rows(path: Path) -> Iterator[Row]:

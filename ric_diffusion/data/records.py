@@ -1,9 +1,12 @@
 """Records on disk: a folder of captioned pictures, or of responses to prompts, labelled or not."""
 
+from __future__ import annotations
+
 import json
 import logging
 import math
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,11 +22,12 @@ from ric_diffusion.rewards import RewardSpace
 
 METADATA = "metadata.parquet"
 REWARD_SPACE = "reward_space.json"
+PLAIN = re.compile(r"(\w[\w -]*/)*\w[\w -]*(\.\w+)?")  # a path that leads nowhere else
 SCORE_PREFIX = "score_"  # the column of reward `x` is `score_x`
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Record:
     """One sample: a picture and what it shows, or a text and what it responds to, and its scores
     once it is labelled.
@@ -82,7 +86,7 @@ def read_labelled(folder: str | os.PathLike[str]) -> tuple[list[Record], RewardS
         if not (root / name).is_file():
             raise InputError(f"{folder}: {name} is missing; `ric label` makes such a folder")
     space = RewardSpace.load(root / REWARD_SPACE)
-    records = [_only(space.names, r) for r in _from_metadata(root, [root / METADATA]).values()]
+    records = list(_from_metadata(root, [root / METADATA], space.names).values())
     for record in records:
         for name in space.names:
             if not math.isfinite(record.scores.get(name, math.nan)):
@@ -166,12 +170,34 @@ def _check_inside(root: Path, path: Path, where: str) -> None:
         raise InputError(f"{where}: leads out of {root}; copy the file into the folder")
 
 
-def _from_metadata(root: Path, paths: Iterable[Path]) -> dict[str, Record]:
-    """Records by file, in the order in which the metadata files first name them."""
+class _Place:
+    """Where the files of one metadata file are, and the same check for many of them, whose folders
+    are looked up once."""
+
+    def __init__(self, root: Path, file: Path) -> None:
+        self.root, self.folder, self.written = root, file.parent, file.suffix == ".csv"
+        below = self.folder.relative_to(root).as_posix()
+        self.prefix = "" if below == "." else f"{below}/"
+        self._folders: dict[str, bool] = {}
+
+    def check(self, path: str, where: str, file: str) -> None:
+        folder = os.path.dirname(path)
+        if folder not in self._folders:
+            self._folders[folder] = Path(os.path.realpath(folder)).is_relative_to(self.root)
+        if not self._folders[folder] or os.path.islink(path):
+            _check_inside(self.root, Path(path), f"{where}: {file!r}")
+
+
+def _from_metadata(
+    root: Path, paths: Iterable[Path], names: Sequence[str] | None = None
+) -> dict[str, Record]:
+    """Records by file, in the order in which the metadata files first name them, with the scores of
+    ``names``, or all."""
     records: dict[str, Record] = {}
     for path in paths:
+        place = _Place(root, path)
         for where, cells in metadata.read_rows(path):
-            record = _from_row(root, path, where, cells)
+            record = _from_row(place, where, cells, names)
             if (first := records.get(record.file)) is not None:
                 captions = tuple(dict.fromkeys(first.captions + record.captions))
                 record = replace(first, captions=captions)
@@ -179,10 +205,13 @@ def _from_metadata(root: Path, paths: Iterable[Path]) -> dict[str, Record]:
     return records
 
 
-def _from_row(root: Path, path: Path, where: str, cells: dict[str, Any]) -> Record:
-    """One row of the metadata file `path`, about a file relative to that one's folder."""
+def _from_row(
+    place: _Place, where: str, cells: dict[str, Any], names: Sequence[str] | None
+) -> Record:
+    """One row of a metadata file, about a file relative to that one's folder. Scores of other
+    rewards than ``names`` stay columns."""
     extra = dict(cells)
-    file = _relative(root, path.parent, where, extra.pop(metadata.FILE, None))
+    file = _relative(place, where, extra.pop(metadata.FILE, None))
     captions: list[Any] = []
     columns = [name for name in metadata.CAPTIONS if name in extra]
     for column in columns:  # the first that is not blank
@@ -192,22 +221,30 @@ def _from_row(root: Path, path: Path, where: str, cells: dict[str, Any]) -> Reco
     captions += _alternatives(where, extra.pop(metadata.ALTERNATIVES, ()))
     scores = {}
     for name in [name for name in extra if name.startswith(SCORE_PREFIX)]:
-        if (number := _number(extra[name], written=path.suffix == ".csv")) is not None:
-            scores[name.removeprefix(SCORE_PREFIX)] = number
+        reward = name.removeprefix(SCORE_PREFIX)
+        if names is not None and reward not in names:
+            continue
+        if (number := _number(extra[name], written=place.written)) is not None:
+            scores[reward] = number
             del extra[name]
-    return Record(file=file, captions=_clean(where, captions), scores=scores, extra=extra)
+    # A dictionary that lost entries stays as large as it was, and so does a plain copy.
+    others = {name: value for name, value in extra.items()}
+    return Record(file=file, captions=_clean(where, captions), scores=scores, extra=others)
 
 
-def _relative(root: Path, place: Path, where: str, file: Any) -> str:
+def _relative(place: _Place, where: str, file: Any) -> str:
     """The path of a row's file relative to `root`, refused unless it stays inside `place`."""
     if not isinstance(file, str) or not file or "\0" in file or file != metadata.to_utf8(file):
         raise InputError(f"{where}: {metadata.FILE} is {file!r}; give the picture's path")
+    if PLAIN.fullmatch(file):  # of what most files are called, without the cost of path objects
+        place.check(f"{place.root}/{place.prefix}{file}", where, file)
+        return place.prefix + file
     pure = PurePosixPath(file)
     if pure.is_absolute() or PureWindowsPath(file).drive or ".." in pure.parts:
         raise InputError(f"{where}: {metadata.FILE} {file!r} leads out of the folder; refused")
-    path = place / pure
-    _check_inside(root, path, f"{where}: {file!r}")
-    return path.relative_to(root).as_posix()
+    path = place.folder / pure
+    place.check(str(path), where, file)
+    return path.relative_to(place.root).as_posix()
 
 
 def _alternatives(where: str, cell: Any) -> list[Any]:
@@ -280,12 +317,5 @@ def _sidecar(
     return ()
 
 
-def _only(names: Iterable[str], record: Record) -> Record:
-    """The record with the scores of `names`; others go back to where they came from."""
-    scores = {name: record.scores[name] for name in names if name in record.scores}
-    others = {SCORE_PREFIX + n: s for n, s in record.scores.items() if n not in scores}
-    return replace(record, scores=scores, extra={**record.extra, **others})
-
-
 def _missing(root: Path, records: Iterable[Record]) -> list[str]:
-    return [record.file for record in records if not os.path.isfile(root / record.file)]
+    return [record.file for record in records if not os.path.isfile(f"{root}/{record.file}")]

@@ -14,7 +14,7 @@ import json
 import math
 import os
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -78,8 +78,23 @@ def to_dict(value: Any) -> Any:
 
 def digest(value: Any) -> str:
     """sha256 of the canonical JSON of `to_dict(value)`: the same in every process and on disk."""
-    text = json.dumps(to_dict(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(_canonical(value)).hexdigest()
+
+
+def digest_of_list(items: Iterable[Any]) -> str:
+    """The digest of a list of these, of which one is in memory at a time."""
+    sha = hashlib.sha256(b"[")
+    for i, item in enumerate(items):
+        sha.update(b"," * (i > 0) + _canonical(item))
+    sha.update(b"]")
+    return sha.hexdigest()
+
+
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _canonical(value: Any) -> bytes:
+    return _CANONICAL.encode(to_dict(value)).encode()
 
 
 class _Loader(yaml.SafeLoader):

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from ric_diffusion.adapters import lora
@@ -26,7 +27,8 @@ class AdaptedBackend:
         self.model = model
         self.adapter: Adapter = model.adapter
         self.records: Sequence[Any] = ()
-        self.z: list[dict[str, float]] = []
+        self.z = np.empty((0, len(self.adapter.space.names)))
+        self.buckets: np.ndarray | None = None
 
     def set_records(self, records: Sequence[Any], folder: Path) -> None:
         """Train on these records, which lie in ``folder``; InputError if there are none."""
@@ -36,8 +38,15 @@ class AdaptedBackend:
         self._normalize()
 
     def _normalize(self) -> None:
-        """The records' scores in z."""
-        self.z = self.adapter.space.normalize_each([record.scores for record in self.records])
+        """The records' scores in z, (N, n)."""
+        space = self.adapter.space
+        scores = (record.scores[name] for record in self.records for name in space.names)
+        self.z = space.normalize(np.fromiter(scores, np.float64).reshape(-1, len(space.names)))
+
+    def targets(self, rows: Sequence[int]) -> list[dict[str, float]]:
+        """What records' scores are in z."""
+        names = self.adapter.space.names
+        return [dict(zip(names, row, strict=True)) for row in self.z[list(rows)].tolist()]
 
     def named_parameters(self) -> Mapping[str, torch.nn.Parameter]:
         trained = {

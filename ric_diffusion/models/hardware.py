@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 
@@ -23,6 +24,7 @@ CPU_FLAGS = {"avx512_bf16", "amx_bf16", "bf16", "sme"}  # x86 and Arm, as Linux 
 SLOWDOWN = 13  # of emoji-64's U-Net on a CPU with AVX2 alone, bf16 against fp32
 
 _log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 def default_device() -> str:
@@ -114,6 +116,26 @@ def resolve_base_precision(
             f"{computed} here; leave it out, or give base_precision: fp32"
         )
     return asked, resolve_precision(computed, device)
+
+
+def in_parts(function: Callable[[Any], T], items: Any, size: int) -> list[T]:
+    """The function of parts of ``items``, a sequence or tensor, in their order: of ``size`` each,
+    and of half as many from where those do not fit into the device's memory.
+
+    What it makes of an item must not depend on those beside it, but for a rounding error.
+    """
+    found: list[T] = []
+    start = 0
+    while start < len(items):
+        part = items[start : start + size]
+        try:
+            found.append(function(part))
+            start += len(part)
+        except torch.OutOfMemoryError:
+            if len(part) == 1:
+                raise
+            size = len(part) // 2
+    return found
 
 
 @cache

@@ -1,4 +1,4 @@
-"""What training sees of a model: five methods, whatever kind of model it is."""
+"""What training sees of a model: a few methods, whatever kind of model it is."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ class Batch:
 
 class Trainable(Protocol):
     """The half of a backend that the training loop uses."""
+
+    buckets: np.ndarray | None  # (N,), which bucket each record is in; None where there is but one
 
     def loss(self, batch: Batch) -> torch.Tensor:
         """Mean loss over the batch: a scalar tensor with a graph."""
@@ -73,9 +75,10 @@ class Backend(Trainable, Sampler, Protocol):
     model: Any
     adapter: Any
 
-    def prepare(self, records: Sequence[Any], folder: Path, cache: Path) -> None:
-        """Take the records (data.records.Record) to train on; what is computed once per record goes
-        to ``cache``. A record's file may be absolute, else it lies in ``folder``."""
+    def prepare(self, records: Sequence[Any], folder: Path, cache: Path) -> int:
+        """Take the records (data.records.Record) to train on, and return how many of them that is:
+        some may not fit the model. What is computed once per record goes to ``cache``. A record's
+        file may be absolute, else it lies in ``folder``. All processes do this together."""
 
 
 def weights_digest(module: torch.nn.Module) -> str:

@@ -251,13 +251,14 @@ def fine_tune(
     """Train on the records, drawn as those of the labelled folder ``data``, and write
     ``folder/adapter``; returns the cost of training."""
     process = processes.current()
-    backend.prepare(records, data, folder / "cache")
+    # One cache for all rounds: many of the records are replayed in each.
+    count = backend.prepare(records, data, folder.parent / "cache")
     process.wait_for_everyone()  # all have seen the folder as it was
     meter = Meter()
     with meter.running(backend.network()):
         Trainer(
             backend,
-            len(records),
+            count,
             replace(config.loop, seed=config.loop.seed + number - 1),  # other noise in each round
             folder / "train",
             digest=configs.digest([digest, number]),

@@ -39,24 +39,48 @@ def micro_batches(config: LoopConfig, step: int, *, process: int, processes: int
     return [(first + i) * processes + process for i in range(config.accumulate)]
 
 
-def batch_indices(config: LoopConfig, count: int, micro: int) -> tuple[int, ...]:
-    """The records of micro-batch number ``micro``, out of ``count``.
+class Batches:
+    """The records of every micro-batch: each record once an epoch, all of a batch in one bucket.
 
-    Every epoch is its own seeded permutation and batches run across epoch borders, so any batch
-    can be named without having drawn those before it.
+    An epoch is a seeded permutation of every bucket, so any batch can be named without having drawn
+    those before it. In a single bucket batches run across the borders of epochs. Where there are
+    several, what is left of a bucket at an epoch's end is a smaller batch, and the batches of all
+    buckets are shuffled.
     """
-    first = micro * config.batch_size
-    chosen: list[int] = []
-    while len(chosen) < config.batch_size:
-        epoch, offset = divmod(first + len(chosen), count)
-        order = _order(config.seed, epoch, count)
-        chosen += order[offset : offset + config.batch_size - len(chosen)].tolist()
-    return tuple(chosen)
 
+    def __init__(self, config: LoopConfig, buckets: np.ndarray) -> None:
+        """``buckets``: the number of each record's bucket, (N,)."""
+        self.config = config
+        self.buckets = [np.flatnonzero(buckets == bucket) for bucket in np.unique(buckets)]
+        self.per_epoch = sum(-(-len(rows) // config.batch_size) for rows in self.buckets)
+        # Of the epoch that a batch is in, and of the next where it ends in that.
+        self._epoch = lru_cache(maxsize=2)(self._draw)
 
-@lru_cache(maxsize=2)  # of the epoch that a batch is in, and of the next where it ends in that
-def _order(seed: int, epoch: int, count: int) -> np.ndarray:
-    return np.random.default_rng([seed, epoch]).permutation(count)
+    def indices(self, micro: int) -> tuple[int, ...]:
+        """The records of micro-batch number ``micro``."""
+        if len(self.buckets) > 1:
+            epoch, batch = divmod(micro, self.per_epoch)
+            order, ends = self._epoch(epoch)
+            return tuple(order[slice(*ends[batch])].tolist())
+        size, count = self.config.batch_size, len(self.buckets[0])
+        chosen: list[int] = []
+        while len(chosen) < size:
+            epoch, offset = divmod(micro * size + len(chosen), count)
+            chosen += self._epoch(epoch)[0][offset : offset + size - len(chosen)].tolist()
+        return tuple(chosen)
+
+    def _draw(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """An epoch's records in order, (N,), and where in them its batches begin and end."""
+        size, seed = self.config.batch_size, self.config.seed
+        order, ends, first = [], [], 0
+        for bucket, rows in enumerate(self.buckets):
+            # Even numbers: an odd one belongs to the order of the batches and to their generators.
+            order.append(np.random.default_rng([seed, epoch, 2 * bucket]).permutation(rows))
+            begins = np.arange(0, len(rows), size)
+            ends.append(first + np.stack([begins, (begins + size).clip(max=len(rows))], axis=1))
+            first += len(rows)
+        shuffled = np.random.default_rng([seed, epoch, 3]).permutation(np.concatenate(ends))
+        return np.concatenate(order), shuffled
 
 
 def batch_generator(config: LoopConfig, micro: int) -> torch.Generator:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 
@@ -21,8 +22,8 @@ from ric_diffusion.training.log import Log
 from ric_diffusion.training.loop import LoopConfig
 from ric_diffusion.training.processes import average_gradients
 from ric_diffusion.training.schedule import (
+    Batches,
     batch_generator,
-    batch_indices,
     ema_decay,
     learning_rate,
     micro_batches,
@@ -56,8 +57,10 @@ class Trainer:
     ) -> None:
         # Precision is the config's, not the process's: accelerate fixes its own once for all runs.
         self.accelerator = Accelerator(cpu=not torch.cuda.is_available())
-        self.backend, self.count = backend, count
+        self.backend = backend
         self.config = config.resolved(self.accelerator.device)
+        buckets = np.zeros(count) if backend.buckets is None else backend.buckets
+        self.batches = Batches(self.config, buckets)
         self.out, self.digest = out, digest
         self.validate, self.meter = validate, meter
         parameters = dict(backend.named_parameters())
@@ -145,13 +148,15 @@ class Trainer:
         process, processes = accelerator.process_index, accelerator.num_processes
         for micro in micro_batches(config, self.state.step, process=process, processes=processes):
             batch = Batch(
-                indices=batch_indices(config, self.count, micro),
+                indices=self.batches.indices(micro),
                 generator=batch_generator(config, micro),
             )
             half = config.precision != "fp32"
             with torch.autocast(accelerator.device.type, DTYPES[config.precision], enabled=half):
                 loss = self.backend.loss(batch) / config.accumulate
-            accelerator.backward(self.state.scaler.scale(loss))
+            # A batch that is smaller, as the last of a bucket is, weighs as much less.
+            weight = len(batch.indices) / config.batch_size
+            accelerator.backward(self.state.scaler.scale(loss * weight))
             total += loss.item()
         return total
 

@@ -44,6 +44,8 @@ def augmented(images: torch.Tensor, generator: torch.Generator, shift: int = 3) 
 class AutoencoderTrainer:
     """L1 + L2 + gradient L1 + KL on augmented pictures; a backend for the training loop."""
 
+    buckets = None
+
     def __init__(
         self, settings: Mapping[str, Any], images: torch.Tensor, kl_weight: float = 5e-4
     ) -> None:

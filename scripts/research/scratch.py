@@ -133,6 +133,8 @@ class TextToImageTrainer:
     A backend for the training loop; ``save`` writes the whole pipeline.
     """
 
+    buckets = None
+
     def __init__(
         self,
         vae: AutoencoderKL,

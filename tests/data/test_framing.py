@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ric_diffusion.data.framing import FRAMING, Frame, Framing, check_framed
-from ric_diffusion.data.records import Record
+from ric_diffusion.data.framing import FRAMING, Frame, Framing
 from ric_diffusion.io import config
 from ric_diffusion.io.errors import InputError
 
@@ -177,64 +176,3 @@ def test_a_damaged_framing_is_named(tmp_path, text, problem):
         Framing.read(tmp_path)
     assert str(error.value).startswith(f"{tmp_path / FRAMING}: ")
     assert problem in str(error.value)
-
-
-# What training may draw.
-
-
-@pytest.fixture
-def labelled(tmp_path):
-    """A folder with pictures of three shapes, and a function that says how it was labelled."""
-    sizes = {"a.png": (96, 96), "b.png": (100, 96), "c.jpg": (100, 300)}
-    for name, size in sizes.items():
-        exif = Image.Exif()
-        exif[0x0112] = 6  # on its side: 300 wide
-        Image.new("RGB", size, "red").save(
-            tmp_path / name, **({"exif": exif} if "c" in name else {})
-        )
-
-    def by(framing=None):
-        if framing:
-            (tmp_path / FRAMING).write_text(json.dumps(config.to_dict(framing)))
-        return tmp_path, [Record(file=name) for name in sizes]
-
-    return by
-
-
-def refusal(labelled, **drawn):
-    with pytest.raises(InputError) as error:
-        check_framed(*labelled, **drawn)
-    assert "\n" not in str(error.value)
-    return str(error.value)
-
-
-def test_training_on_whole_pictures_refuses_what_it_would_cut_away(labelled, tmp_path):
-    told = (
-        "was labelled whole, and training at 64 px cuts more than 10% away from 1 of 3 pictures, "
-        "67% from c.jpg; label again with --framing square"
-    )
-    for folder in (labelled(), labelled(Framing(rule="whole"))):
-        assert refusal(folder, resolution=64, step=64) == f"{tmp_path}: {told}"
-
-
-def test_training_on_whole_pictures_in_buckets(labelled):
-    framing = check_framed(*labelled(), resolution=1024, step=64)
-    assert framing == Framing(rule="bucket", resolution=1024, step=64)
-    assert framing.frame((300, 100)).cut((300, 100)) < 0.1
-    folder, records = labelled()
-    assert check_framed(folder, records[:2], resolution=64, step=64).buckets() == ((64, 64),)
-
-
-def test_training_on_buckets_of_another_size(labelled):
-    framing = Framing(rule="bucket")
-    assert check_framed(*labelled(framing), resolution=1024, step=64) == framing
-    assert check_framed(*labelled(framing), resolution=512, step=8) == framing
-    said = refusal(labelled(framing), resolution=64, step=64)
-    assert "was labelled for buckets of 1024 px, and training at 64 px" in said
-    assert "from c.jpg" in said
-
-
-def test_training_on_squares_reads_no_picture(labelled):
-    folder, records = labelled(Framing())
-    (folder / "a.png").unlink()
-    assert check_framed(folder, records, resolution=64, step=64) == Framing()

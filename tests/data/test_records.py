@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -376,10 +377,8 @@ def test_round_trip(tmp_path_factory, found, data):
     kinds = [st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False), words, st.booleans()]
     for name in data.draw(st.sets(columns)):
         column = data.draw(st.sampled_from(kinds))
-        found = [
-            Record(**{**vars(r), "extra": {**r.extra, name: data.draw(column)}}) for r in found
-        ]
-    found[0] = Record(**{**vars(found[0]), "captions": ("a caption",)})
+        found = [replace(r, extra={**r.extra, name: data.draw(column)}) for r in found]
+    found[0] = replace(found[0], captions=("a caption",))
     write_metadata(folder, found)
     assert read_folder(folder) == found
     first = (folder / "metadata.parquet").read_bytes()

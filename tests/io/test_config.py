@@ -12,7 +12,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ric_diffusion.io.config import digest, from_dict, load_yaml, to_dict
+from ric_diffusion.io.config import digest, digest_of_list, from_dict, load_yaml, to_dict
 from ric_diffusion.io.errors import InputError
 
 
@@ -243,6 +243,11 @@ def test_a_key_of_an_earlier_release_is_refused_with_its_new_name(
     with pytest.raises(InputError) as caught:
         load_yaml(path, Online)
     assert str(caught.value) == f"{path}: {told}"
+
+
+def test_the_digest_of_a_list_needs_one_item_at_a_time() -> None:
+    for items in ([], [1.5], [["a", ("b",), {"y": 1, "x": Path("c")}], None, "ü"]):
+        assert digest_of_list(iter(items)) == digest(items)
 
 
 def test_renamed_is_no_field_and_in_no_digest() -> None:

@@ -76,7 +76,7 @@ class Points:
     ``on_sample`` is called with the number of batches so far, before each.
     """
 
-    medium = PointFiles()
+    medium, buckets = PointFiles(), None
 
     def __init__(self, gain=0.5, noise=0.1, on_sample=None):
         self.gain = torch.nn.Parameter(torch.full((2,), float(gain)))
@@ -109,6 +109,7 @@ class Points:
     def prepare(self, records, folder, cache):
         self.z = torch.tensor([[r.scores[name] for name in NAMES] for r in records])
         self.x = torch.tensor([self.medium.read(folder / r.file) for r in records])
+        return len(records)
 
     def named_parameters(self):
         return {"gain": self.gain}

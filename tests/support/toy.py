@@ -24,6 +24,8 @@ class Toy:
     part of only those batches whose first record has a number of 10 or more.
     """
 
+    buckets = None
+
     def __init__(self, noise=0.0, seed=0, delay=0.0, on_loss=None, sparse=False):
         rng = np.random.default_rng(seed)
         self.x = torch.tensor(rng.normal(size=(COUNT, WIDTH)), dtype=torch.float32)

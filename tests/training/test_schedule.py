@@ -10,11 +10,10 @@ from hypothesis import strategies as st
 
 from ric_diffusion.io.config import from_dict
 from ric_diffusion.io.errors import InputError
-from ric_diffusion.training import schedule
 from ric_diffusion.training.loop import LoopConfig
 from ric_diffusion.training.schedule import (
+    Batches,
     batch_generator,
-    batch_indices,
     ema_decay,
     learning_rate,
     micro_batches,
@@ -23,6 +22,11 @@ from ric_diffusion.training.schedule import (
 
 def config(**values) -> LoopConfig:
     return LoopConfig(**{"steps": 100, "batch_size": 4, **values})
+
+
+def batch_indices(config, count, micro):
+    """Of records in one bucket."""
+    return Batches(config, np.zeros(count)).indices(micro)
 
 
 @given(st.integers(1, 40), st.integers(1, 50), st.integers(0, 3))
@@ -138,7 +142,49 @@ def test_settings_that_train_nothing_are_refused(field, value):
 
 
 def test_an_epochs_order_is_drawn_once():
-    schedule._order.cache_clear()
-    drawn = [index for micro in range(25) for index in batch_indices(config(), 100, micro)]
-    assert sorted(drawn) == list(range(100))
-    assert schedule._order.cache_info().misses == 1
+    for buckets in (np.zeros(100), np.arange(100) % 3):
+        batches = Batches(config(), buckets)
+        seen = [i for micro in range(batches.per_epoch) for i in batches.indices(micro)]
+        assert sorted(seen) == list(range(100))
+        assert batches._epoch.cache_info().misses == 1
+
+
+BUCKETS = np.random.default_rng(3).choice(5, size=97, p=[0.5, 0.3, 0.15, 0.04, 0.01])
+
+
+def test_every_record_is_seen_once_an_epoch_in_batches_of_one_bucket():
+    batches, orders = Batches(config(batch_size=8), BUCKETS), []
+    for epoch in range(3):
+        micros = range(epoch * batches.per_epoch, (epoch + 1) * batches.per_epoch)
+        drawn = [batches.indices(micro) for micro in micros]
+        assert all(len({BUCKETS[i] for i in batch}) == 1 for batch in drawn)
+        assert sorted(i for batch in drawn for i in batch) == list(range(97))
+        counts = np.bincount(BUCKETS)
+        full = sum(len(batch) == 8 for batch in drawn)
+        assert full == sum(counts // 8) and len(drawn) == sum(-(-counts // 8))
+        orders.append([BUCKETS[batch[0]] for batch in drawn])
+    assert orders[0] != orders[1] != sorted(orders[1])  # the buckets' batches are mixed, too
+
+
+def test_a_batch_of_any_bucket_needs_none_before_it():
+    forwards = [Batches(config(), BUCKETS).indices(micro) for micro in range(60)]
+    one = Batches(config(), BUCKETS)
+    assert [one.indices(micro) for micro in reversed(range(60))] == forwards[::-1]
+    assert [Batches(config(seed=1), BUCKETS).indices(micro) for micro in range(60)] != forwards
+
+
+def test_two_processes_together_pass_the_batches_of_one():
+    batches = Batches(config(), BUCKETS)
+
+    def passed(accumulate, process, processes):
+        one = config(accumulate=accumulate)
+        return [
+            {
+                batches.indices(m)
+                for m in micro_batches(one, s, process=process, processes=processes)
+            }
+            for s in range(9)
+        ]
+
+    pairs = zip(passed(2, 0, 2), passed(2, 1, 2), strict=True)
+    assert [a | b for a, b in pairs] == passed(4, 0, 1)

@@ -10,7 +10,7 @@ import torch
 
 from ric_diffusion.io.progress import reporting
 from ric_diffusion.training.loop import LoopConfig
-from ric_diffusion.training.schedule import batch_indices, ema_decay, learning_rate
+from ric_diffusion.training.schedule import Batches, ema_decay, learning_rate
 from ric_diffusion.training.trainer import Trainer
 
 BASE = LoopConfig(
@@ -50,11 +50,12 @@ def by_hand(model, count, settings, until=None):
     average, m, v = theta.copy(), np.zeros_like(theta), np.zeros_like(theta)
     beta1, beta2 = settings.betas
     losses, norms = [], []
+    batches = Batches(settings, np.zeros(count))
     for step in range(until or settings.steps):
         rows = [
             i
             for a in range(settings.accumulate)
-            for i in batch_indices(settings, count, step * settings.accumulate + a)
+            for i in batches.indices(step * settings.accumulate + a)
         ]
         error = x[rows] @ theta[:-1] + theta[-1] - y[rows]
         losses.append(float((error**2).mean()))
@@ -97,6 +98,20 @@ def test_clipping_changes_the_run(toy, tmp_path):
     a, b = train(toy, tmp_path / "a", free).values(), train(toy, tmp_path / "b", tight).values()
     assert (a - b).abs().max() > 1e-4
     assert b.numpy() == pytest.approx(by_hand(toy.Toy(), toy.COUNT, tight)[1], abs=1e-5)
+
+
+def test_in_buckets_every_record_of_an_epoch_weighs_the_same(toy, tmp_path):
+    """An epoch as one step: its gradient is that of all records at once, though the last batch of a
+    bucket is smaller than the others."""
+    model, whole = toy.Toy(), toy.Toy()
+    model.buckets = np.arange(toy.COUNT) % 3 // 2  # 16 and 7: batches of 5, 5, 5, 1, 5, 2
+    settings = config(steps=1, batch_size=5, accumulate=6, max_grad_norm=1e9)
+    trainer = Trainer(model, toy.COUNT, settings, tmp_path, digest="d")
+    trainer._backward()
+    assert sorted(map(len, model.batches)) == [1, 2, 5, 5, 5, 5]
+    error = whole.x @ whole.w - whole.y + whole.b
+    (error.square().sum() / 30).backward()
+    assert torch.allclose(model.w.grad, whole.w.grad, atol=1e-6)
 
 
 def test_accumulating_equals_a_bigger_batch(toy, tmp_path):

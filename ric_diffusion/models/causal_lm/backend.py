@@ -107,16 +107,17 @@ class LlmBackend(LlmSampler, AdaptedBackend):
         )
         return cls(lm, config)
 
-    def prepare(self, records: Sequence[Record], folder: Path, cache: Path) -> None:
+    def prepare(self, records: Sequence[Record], folder: Path, cache: Path) -> int:
         """Take the records to train on; their responses are the texts of their files."""
         self.set_records(records, folder)
         self.responses = [self.medium.read(folder / record.file) for record in records]
+        return len(records)
 
     def loss(self, batch: Batch) -> torch.Tensor:
         """Mean cross-entropy over the tokens of all responses."""
         rows = list(batch.indices)
         prompts = [next(iter(self.records[i].captions), "") for i in rows]
-        prompts, targets = self.config.dropout(prompts, [self.z[i] for i in rows], batch.generator)
+        prompts, targets = self.config.dropout(prompts, self.targets(rows), batch.generator)
         losses = token_losses(
             self.lm, prompts, targets, [self.responses[i] for i in rows], self.settings
         )

@@ -3,34 +3,41 @@ protocol."""
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
+from accelerate import PartialState
 
 from ric_diffusion.adapters import lora
 from ric_diffusion.adapters.adapter import Adapter, check_continues
 from ric_diffusion.adapters.modelspec import ModelSpec
 from ric_diffusion.conditioning.conditioner import Mode, Words, new_conditioner
 from ric_diffusion.conditioning.dropout import Dropout
-from ric_diffusion.data.framing import check_framed
 from ric_diffusion.data.records import Record
 from ric_diffusion.io.config import above_zero, at_least
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.files import replacing_folder
 from ric_diffusion.models.adapted import AdaptedBackend
 from ric_diffusion.models.diffusion.context import Context, ContextCache
-from ric_diffusion.models.diffusion.latents import cached_latents
+from ric_diffusion.models.diffusion.latents import CachedLatents, cached_latents
+from ric_diffusion.models.diffusion.pictures import Pictures, read_pictures
 from ric_diffusion.models.diffusion.sampler import DiffusionSampler
+from ric_diffusion.models.diffusion.shards import key_of
 from ric_diffusion.models.family import ADAPTER_SUBFOLDER, INDEX_FILE
 from ric_diffusion.models.hardware import BasePrecision
-from ric_diffusion.models.protocol import Batch
+from ric_diffusion.models.protocol import Batch, weights_digest
 from ric_diffusion.rewards import RewardSpace
 
 PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v"}  # diffusers' words -> modelspec's
 TEXT_ENCODER = "text_encoder"  # among the kinds of layers, all those of the text encoders
+TEXTS = "texts"  # a folder in a cache
+SIDES = re.compile(r"\b(left|right)\b", re.IGNORECASE)
+_log = logging.getLogger(__name__)
 Layers = Literal["attention", "feed_forward", "convolution", "modulation", "text_encoder"]
 
 
@@ -62,12 +69,14 @@ class DiffusionConfig:
     ``train``: ``lora``, or ``full`` for all weights of the denoiser, in fp32; then there is no
     LoRA, and a whole model is written with the adapter in it.
 
-    ``resolution`` in pixels, the model's own by default; ``mirror``: also train on the mirror
-    images; ``first_caption_probability``: how often a picture's first caption is used where it has
-    more. ``timestep_shift`` above 1 trains more on high noise, where a small model decides what its
-    picture will be. ``modulation``: reward tokens also shift the time embedding. Without it they
-    are learned far more slowly, but work wherever a context can be extended. ``sampling``: of the
-    finished adapter; steps and guidance are the stock pipeline's where it does not say.
+    ``resolution``: side in pixels of the square whose area pictures are drawn with, the model's own
+    by default; ``mirror``: also train on the mirror images, by default unless a caption says left
+    or right; ``max_upscale``: pictures that training would have to enlarge more than so many times
+    are left out; ``first_caption_probability``: how often a picture's first caption is used where
+    it has more. ``timestep_shift`` above 1 trains more on high noise, where a small model decides
+    what its picture will be. ``modulation``: reward tokens also shift the time embedding. Without
+    it they are learned far more slowly, but work wherever a context can be extended. ``sampling``:
+    of the finished adapter; steps and guidance are the stock pipeline's where it does not say.
 
     ``base_precision``: what the frozen weights are kept in; what is trained is float32. ``auto`` is
     half precision on a GPU, unless the passes are asked for in fp32, and fp32 on a CPU. With
@@ -89,7 +98,8 @@ class DiffusionConfig:
     mapping: str = "front"
     sampling: Mapping[str, int | float] = field(default_factory=dict)  # whole steps stay whole
     resolution: int | None = None
-    mirror: bool = True
+    mirror: bool | None = None
+    max_upscale: float = 2.0
     first_caption_probability: float = 0.6
     gradient_checkpointing: bool = False
 
@@ -99,6 +109,7 @@ class DiffusionConfig:
             above_zero(self, "min_snr_gamma")
         if self.resolution is not None and (self.resolution < 16 or self.resolution % 8):
             raise ValueError(f"resolution is {self.resolution}; give a multiple of 8 from 16 up")
+        at_least(self, 1, "max_upscale")
         if not 0 <= self.first_caption_probability <= 1:
             raise ValueError(
                 f"first_caption_probability is {self.first_caption_probability}; give 0 to 1"
@@ -136,7 +147,8 @@ class DiffusionBackend(DiffusionSampler, AdaptedBackend):
         super().__init__(pipe)
         self.config = config or DiffusionConfig()
         self.adopt(pipe)
-        self.moments = torch.empty(0)
+        self.pictures: Pictures | None = None
+        self.latents: CachedLatents | None = None
         self.contexts: ContextCache[tuple[str, ...]] = ContextCache()
         self.objective = pipe.family.objective(
             pipe,
@@ -200,29 +212,56 @@ class DiffusionBackend(DiffusionSampler, AdaptedBackend):
             denoiser.enable_gradient_checkpointing()
         return cls(pipe, config)
 
-    def prepare(self, records: Sequence[Record], folder: Path, cache: Path) -> None:
-        """Take the records to train on; their pictures are encoded once, into ``cache``."""
+    def prepare(self, records: Sequence[Record], folder: Path, cache: Path) -> int:
+        """Take the records to train on; their pictures are encoded once, into ``cache``, and so are
+        their texts as training comes to them."""
         self.set_records(records, folder)
-        size = self.config.resolution or self.pipe.family.default_size(self.pipe)
-        self.moments = cached_latents(
-            self.pipe.family.latents(self.pipe),
-            [folder / record.file for record in records],
-            size,
+        pipe, family = self.pipe, self.pipe.family
+        process = PartialState(cpu=not torch.cuda.is_available())  # as in Trainer
+        self.pictures, rows = read_pictures(
+            folder,
+            [record.file for record in records],
             cache,
-            mirrored=self.config.mirror,
-            framing=check_framed(folder, records, resolution=size, step=size),
+            process,
+            resolution=self.config.resolution or family.default_size(pipe),
+            step=family.bucket_step,
+            max_upscale=self.config.max_upscale,
         )
+        self.set_records([records[i] for i in rows.tolist()], folder)
+        self.buckets = self.pictures.buckets()[1]
+        self.latents = cached_latents(
+            family.latents(pipe), self.pictures, cache, process, mirrored=self._mirrored()
+        )
+        if not self.trains_text_encoders:
+            self.contexts.open(cache / f"{TEXTS}-{self._texts_key()}")
+        return len(self.records)
+
+    def _mirrored(self) -> bool:
+        if self.config.mirror is not None:
+            return self.config.mirror
+        sides = next((c for r in self.records for c in r.captions if SIDES.search(c)), None)
+        if sides is not None:
+            _log.info("mirror: no mirror images, since captions name sides: %r", sides[:80])
+        return sides is None
+
+    def _texts_key(self) -> str:
+        """What a text's context depends on beside the text."""
+        pipe, family = self.pipe, self.pipe.family
+        weights = [weights_digest(encoder) for encoder in pipe.text_encoders.values()]
+        options = family.encode_options_of(self.sampling)
+        return key_of(weights, sorted(options.items())).hex()[:16]
 
     def loss(self, batch: Batch) -> torch.Tensor:
         generator, rows = batch.generator, list(batch.indices)
         draws = torch.rand(len(rows), 3, generator=generator).tolist()
         captions = [self._caption(i, d[:2]) for i, d in zip(rows, draws, strict=True)]
-        prompts, targets = self.config.dropout(captions, [self.z[i] for i in rows], generator)
-        views = [int(d[2] * self.moments.shape[1]) for d in draws]
-        mean, std = self.moments[rows, views].unbind(1)
+        prompts, targets = self.config.dropout(captions, self.targets(rows), generator)
+        assert self.latents is not None and self.pictures is not None  # after prepare
+        views = [int(d[2] * self.latents.views) for d in draws]
+        mean, std = self.latents.moments(rows, views).unbind(1)
         latents = mean + std * torch.randn(mean.shape, generator=generator)
         family, denoiser = self.pipe.family, self.pipe.denoiser.train()
-        context = self.context(prompts, targets)
+        context = family.with_sizes(self.context(prompts, targets), self.pictures.told(rows, views))
         with self.pipe.with_adapter():
             return self.objective.loss(
                 family.predictor(self.pipe, context), latents.to(denoiser.device), generator
@@ -233,7 +272,8 @@ class DiffusionBackend(DiffusionSampler, AdaptedBackend):
 
     def save(self, folder: Path) -> None:
         """An adapter's folder, or with ``train: full`` a stock pipeline's with the adapter in it,
-        which then is the adapter's base model."""
+        which then is the adapter's base model. What frozen text encoders have said is kept, too."""
+        self.contexts.store()
         if self.adapter.lora:
             super().save(folder)
             return
@@ -273,7 +313,9 @@ class DiffusionBackend(DiffusionSampler, AdaptedBackend):
         if self.trains_text_encoders:
             context = encode(texts)
         else:
-            context = self.contexts.get(texts, encode, pipe.device)
+            # In the encoders' own precision, as in inference, whatever the passes are in.
+            with torch.autocast(pipe.device.type, enabled=False):
+                context = self.contexts.get(texts, encode, pipe.device)
         return context.with_states(self.adapter.conditioner.context(context.states, targets))
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import itemgetter
+from pathlib import Path
 from typing import Generic, TypeVar
 
 import torch
@@ -12,8 +13,11 @@ import torch.nn.functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from ric_diffusion.io.errors import InputError
+from ric_diffusion.models.diffusion.shards import ENDS, Shards, keys_of
 
-CACHE_BYTES = 2**30  # of contexts held in memory
+CACHE_BYTES = 2**26  # of contexts held in memory
+SHARD_BYTES, STORED_BYTES = 2**24, 2**34  # of contexts in a shard, and of all that are stored
+STATES, POOLED = "states", "pooled"  # their names where contexts are stored
 MASK = "mask"  # in ``extra``: (B, T) bool, which states are text, where a model reads no others
 
 
@@ -126,12 +130,24 @@ T = TypeVar("T", bound=Hashable)
 
 class ContextCache(Generic[T]):
     """The contexts of texts that frozen encoders have encoded, on the CPU, a row for each; a text
-    is whatever ``encode`` takes several of."""
+    is whatever ``encode`` takes several of.
+
+    Up to ``limit`` bytes of them are in memory. More are in shards, once ``open`` has said where,
+    for this run and later ones.
+    """
 
     def __init__(self, limit: int = CACHE_BYTES) -> None:
         self.limit = limit
         self.rows: dict[T, Context] = {}
         self.nbytes = 0
+        self.shards: Shards | None = None
+        self._new: dict[T, Context] = {}  # for the next shard
+        self._new_bytes = self._room = 0  # of these, and for more shards
+
+    def open(self, folder: Path) -> None:
+        """Read from the shards in ``folder`` and write to it: it must be of these encoders."""
+        self.shards = Shards(folder)
+        self._room = STORED_BYTES - self.shards.nbytes
 
     def get(
         self,
@@ -145,11 +161,56 @@ class ContextCache(Generic[T]):
         and a run that is resumed has others to encode.
         """
         for text in dict.fromkeys(text for text in texts if text not in self.rows):
-            with torch.no_grad():
-                new = encode([text]).map(lambda x: x.cpu())
+            new = self._stored(text)
+            if new is None:
+                with torch.no_grad():
+                    new = encode([text]).map(lambda x: x.cpu())
+                self._add(text, new)
             if self.nbytes + new.nbytes > self.limit:
                 self.rows = {text: self.rows[text] for text in texts if text in self.rows}
                 self.nbytes = sum(row.nbytes for row in self.rows.values())
             self.rows[text] = new
             self.nbytes += new.nbytes
         return joined([self.rows[text] for text in texts]).map(lambda x: x.to(device))
+
+    def store(self) -> None:
+        """Write what is not in a shard yet."""
+        if self.shards is None or not self._new:
+            return
+        tensors: dict[str, torch.Tensor] = {}
+        for name in _tensors(next(iter(self._new.values()))):
+            rows = [_tensors(context)[name][0] for context in self._new.values()]
+            tensors[name] = torch.cat(rows)
+            tensors[name + ENDS] = torch.tensor([len(row) for row in rows]).cumsum(0)
+        self.shards.write(keys_of((text,) for text in self._new), tensors)
+        self.shards.refresh()
+        self._new, self._new_bytes = {}, 0
+
+    def _add(self, text: T, new: Context) -> None:
+        """To what is stored, where there is room."""
+        if self.shards is None or self._room < new.nbytes:
+            return
+        self._new[text] = new
+        self._room -= new.nbytes
+        self._new_bytes += new.nbytes
+        if self._new_bytes >= SHARD_BYTES:
+            self.store()
+
+    def _stored(self, text: T) -> Context | None:
+        if text in self._new:
+            return self._new[text]
+        if self.shards is None:
+            return None
+        ((place, row),) = self.shards.find(keys_of([(text,)])).tolist()
+        if place < 0:
+            return None
+        shard = self.shards.shards[place]
+        found = {name: shard.row(row, name)[None] for name in shard.names}
+        states, pooled = found.pop(STATES), found.pop(POOLED, None)
+        return Context(states=states, pooled=pooled, extra=found)
+
+
+def _tensors(context: Context) -> dict[str, torch.Tensor]:
+    """All tensors of a context by name."""
+    pooled = {} if context.pooled is None else {POOLED: context.pooled}
+    return {STATES: context.states, **pooled, **context.extra}

@@ -107,6 +107,7 @@ class DiffusionFamily(Family):
         max_length: how many tokens of a prompt are read unless a call says otherwise; None where
             the tokenizers say.
         multiple: what the sides of a picture in pixels are multiples of.
+        bucket_step: what the sides of a bucket are multiples of, where the resolution is.
         lora_layers: the ends of layers' names that a LoRA may change, by kind of layer.
         text_encoders: the CLIP text encoders among the parts, which a LoRA may change as well, and
             ``text_layers`` the ends of their layers' names.
@@ -132,6 +133,7 @@ class DiffusionFamily(Family):
     encode_options: tuple[str, ...] = ("lora_scale", "clip_skip")
     max_length: int | None = None
     multiple: int = 8
+    bucket_step: int = 64
     comfyui_layer: str | None = None
 
     # What a family says itself.
@@ -152,6 +154,12 @@ class DiffusionFamily(Family):
         """What the denoiser predicts for noisy latents at times (B,) under a context; latents come
         in the precision of its weights."""
         raise NotImplementedError
+
+    def with_sizes(self, context: Context, sizes: torch.Tensor) -> Context:
+        """With what a denoiser is told of the sizes of B pictures in training, (B, 6): height and
+        width in the file; top and left of what is seen, at the scale that it is drawn at; height
+        and width that it is drawn at. Most are told nothing."""
+        return context
 
     def context_width(self, denoiser: Any) -> int:
         """Width of the states that the denoiser reads."""

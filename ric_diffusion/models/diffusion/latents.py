@@ -3,7 +3,6 @@ of them: every picture goes through the frozen autoencoder once, not once an epo
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,16 +12,18 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
 
 from ric_diffusion.data.framing import Framing
-from ric_diffusion.data.images import open_image
 from ric_diffusion.io.errors import InputError
-from ric_diffusion.io.files import replacing
 from ric_diffusion.io.progress import tracking
+from ric_diffusion.models.diffusion.pictures import Pictures, threads
+from ric_diffusion.models.diffusion.shards import Shards, key_of, keys_of
+from ric_diffusion.models.hardware import in_parts
 from ric_diffusion.models.protocol import weights_digest
 
+LATENTS, MOMENTS = "latents", "moments"  # a folder in a cache, the tensor in its shards
 PIXELS_AT_ONCE = 2**18  # an autoencoder takes some kilobytes for each
+SHARD_BYTES = 2**26
 
 
 def to_pixels(images: torch.Tensor) -> torch.Tensor:
@@ -64,9 +65,15 @@ class Latents:
         to = partial(torch.nn.Module.to, self.vae)
         to(torch.float32 if upcast and dtype == torch.float16 else dtype)
         try:
-            return torch.cat([self._moments(part) for part in images.split(count)])
+            return torch.cat(in_parts(self._moments, images, count))
         finally:
             to(dtype)
+
+    def nbytes(self, width: int, height: int) -> int:
+        """Of the moments of a picture."""
+        config = self.vae.config
+        factor = 2 ** (len(config.block_out_channels) - 1)
+        return 2 * 4 * config.latent_channels * (width // factor) * (height // factor)
 
     def _moments(self, images: torch.Tensor) -> torch.Tensor:
         pixels = to_pixels(images).to(self.vae.device, self.vae.dtype)
@@ -75,43 +82,86 @@ class Latents:
         return torch.stack([(mean - self.shift) * self.scale, std * self.scale], dim=1).cpu()
 
 
+@dataclass(frozen=True, kw_only=True)
+class CachedLatents:
+    """Posterior moments of N pictures in M views, in shards: ``places`` (N, 2) of their rows.
+
+    Only those of a batch are read, so memory does not grow with N.
+    """
+
+    shards: Shards
+    places: np.ndarray
+    views: int
+
+    def moments(self, rows: Sequence[int], views: Sequence[int]) -> torch.Tensor:
+        """(B, 2, C, h, w) of these pictures, which are drawn at one size, in one view each."""
+        found = []
+        for (shard, row), view in zip(self.places[list(rows)].tolist(), views, strict=True):
+            found.append(self.shards.shards[shard].part(row, MOMENTS, view))
+        return torch.stack(found)
+
+
 def cached_latents(
     latents: Latents,
-    paths: Sequence[Path],
-    size: int,
+    pictures: Pictures,
     cache: Path,
+    process: Any,
     *,
     mirrored: bool,
-    framing: Framing | None = None,
     batch_size: int = 32,
-) -> torch.Tensor:
-    """Posterior moments of every picture in its frame, by default the middle square:
-    (N, M, 2, C, h, w), M = 2 with mirror images else 1.
+) -> CachedLatents:
+    """The latents of every picture, with mirror images in two views each, from ``cache`` where the
+    same pixels were encoded by the same autoencoder, and into it.
 
-    Read from ``cache`` if the same pictures were encoded there by the same autoencoder. It holds
-    one file a run can lose without harm, written whole or not at all. InputError, by its name, for
-    a picture that the autoencoder makes no numbers of.
+    A picture that changed is encoded anew, the others are not. A run that is killed loses the shard
+    it was at. The processes share the work. InputError, by its name, for a picture that the
+    autoencoder makes no numbers of.
     """
-    begin = f"{weights_digest(latents.vae)} {latents.scale} {latents.shift} {size} {mirrored}"
-    sha = hashlib.sha256(f"{begin} {framing or Framing()}".encode())
-    for path in paths:
-        sha.update(hashlib.sha256(path.read_bytes()).digest())
-    file = cache / f"latents-{sha.hexdigest()[:16]}.safetensors"
-    if not file.exists():
-        parts = []
-        with tracking("latents", len(paths), unit="image") as tracker:
-            for start in range(0, len(paths), batch_size):
-                some = paths[start : start + batch_size]
-                images = torch.stack([framed(open_image(path), size, framing) for path in some])
-                views = [images, images.flip(-1)] if mirrored else [images]
-                parts.append(torch.stack([latents.encode(view) for view in views], dim=1))
+    views = 2 if mirrored else 1
+    key = key_of(weights_digest(latents.vae), latents.scale, latents.shift, views)
+    shards = Shards(cache / f"{LATENTS}-{key.hex()[:16]}")
+    # Of each picture alone: as lists the columns of many would take far more memory than they do.
+    keys = keys_of(
+        (pictures.digests[i], *pictures.boxes[i].tolist(), *pictures.drawn[i].tolist())
+        for i in range(len(pictures))
+    )
+    first = np.sort(np.unique(keys, return_index=True)[1])  # of equal pictures one is encoded
+    missing = int((shards.find(keys[first])[:, 0] < 0).sum())
+    own = -(-missing // process.num_processes)
+    with (
+        threads() as each,
+        tracking("latents", own, unit="image", show=process.is_main_process) as tracker,
+    ):
+
+        def encode(rows: np.ndarray) -> dict[str, torch.Tensor]:
+            parts = []
+            for start in range(0, len(rows), batch_size):
+                some = rows[start : start + batch_size]
+                images = torch.stack(each(pictures.draw, some.tolist()))
+                seen = [images, images.flip(-1)] if mirrored else [images]
+                parts.append(torch.stack([latents.encode(view) for view in seen], dim=1))
                 finite = parts[-1].flatten(1).isfinite().all(1)
                 if not finite.all():
+                    worst = pictures.path(int(some[int((~finite).nonzero()[0])]))
                     raise InputError(
-                        f"{some[int((~finite).nonzero()[0])]}: the autoencoder overflows on this "
-                        f"picture in {latents.vae.dtype}; train with base_precision: bf16 or fp32"
+                        f"{worst}: the autoencoder overflows on this picture in "
+                        f"{latents.vae.dtype}; train with base_precision: bf16 or fp32"
                     )
-                tracker.advance(len(images))
-        with replacing(file) as temporary:
-            save_file({"moments": torch.cat(parts)}, temporary)
-    return load_file(file)["moments"]
+                tracker.advance(len(some))
+            return {MOMENTS: torch.cat(parts)}
+
+        groups = _groups(latents, pictures, first, views)
+        shards.fill(keys, groups, encode, process)
+    return CachedLatents(shards=shards, places=shards.find(keys), views=views)
+
+
+def _groups(latents: Latents, pictures: Pictures, rows: np.ndarray, views: int) -> list[np.ndarray]:
+    """The rows that go into a shard together: those of one bucket, about SHARD_BYTES of them."""
+    groups = []
+    sizes, buckets = pictures.buckets()
+    for bucket, (width, height) in enumerate(sizes):
+        some = rows[buckets[rows] == bucket]
+        size = latents.nbytes(width, height) * views
+        count = max(1, SHARD_BYTES // size)
+        groups += np.split(some, range(count, len(some), count))
+    return groups

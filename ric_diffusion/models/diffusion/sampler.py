@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from PIL import Image
 
 from ric_diffusion.data.medium import IMAGE, Medium
 from ric_diffusion.models.diffusion.latents import framed
+from ric_diffusion.models.diffusion.objective import Objective
+from ric_diffusion.models.hardware import in_parts
 from ric_diffusion.models.judge import prompt_r_precision
 
 GRID = 8  # cells to a side of the latents that diversity is measured on
@@ -49,12 +52,22 @@ class DiffusionSampler:
         targets: Sequence[Mapping[str, float]],
         seeds: Sequence[int],
     ) -> list[Image.Image]:
-        """One picture per prompt, each from its own seed; see ``pictures_of``."""
+        """One picture per prompt, each from its own seed; see ``pictures_of``. All at once, or as
+        many as fit into the device's memory."""
         self.network().eval()
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        wanted = list(targets) if self.pipe.adapter is not None or any(targets) else None
-        output = self.pipe(list(prompts), targets=wanted, generator=generators, **self.sampling)
-        return pictures_of(output)
+        rewards = self.pipe.adapter is not None or any(targets)
+
+        def draw(rows: range) -> list[Image.Image]:
+            output = self.pipe(
+                [prompts[i] for i in rows],
+                targets=[targets[i] for i in rows] if rewards else None,
+                generator=[torch.Generator().manual_seed(seeds[i]) for i in rows],
+                **self.sampling,
+            )
+            return pictures_of(output)
+
+        count = len(prompts)
+        return [image for part in in_parts(draw, range(count), count) for image in part]
 
     def network(self) -> torch.nn.Module:
         network: torch.nn.Module = self.pipe.denoiser
@@ -84,16 +97,31 @@ class DiffusionSampler:
         objective = family.objective(pipe)
         for i, latents in enumerate(self._latents(samples)):
             part = list(prompts[i * JUDGE_BATCH : (i + 1) * JUDGE_BATCH])
-            context = family.encode(pipe, [part] * len(family.prompts))
-            predict = family.predictor(pipe, context)
             generator = torch.Generator().manual_seed(i)
-            error = torch.zeros(len(part), device=latents.device)
-            for level in LEVELS:
-                noise = torch.randn(latents.shape, generator=generator).to(latents)
-                t = objective.at(level, len(part), latents.device)
-                error += objective.errors(predict, latents, noise, t)
-            found.append(error.cpu().numpy())
-        return np.concatenate(found)
+            noises = [torch.randn(latents.shape, generator=generator).to(latents) for _ in LEVELS]
+
+            errors = partial(self._errors_of, objective, part, latents, noises)
+            found += in_parts(errors, range(len(part)), len(part))
+        each: np.ndarray = torch.cat(found).numpy()
+        return each
+
+    def _errors_of(
+        self,
+        objective: Objective,
+        prompts: Sequence[str],
+        latents: torch.Tensor,
+        noises: Sequence[torch.Tensor],
+        rows: range,
+    ) -> torch.Tensor:
+        """The errors of these rows, (B,), over all levels, by the noise of each."""
+        pipe, family, some = self.pipe, self.pipe.family, slice(rows.start, rows.stop)
+        context = family.encode(pipe, [list(prompts[some])] * len(family.prompts))
+        predict = family.predictor(pipe, context)
+        error = torch.zeros(len(rows), device=latents.device)
+        for level, noise in zip(LEVELS, noises, strict=True):
+            t = objective.at(level, len(rows), latents.device)
+            error += objective.errors(predict, latents[some], noise[some], t)
+        return error.cpu()
 
     def _latents(self, samples: Sequence[Image.Image]) -> list[torch.Tensor]:
         """Posterior means, (B, C, h, w) each, scaled as the denoiser takes them, where it is; in

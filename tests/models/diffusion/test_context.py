@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from ric_diffusion.io.errors import InputError
+from ric_diffusion.models.diffusion import context as contexts
 from ric_diffusion.models.diffusion.context import MASK, Context, ContextCache, joined
 
 ROWS = [torch.full((length, 3), float(length)) for length in (2, 5, 3)]
@@ -67,3 +68,68 @@ def test_the_cache_keeps_text_alone_and_no_more_than_its_limit():
     cache.get(["abcdefghi", "ab"], encode, "cpu")  # too much, and the others are not asked for
     assert set(cache.rows) == {"ab", "abcdefghi"}
     assert sum(row.nbytes for row in cache.rows.values()) == cache.nbytes <= cache.limit
+
+
+class Encoder:
+    """Frozen encoders: states by a text's length in bfloat16, a pooled text, a mask."""
+
+    def __init__(self):
+        self.asked = []
+
+    def __call__(self, texts):
+        ((text,),) = texts
+        self.asked.append(text)
+        generator = torch.Generator().manual_seed(len(text))
+        rows = [torch.randn(len(text), 3, generator=generator).bfloat16()]
+        pooled = torch.randn(1, 4, generator=generator)
+        return Context(
+            states=Context.of_rows(rows).states, pooled=pooled, extra=Context.of_rows(rows).extra
+        )
+
+
+def ask(cache, encoder, *texts):
+    return cache.get([(text,) for text in texts], encoder, "cpu")
+
+
+def same(one, other):
+    return (
+        torch.equal(one.states, other.states)
+        and torch.equal(one.pooled, other.pooled)
+        and torch.equal(one.extra[MASK], other.extra[MASK])
+        and one.states.dtype == other.states.dtype
+    )
+
+
+def test_what_does_not_fit_in_memory_is_read_from_shards(tmp_path, monkeypatch):
+    texts = ["a" * length for length in range(1, 30)]
+    wanted = ask(ContextCache(), Encoder(), *texts)
+    monkeypatch.setattr(contexts, "SHARD_BYTES", 200)
+    first, encoder = ContextCache(limit=300), Encoder()
+    first.open(tmp_path)
+    for text in texts:
+        ask(first, encoder, text)
+    assert same(ask(first, encoder, *texts), wanted) and encoder.asked == texts
+    assert len(list(tmp_path.iterdir())) > 5
+    first.store()
+    later, asked = ContextCache(), Encoder()
+    later.open(tmp_path)
+    assert same(ask(later, asked, *texts), wanted) and not asked.asked
+    # A shard that is lost costs its texts alone.
+    victim = sorted(tmp_path.iterdir())[0]
+    lost = len(contexts.Shards(tmp_path).shards[0].keys())
+    victim.write_bytes(victim.read_bytes()[:-3])
+    again, asked = ContextCache(), Encoder()
+    again.open(tmp_path)
+    assert same(ask(again, asked, *texts), wanted) and len(asked.asked) == lost < len(texts)
+
+
+def test_no_more_is_stored_than_there_is_room_for(tmp_path, monkeypatch):
+    one = Encoder()([("abc",)])
+    monkeypatch.setattr(contexts, "STORED_BYTES", 2 * one.nbytes)
+    cache, encoder = ContextCache(limit=one.nbytes), Encoder()
+    cache.open(tmp_path)
+    for text in ("abc", "def", "ghi", "abc", "ghi"):
+        ask(cache, encoder, text)
+    assert encoder.asked == ["abc", "def", "ghi", "ghi"]  # the third is encoded as it is needed
+    cache.store()
+    assert len(contexts.Shards(tmp_path)) == 2

@@ -1,4 +1,7 @@
 import copy
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -6,9 +9,27 @@ import torch
 from PIL import Image
 
 from ric_diffusion.io.errors import InputError
-from ric_diffusion.models.diffusion import latents
-from ric_diffusion.models.diffusion.latents import Latents, framed
+from ric_diffusion.models.diffusion import latents, pictures
+from ric_diffusion.models.diffusion.latents import Latents, cached_latents, framed
+from ric_diffusion.models.diffusion.pictures import read_pictures
+from ric_diffusion.models.diffusion.shards import Shards
 from ric_diffusion.models.protocol import weights_digest
+
+
+@dataclass(frozen=True)
+class Process:
+    """What the cache asks of accelerate's PartialState."""
+
+    process_index: int = 0
+    num_processes: int = 1
+    wait_for_everyone: Callable[[], object] = lambda: None
+
+    @property
+    def is_main_process(self):
+        return self.process_index == 0
+
+
+ALONE = Process()
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +47,19 @@ def files(tmp_path):
     return paths
 
 
-def cached_latents(vae, *args, **settings):
-    return latents.cached_latents(Latents.of(vae), *args, **settings)
+def described(paths, cache, side=32, process=ALONE):
+    files, folder = [path.name for path in paths], paths[0].parent
+    asked = {"resolution": side, "step": 64, "max_upscale": 2.0}
+    return read_pictures(folder, files, cache, process, **asked)[0]
+
+
+def encode(vae, paths, cache, *, mirrored=False, side=32, process=ALONE, **settings):
+    """The moments of every picture in every view, (N, M, 2, C, h, w)."""
+    pictures = described(paths, cache, side, process)
+    found = cached_latents(Latents.of(vae), pictures, cache, process, mirrored=mirrored, **settings)
+    rows = range(len(paths))
+    views = [found.moments(rows, [view] * len(paths)) for view in range(found.views)]
+    return torch.stack(views, dim=1)
 
 
 @pytest.fixture
@@ -45,8 +77,13 @@ def encoded(monkeypatch):
     return counts
 
 
+@pytest.fixture
+def two_to_a_shard(monkeypatch):
+    monkeypatch.setattr(latents, "SHARD_BYTES", 2 * 2 * 4 * 4 * 4 * 4)
+
+
 def test_moments_of_every_picture_and_its_mirror_image(vae, files, tmp_path, encoded):
-    moments = cached_latents(vae, files, 32, tmp_path / "c", mirrored=True, batch_size=2)
+    moments = encode(vae, files, tmp_path / "c", mirrored=True, batch_size=2)
     assert moments.shape == (5, 2, 2, 4, 4, 4) and moments.dtype == torch.float32
     assert encoded == [2, 2, 2, 2, 1, 1]
     image = torch.from_numpy(np.array(Image.open(files[3]))).permute(2, 0, 1)[None]
@@ -59,30 +96,31 @@ def test_moments_of_every_picture_and_its_mirror_image(vae, files, tmp_path, enc
     assert (moments[:, :, 1] > 0).all()
 
 
-def test_the_second_time_nothing_is_encoded(vae, files, tmp_path, encoded):
-    first = cached_latents(vae, files, 32, tmp_path, mirrored=False)
+def test_the_second_time_nothing_is_encoded_nor_opened(vae, files, tmp_path, encoded, monkeypatch):
+    first = encode(vae, files, tmp_path)
     assert first.shape == (5, 1, 2, 4, 4, 4) and encoded == [5]
-    assert torch.equal(cached_latents(vae, files, 32, tmp_path, mirrored=False), first)
-    assert encoded == [5]
-    # What the files say counts, not where they lie.
+    with monkeypatch.context() as patch:
+        patch.setattr(pictures, "open_image", None)
+        assert torch.equal(encode(vae, files, tmp_path), first)
+    # What the files say counts, not where they lie; equal pictures are encoded once.
     moved = [path.rename(path.with_name(f"moved-{path.name}")) for path in files]
-    assert torch.equal(cached_latents(vae, moved, 32, tmp_path, mirrored=False), first)
+    assert torch.equal(encode(vae, [*moved, moved[0]], tmp_path), first[[0, 1, 2, 3, 4, 0]])
     assert encoded == [5]
 
 
-def test_a_change_is_encoded_anew(vae, files, tmp_path, encoded):
-    def run(size=32, mirrored=False, vae=vae, paths=files):
+def test_a_change_alone_is_encoded_anew(vae, files, tmp_path, encoded):
+    def run(side=32, mirrored=False, vae=vae, paths=files):
         encoded.clear()
-        moments = cached_latents(vae, paths, size, tmp_path, mirrored=mirrored)
+        moments = encode(vae, paths, tmp_path, mirrored=mirrored, side=side)
         return moments, sum(encoded)
 
     first, count = run()
     assert count == 5
-    assert run(size=16)[1] == 5
+    assert run(side=16)[1] == 5
     assert run(mirrored=True)[1] == 10
     backwards, count = run(paths=files[::-1])
-    assert count == 5 and torch.equal(backwards, first.flip(0))
-    assert run(paths=files[:4])[1] == 4
+    assert count == 0 and torch.equal(backwards, first.flip(0))
+    assert run(paths=files[:4])[1] == 0
 
     other = copy.deepcopy(vae)
     with torch.no_grad():
@@ -95,22 +133,92 @@ def test_a_change_is_encoded_anew(vae, files, tmp_path, encoded):
 
     Image.new("RGB", (32, 32), "red").save(files[2])
     changed, count = run()
-    assert count == 5
-    assert [torch.equal(a, b) for a, b in zip(changed, first, strict=True)] == [
-        True,
-        True,
-        False,
-        True,
-        True,
-    ]
+    assert count == 1
+    same = [torch.equal(a, b) for a, b in zip(changed, first, strict=True)]
+    assert same == [True, True, False, True, True]
     assert run()[1] == 0
 
 
-def test_an_interrupted_run_leaves_no_cache(vae, files, tmp_path):
-    files[4].write_bytes(b"no picture")
-    with pytest.raises(ValueError, match="picture"):
-        cached_latents(vae, files, 32, tmp_path / "cache", mirrored=False, batch_size=2)
-    assert not list(tmp_path.glob("cache/*"))
+@pytest.mark.usefixtures("two_to_a_shard")
+@pytest.mark.parametrize("killed_at", [1, 2, 3, 4])
+def test_killed_at_any_shard_it_ends_with_the_same_numbers(
+    vae, files, tmp_path, encoded, monkeypatch, killed_at
+):
+    whole = encode(vae, files, tmp_path / "whole")
+    assert encoded == [2, 2, 1]  # the pictures of a shard together
+    write, count = Shards.write, 0
+
+    def killed(self, keys, tensors):
+        nonlocal count
+        count += 1
+        if count == killed_at:
+            raise KeyboardInterrupt
+        write(self, keys, tensors)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Shards, "write", killed)
+        with pytest.raises(KeyboardInterrupt):
+            encode(vae, files, tmp_path / "killed")
+    encoded.clear()
+    assert torch.equal(encode(vae, files, tmp_path / "killed"), whole)
+    # The first shard written is that of the files' digests.
+    assert encoded == [[2, 2, 1], [2, 2, 1], [2, 1], [1]][killed_at - 1]
+
+
+@pytest.mark.usefixtures("two_to_a_shard")
+@pytest.mark.parametrize("damage", ["cut short", "empty", "no header", "other bytes"])
+def test_a_damaged_shard_is_named_and_made_anew(vae, files, tmp_path, encoded, caplog, damage):
+    whole = encode(vae, files, tmp_path)
+    shards = sorted(tmp_path.glob("latents-*/*.safetensors"))
+    assert len(shards) == 3
+    victim = shards[0]
+    data = victim.read_bytes()
+    spoiled = {"cut short": data[:-1], "empty": b"", "no header": data[:20], "other bytes": data}
+    victim.write_bytes(spoiled[damage].replace(b"moments", b"m\xffments"))
+    rows = len(Shards(victim.parent).damaged)
+    encoded.clear()
+    caplog.clear()
+    assert torch.equal(encode(vae, files, tmp_path), whole)
+    assert rows == 1 and encoded in ([2], [1])
+    assert [record.getMessage().split(":")[0] for record in caplog.records] == [str(victim)]
+    caplog.clear()
+    assert torch.equal(encode(vae, files, tmp_path), whole) and not caplog.records
+
+
+@pytest.mark.usefixtures("two_to_a_shard")
+def test_processes_share_the_work_and_make_the_same_numbers(vae, files, tmp_path, encoded):
+    whole = encode(vae, files, tmp_path / "whole")
+    encoded.clear()
+    meeting, found = threading.Barrier(2, timeout=30), {}
+
+    def work(number):
+        process = replace(
+            Process(), process_index=number, num_processes=2, wait_for_everyone=meeting.wait
+        )
+        found[number] = encode(vae, files, tmp_path / "two", process=process)
+
+    workers = [threading.Thread(target=work, args=(number,)) for number in (0, 1)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert sorted(encoded) == [1, 2, 2]
+    assert torch.equal(found[0], whole) and torch.equal(found[1], whole)
+
+
+def test_pictures_of_several_sizes_are_encoded_at_their_own(vae, tmp_path):
+    sizes = [(48, 48), (32, 64), (48, 49), (65, 32)]
+    for i, size in enumerate(sizes):
+        Image.effect_noise(size, 90).convert("RGB").save(tmp_path / f"{i}.png")
+    paths = [tmp_path / f"{i}.png" for i in range(4)]
+    found = described(paths, tmp_path / "c", 48)
+    assert found.drawn.tolist() == [[48, 48], [32, 64], [48, 48], [64, 32]]
+    cached = cached_latents(Latents.of(vae), found, tmp_path / "c", ALONE, mirrored=True)
+    shapes = [cached.moments([i], [1]).shape for i in range(4)]
+    assert shapes == [(1, 2, 4, h // 8, w // 8) for w, h in found.drawn.tolist()]
+    pixels = torch.from_numpy(np.array(Image.open(paths[1]))).permute(2, 0, 1)[None]
+    alone = Latents.of(vae).encode(pixels.flip(-1))
+    assert torch.allclose(cached.moments([1], [1]), alone, atol=1e-6)
 
 
 def test_a_picture_covers_the_square_and_is_cropped_at_the_centre():
@@ -181,6 +289,6 @@ def test_a_picture_that_the_autoencoder_makes_no_numbers_of_is_named(vae, files,
 
     broken.encoder.register_forward_hook(overflow)
     with pytest.raises(InputError) as error:
-        cached_latents(broken, files, 32, tmp_path / "c", mirrored=False, batch_size=3)
+        encode(broken, files, tmp_path / "c", batch_size=3)
     assert str(error.value).startswith(f"{files[1]}: the autoencoder overflows on this picture in ")
-    assert "\n" not in str(error.value) and not list(tmp_path.glob("c/*"))
+    assert "\n" not in str(error.value) and not list(tmp_path.glob("c/latents-*/*"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -28,6 +29,8 @@ from ric_diffusion.models.diffusion.family import (
 )
 from ric_diffusion.models.diffusion.pipeline import RiCMixin
 from ric_diffusion.models.family import Source
+
+SIZES = "sizes"  # in a context's ``extra``: (B, 6), what a training picture's size and crop are
 
 
 def known_to_kohya(base: ModelSpec) -> dict[str, str]:
@@ -111,16 +114,19 @@ class StableDiffusionXL(StableDiffusion):
         nothing = (context.states == 0).flatten(1).all(dim=1)
         return states.masked_fill(nothing[:, None, None], 0.0)
 
+    def with_sizes(self, context: Context, sizes: torch.Tensor) -> Context:
+        return replace(context, extra={**context.extra, SIZES: sizes.to(context.states.device)})
+
     def predict(
         self, pipe: Any, noisy: torch.Tensor, t: torch.Tensor, context: Context
     ) -> torch.Tensor:
-        """For whole pictures of the latents' own size."""
+        """For pictures of the sizes that the context has, or whole ones of the latents' own."""
         height, width = (side * pipe.vae_scale_factor for side in noisy.shape[-2:])
-        ids = torch.tensor([height, width, 0, 0, height, width], device=noisy.device)
-        added = {
-            "text_embeds": context.pooled,
-            "time_ids": ids.to(noisy.dtype).expand(len(noisy), -1),
-        }
+        ids = context.extra.get(SIZES)
+        if ids is None:
+            whole = torch.tensor([height, width, 0, 0, height, width])
+            ids = whole.expand(len(noisy), -1)
+        added = {"text_embeds": context.pooled, "time_ids": ids.to(noisy)}
         predicted: torch.Tensor = pipe.unet(
             noisy, t, encoder_hidden_states=context.states, added_cond_kwargs=added
         ).sample
