@@ -122,7 +122,7 @@ def cached_latents(
     shards = Shards(cache / f"{LATENTS}-{key.hex()[:16]}")
     # Of each picture alone: as lists the columns of many would take far more memory than they do.
     keys = keys_of(
-        (pictures.digests[i], *pictures.boxes[i].tolist(), *pictures.drawn[i].tolist())
+        (bytes(pictures.digests[i]), *pictures.boxes[i].tolist(), *pictures.drawn[i].tolist())
         for i in range(len(pictures))
     )
     first = np.sort(np.unique(keys, return_index=True)[1])  # of equal pictures one is encoded

@@ -228,6 +228,25 @@ def test_each_sample_has_its_own_seed(ready, stir, mode):
     assert np.abs(np.asarray(other, int) - np.asarray(alone, int)).max() > 1
 
 
+def test_what_does_not_fit_into_memory_is_drawn_in_parts(ready, stir, monkeypatch):
+    backend, counts = stir(ready()), []
+    prompts, targets = ["red apple", "blue car", "apple"], [*TARGETS, {}]
+    wanted = backend.sample(prompts, targets, [3, 4, 5])
+    call = type(backend.pipe).__call__
+
+    def small(self, prompt, **given):
+        counts.append(len(prompt))
+        if len(prompt) > 1:
+            raise torch.OutOfMemoryError
+        return call(self, prompt, **given)
+
+    monkeypatch.setattr(type(backend.pipe), "__call__", small)
+    found = backend.sample(prompts, targets, [3, 4, 5])
+    assert counts == [3, 1, 1, 1]
+    for one, other in zip(found, wanted, strict=True):
+        assert np.abs(np.asarray(one, int) - np.asarray(other, int)).max() <= 1
+
+
 def test_a_loaded_adapter_can_be_sampled_from(adapters, pipe):
     pipe.load_adapter(adapters["embedding"])
     backend = DiffusionBackend(pipe)
