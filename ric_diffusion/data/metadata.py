@@ -74,7 +74,7 @@ def _column(name: str) -> str:
 
 def to_utf8(text: str) -> str:
     """The text with a question mark for what UTF-8 cannot hold: the halves JSON may escape."""
-    return text.encode("utf-8", "replace").decode()
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:

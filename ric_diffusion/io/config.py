@@ -66,6 +66,8 @@ def above_zero(config: Any, *fields: str) -> None:
 
 def to_dict(value: Any) -> Any:
     """The plain data (dicts, lists, strings, numbers) that `from_dict` turns back into `value`."""
+    if isinstance(value, str | float):  # what most of large data is
+        return value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = (field.name for field in dataclasses.fields(value) if field.init)
         return {name: to_dict(getattr(value, name)) for name in fields}
