@@ -247,7 +247,8 @@ class DiffusionBackend(DiffusionSampler, AdaptedBackend):
     def _texts_key(self) -> str:
         """What a text's context depends on beside the text."""
         pipe, family = self.pipe, self.pipe.family
-        weights = [weights_digest(encoder) for encoder in pipe.text_encoders.values()]
+        encoders = [part for part in family.parts if part not in ("vae", family.denoiser)]
+        weights = [weights_digest(getattr(pipe, part)) for part in encoders]
         options = family.encode_options_of(self.sampling)
         return key_of(weights, sorted(options.items())).hex()[:16]
 
