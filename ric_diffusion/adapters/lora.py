@@ -21,6 +21,20 @@ MAIN = ""  # the network that an adapter is for, among those that its LoRA chang
 NARROW = (torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2)
 ROUNDING = 1e-6  # of a layer's largest weight: what is left of a LoRA that was fused and unfused
 
+# peft's settings of LoRA that are more than B·A with one rank and one alpha, which `delta` reads.
+VARIANTS = {
+    "use_dora": "DoRA",
+    "use_rslora": "rsLoRA",
+    "rank_pattern": "ranks by layer",
+    "alpha_pattern": "alphas by layer",
+}
+# The same as keys of a config, by what to do about them.
+NOT_TRAINED = {
+    key: f"{what} cannot be trained: B·A with one rank and one alpha is what is merged; remove it"
+    for key, what in {**VARIANTS, "dora": "DoRA", "rslora": "rsLoRA"}.items()
+}
+DORA = ("lora_magnitude_vector", "dora_scale")  # in the names of its tensors, peft's and kohya's
+
 _log = logging.getLogger(__name__)
 
 
@@ -71,11 +85,14 @@ Layer = tuple[str, str]  # network and module
 
 def problem_of(lora: Lora) -> str | None:
     """Why the LoRA of one network is none that ``delta`` can read, or None."""
+    variants = [what for key, what in VARIANTS.items() if lora.config.get(key)]
+    if any(word in name for name in lora.tensors for word in DORA):
+        variants.insert(0, "DoRA")
+    if variants:
+        return f"it has {variants[0]}, and only plain LoRA with one rank and one alpha is read"
     expected = {f"{m}.lora_{half}.weight" for m in lora.modules for half in "AB"}
     if not lora.modules or expected != set(lora.tensors):
         return "unexpected tensors"
-    if any(lora.config.get(k) for k in ("rank_pattern", "alpha_pattern", "use_rslora", "use_dora")):
-        return "only plain LoRA with one rank and one alpha is read"
     if not math.isfinite(lora.scale):
         return f"alpha is {lora.config['lora_alpha']}"
     rank = lora.config["r"]

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, TypeVar
 
 import torch
 from accelerate import PartialState
+from PIL.Image import Image
 
 from ric_diffusion.adapters import hub
 from ric_diffusion.adapters.adapter import ABOUT_FILE
@@ -251,9 +252,12 @@ def _train(
         write_json(out / SETTINGS, config.to_dict(settings))
     digest = config.digest(identity)
 
-    def validate(step: int) -> None:
-        for name in space.names:
-            _write_sheet(backend, name, settings.prompts, out / SHEETS / f"{name}-{step}")
+    def validate(step: int) -> dict[str, Image]:
+        sheets = {
+            name: _write_sheet(backend, name, settings.prompts, out / SHEETS / f"{name}-{step}")
+            for name in space.names
+        }
+        return {name: sheet for name, sheet in sheets.items() if sheet}
 
     meter = Meter()
     with meter.running(backend.network()):
@@ -483,9 +487,9 @@ def _pushed(folder: Path, repo_id: str, family: Family) -> str:
         raise OSError(f"{error}; {folder} is kept, push it with `{later}`") from error
 
 
-def _write_sheet(backend: Any, name: str, prompts: Sequence[str], path: Path) -> None:
+def _write_sheet(backend: Any, name: str, prompts: Sequence[str], path: Path) -> Image | None:
     """One row per prompt: seed 0 along one reward from its 5th to its 95th percentile. A picture,
-    or where samples are texts a text."""
+    which is returned, or where samples are texts a text."""
     line = target_line(backend.adapter.space, name, 5)
     rows = [backend.sample([prompt] * len(line), line, [0] * len(line)) for prompt in prompts]
     captions = [f"{target[name]:+.1f}" for target in line]
@@ -496,6 +500,7 @@ def _write_sheet(backend: Any, name: str, prompts: Sequence[str], path: Path) ->
             for caption, text in zip(captions, row, strict=True)
         ]
         write_text(path.with_suffix(".txt"), "\n".join(texts))
-        return
+        return None
     sheet = draw_sheet(rows, title=name, captions=[[c] for c in captions], row_titles=prompts)
     save_png(path.with_suffix(".png"), sheet)
+    return sheet

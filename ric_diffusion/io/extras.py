@@ -10,6 +10,7 @@ NEEDS = {
     "eval": ("matplotlib", "scipy"),
     "app": ("gradio",),
     "llm": ("peft",),
+    "optimizers": ("prodigyopt",),
     "quantized": ("bitsandbytes",),
 }
 

@@ -16,7 +16,8 @@ COST = "cost.json"  # beside what was made at that cost; training runs write it 
 @dataclass
 class Cost:
     """``forwards``: samples passed forward through the network, a backward pass counting two
-    more; ``scored``: calls of a scorer, by sample; ``seconds``: wall time."""
+    more; ``scored``: calls of a scorer, by sample; ``seconds``: wall time. Of several processes it
+    is the sum."""
 
     forwards: int = 0
     scored: int = 0
@@ -25,6 +26,11 @@ class Cost:
     def __add__(self, other: Cost) -> Cost:
         return Cost(
             self.forwards + other.forwards, self.scored + other.scored, self.seconds + other.seconds
+        )
+
+    def __sub__(self, other: Cost) -> Cost:
+        return Cost(
+            self.forwards - other.forwards, self.scored - other.scored, self.seconds - other.seconds
         )
 
     def to_dict(self) -> dict[str, float]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -29,6 +31,34 @@ T = TypeVar("T")
 
 def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def peak_memory(device: str | torch.device) -> int | None:
+    """The most bytes that tensors took on a GPU, or this process elsewhere, where that is known."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return size if sys.platform == "darwin" else size * 1024  # Linux counts in KiB
+
+
+def check_compiler(device: str | torch.device) -> None:
+    """ValueError if torch.compile has no compiler for the device here."""
+    if torch.device(device).type == "cuda":
+        if find_spec("triton") is None:
+            raise ValueError("compile: triton is not installed; install it, or leave this out")
+        return
+    from torch._inductor.cpp_builder import get_cpp_compiler
+
+    try:
+        get_cpp_compiler()
+    except Exception as error:  # of torch's own kind, which has moved between its releases
+        raise ValueError(
+            "compile: there is no C++ compiler here; install one, or leave this out"
+        ) from error
 
 
 def has_bf16(device: str | torch.device) -> bool:

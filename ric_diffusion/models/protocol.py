@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,17 +13,26 @@ import torch
 
 from ric_diffusion.data.medium import Medium
 
+Note = Callable[[torch.Tensor, torch.Tensor], None]
+
+
+def unnoted(levels: torch.Tensor, losses: torch.Tensor) -> None:
+    """For whoever wants no figures of the samples."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
     """One micro-batch: which records, and the only source of randomness its loss may use.
 
     ``indices`` point into the records that the backend was prepared with. The generator lives on
-    the CPU and is seeded from (seed, step, process), so a step is repeatable on its own.
+    the CPU and is seeded from (seed, step, process), so a step is repeatable on its own. A model
+    that is trained on noise calls ``note`` with the noise levels of its samples, from 0 (none) to 1
+    (all), and with their losses, (B,) each.
     """
 
     indices: tuple[int, ...]
     generator: torch.Generator
+    note: Note = unnoted
 
 
 class Trainable(Protocol):

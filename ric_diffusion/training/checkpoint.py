@@ -11,7 +11,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.files import replacing_folder, write_json
 from ric_diffusion.models.cost import Cost
+from ric_diffusion.training.figures import StepFigures
 
 _STEP = re.compile(r"step-(\d+)")
 
@@ -40,37 +41,70 @@ class State:
     average: Mapping[str, torch.Tensor] = field(default_factory=dict)
     scaler: torch.amp.GradScaler = field(default_factory=no_scaler)
     step: int = 0
-    losses: list[float] = field(default_factory=list)  # of the steps since the last log line
+    since_log: list[StepFigures] = field(default_factory=list)  # of the steps since the last line
+
+    def __post_init__(self) -> None:
+        self._made = [_settings(group) for group in self.optimizer.param_groups]
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """``parameter.NAME``, ``average.NAME`` and ``optimizer.NAME.exp_avg`` and so on, detached,
-        on the CPU: as a checkpoint stores them."""
+        on the CPU, none of which shares its memory: as a checkpoint stores them."""
         named = {f"parameter.{name}": p.detach() for name, p in self.parameters.items()}
         named |= {f"average.{name}": tensor for name, tensor in self.average.items()}
         for name, parameter in self.parameters.items():
-            for key, value in self.optimizer.state[parameter].items():
-                named[f"optimizer.{name}.{key}"] = value
-        return {name: tensor.cpu().contiguous() for name, tensor in named.items()}
+            for key, value in self._moments(parameter).items():
+                if isinstance(value, torch.Tensor):
+                    named[f"optimizer.{name}.{key}"] = value
+        stored, addresses = {}, set()
+        for name, tensor in named.items():
+            tensor = tensor.cpu().contiguous()
+            # bitsandbytes has one table of 8-bit numbers for all parameters.
+            shared = tensor.numel() and tensor.data_ptr() in addresses
+            stored[name] = tensor.clone() if shared else tensor
+            addresses.add(tensor.data_ptr())
+        return stored
+
+    def numbers(self) -> dict[str, Any]:
+        """What the optimizer carries that is no tensor, as plain data: ``groups``, the settings of
+        each group of parameters that it has changed, and ``moments`` by parameter."""
+        groups = [
+            {key: value for key, value in _settings(group).items() if value != made.get(key)}
+            for group, made in zip(self.optimizer.param_groups, self._made, strict=True)
+        ]
+        moments = {
+            name: {k: v for k, v in self._moments(p).items() if not isinstance(v, torch.Tensor)}
+            for name, p in self.parameters.items()
+        }
+        return {"groups": groups, "moments": {name: each for name, each in moments.items() if each}}
+
+    def _moments(self, parameter: torch.nn.Parameter) -> Mapping[str, Any]:
+        return self.optimizer.state.get(parameter, {})
 
     @torch.no_grad()
-    def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Copy stored tensors back; InputError, and nothing is copied, if they are not of this
-        model's parameters."""
+    def restore(
+        self, tensors: Mapping[str, torch.Tensor], numbers: Mapping[str, Any] | None = None
+    ) -> None:
+        """Copy stored tensors and numbers back; InputError, and nothing is copied, if they are not
+        of this model's parameters."""
         for difference in self._differences(tensors):
             raise InputError(f"stored for another model: {difference}; choose another --out")
         for name, parameter in self.parameters.items():
             parameter.copy_(tensors[f"parameter.{name}"])
         for name, average in self.average.items():
             average.copy_(tensors[f"average.{name}"])
-        numbers = {name: i for i, name in enumerate(self.parameters)}
-        moments: dict[int, dict[str, torch.Tensor]] = {}
+        # Not by load_state_dict, which would cast what an optimizer keeps in another precision.
+        self.optimizer.state.clear()
         for stored, tensor in tensors.items():
             section, _, rest = stored.partition(".")
             if section == "optimizer":
                 name, _, key = rest.rpartition(".")
-                moments.setdefault(numbers[name], {})[key] = tensor
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+                parameter = self.parameters[name]
+                self.optimizer.state[parameter][key] = tensor.to(parameter.device, copy=True)
+        numbers = numbers or {"groups": [], "moments": {}}
+        for name, moments in numbers["moments"].items():
+            self.optimizer.state[self.parameters[name]].update(moments)
+        for group, changed in zip(self.optimizer.param_groups, numbers["groups"], strict=False):
+            group.update(changed)
 
     def _differences(self, tensors: Mapping[str, torch.Tensor]) -> Iterator[str]:
         """What keeps stored tensors from being this state's."""
@@ -89,12 +123,19 @@ class State:
                     shapes = f"{tuple(tensor.shape)}, here {tuple(own[name].shape)}"
                     yield f"{section} {name} has the shape {shapes}"
         for stored, tensor in tensors.items():
-            name = stored.removeprefix("optimizer.").rpartition(".")[0]
+            name, _, key = stored.removeprefix("optimizer.").rpartition(".")
             if stored.startswith("optimizer.") and (
                 name not in self.parameters
-                or (tensor.ndim and tensor.shape != self.parameters[name].shape)
+                # Moments may be rows and columns, or parts: at most as many numbers. A table of
+                # 8-bit numbers has its own size.
+                or (tensor.numel() > self.parameters[name].numel() and not key.startswith("qmap"))
             ):
                 yield f"{stored} fits no parameter"
+
+
+def _settings(group: Mapping[str, Any]) -> dict[str, Any]:
+    """What an optimizer has for a group of parameters, beside these."""
+    return {key: value for key, value in group.items() if key != "params"}
 
 
 def newest(folder: Path) -> Path | None:
@@ -110,7 +151,8 @@ def save(folder: Path, state: State, *, digest: str, cost: Cost | None = None) -
         shutil.rmtree(torn)
     with replacing_folder(folder / f"step-{state.step}") as temporary:
         save_file(state.tensors(), temporary / "state.safetensors")
-        about = {"step": state.step, "losses": state.losses, "digest": digest}
+        about = {"step": state.step, "digest": digest, "optimizer": state.numbers()}
+        about["since_log"] = [asdict(figures) for figures in state.since_log]
         about["scaler"] = state.scaler.state_dict()
         about["cost"] = (cost or Cost()).to_dict()
         write_json(temporary / "state.json", about)
@@ -135,9 +177,10 @@ def load(folder: Path, state: State, *, digest: str) -> Cost:
     run wrote it."""
     about = check(folder, digest=digest)
     try:
-        state.restore(load_file(folder / "state.safetensors"))
+        state.restore(load_file(folder / "state.safetensors"), about["optimizer"])
     except InputError as error:
         raise InputError(f"{folder}: {error}") from None
-    state.step, state.losses = about["step"], about["losses"]
+    state.step = about["step"]
+    state.since_log = [StepFigures(**figures) for figures in about["since_log"]]
     state.scaler.load_state_dict(about["scaler"])
     return Cost.from_dict(about["cost"])

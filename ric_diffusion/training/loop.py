@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
 
 import torch
 
 from ric_diffusion.io.config import above_zero, at_least, to_dict
 from ric_diffusion.models.hardware import Precision, resolve_precision
+from ric_diffusion.training.log import Tracker, check_installed
+from ric_diffusion.training.optimizers import OptimizerConfig
+from ric_diffusion.training.rates import Schedule, check_schedule
 
-TRAINS_NOTHING = ("log_every", "checkpoint_minutes", "validate_every")
+TRAINS_NOTHING = ("log_every", "checkpoint_minutes", "validate_every", "trackers")
+ARGUMENTS = "belongs to the optimizer now: write optimizer: {arguments: {%s}}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,16 +25,25 @@ class LoopConfig:
     ``precision``: what the passes are computed in; the trained weights are kept in full. ``auto``
     is bf16 where the device has it in hardware, else fp32, or what the model's frozen weights are
     in if that is half precision. With fp16 the loss is scaled, so that no gradient vanishes.
+
+    ``schedule``: of the learning rate, by the names of ``transformers.get_scheduler``, after a
+    linear rise in ``warmup`` steps; ``schedule_arguments``: of that schedule, as ``{num_cycles:
+    3}``. ``trackers``: where figures and validation sheets go beside ``log.jsonl``.
     """
+
+    REMOVED: ClassVar[Mapping[str, str]] = {
+        "betas": ARGUMENTS % "betas: [0.9, 0.999]",
+        "weight_decay": ARGUMENTS % "weight_decay: 0.01",
+    }
 
     steps: int
     batch_size: int
     accumulate: int = 1
     learning_rate: float = 1e-4
-    schedule: Literal["constant", "cosine"] = "cosine"
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: Schedule = "cosine"
+    schedule_arguments: Mapping[str, bool | int | float | str] = field(default_factory=dict)
     warmup: int = 0
-    betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = 0.01
     max_grad_norm: float = 1.0
     ema: float = 0.999
     precision: Precision = "auto"
@@ -37,14 +51,27 @@ class LoopConfig:
     checkpoint_minutes: float = 5.0
     log_every: int = 50
     validate_every: int = 0
+    trackers: tuple[Tracker, ...] = ("tensorboard",)
 
     def __post_init__(self) -> None:
         at_least(self, 1, "steps", "batch_size", "accumulate", "log_every")
-        at_least(self, 0, "warmup", "weight_decay", "checkpoint_minutes", "validate_every", "seed")
+        at_least(self, 0, "warmup", "checkpoint_minutes", "validate_every", "seed")
         above_zero(self, "learning_rate", "max_grad_norm")
-        for name, values in (("ema", (self.ema,)), ("betas", self.betas)):
-            if not all(0 <= value < 1 for value in values):
-                raise ValueError(f"{name} is {getattr(self, name)}; give 0 or more, below 1")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"ema is {self.ema}; give 0 or more, below 1")
+        if self.optimizer.name == "prodigy" and self.learning_rate < 0.1:
+            raise ValueError(
+                f"learning_rate is {self.learning_rate}, a factor on the one that prodigy finds; "
+                "give 1"
+            )
+        check_schedule(
+            self.schedule,
+            self.schedule_arguments,
+            rate=self.learning_rate,
+            warmup=self.warmup,
+            steps=self.steps,
+        )
+        check_installed(self.trackers)
 
     def resolved(self, device: str | torch.device) -> LoopConfig:
         """The same with the precision that ``device`` computes in instead of ``auto``."""

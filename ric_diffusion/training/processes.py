@@ -30,29 +30,30 @@ def once(path: Path, cls: type[T], make: Callable[[], T]) -> T:
 
 @torch.no_grad()
 def average_gradients(
-    parameters: Sequence[torch.nn.Parameter], loss: float, accelerator: Accelerator
-) -> float:
-    """Put the mean over all processes into every gradient, and return that of the losses.
+    parameters: Sequence[torch.nn.Parameter], figures: Sequence[float], accelerator: Accelerator
+) -> list[float]:
+    """Put the mean over all processes into every gradient, and return those of the figures.
 
-    One call for everything: a buffer of the loss, of a mark for each parameter that has a gradient
-    here, and of the gradients. A parameter may have one on some processes only, as a batch does
-    not always need it; there it counts as 0. Where no process has one, there is none afterwards.
+    One call for everything: a buffer of the figures, of a mark for each parameter that has a
+    gradient here, and of the gradients. A parameter may have one on some processes only, as a batch
+    does not always need it; there it counts as 0. Where no process has one, there is none
+    afterwards.
     """
     if accelerator.num_processes == 1:
-        return loss
+        return list(figures)
     device, dtype = accelerator.device, torch.float32
     has = [parameter.grad is not None for parameter in parameters]
-    head = torch.tensor([loss, *map(float, has)], device=device, dtype=dtype)
+    head = torch.tensor([*figures, *map(float, has)], device=device, dtype=dtype)
     grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
     flat = torch.cat([head, *(grad.flatten().to(dtype) for grad in grads)])
     flat = accelerator.reduce(flat, reduction="mean")
     head, *means = flat.split([len(head), *(grad.numel() for grad in grads)])
-    for parameter, mark, grad, mean in zip(
-        parameters, head[1:].tolist(), grads, means, strict=True
-    ):
+    found: list[float] = head.tolist()
+    marks = found[len(figures) :]
+    for parameter, mark, grad, mean in zip(parameters, marks, grads, means, strict=True):
         if mark:
             parameter.grad = grad.copy_(mean.view_as(grad))
-    return float(head[0])
+    return found[: len(figures)]
 
 
 def leave(process: PartialState) -> None:

@@ -6,23 +6,22 @@ resuming exact.
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
 
 import numpy as np
 import torch
 
 from ric_diffusion.training.loop import LoopConfig
+from ric_diffusion.training.rates import factor_of
 
 
 def learning_rate(config: LoopConfig, step: int) -> float:
-    """Linear warm-up from 0, then constant or a cosine to 0 at the last step."""
+    """A linear warm-up whose first step is above 0, then the schedule as transformers has it."""
     if step < config.warmup:
         return config.learning_rate * (step + 1) / config.warmup
-    if config.schedule == "constant":
-        return config.learning_rate
-    done = (step - config.warmup) / max(1, config.steps - config.warmup)
-    return config.learning_rate * 0.5 * (1.0 + math.cos(math.pi * done))
+    arguments = tuple(config.schedule_arguments.items())
+    rate, warmup = config.learning_rate, config.warmup
+    return rate * factor_of(config.schedule, arguments, rate, warmup, config.steps)(step)
 
 
 def ema_decay(config: LoopConfig, step: int) -> float:

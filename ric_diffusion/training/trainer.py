@@ -5,20 +5,23 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate import Accelerator
+from PIL.Image import Image
 
+from ric_diffusion.io.config import digest as config_digest
 from ric_diffusion.io.progress import tracking
-from ric_diffusion.models.cost import Meter
+from ric_diffusion.models.cost import Cost, Meter
 from ric_diffusion.models.hardware import DTYPES
 from ric_diffusion.models.protocol import Batch, Trainable
 from ric_diffusion.training import checkpoint
-from ric_diffusion.training.log import Log
+from ric_diffusion.training.figures import LevelTally, StepFigures, finite, summary
+from ric_diffusion.training.log import Log, Speed
 from ric_diffusion.training.loop import LoopConfig
 from ric_diffusion.training.processes import average_gradients
 from ric_diffusion.training.schedule import (
@@ -37,8 +40,9 @@ class Trainer:
 
     ``digest`` names settings and data together: a checkpoint in ``out`` with another digest is
     refused. With ``resume`` a run that was interrupted, anywhere, continues bit for bit as if it
-    had not been. ``validate(step)`` is called with the averaged weights in place. A running
-    ``meter`` is kept with the checkpoints, so that it goes on counting where it was.
+    had not been. ``validate(step)`` is called with the averaged weights in place; the pictures that
+    it returns, by name, go to the trackers. A running ``meter`` is kept with the checkpoints, so
+    that it goes on counting where it was, and counts what all processes spend.
 
     InputError if a checkpoint is of another run or model.
     """
@@ -52,7 +56,7 @@ class Trainer:
         *,
         digest: str,
         resume: bool = False,
-        validate: Callable[[int], None] | None = None,
+        validate: Callable[[int], Mapping[str, Image]] | None = None,
         meter: Meter | None = None,
     ) -> None:
         # Precision is the config's, not the process's: accelerate fixes its own once for all runs.
@@ -64,13 +68,7 @@ class Trainer:
         self.out, self.digest = out, digest
         self.validate, self.meter = validate, meter
         parameters = dict(backend.named_parameters())
-        optimizer = torch.optim.AdamW(
-            parameters.values(),
-            lr=config.learning_rate,
-            betas=config.betas,
-            weight_decay=config.weight_decay,
-            fused=True,
-        )
+        optimizer = config.optimizer.create(parameters.values(), config.learning_rate)
         average = {name: p.detach().clone() for name, p in parameters.items()}
         scaler = torch.amp.GradScaler(
             self.accelerator.device.type, enabled=self.config.precision == "fp16"
@@ -80,6 +78,7 @@ class Trainer:
             spent = checkpoint.load(last, self.state, digest=digest)
             if meter:
                 meter.add(spent)
+        self._counted = meter.read() if meter else Cost()  # of all processes
 
     def run(self) -> None:
         """Train to the last step; leaves the averaged weights in the backend.
@@ -89,39 +88,47 @@ class Trainer:
         config, state, first = self.config, self.state, self.accelerator.is_main_process
         if first:
             _log.info("precision: %s on this %s", config.precision, self.accelerator.device.type)
-        saved = time.monotonic()
+        saved, speed = time.monotonic(), Speed(self.accelerator.device)
         with (
-            Log(self.out, state.step) if first else nullcontext() as log,
+            self._log() if first else nullcontext() as log,
             tracking(
                 "train", config.steps, unit="step", initial=state.step, show=first
             ) as progress,
         ):
             while state.step < config.steps:
-                loss = self.step()
+                with speed.measured():
+                    loss = self.step()
+                speed.samples += state.since_log[-1].samples
                 progress.advance(1, loss=f"{loss:.4f}")
+                last = state.step == config.steps
+                logged = last or state.step % config.log_every == 0
+                figures, state.since_log = state.since_log, [] if logged else state.since_log
                 if log is None:
                     continue
-                last = state.step == config.steps
-                if last or state.step % config.log_every == 0:
+                if logged:
                     rate = state.optimizer.param_groups[0]["lr"]
-                    log(state.step, loss=sum(state.losses) / len(state.losses), learning_rate=rate)
-                    state.losses.clear()
+                    log(state.step, **summary(figures), learning_rate=rate)
+                    log.speed(state.step, **speed.read())
                 due = config.validate_every and state.step % config.validate_every == 0
                 if self.validate and due:
                     with self.averaged():
-                        self.validate(state.step)
+                        log.images(state.step, self.validate(state.step))
                 # After validation, which is part of the cost that a resumed run begins with.
                 if last or time.monotonic() - saved > 60 * config.checkpoint_minutes:
                     self.save()
                     saved = time.monotonic()
         _copy(state.average, state.parameters)
 
+    def _log(self) -> Log:
+        name = config_digest([self.digest, str(self.out.absolute())])[:16]
+        return Log(self.out, self.state.step, trackers=self.config.trackers, run=name)
+
     def step(self) -> float:
         """One update of parameters and average; returns the mean loss of its micro-batches. A step
         whose gradient overflows in float16 changes nothing but the scale of the next loss."""
         config, state = self.config, self.state
         parameters = list(state.parameters.values())
-        loss = average_gradients(parameters, self._backward(), self.accelerator)
+        loss, samples, *levels = self._averaged_over_processes(parameters, self._backward())
         self._check_finite("loss", loss)
         state.scaler.unscale_(state.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm).item()
@@ -139,17 +146,43 @@ class Trainer:
             1.0 - ema_decay(config, state.step),
         )
         state.step += 1
-        state.losses.append(loss)
+        half = len(levels) // 2
+        state.since_log.append(
+            StepFigures(
+                loss=loss,
+                samples=round(samples * self.accelerator.num_processes),
+                gradient_norm=finite(norm),
+                sums=levels[:half],
+                counts=levels[half:],
+            )
+        )
         return loss
 
-    def _backward(self) -> float:
-        """Pass this process's micro-batches of the step forward and backward: their mean loss."""
-        config, accelerator, total = self.config, self.accelerator, 0.0
+    def _averaged_over_processes(
+        self, parameters: Sequence[torch.nn.Parameter], figures: Sequence[float]
+    ) -> list[float]:
+        """The figures and, in place, the gradients, as their means over all processes. The meter of
+        each process then has what all of them spent."""
+        spent = self.meter.read() - self._counted if self.meter else Cost()
+        own = (spent.forwards, spent.scored, spent.seconds)
+        means = average_gradients(parameters, [*figures, *own], self.accelerator)
+        if self.meter and (processes := self.accelerator.num_processes) > 1:
+            forwards, scored, seconds = (processes * mean for mean in means[len(figures) :])
+            self.meter.add(Cost(round(forwards), round(scored), seconds) - spent)
+            self._counted = self.meter.read()
+        return means[: len(figures)]
+
+    def _backward(self) -> list[float]:
+        """Pass this process's micro-batches of the step forward and backward: their mean loss, how
+        many samples they have, and what the tally of noise levels reads."""
+        config, accelerator, total, tally = self.config, self.accelerator, 0.0, LevelTally()
+        samples = 0
         process, processes = accelerator.process_index, accelerator.num_processes
         for micro in micro_batches(config, self.state.step, process=process, processes=processes):
             batch = Batch(
                 indices=self.batches.indices(micro),
                 generator=batch_generator(config, micro),
+                note=tally,
             )
             half = config.precision != "fp32"
             with torch.autocast(accelerator.device.type, DTYPES[config.precision], enabled=half):
@@ -158,7 +191,8 @@ class Trainer:
             weight = len(batch.indices) / config.batch_size
             accelerator.backward(self.state.scaler.scale(loss * weight))
             total += loss.item()
-        return total
+            samples += len(batch.indices)
+        return [total, samples, *tally.read()]
 
     def _check_finite(self, name: str, value: float) -> None:
         if not math.isfinite(value):

@@ -29,12 +29,14 @@ MAY = {
     "data": {"train", "llm"},
     "adapters": {"train"},
     "models": {"train", "llm", "quantized"},
-    "training": {"train"},
+    "training": {"train", "quantized", "optimizers"},
     "evaluation": {"eval"},
     "app": {"app"},
 }
 COMES_WITH = {"starlette": "gradio"}
-NOT_OURS = {"comfy"}  # ComfyUI itself, there when it loads our nodes
+# ComfyUI itself, there when it loads our nodes; and what a tracker hands over, which is asked for by
+# its name.
+NOT_OURS = {"comfy", "trackio"}
 
 
 def brought_by(extra: str) -> set[str]:
@@ -84,7 +86,7 @@ def test_floors_are_those_that_are_tested():
     pinned = dict(line.split("==") for line in lines if "==" in line)
     pinned.pop("torchvision")  # comes with open_clip_torch
     floors = {}
-    for extra in ("", "train", "eval", "llm"):
+    for extra in ("", "train", "eval", "llm", "optimizers"):
         for requirement in EXTRAS[extra]:
             [floors[requirement.name]] = [
                 part.version for part in requirement.specifier if part.operator == ">="
@@ -148,7 +150,9 @@ for line in {lines!r}:
 
 def run_core(folder: Path, *lines: str) -> subprocess.CompletedProcess[str]:
     """Commands, one after the other in one process, with the core dependencies alone."""
-    extras = set().union(*(brought_by(extra) for extra in ("train", "eval", "app", "llm")))
+    extras = set().union(
+        *(brought_by(extra) for extra in EXTRAS if extra not in ("", "all", "dev"))
+    )
     hidden = sorted({name.replace("-", "_") for name in extras} | {"vaderSentiment"})
     script = CORE_ALONE.format(hidden=hidden, lines=lines)
     command = [sys.executable, "-c", script]

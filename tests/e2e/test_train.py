@@ -171,7 +171,7 @@ def test_finished_run_resumed_is_the_same(ric, root, files):
     assert (done.code, done.out) == (0, f"{root / 'text' / 'adapter'}\n")
     after = files(root / "text")
     moved = {path for path in before if before[path] != after[path]}
-    assert {path.parts[0] for path in moved} <= {"tensorboard", "cost.json"}
+    assert {path.parts[0] for path in moved} <= {"tensorboard", "speed.jsonl", "cost.json"}
     # The seconds are those of the wall; what was computed is not computed again.
     costs = [json.loads(found[Path("cost.json")]) for found in (before, after)]
     assert costs[0]["forwards"] == costs[1]["forwards"] > 0

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ric_diffusion.io.config import from_dict
+from ric_diffusion.models.cost import Cost, Meter
 from ric_diffusion.models.protocol import Batch
 from ric_diffusion.training.loop import LoopConfig
 from ric_diffusion.training.processes import leave
@@ -21,18 +23,20 @@ class Toy:
     """loss = mean over the batch of (x·w + b - y + noise)²; ``w`` and ``b`` are trained.
 
     ``on_loss`` is called with the number of losses so far, before each. If ``sparse``, ``b`` is
-    part of only those batches whose first record has a number of 10 or more.
+    part of only those batches whose first record has a number of 10 or more. The noise level of a
+    record is its number over COUNT; ``meter`` is told of three forward passes for each.
     """
 
     buckets = None
 
-    def __init__(self, noise=0.0, seed=0, delay=0.0, on_loss=None, sparse=False):
+    def __init__(self, noise=0.0, seed=0, delay=0.0, on_loss=None, sparse=False, meter=None):
         rng = np.random.default_rng(seed)
         self.x = torch.tensor(rng.normal(size=(COUNT, WIDTH)), dtype=torch.float32)
         self.y = torch.tensor(rng.normal(size=COUNT), dtype=torch.float32)
         self.w = torch.nn.Parameter(torch.tensor(rng.normal(size=WIDTH), dtype=torch.float32))
         self.b = torch.nn.Parameter(torch.zeros(1))
         self.noise, self.delay, self.on_loss, self.sparse = noise, delay, on_loss, sparse
+        self.meter = meter
         self.calls = 0
         self.batches = []
 
@@ -49,6 +53,9 @@ class Toy:
         found = self.x[rows] @ self.w - self.y[rows] + noise
         if not self.sparse or rows[0] >= 10:
             found = found + self.b
+        batch.note(torch.tensor(rows) / COUNT, found.square())
+        if self.meter:
+            self.meter.add(Cost(forwards=3 * len(rows)))
         found = found.square().mean()
         return found if scale is None else found * scale
 
@@ -72,17 +79,19 @@ def main():
 
     torch.set_num_threads(1)
     out, given = Path(sys.argv[1]), json.loads(sys.argv[2])
-    config, resume = LoopConfig(**given.pop("config")), given.pop("resume", False)
+    config = from_dict(given.pop("config"), LoopConfig, "toy")
+    resume = given.pop("resume", False)
     nan_in = given.pop("nan_in", None)  # [loss, process]
-    toy = Toy(**given)
+    meter = Meter()
+    toy = Toy(**given, meter=meter)
     if nan_in:
         spoiled, rank = nan_in
         toy.on_loss = lambda calls: (
             float("nan") if [calls, PartialState().process_index] == [spoiled, rank] else None
         )
-    Trainer(toy, COUNT, config, out, digest="toy", resume=resume).run()
+    Trainer(toy, COUNT, config, out, digest="toy", resume=resume, meter=meter).run()
     process = PartialState()
-    found = {"values": toy.values().tolist(), "batches": toy.batches}
+    found = {"values": toy.values().tolist(), "batches": toy.batches, "cost": meter.read().forwards}
     (out / f"rank-{process.process_index}.json").write_text(json.dumps(found))
     leave(process)
 

@@ -12,10 +12,11 @@ from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.run import RunFolder
 from ric_diffusion.models import hardware
 from ric_diffusion.training.loop import LoopConfig
+from ric_diffusion.training.optimizers import OptimizerConfig
 from ric_diffusion.training.trainer import Trainer
 
 CONFIG = LoopConfig(steps=2, batch_size=3)
-TRAINS_NOTHING = {"log_every": 7, "checkpoint_minutes": 9.0, "validate_every": 3}
+TRAINS_NOTHING = {"log_every": 7, "checkpoint_minutes": 9.0, "validate_every": 3, "trackers": ()}
 TRAINS = {
     "steps": 4,
     "batch_size": 4,
@@ -23,8 +24,8 @@ TRAINS = {
     "learning_rate": 1e-3,
     "schedule": "constant",
     "warmup": 1,
-    "betas": (0.8, 0.9),
-    "weight_decay": 0.0,
+    "optimizer": OptimizerConfig(arguments={"weight_decay": 0.0}),
+    "schedule_arguments": {"num_cycles": 1.5},
     "max_grad_norm": 2.0,
     "ema": 0.5,
     "precision": "bf16",

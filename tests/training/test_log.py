@@ -1,10 +1,19 @@
 """The log goes on behind the step that a run is resumed from."""
 
 import json
+import sys
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from ric_diffusion.io.config import from_dict
+from ric_diffusion.io.errors import InputError
+from ric_diffusion.training import log as log_module
 from ric_diffusion.training.log import Log
+from ric_diffusion.training.loop import LoopConfig
 
 
 def lines(out):
@@ -39,3 +48,63 @@ def test_a_line_is_there_before_the_log_is_closed(tmp_path):
         log(1, loss=0.5)
         assert lines(tmp_path) == [{"step": 1, "loss": 0.5}]
         raise KeyboardInterrupt
+
+
+SHEET = Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3))
+
+
+def test_tensorboard_has_figures_speeds_and_sheets(tmp_path):
+    with Log(tmp_path, 0) as log:
+        log(1, loss=0.5)
+        log.speed(1, samples_per_second=20.0)
+        log.images(1, {"colorfulness": SHEET})
+        log.images(2, {})
+    assert lines(tmp_path) == [{"step": 1, "loss": 0.5}]
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [(e.step, e.value) for e in events.Scalars("loss")] == [(1, 0.5)]
+    assert [(e.step, e.value) for e in events.Scalars("samples_per_second")] == [(1, 20.0)]
+    (image,) = events.Images("colorfulness")
+    assert (image.step, image.width, image.height) == (1, 4, 4)
+
+
+@pytest.fixture
+def service(monkeypatch, request):
+    """A stand-in for the package of a service; what it was told."""
+    told = []
+    run = SimpleNamespace(
+        log=lambda values, step: told.append((step, values)), finish=lambda: told.append("finish")
+    )
+
+    def init(**given):
+        told.append(given)
+        return run
+
+    package = SimpleNamespace(init=init, Image=lambda image: ("image", image.size))
+    monkeypatch.setitem(sys.modules, request.param, package)
+    return request.param, told
+
+
+@pytest.mark.parametrize("service", ["wandb", "trackio"], indirect=True)
+def test_services_are_told_all_and_go_on_with_a_run(service, tmp_path):
+    name, told = service
+    with Log(tmp_path / "run", 3, trackers=[name], run="1a2b") as log:
+        log(4, loss=0.5)
+        log.images(4, {"colorfulness": SHEET})
+    begun, *rest = told
+    assert (begun["project"], begun["resume"]) == ("ric-diffusion", "allow")
+    if name == "wandb":
+        assert (begun["name"], begun["id"]) == ("run", "1a2b")
+        assert rest == [(4, {"loss": 0.5}), (4, {"colorfulness": [("image", (4, 4))]}), "finish"]
+    else:
+        assert begun["name"] == "run-1a2b"
+        assert rest == [(4, {"loss": 0.5}), (4, {"colorfulness": ("image", (4, 4))}), "finish"]
+    assert not (tmp_path / "run" / "tensorboard").exists()
+
+
+def test_a_tracker_that_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setattr(log_module, "find_spec", lambda name: None)
+    given = {"steps": 1, "batch_size": 1, "trackers": ["wandb"]}
+    with pytest.raises(InputError, match="trackers: wandb is not installed; pip install wandb"):
+        from_dict(given, LoopConfig, "c.yaml")
+    with pytest.raises(InputError, match="trackers"):
+        from_dict(given | {"trackers": ["mlflow"]}, LoopConfig, "c.yaml")

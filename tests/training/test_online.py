@@ -52,11 +52,11 @@ def read(path):
 
 
 def everything(folder):
-    """What a run left, without wall times and TensorBoard's files; of journals, whose files are
-    named after their processes, the entries."""
+    """What a run left, without wall times, speeds and TensorBoard's files; of journals, whose files
+    are named after their processes, the entries."""
     found = {}
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and "tensorboard" not in path.parts:
+        if path.is_file() and not {"tensorboard", "speed.jsonl"} & set(path.parts):
             if path.match("scores-*.jsonl"):
                 found[path.parent.relative_to(folder) / "scores"] = timeless(batches(path.parent))
             elif path.name in TIMED:

@@ -61,8 +61,12 @@ def test_two_processes_are_one(toy, start, tmp_path, sparse):
         for folder in (out, tmp_path / "one")
     ]
     assert [line["step"] for line in logs[0]] == [2, 4, 6]
-    for line, other in zip(*logs, strict=True):  # the loss is that of both
-        assert line["loss"] == pytest.approx(other["loss"], abs=1e-5)
+    for line, other in zip(*logs, strict=True):  # the figures are those of both
+        assert line == pytest.approx(other, abs=1e-5) and "loss_noise_75_100" in line
+    # And so is the cost, in each of them and in the checkpoint.
+    stored = json.loads((out / "checkpoints" / "step-6" / "state.json").read_text())["cost"]
+    assert [rank["cost"] for rank in ranks] == [6 * 2 * 4 * 3] * 2
+    assert stored["forwards"] == 6 * 2 * 4 * 3
     again = toy.Toy()
     Trainer(again, toy.COUNT, CONFIG, out, digest="toy", resume=True).run()
     assert torch.equal(again.values(), torch.tensor(ranks[0]["values"]))

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import get_scheduler
 
 from ric_diffusion.io.config import from_dict
 from ric_diffusion.io.errors import InputError
@@ -111,6 +112,80 @@ def test_warm_up_longer_than_the_run():
     )
 
 
+@pytest.mark.parametrize("name", ["constant", "cosine"])
+@pytest.mark.parametrize("warmup", [0, 7])
+def test_schedules_are_to_the_bit_what_they_always_were(name, warmup):
+    one = config(steps=97, warmup=warmup, learning_rate=3e-4, schedule=name)
+
+    def before(step):
+        if step < warmup:
+            return 3e-4 * (step + 1) / warmup
+        if name == "constant":
+            return 3e-4
+        done = (step - warmup) / max(1, 97 - warmup)
+        return 3e-4 * 0.5 * (1.0 + math.cos(math.pi * done))
+
+    assert [learning_rate(one, step) for step in range(97)] == [before(s) for s in range(97)]
+
+
+ARGUMENTS = {
+    "constant_with_warmup": {},
+    "linear": {},
+    "cosine_with_restarts": {"num_cycles": 3},
+    "cosine_with_min_lr": {"min_lr": 0.1},
+    "polynomial": {"lr_end": 0.05, "power": 2.0},
+    "inverse_sqrt": {"timescale": 20},
+    "warmup_stable_decay": {"num_decay_steps": 15, "decay_type": "1-sqrt"},
+}
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_behind_the_warm_up_every_schedule_is_transformers_own(name):
+    one = config(
+        steps=60, warmup=10, learning_rate=0.5, schedule=name, schedule_arguments=ARGUMENTS[name]
+    )
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
+    theirs = get_scheduler(name, optimizer, 10, 60, scheduler_specific_kwargs=ARGUMENTS[name])
+    wanted = []
+    for _ in range(60):
+        wanted.append(theirs.get_last_lr()[0])
+        optimizer.step()
+        theirs.step()
+    found = [learning_rate(one, step) for step in reversed(range(60))][::-1]
+    assert found[10:] == pytest.approx(wanted[10:], rel=1e-12)
+    assert found[:10] == pytest.approx([0.5 * (step + 1) / 10 for step in range(10)])
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"schedule": "cosin"}, "'cosin' is not one of the choices; did you mean 'cosine'"),
+        ({"schedule": "reduce_lr_on_plateau"}, "is not one of the choices"),
+        (
+            {"schedule": "polynomial", "schedule_arguments": {"powr": 2}},
+            "schedule_arguments.powr: polynomial has no such argument; did you mean 'power'?",
+        ),
+        (
+            {"schedule": "constant", "schedule_arguments": {"power": 2}},
+            "schedule_arguments.power: constant has no such argument",
+        ),
+        ({"schedule": "cosine_with_min_lr"}, "schedule_arguments do not suit cosine_with_min_lr ("),
+        (
+            {"schedule": "warmup_stable_decay"},
+            "schedule_arguments do not suit warmup_stable_decay (",
+        ),
+        (
+            {"schedule": "polynomial", "schedule_arguments": {"lr_end": 9.0}},
+            "schedule_arguments do not suit polynomial (lr_end (9.0) must be smaller",
+        ),
+    ],
+)
+def test_a_schedule_that_there_is_not_is_one_line(given, told):
+    with pytest.raises(InputError) as error:
+        from_dict({"steps": 100, "batch_size": 1, **given}, LoopConfig, "c.yaml")
+    assert told in str(error.value) and "\n" not in str(error.value)
+
+
 def test_average_forgets_faster_at_the_start():
     one = config(ema=0.99)
     assert ema_decay(one, 0) == pytest.approx(1 / 10)
@@ -133,7 +208,6 @@ def test_average_forgets_faster_at_the_start():
         ("max_grad_norm", 0.0),
         ("checkpoint_minutes", -1.0),
         ("ema", 1.0),
-        ("betas", [0.9, 1.0]),
     ],
 )
 def test_settings_that_train_nothing_are_refused(field, value):

@@ -10,6 +10,7 @@ import torch
 
 from ric_diffusion.io.progress import reporting
 from ric_diffusion.training.loop import LoopConfig
+from ric_diffusion.training.optimizers import OptimizerConfig
 from ric_diffusion.training.schedule import Batches, ema_decay, learning_rate
 from ric_diffusion.training.trainer import Trainer
 
@@ -18,7 +19,7 @@ BASE = LoopConfig(
     batch_size=6,
     learning_rate=0.05,
     warmup=4,
-    weight_decay=0.1,
+    optimizer=OptimizerConfig(arguments={"weight_decay": 0.1}),
     ema=0.9,
     log_every=1,
     precision="fp32",
@@ -48,7 +49,8 @@ def by_hand(model, count, settings, until=None):
     x, y = model.x.double().numpy(), model.y.double().numpy()
     theta = model.values().double().numpy()
     average, m, v = theta.copy(), np.zeros_like(theta), np.zeros_like(theta)
-    beta1, beta2 = settings.betas
+    beta1, beta2 = 0.9, 0.999
+    weight_decay = settings.optimizer.arguments["weight_decay"]
     losses, norms = [], []
     batches = Batches(settings, np.zeros(count))
     for step in range(until or settings.steps):
@@ -65,7 +67,7 @@ def by_hand(model, count, settings, until=None):
         rate = learning_rate(settings, step)
         m = beta1 * m + (1 - beta1) * grad
         v = beta2 * v + (1 - beta2) * grad**2
-        theta = theta * (1 - rate * settings.weight_decay)
+        theta = theta * (1 - rate * weight_decay)
         m_hat, v_hat = m / (1 - beta1 ** (step + 1)), v / (1 - beta2 ** (step + 1))
         theta = theta - rate * m_hat / (np.sqrt(v_hat) + 1e-8)
         decay = ema_decay(settings, step)
@@ -83,6 +85,7 @@ def test_parameters_average_and_losses_are_right(toy, tmp_path, accumulate):
     log = log_of(tmp_path)
     assert [line["step"] for line in log] == list(range(1, 31))
     assert [line["loss"] for line in log] == pytest.approx(losses, rel=1e-4)
+    assert [line["gradient_norm"] for line in log] == pytest.approx(norms, rel=1e-4)
     rates = [learning_rate(settings, step) for step in range(30)]
     assert [line["learning_rate"] for line in log] == pytest.approx(rates)
 
@@ -133,6 +136,30 @@ def test_a_log_line_is_the_mean_since_the_last(toy, tmp_path):
     assert [line["loss"] for line in some] == pytest.approx(means)
 
 
+def test_losses_are_logged_by_quarter_of_the_noise_levels(toy, tmp_path):
+    settings = config(steps=4, log_every=4, batch_size=3, learning_rate=1e-9)  # nothing moves
+    train(toy, tmp_path, settings)
+    model, by_quarter = toy.Toy(), {}
+    batches = Batches(settings, np.zeros(toy.COUNT))
+    for micro in range(4):
+        for row in batches.indices(micro):
+            error = model.x[row] @ model.w - model.y[row]
+            by_quarter.setdefault(4 * row // toy.COUNT, []).append(float(error.detach() ** 2))
+    names = ("0_25", "25_50", "50_75", "75_100")
+    (line,) = log_of(tmp_path)
+    found = {name: line.get(f"loss_noise_{name}") for name in names}
+    wanted = {name: np.mean(by_quarter[i]) for i, name in enumerate(names) if i in by_quarter}
+    assert {name: value for name, value in found.items() if value} == pytest.approx(wanted, 1e-4)
+    assert "loss_noise_50_75" not in line  # there was no sample
+
+
+def test_how_fast_it_was_stands_beside_the_log(toy, tmp_path):
+    train(toy, tmp_path, config(steps=5, log_every=2))
+    lines = [json.loads(line) for line in (tmp_path / "speed.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2, 4, 5]
+    assert all(line["samples_per_second"] > 0 and line["memory_gib"] > 0.05 for line in lines)
+
+
 def test_one_seed_one_run(toy, tmp_path):
     runs = [
         train(toy, tmp_path / str(i), config(seed=seed), noise=0.3).values()
@@ -173,6 +200,7 @@ def test_validation_sees_the_average_and_training_does_not(toy, tmp_path):
 
     def validate(step):
         seen.append((step, model.values()))
+        return {}
 
     Trainer(model, toy.COUNT, settings, tmp_path, digest="d", validate=validate).run()
     assert [step for step, _ in seen] == [4, 8]
@@ -188,7 +216,11 @@ def test_one_step_at_a_time_is_the_run(toy, tmp_path):
     model = toy.Toy(noise=0.3)
     trainer = Trainer(model, toy.COUNT, config(), tmp_path / "steps", digest="d")
     losses = [trainer.step() for _ in range(config().steps)]
-    assert losses == [line["loss"] for line in log_of(tmp_path / "whole")] == trainer.state.losses
+    assert (
+        losses
+        == [line["loss"] for line in log_of(tmp_path / "whole")]
+        == [figures.loss for figures in trainer.state.since_log]
+    )
     trained = model.values()
     with trainer.averaged():
         assert torch.equal(model.values(), whole.values())

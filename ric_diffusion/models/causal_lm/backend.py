@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 
@@ -32,6 +32,8 @@ from ric_diffusion.rewards import RewardSpace
 @dataclass(frozen=True, kw_only=True)
 class LlmLora:
     """Low-rank updates of every linear layer but the output's."""
+
+    REMOVED: ClassVar[Mapping[str, str]] = lora.NOT_TRAINED
 
     rank: int = 16
     alpha: float = 32

@@ -174,8 +174,8 @@ class DiffusionFamily(Family):
         raise NotImplementedError
 
     def objective(self, pipe: Any, **settings: Any) -> Objective:
-        """What the denoiser is trained on; ``settings``: min_snr_gamma, timestep_shift. ValueError
-        for one that it has no use for."""
+        """What the denoiser is trained on; ``settings``: min_snr_gamma, debiased_estimation,
+        noise_offset and timestep_shift. ValueError for one that it has no use for."""
         raise NotImplementedError
 
     def default_size(self, pipe: Any) -> int:

@@ -10,7 +10,15 @@ from typing import Any, Protocol
 import torch
 import torch.nn.functional as F
 
+from ric_diffusion.io.errors import InputError
+from ric_diffusion.models.protocol import Note, unnoted
+
 Predict = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # noisy latents, t -> prediction
+OF_DIFFUSION = (
+    "min_snr_gamma",
+    "debiased_estimation",
+    "noise_offset",
+)  # what flow matching has no use for
 EDGE = 1e-6  # of the unit interval, whose ends a normal distribution has at infinity
 
 
@@ -19,10 +27,14 @@ class Objective(Protocol):
     (B, C, H, W); times are (B,)."""
 
     def loss(
-        self, predict: Predict, latents: torch.Tensor, generator: torch.Generator
+        self,
+        predict: Predict,
+        latents: torch.Tensor,
+        generator: torch.Generator,
+        note: Note = unnoted,
     ) -> torch.Tensor:
         """Mean weighted squared error over noise and times from ``generator``, which lives on the
-        CPU: a scalar with a graph."""
+        CPU: a scalar with a graph. ``note`` is told of each of the latents, as ``Batch`` has it."""
 
     def errors(
         self, predict: Predict, latents: torch.Tensor, noise: torch.Tensor, t: torch.Tensor
@@ -66,18 +78,38 @@ def snr_weights(
     return gamma / snr.clamp_min(gamma)  # min(snr, gamma) / snr, a number at snr = 0 too
 
 
+def debiased_weights(alphas_cumprod: torch.Tensor, prediction_type: str) -> torch.Tensor:
+    """Loss weights for every timestep, (T,): 1 / sqrt(SNR) for the error of the noise (debiased
+    estimation, Yu et al. 2023, arXiv 2310.08442), and for that of the velocity what comes to the
+    same. InputError where noise is predicted from noise alone, whose weight would be infinite."""
+    sigma2 = 1.0 - alphas_cumprod
+    if prediction_type == "v_prediction":
+        return (alphas_cumprod * sigma2).sqrt()  # sqrt(SNR) / (SNR + 1)
+    if not alphas_cumprod.all():
+        raise InputError(
+            "diffusion.debiased_estimation: what this model sees at its last timestep is noise "
+            "alone, whose weight would be infinite; leave it out"
+        )
+    return (sigma2 / alphas_cumprod).sqrt()
+
+
 @dataclass(frozen=True, kw_only=True)
 class DiscreteDiffusion:
     """Noise of a schedule of T steps, ``alphas_cumprod`` (T,); what is predicted is the noise
     (``epsilon``, Ho et al. 2020, eq. 14) or the velocity (``v_prediction``, Salimans & Ho 2022,
     appendix D).
 
-    ``min_snr_gamma`` and ``timestep_shift`` as in ``snr_weights`` and ``stratified``.
+    ``min_snr_gamma`` and ``timestep_shift`` as in ``snr_weights`` and ``stratified``;
+    ``debiased_estimation``: ``debiased_weights`` instead. ``noise_offset``: how much noise each
+    channel has that is the same all over a picture, so that its mean brightness is learned too
+    (Guttenberg 2023, "Diffusion with offset noise").
     """
 
     alphas_cumprod: torch.Tensor
     prediction_type: str
     min_snr_gamma: float | None = None
+    debiased_estimation: bool = False
+    noise_offset: float = 0.0
     timestep_shift: float = 1.0
 
     def __post_init__(self) -> None:
@@ -86,6 +118,7 @@ class DiscreteDiffusion:
                 f"prediction_type {self.prediction_type!r}: only 'epsilon' and 'v_prediction' are "
                 "trained"
             )
+        self.weights()
 
     @classmethod
     def of(cls, scheduler: Any, **settings: Any) -> DiscreteDiffusion:
@@ -102,13 +135,28 @@ class DiscreteDiffusion:
         u = stratified(count, generator, shift=self.timestep_shift)
         return (u * steps).long().clamp_max(steps - 1)
 
+    def weights(self) -> torch.Tensor:
+        """Of the loss at every timestep, (T,)."""
+        if self.debiased_estimation:
+            return debiased_weights(self.alphas_cumprod, self.prediction_type)
+        return snr_weights(self.alphas_cumprod, self.prediction_type, self.min_snr_gamma)
+
     def loss(
-        self, predict: Predict, latents: torch.Tensor, generator: torch.Generator
+        self,
+        predict: Predict,
+        latents: torch.Tensor,
+        generator: torch.Generator,
+        note: Note = unnoted,
     ) -> torch.Tensor:
-        noise = torch.randn(latents.shape, generator=generator).to(latents)
+        noise = torch.randn(latents.shape, generator=generator)
+        if self.noise_offset:
+            offset = torch.randn(*latents.shape[:2], 1, 1, generator=generator)
+            noise = noise + self.noise_offset * offset
+        noise = noise.to(latents)
         t = self.times(len(latents), generator).to(latents.device)
-        weights = snr_weights(self.alphas_cumprod, self.prediction_type, self.min_snr_gamma)
-        return (weights.to(latents.device)[t] * self.errors(predict, latents, noise, t)).mean()
+        losses = self.weights().to(latents.device)[t] * self.errors(predict, latents, noise, t)
+        note(t / len(self.alphas_cumprod), losses)
+        return losses.mean()
 
     def errors(
         self, predict: Predict, latents: torch.Tensor, noise: torch.Tensor, t: torch.Tensor
@@ -142,13 +190,14 @@ class Flow:
 
     @classmethod
     def of(cls, scheduler: Any, **settings: Any) -> Flow:
-        """That of a scheduler of diffusers. ValueError for ``min_snr_gamma``, which weighs the
-        steps of a diffusion."""
-        if settings.pop("min_snr_gamma", None) is not None:
-            raise ValueError(
-                "min_snr_gamma: this model is trained by flow matching, which has no such weights; "
-                "leave it out"
-            )
+        """That of a scheduler of diffusers. InputError for settings that weigh or change the steps
+        of a diffusion."""
+        for name in OF_DIFFUSION:
+            if settings.pop(name, None):
+                raise InputError(
+                    f"diffusion.{name}: goes with noise of a diffusion, and this model is trained "
+                    "by flow matching; leave it out"
+                )
         config = scheduler.config
         if not config.get("use_dynamic_shifting"):
             return cls(shift=config.get("shift", 1.0), **settings)
@@ -170,11 +219,17 @@ class Flow:
         return shifted(normal.sigmoid(), shift * self.timestep_shift)
 
     def loss(
-        self, predict: Predict, latents: torch.Tensor, generator: torch.Generator
+        self,
+        predict: Predict,
+        latents: torch.Tensor,
+        generator: torch.Generator,
+        note: Note = unnoted,
     ) -> torch.Tensor:
         noise = torch.randn(latents.shape, generator=generator).to(latents)
         t = self.times(latents, generator).to(latents.device)
-        return self.errors(predict, latents, noise, t).mean()
+        losses = self.errors(predict, latents, noise, t)
+        note(t, losses)
+        return losses.mean()
 
     def errors(
         self, predict: Predict, latents: torch.Tensor, noise: torch.Tensor, t: torch.Tensor

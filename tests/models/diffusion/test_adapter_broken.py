@@ -152,6 +152,28 @@ BROKEN = {
 }
 
 
+def add_magnitudes(tensors):
+    name = first(tensors, "A").replace("lora_A", "lora_magnitude_vector")
+    tensors[name] = torch.ones(32)
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (set_lora(use_dora=True), "DoRA"),
+        (set_lora(add_magnitudes), "DoRA"),
+        (set_lora(use_rslora=True), "rsLoRA"),
+        (set_lora(rank_pattern={"to_q": 2}), "ranks by layer"),
+        (set_lora(alpha_pattern={"to_q": 2}), "alphas by layer"),
+    ],
+)
+def test_other_kinds_of_lora_are_refused_by_name(change, what, adapters, pipe, tmp_path):
+    shutil.copytree(adapters["text"], tmp_path / "other")
+    change(tmp_path / "other")
+    with pytest.raises(InputError, match=f"it has {what}, and only plain LoRA with one rank"):
+        pipe.load_adapter(tmp_path / "other")
+
+
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_adapter_is_refused_and_nothing_changes(name, adapters, pipe, tmp_path, watch):
     pipe.load_adapter(adapters["text"])

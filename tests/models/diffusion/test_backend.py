@@ -14,6 +14,8 @@ from ric_diffusion import RiCStableDiffusionPipeline
 from ric_diffusion.conditioning.dropout import Dropout
 from ric_diffusion.io.config import from_dict
 from ric_diffusion.io.errors import InputError
+from ric_diffusion.models.cost import Meter
+from ric_diffusion.models.diffusion import backend as backend_module
 from ric_diffusion.models.diffusion.backend import DiffusionBackend, DiffusionConfig, LoraConfig
 from ric_diffusion.models.diffusion.families.sd import FAMILY
 from ric_diffusion.models.protocol import Backend, Batch
@@ -375,6 +377,17 @@ def test_the_base_models_own_adapter_is_left_aside(adapters, pipe, space, make_b
         ({"resolution": 5}, "resolution is 5; give a multiple of 8 from 16 up"),
         ({"resolution": 60}, "resolution is 60; give"),
         ({"min_snr_gamma": -1.0}, "min_snr_gamma is -1.0; give a number above 0"),
+        ({"noise_offset": -0.1}, "noise_offset is -0.1; give 0 or more"),
+        (
+            {"min_snr_gamma": 5.0, "debiased_estimation": True},
+            "min_snr_gamma and debiased_estimation both weigh the noise levels; give one",
+        ),
+        ({"lora": {"use_dora": True}}, "lora.use_dora: DoRA cannot be trained: B·A with one rank"),
+        ({"lora": {"rank_pattern": {"to_q": 4}}}, "lora.rank_pattern: ranks by layer cannot be"),
+        (
+            {"compile": True, "base_precision": "nf4"},
+            "compile goes with weights in full or half precision, and base_precision is nf4",
+        ),
         ({"first_caption_probability": 2.0}, "first_caption_probability is 2.0; give 0 to 1"),
         ({"sampling": {"num_inference_steps": 4.5}}, "num_inference_steps is 4.5; give a whole"),
         ({"lora": {"rank": 0}}, "rank is 0; give 1 or more"),
@@ -434,3 +447,50 @@ def test_all_weights_go_on_with_those_of_a_model(
     unet.save_pretrained(tmp_path / "model" / "unet")
     with pytest.raises(InputError, match="model: its unet is of another architecture"):
         backend.load(tmp_path / "model")
+
+
+def test_a_compiled_pass_is_the_pass(ready, stir, monkeypatch):
+    """Traced as torch.compile does it, and run by Python: what a compiler makes of it is its own
+    affair, and takes minutes."""
+    torch.compiler.reset()
+    calls, compile = [], torch.compile
+    monkeypatch.setattr(backend_module, "check_compiler", lambda device: None)
+
+    def traced(forward):
+        done = compile(forward, backend="eager")
+
+        def call(*args, **kwargs):
+            calls.append(len(args))
+            return done(*args, **kwargs)
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", traced)
+    plain, compiled = stir(ready()), stir(ready(compile=True))
+    meter = Meter()
+    with meter.running(compiled.network()):
+        for seed in range(4):
+            if seed == 2:  # what validation does in between: other hooks, and no compiled passes
+                with compiled.pipe.without_adapter():
+                    pass
+                compiled.sample(["a red apple"], [{}], [0])
+            found = [one.loss(batch(seed, range(seed, seed + 4))) for one in (plain, compiled)]
+            for loss in found:
+                loss.backward()
+            assert torch.allclose(*found, rtol=1e-5)
+    grads = [[p.grad for p in one.named_parameters().values()] for one in (plain, compiled)]
+    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(*grads, strict=True))
+    assert len(calls) == 4
+    assert meter.read().forwards == 4 * 4 * 3 + 2 * 2  # two steps of guided sampling
+
+
+def test_without_a_compiler_compiling_is_one_line(monkeypatch):
+    from torch._inductor import cpp_builder
+
+    def none():
+        raise RuntimeError("No working C++ compiler found")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(cpp_builder, "get_cpp_compiler", none)
+    with pytest.raises(InputError, match=r"^c\.yaml: compile: there is no C\+\+ compiler here"):
+        from_dict({"compile": True}, DiffusionConfig, "c.yaml")

@@ -14,8 +14,15 @@ from diffusers import (
 )
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
+from ric_diffusion.io.errors import InputError
 from ric_diffusion.models.diffusion.families.sd import FAMILY
-from ric_diffusion.models.diffusion.objective import DiscreteDiffusion, Flow, shifted, snr_weights
+from ric_diffusion.models.diffusion.objective import (
+    DiscreteDiffusion,
+    Flow,
+    debiased_weights,
+    shifted,
+    snr_weights,
+)
 
 SCHEDULERS = [
     DDIMScheduler,
@@ -113,6 +120,79 @@ def test_min_snr_weights_by_hand():
     assert torch.allclose(v, torch.tensor([0.5, 0.5, 0.1]))
     assert snr_weights(alphas, "epsilon", None).tolist() == [1, 1, 1]
     assert snr_weights(alphas, "v_prediction", None).tolist() == [1, 1, 1]
+
+
+def test_debiased_weights_by_hand():
+    """1 / sqrt(SNR) for epsilon; for v, whose error is (SNR + 1) / SNR times that of the noise."""
+    alphas = torch.tensor([0.9, 0.5, 0.1])
+    epsilon, v = (debiased_weights(alphas, kind) for kind in KINDS)
+    assert torch.allclose(epsilon, torch.tensor([1 / 3, 1.0, 3.0]))
+    assert torch.allclose(v, torch.tensor([3 / 10, 0.5, (1 / 3) / (1 / 9 + 1)]))
+
+
+def test_debiased_estimation_weighs_the_loss():
+    predictor = Predictor("epsilon", error=1.0)
+    found = float(loss(predictor, debiased_estimation=True))
+    alphas = predictor.alphas[predictor.seen[0]]
+    assert found == pytest.approx(float(((1 - alphas) / alphas).sqrt().mean()), rel=1e-4)
+
+
+def test_noise_that_is_predicted_from_noise_alone_cannot_be_debiased():
+    alphas = torch.tensor([0.5, 0.0])
+    given = {"alphas_cumprod": alphas, "debiased_estimation": True}
+    with pytest.raises(InputError, match=r"^diffusion\.debiased_estimation: what this model sees"):
+        DiscreteDiffusion(prediction_type="epsilon", **given)
+    assert DiscreteDiffusion(prediction_type="v_prediction", **given).weights()[1] == 0
+
+
+def test_noise_offset_is_the_same_all_over_a_channel():
+    """A picture's noise is white noise, as without, and one number to a channel."""
+    seen = []
+
+    def predict(noisy, t):
+        seen.append(noisy)
+        return torch.zeros_like(noisy)
+
+    for offset in (0.0, 0.5):
+        objective = DiscreteDiffusion(
+            alphas_cumprod=torch.zeros(10), prediction_type="epsilon", noise_offset=offset
+        )
+        objective.loss(predict, torch.zeros(64, 4, 6, 6), seeded())
+    added = seen[1] - seen[0]
+    assert torch.allclose(added, added[:, :, :1, :1].expand_as(added), atol=1e-6)
+    assert float(added.std()) == pytest.approx(0.5, rel=0.1)
+    assert float(added.mean()) == pytest.approx(0.0, abs=0.1)
+
+
+@pytest.mark.parametrize("made", ["diffusion", "flow"])
+def test_levels_and_losses_are_noted(made):
+    noted = []
+    if made == "flow":
+        objective = Flow()
+    else:
+        objective = DiscreteDiffusion(
+            alphas_cumprod=torch.linspace(0.9, 0.1, 10), prediction_type="epsilon"
+        )
+    times = []
+
+    def predict(noisy, t):
+        times.append(t)
+        return torch.zeros_like(noisy)
+
+    found = objective.loss(predict, LATENTS, seeded(), lambda *given: noted.append(given))
+    ((levels, losses),) = noted
+    assert torch.allclose(levels, times[0] / (1 if made == "flow" else 10))
+    assert levels.min() >= 0 and levels.max() <= 1 and losses.shape == (COUNT,)
+    assert float(losses.mean()) == pytest.approx(float(found))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("min_snr_gamma", 5.0), ("debiased_estimation", True), ("noise_offset", 0.1)],
+)
+def test_flow_matching_has_no_use_for_what_diffusions_have(name, value):
+    with pytest.raises(InputError, match=rf"^diffusion\.{name}: .* flow matching; leave it out$"):
+        Flow.of(FlowMatchEulerDiscreteScheduler(), **{name: value})
 
 
 def test_weights_at_the_ends_of_a_schedule_are_numbers():

@@ -8,8 +8,13 @@ from baselines.runs import due, spent
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.models.cost import Cost
 from ric_diffusion.training.loop import LoopConfig
+from ric_diffusion.training.optimizers import OptimizerConfig
 
-SETTINGS = {"fraction": 0.2, "loop": LoopConfig(steps=3, batch_size=2, betas=(0.9, 0.99))}
+ADAM = OptimizerConfig(arguments={"betas": (0.9, 0.99)})
+SETTINGS = {
+    "fraction": 0.2,
+    "loop": LoopConfig(steps=3, batch_size=2, optimizer=ADAM),
+}
 
 
 def finish(folder, cost):
