@@ -16,10 +16,11 @@ from accelerate import PartialState
 from ric_diffusion.adapters import lora
 from ric_diffusion.adapters.adapter import Adapter, check_continues
 from ric_diffusion.adapters.modelspec import ModelSpec
+from ric_diffusion.conditioning.captions import Captions
 from ric_diffusion.conditioning.conditioner import Mode, Words, new_conditioner
 from ric_diffusion.conditioning.dropout import Dropout
 from ric_diffusion.data.records import Record
-from ric_diffusion.io.config import above_zero, at_least
+from ric_diffusion.io.config import above_zero, at_least, probabilities
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.files import replacing_folder
 from ric_diffusion.models.adapted import AdaptedBackend
@@ -73,10 +74,11 @@ class DiffusionConfig:
     by default; ``mirror``: also train on the mirror images, by default unless a caption says left
     or right; ``max_upscale``: pictures that training would have to enlarge more than so many times
     are left out; ``first_caption_probability``: how often a picture's first caption is used where
-    it has more. ``timestep_shift`` above 1 trains more on high noise, where a small model decides
-    what its picture will be. ``modulation``: reward tokens also shift the time embedding. Without
-    it they are learned far more slowly, but work wherever a context can be extended. ``sampling``:
-    of the finished adapter; steps and guidance are the stock pipeline's where it does not say.
+    it has more; ``captions``: what is made of it. ``timestep_shift`` above 1 trains more on high
+    noise, where a small model decides what its picture will be. ``modulation``: reward tokens also
+    shift the time embedding. Without it they are learned far more slowly, but work wherever a
+    context can be extended. ``sampling``: of the finished adapter; steps and guidance are the stock
+    pipeline's where it does not say.
 
     ``base_precision``: what the frozen weights are kept in; what is trained is float32. ``auto`` is
     half precision on a GPU, unless the passes are asked for in fp32, and fp32 on a CPU. With
@@ -91,6 +93,7 @@ class DiffusionConfig:
     base_precision: BasePrecision = "auto"
     modulation: bool = True
     grammar: Words = "words"
+    captions: Captions = field(default_factory=Captions)
     dropout: Dropout = field(default_factory=Dropout)
     lora: LoraConfig = field(default_factory=LoraConfig)
     min_snr_gamma: float | None = None
@@ -110,11 +113,7 @@ class DiffusionConfig:
         if self.resolution is not None and (self.resolution < 16 or self.resolution % 8):
             raise ValueError(f"resolution is {self.resolution}; give a multiple of 8 from 16 up")
         at_least(self, 1, "max_upscale")
-        if not 0 <= self.first_caption_probability <= 1:
-            raise ValueError(
-                f"first_caption_probability is {self.first_caption_probability}; give 0 to 1"
-            )
-        check_steps(self.sampling)
+        probabilities(self, "first_caption_probability")
         if self.train == "full":
             self._check_full()
 
@@ -130,13 +129,6 @@ class DiffusionConfig:
                 "train: full trains them in fp32, so leave it out"
             )
         object.__setattr__(self, "base_precision", "fp32")
-
-
-def check_steps(sampling: Mapping[str, Any]) -> None:
-    """ValueError for a number of denoising steps that is none."""
-    steps = sampling.get("num_inference_steps", 1)
-    if not (isinstance(steps, int) and steps >= 1):
-        raise ValueError(f"sampling.num_inference_steps is {steps!r}; give a whole number above 0")
 
 
 class DiffusionBackend(DiffusionSampler, AdaptedBackend):
@@ -232,7 +224,7 @@ class DiffusionBackend(DiffusionSampler, AdaptedBackend):
         self.latents = cached_latents(
             family.latents(pipe), self.pictures, cache, process, mirrored=self._mirrored()
         )
-        if not self.trains_text_encoders:
+        if not (self.trains_text_encoders or self.config.captions.changes_tags):
             self.contexts.open(cache / f"{TEXTS}-{self._texts_key()}")
         return len(self.records)
 
@@ -255,7 +247,10 @@ class DiffusionBackend(DiffusionSampler, AdaptedBackend):
     def loss(self, batch: Batch) -> torch.Tensor:
         generator, rows = batch.generator, list(batch.indices)
         draws = torch.rand(len(rows), 3, generator=generator).tolist()
-        captions = [self._caption(i, d[:2]) for i, d in zip(rows, draws, strict=True)]
+        captions = [
+            self.config.captions(self._caption(i, d[:2]), generator)
+            for i, d in zip(rows, draws, strict=True)
+        ]
         prompts, targets = self.config.dropout(captions, self.targets(rows), generator)
         assert self.latents is not None and self.pictures is not None  # after prepare
         views = [int(d[2] * self.latents.views) for d in draws]
