@@ -18,7 +18,7 @@ LEGACY = (".pth", ".pt", ".bin")  # pickles, of which torch reads the tensors on
 
 def check_weights_path(path: str | os.PathLike[str], *, where: str) -> Path:
     """The path of a weights file that is there and has a suffix we read. ``where`` for errors."""
-    checked = Path(path) if isinstance(path, (str, os.PathLike)) else None
+    checked = Path(path).expanduser() if isinstance(path, (str, os.PathLike)) else None
     if checked is None or not checked.is_file():
         raise ScorerError(f"{where}={str(path)!r}: no such file; give the path of a weights file")
     if checked.suffix not in (SAFE, *LEGACY):

@@ -12,11 +12,11 @@ python scripts/import_responses.py posts.parquet --format summary --out data/sum
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from ric_diffusion.api import InputError
 from ric_diffusion.api.paths import check_out_folder
 from ric_diffusion.data.responses import read_dataset, write_responses
+from ric_diffusion.io.paths import expanded
 from ric_diffusion.models.causal_lm.chat import Turn
 from ric_diffusion.models.causal_lm.generation import Sampling
 from ric_diffusion.models.causal_lm.model import load_tokenizer
@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--subset", help="of a dataset that has several")
     parser.add_argument("--split", default="train")
     parser.add_argument("--limit", type=int, help="rows to read, all by default")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=expanded, required=True)
     parser.add_argument("--model", help="smollm2, a folder or a hub id: what will be trained")
     parser.add_argument(
         "--prompt-tokens",

@@ -31,6 +31,7 @@ from ric_diffusion.evaluation.metrics import means_of
 from ric_diffusion.io import config
 from ric_diffusion.io.files import write_json, write_text
 from ric_diffusion.io.journal import Journal
+from ric_diffusion.io.paths import expanded
 from ric_diffusion.io.progress import tracking
 from ric_diffusion.io.run import RunFolder
 from ric_diffusion.rewards import RewardSpace
@@ -52,8 +53,8 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="what `ric train` wrote, or a base model")
     parser.add_argument("--adapter", help="by default the model's own")
     parser.add_argument("--base", help="to compare with; by default what the model was made from")
-    parser.add_argument("--prompts", type=Path, required=True, help="one to a line")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--prompts", type=expanded, required=True, help="one to a line")
+    parser.add_argument("--out", type=expanded, required=True)
     parser.add_argument("--points", type=int, default=11)
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--guidance-scale", type=float, default=7.5)
@@ -91,7 +92,7 @@ def run(options: argparse.Namespace) -> str:
     ]
     rows = [*points, Row(preference={}, targets={})]
     scorers = load_scorers(space)
-    RunFolder(options.out, "paper-images").begin(
+    RunFolder(options.out, "scripts/paper_images.py").begin(
         {
             "weights": config.digest([*pipe.family.digests(pipe), *base.family.digests(base)]),
             "adapter": config.digest(adapter.about()),

@@ -14,6 +14,7 @@ from ric_diffusion.api import InputError, load
 from ric_diffusion.api.paths import check_out_folder
 from ric_diffusion.cli.parser import as_option
 from ric_diffusion.data.prompts import read_prompts
+from ric_diffusion.io.paths import expanded
 from ric_diffusion.models.causal_lm.sampler import LlmSampler
 from ric_diffusion.training.self_sample import self_sample
 
@@ -21,14 +22,14 @@ from ric_diffusion.training.self_sample import self_sample
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="smollm2", help="smollm2, a folder or a hub id")
-    parser.add_argument("--prompts", type=Path, default=Path("scripts/asks.txt"))
-    parser.add_argument("--hints", type=Path, default=Path("scripts/hints.txt"))
+    parser.add_argument("--prompts", type=expanded, default=Path("scripts/asks.txt"))
+    parser.add_argument("--hints", type=expanded, default=Path("scripts/hints.txt"))
     parser.add_argument("--temperatures", type=float, nargs="+", default=[0.7, 0.85, 1.0])
     parser.add_argument("--per-prompt", type=int, default=1, help="for each temperature")
     parser.add_argument("--response-tokens", type=int, default=32)
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="bfloat16")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=expanded, required=True)
     options = parser.parse_args()
     try:
         run(options)

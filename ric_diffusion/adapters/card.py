@@ -132,7 +132,7 @@ def _slider_table(adapter: Adapter) -> list[str]:
     if curves := adapter.calibration:
         header.append("reachable (z)")
         for row in rows:
-            row.append(_ends(*curves[row[0]].reach) if row[0] in curves else "not calibrated")
+            row.append(_ends(*curves[row[0]].reachable) if row[0] in curves else "not calibrated")
         said.append(
             "A calibrated slider gives on average what it is asked, as far as that was measured to "
             "be reachable; beyond, it gives the nearest that is."

@@ -11,6 +11,7 @@ from typing import Any
 from ric_diffusion.adapters.adapter import ABOUT_FILE, CARD_FILE, ENCODER_FILE
 from ric_diffusion.adapters.card import HERE
 from ric_diffusion.io.errors import InputError
+from ric_diffusion.io.paths import expanded
 
 REFUSED = (400, 401, 403, 404, 409)  # what HTTP calls it
 
@@ -22,7 +23,7 @@ def fetched(path_or_id: str | Path, files: Sequence[str], subfolder: str = "", *
     ``hub``: revision, token, cache_dir and so on, as huggingface_hub's snapshot_download has them.
     The ``subfolder`` of either may turn out not to be there.
     """
-    if (local := Path(path_or_id)).is_dir():
+    if (local := expanded(path_or_id)).is_dir():
         return local / subfolder
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError

@@ -114,7 +114,7 @@ def _balanced(adapter: Adapter, conditioner: TextConditioner) -> str:
 def _range(adapter: Adapter, name: str) -> tuple[float, float]:
     """The ends of a slider in z, as calibrated where it was."""
     if name in adapter.calibration:
-        return adapter.calibration[name].reach
+        return adapter.calibration[name].reachable
     return adapter.space.range(name)
 
 

@@ -13,6 +13,7 @@ from ric_diffusion.adapters.format import DiffusersFormat
 from ric_diffusion.api.models import check_mapping
 from ric_diffusion.api.paths import check_out_file
 from ric_diffusion.io.errors import InputError
+from ric_diffusion.io.paths import expanded
 from ric_diffusion.models.checkpoint import Checkpoint
 from ric_diffusion.models.family import adapter_family, loading
 
@@ -32,7 +33,7 @@ def export(adapter: str | Path, out: str | Path, format: Format = "kohya") -> Pa
     """
     if format not in FORMATS:
         raise InputError(f"format {format!r}: choose one of {', '.join(FORMATS)}")
-    path = Path(out)
+    path = expanded(out)
     check_out_file(path)
     family, folder = adapter_family(adapter)
     if not isinstance(family.format, DiffusersFormat):
@@ -106,7 +107,7 @@ def push(adapter: str | Path, to: str) -> str:
     InputError for a folder that is no adapter, a malformed id, without a token, or where the hub
     says no; OSError if the hub cannot be reached.
     """
-    if not Path(adapter).is_dir():
+    if not expanded(adapter).is_dir():
         raise InputError(f"adapter {adapter}: no such folder")
     family, folder = adapter_family(adapter)
     hub.open_repository(to)

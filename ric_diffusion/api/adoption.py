@@ -26,6 +26,7 @@ from ric_diffusion.data.records import REWARD_SPACE
 from ric_diffusion.data.scoring import described, load_or_stand_in
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.files import replacing_folder
+from ric_diffusion.io.paths import expanded, expanded_name
 from ric_diffusion.models.checkpoint import Checkpoint, ModelName
 from ric_diffusion.models.family import ADAPTER_SUBFOLDER, Family, family_of, loading
 from ric_diffusion.rewards import RewardSpace, checks
@@ -92,7 +93,7 @@ def adopt(
     InputError for what does not go together, before anything is written.
     """
     check_mapping(mapping)
-    target = Path(out)
+    target = expanded(out)
     _check_new(target)
     with loading(model, "model"):
         family = family_of(model)
@@ -102,7 +103,7 @@ def adopt(
     space = _space(statistics, labelled, rewards, family)
     adapter = Adapter(
         family=family.name,
-        base_model=name if denoiser is None else str(out),
+        base_model=name if denoiser is None else str(target),
         space=space,
         conditioner=TextConditioner(_grammar(space.names, grammar, labels, separator)),
         mapping=mapping or MAPPING,
@@ -115,7 +116,7 @@ def adopt(
         family.save_adapter(adapter, NO_LORA, folder)
     else:
         folder = target / ADAPTER_SUBFOLDER
-        pipe = _with_denoiser(model, str(denoiser), dtype)
+        pipe = _with_denoiser(model, expanded_name(str(denoiser)), dtype)
         with replacing_folder(target) as temporary:
             pipe.save_pretrained(temporary)
             family.save_adapter(adapter, NO_LORA, temporary / ADAPTER_SUBFOLDER)
@@ -138,13 +139,13 @@ def _space(
 ) -> RewardSpace:
     """The reward space, by whichever of the first two was given."""
     if labelled is not None and statistics is None:
-        return _labelled_space(Path(labelled), rewards)
+        return _labelled_space(expanded(labelled), rewards)
     if statistics is None or labelled is not None:
         raise InputError("statistics: give them, or a labelled folder, one of the two")
     where = "statistics"
     if isinstance(statistics, str | Path):
         where = f"statistics {statistics}"
-        statistics = _read(Path(statistics), where)
+        statistics = _read(expanded(statistics), where)
     space = _normal_space(statistics, where, rewards, family)
     _log.info(
         "only means and deviations are known: ranges are those of normal rewards, the front that "

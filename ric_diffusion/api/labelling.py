@@ -18,6 +18,7 @@ from ric_diffusion.data.scoring import scores_of
 from ric_diffusion.data.sidecars import CaptionRule
 from ric_diffusion.io.errors import InputError, suggest
 from ric_diffusion.io.extras import require
+from ric_diffusion.io.paths import expanded
 from ric_diffusion.io.progress import ProgressCallback, reporting, tracking
 
 BATCH = 32
@@ -76,7 +77,7 @@ def score(
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise InputError(f"scorers: {twice[0]} is given twice; score them one after the other")
     given = [paths] if isinstance(paths, str | Path) else paths
-    files = pictures_in([Path(path) for path in given])
+    files = pictures_in([expanded(path) for path in given])
     found: list[Path] = []
     rows: list[np.ndarray] = []
     unreadable: dict[Path, str] = {}
@@ -147,7 +148,12 @@ def label(
     seen = _framing(framing, resolution)
     with reporting(progress):
         return label_folder(
-            folder, out, loaded_scorers(scorers), framing=seen, captions=captions, shard=shard
+            expanded(folder),
+            expanded(out),
+            loaded_scorers(scorers),
+            framing=seen,
+            captions=captions,
+            shard=shard,
         )
 
 

@@ -16,6 +16,7 @@ from ric_diffusion.api.paths import check_out_folder
 from ric_diffusion.data.prompts import read_prompts
 from ric_diffusion.evaluation.compare import calibrate_adapter, evaluate_adapters
 from ric_diffusion.evaluation.report.schema import EvaluationResult
+from ric_diffusion.io.paths import expanded, expanded_name
 from ric_diffusion.io.progress import ProgressCallback, reporting
 from ric_diffusion.models.checkpoint import Checkpoint, ModelName
 
@@ -58,7 +59,7 @@ def evaluate(
         evaluate_adapters,
         model,
         prompts,
-        Path(out),
+        expanded(out),
         adapters=adapters,
         points=points,
         seeds=seeds,
@@ -99,7 +100,7 @@ def calibrate(
         partial(calibrate_adapter, calibration_prompts=others),
         model,
         prompts,
-        Path(out),
+        expanded(out),
         adapters=() if adapter is None else (adapter,),
         points=points,
         seeds=seeds,
@@ -135,7 +136,7 @@ def _report(
         result = measure(
             loaded,
             checkpoint.model,
-            [str(adapter) for adapter in adapters],
+            [expanded_name(str(adapter)) for adapter in adapters],
             prompts=asked,
             scorers=held_out,
             mapping=mapping,
@@ -149,4 +150,4 @@ def _report(
 
 
 def _prompts(given: Prompts) -> Sequence[str]:
-    return read_prompts(Path(given)) if isinstance(given, str | Path) else given
+    return read_prompts(expanded(given)) if isinstance(given, str | Path) else given

@@ -22,8 +22,9 @@ from ric_diffusion.data.unchanged import check_unchanged
 from ric_diffusion.evaluation.grid import target_line
 from ric_diffusion.evaluation.report.sheet import draw_sheet
 from ric_diffusion.io import config
-from ric_diffusion.io.errors import InputError
+from ric_diffusion.io.errors import InputError, suggest
 from ric_diffusion.io.files import digests, write_json, write_text
+from ric_diffusion.io.paths import expanded
 from ric_diffusion.io.progress import ProgressCallback, reporting
 from ric_diffusion.io.run import RunFolder
 from ric_diffusion.models.causal_lm.backend import LlmConfig
@@ -32,6 +33,7 @@ from ric_diffusion.models.cost import COST, Cost, Meter
 from ric_diffusion.models.diffusion.backend import DiffusionConfig
 from ric_diffusion.models.family import ADAPTER_SUBFOLDER, Family, family_of, loading
 from ric_diffusion.rewards import RewardSpace
+from ric_diffusion.training import checkpoint
 from ric_diffusion.training.loop import LoopConfig
 from ric_diffusion.training.online import OnlineConfig, Task, run_rounds
 from ric_diffusion.training.processes import leave
@@ -39,6 +41,8 @@ from ric_diffusion.training.trainer import Trainer
 
 # In a run's folder; MODEL in place of ADAPTER where the model itself was trained.
 ADAPTER, MODEL, SETTINGS, CACHE, SHEETS = "adapter", "model", "config.json", "cache", "sheets"
+Cell = str | bool | int | float  # of a column; text first, so that a number in quotes stays text
+ENDLESS = ("constant", "constant_with_warmup", "inverse_sqrt")  # schedules that no end decides
 FOUND = "the family of the model is found from the model itself; remove this line"
 
 
@@ -55,7 +59,8 @@ class RunConfig:
         out: where the run goes, unless the call says so.
         diffusion: settings of the model, if it makes pictures.
         llm: settings of the model, if it is a language model.
-        where: keeps the records whose metadata column has one of the values listed.
+        where: keeps the records whose metadata column has one of the values listed: texts, numbers,
+            true or false.
     """
 
     REMOVED: ClassVar[Mapping[str, str]] = {"backend": FOUND}
@@ -68,16 +73,16 @@ class RunConfig:
     out: Path | None = None
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
     llm: LlmConfig = field(default_factory=LlmConfig)
-    where: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    where: Mapping[str, tuple[Cell, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._as_paths("data", "out")
 
     def _as_paths(self, *names: str) -> None:
-        """From Python a path may be text."""
+        """From Python a path may be text, and begin with a tilde."""
         for name in names:
-            if isinstance(value := getattr(self, name), str):
-                object.__setattr__(self, name, Path(value).expanduser())
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, expanded(value))
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -99,18 +104,23 @@ class TrainConfig(RunConfig):
 
     Attributes:
         loop: how to optimise.
+        init: the adapter that training starts from, a folder or hub id, of the same rewards and the
+            same settings of ``diffusion`` or ``llm``. By default it starts from a new one.
         prompts: drawn on the validation sheets, every ``loop.validate_every`` steps.
         cache: where what is computed once of each picture and text is kept, in ``out`` by default.
             Runs may share it: each takes what is of its own model.
     """
 
     loop: LoopConfig
+    init: str | None = None
     prompts: tuple[str, ...] = ()
     cache: Path | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._as_paths("cache")
+        if isinstance(self.init, Path):  # from Python
+            object.__setattr__(self, "init", str(self.init))
         if isinstance(self.prompts, str):
             raise InputError(f"prompts: give a list of prompts, not the text {self.prompts!r}")
 
@@ -195,7 +205,9 @@ def train(
     Args:
         settings: a TrainConfig, or the YAML file of one.
         out: a folder for the run, instead of the settings' own.
-        resume: go on with the run in that folder, bit for bit as if it had not been interrupted.
+        resume: go on with the run in that folder, bit for bit as if it had not been interrupted. A
+            finished one goes on where ``loop.steps`` was raised, if its schedule does not depend on
+            their number.
         push_to_hub: USER/NAME of a repository for the adapter, made private if it is new.
         progress: called after every step, with stage "train", instead of a bar.
 
@@ -215,7 +227,10 @@ def _train(
     family.check_settings(getattr(settings, family.section), source)
     run = RunFolder(out, "train")
     run.check_free(resume=resume)
+    start = family.fetch_adapter(settings.init) if settings.init else None
     records, space = read_labelled(settings.data)
+    if start:
+        space = continued_space(family.read_adapter(start)[0].space, space, settings.data)
     records = selected(records, settings.where)
     process = PartialState(cpu=not torch.cuda.is_available())  # as in Trainer
     own, precision = family.resolved(
@@ -230,16 +245,21 @@ def _train(
             seed=loop.seed,
             device=process.device,
         )
+    if start:
+        backend.load(start)
     identity = {
         **config.to_dict(settings.checkpoint),
         family.section: own,
-        "loop": loop.identity(),
+        "loop": steps_left_open(loop),
         "processes": process.num_processes,  # which samples a step sees depends on it
         "weights": config.digest(family.digests(backend.model)),
         "reward_space": config.digest(space.to_dict()),
         "records": records_digest(records),
     }
-    run.check_same(identity)
+    if start:
+        identity["init"] = config.digest(adapter_digests(start))
+    run.check_same(identity, advice={"loop.steps": to_train_longer(_adapter_folder(backend, out))})
+    _check_steps(out, loop)
     cache = settings.cache or out / CACHE
     check_unchanged(settings.data, records, family.medium, cache)
     _check_push(push_to_hub, backend, out)
@@ -328,8 +348,7 @@ def _online(
     start = family.fetch_adapter(settings.adapter)
     space = family.read_adapter(start)[0].space
     records, data_space = read_labelled(settings.data)
-    if missing := [name for name in space.names if name not in data_space.names]:
-        raise InputError(f"{settings.data}: has no scores for {missing[0]}, which the adapter has")
+    continued_space(space, data_space, settings.data)
     chosen = selected(records, settings.where)
     replay = absolute(chosen, settings.data)
     prompts = read_prompts(settings.prompts) if settings.prompts else first_captions(replay)
@@ -345,6 +364,7 @@ def _online(
             own,
             seed=rounds.seed,
             device=process.device,
+            sampled=True,
         )
     backend.load(start)
     identity = {
@@ -418,7 +438,7 @@ def _read(settings: Run | str | Path, kind: type[Run]) -> tuple[str, Run]:
 
 def _out(out: str | Path | None, settings: RunConfig, source: str) -> Path:
     """Where a run goes; InputError if it can't."""
-    folder = Path(out) if out is not None else settings.out
+    folder = expanded(out) if out is not None else settings.out
     if folder is None:
         raise InputError(f"{source}out is missing; add it, or give --out")
     check_out_folder(folder)
@@ -444,13 +464,78 @@ def _check_push(repo_id: str | None, backend: Any, out: Path) -> None:
         )
 
 
-def selected(records: Sequence[Record], where: Mapping[str, tuple[str, ...]]) -> list[Record]:
-    """The records that ``where`` lets through. InputError if there are none."""
-    found = [r for r in records if all(r.extra.get(k) in values for k, values in where.items())]
+def continued_space(space: RewardSpace, data: RewardSpace, folder: Path) -> RewardSpace:
+    """The reward space of an adapter that is trained on, whose statistics stay. InputError if the
+    data of ``folder`` lacks one of its rewards."""
+    if missing := [name for name in space.names if name not in data.names]:
+        raise InputError(f"{folder}: has no scores for {missing[0]}, which the adapter has")
+    return space
+
+
+def steps_left_open(loop: LoopConfig) -> dict[str, Any]:
+    """The loop's identity, without the number of steps where none of them depends on it: then a
+    short run is the beginning of a long one."""
+    identity = loop.identity()
+    if loop.schedule in ENDLESS:
+        del identity["steps"]
+    return identity
+
+
+def to_train_longer(adapter: Path) -> str:
+    """What to do instead of raising ``loop.steps`` of a run whose schedule ends with it."""
+    return (
+        "its schedule depends on their number, so restore it, or train on in another --out with "
+        f"init: {adapter}"
+    )
+
+
+def _check_steps(out: Path, loop: LoopConfig) -> None:
+    """InputError if a run has taken more steps than it is to take."""
+    last = checkpoint.newest(out / "checkpoints")
+    if last and (taken := checkpoint.step_of(last)) > loop.steps:
+        raise InputError(
+            f"{out}: has taken {taken} steps, and loop.steps is {loop.steps}; give {taken} or "
+            "more, or choose another --out"
+        )
+
+
+def selected(records: Sequence[Record], where: Mapping[str, tuple[Cell, ...]]) -> list[Record]:
+    """The records that ``where`` lets through. InputError for a column that none of them has, and
+    if no record is left."""
+    columns = sorted({column for record in records for column in record.extra})
+    for column in where:
+        if column not in columns:
+            raise InputError(f"where.{column}: no such column{suggest(column, columns)}")
+    found = [
+        record
+        for record in records
+        if all(
+            any(_equal(record.extra.get(column), value) for value in values)
+            for column, values in where.items()
+        )
+    ]
     if where and not found:
-        asked = " and ".join(f"{k} {' or '.join(v)}" for k, v in where.items())
+        asked = " and ".join(f"{k} {' or '.join(map(str, v))}" for k, v in where.items())
         raise InputError(f"where: no record of the data has {asked}; see its metadata's columns")
     return found
+
+
+def _equal(cell: Any, value: Cell) -> bool:
+    """Whether a cell has a value. One of the two may be text where the other is not: all cells of a
+    CSV file are, and so is 1e-4 in YAML."""
+    if isinstance(cell, str) != isinstance(value, str):
+        cell, value = (_unquoted(one) if isinstance(one, str) else one for one in (cell, value))
+    return isinstance(cell, bool) == isinstance(value, bool) and bool(cell == value)
+
+
+def _unquoted(text: str) -> Cell:
+    """The number or truth value that a text says, or the text."""
+    if (lowered := text.strip().lower()) in ("true", "false"):
+        return lowered == "true"
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def absolute(records: Sequence[Record], folder: Path) -> list[Record]:

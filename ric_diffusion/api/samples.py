@@ -23,6 +23,7 @@ from ric_diffusion.api.paths import check_out_folder
 from ric_diffusion.data.medium import Medium
 from ric_diffusion.data.scoring import load_scorers, scores_of
 from ric_diffusion.io.errors import InputError
+from ric_diffusion.io.paths import expanded
 from ric_diffusion.io.progress import ProgressCallback, reporting, tracking
 from ric_diffusion.models.diffusion.sampler import pictures_of
 from ric_diffusion.rewards import RewardSpace
@@ -167,7 +168,7 @@ def generate(
     InputError for what does not fit the model, before the first sample is made.
     """
     check_mapping(mapping)
-    folder = None if out is None else Path(out)
+    folder = None if out is None else expanded(out)
     if folder is not None:
         check_out_folder(folder)
     if count < 1:

@@ -26,6 +26,7 @@ from ric_diffusion.evaluation.grid import sweep_points
 from ric_diffusion.evaluation.report.sheet import draw_sheet, sweep_sheet
 from ric_diffusion.evaluation.runner import Sweep, run_sweep
 from ric_diffusion.io.files import write_json
+from ric_diffusion.io.paths import expanded
 from ric_diffusion.io.progress import ProgressCallback, reporting
 from ric_diffusion.models.checkpoint import Checkpoint, ModelName
 from ric_diffusion.models.family import family_of, loading
@@ -95,8 +96,8 @@ class SweepResult:
 
     def save(self, folder: str | Path) -> None:
         """Write grid.png and sweep.json."""
-        save_png(Path(folder, SHEET), self.sheet)
-        write_json(Path(folder, DATA), self.to_dict())
+        save_png(expanded(folder) / SHEET, self.sheet)
+        write_json(expanded(folder) / DATA, self.to_dict())
 
 
 def sweep(
@@ -126,7 +127,7 @@ def sweep(
     """
     check_mapping(mapping)
     if out is not None:
-        check_out_folder(Path(out))
+        check_out_folder(expanded(out))
     if isinstance(model, ModelName):  # before a language model is loaded for nothing
         with loading(model, "model"):
             require_pictures(family_of(model), Checkpoint.of(model).model)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ric_diffusion.io.extras import require
+from ric_diffusion.io.paths import expanded
 
 if TYPE_CHECKING:
     from ric_diffusion.api.models import Dtype
@@ -33,5 +34,5 @@ def run_app(
 
     check_port(port)
     engine = Engine(load(model, adapter, dtype=dtype), Checkpoint.of(model).model)
-    front = read_front(Path(report), engine.adapter) if report else None
+    front = read_front(expanded(report), engine.adapter) if report else None
     serve(engine, front, port)

@@ -47,7 +47,7 @@ def sliders_of(adapter: Adapter) -> list[Slider]:
     sliders = []
     for reward in space.rewards:
         curve = adapter.calibration.get(reward.name)
-        low, high = curve.reach if curve else space.range(reward.name)
+        low, high = curve.reachable if curve else space.range(reward.name)
         first, last = math.ceil(low / STEP), math.floor(high / STEP)
         if first >= last:
             first, last = math.floor(low / STEP), math.ceil(high / STEP)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
+from ric_diffusion.io.config import probabilities
+
 
 @dataclass(frozen=True, kw_only=True)
 class Dropout:
@@ -20,6 +22,11 @@ class Dropout:
     prompt: float = 0.05
     everything: float = 0.05
     reward: float = 0.15
+
+    def __post_init__(self) -> None:
+        probabilities(self, "prompt", "everything", "reward")
+        if (together := self.prompt + self.everything) > 1:
+            raise ValueError(f"prompt and everything are {together:g} together; give 1 at most")
 
     def __call__(
         self,

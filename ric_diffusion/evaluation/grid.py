@@ -111,7 +111,7 @@ def level_points(space: RewardSpace, curves: Mapping[str, Curve], count: int) ->
     for name in space.names:
         requests = np.linspace(*space.range(name), count).tolist()
         if curve := curves.get(name):
-            levels = np.linspace(*curve.reach, count).tolist()
+            levels = np.linspace(*curve.reachable, count).tolist()
             requests[1:-1] = [curve.request(level) for level in levels[1:-1]]
         points += [Point(targets={name: z}, along=name) for z in requests]
     return points

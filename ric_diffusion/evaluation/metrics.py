@@ -124,21 +124,21 @@ def reached_range(means: Array) -> Ends:
     return (float(known.min()), float(known.max())) if len(known) else (np.nan, np.nan)
 
 
-def control_error(requested: Array, means: Array, reach: Ends | tuple[Array, Array]) -> float:
-    """Mean of |mean obtained - requested| over the requests (P,) inside ``reach``, in z, of all or
-    of each; NaN if none lies there.
+def control_error(requested: Array, means: Array, reachable: Ends | tuple[Array, Array]) -> float:
+    """Mean of |mean obtained - requested| over the requests (P,) inside ``reachable``, in z, of all
+    or of each; NaN if none lies there.
 
-    Methods are compared by one ``reach``: one that obtains little would else be judged by few
+    Methods are compared by one ``reachable``: one that obtains little would else be judged by few
     requests.
     """
-    low, high = reach
+    low, high = reachable
     inside = (requested >= low) & (requested <= high) & np.isfinite(means)
     return float(np.abs(means - requested)[inside].mean()) if inside.any() else np.nan
 
 
-def sample_error(requested: Array, z: Array, reach: Ends) -> float:
+def sample_error(requested: Array, z: Array, reachable: Ends) -> float:
     """The same of single samples, z (P, Q, S), whose scatter no calibration takes away."""
-    low, high = reach
+    low, high = reachable
     inside = (requested >= low) & (requested <= high)
     distances = np.abs(z - requested[:, None, None])[inside]
     known = distances[np.isfinite(distances)]

@@ -21,6 +21,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import yaml
 
 from ric_diffusion.io.errors import InputError, suggest
+from ric_diffusion.io.paths import expanded
 
 T = TypeVar("T")
 
@@ -30,7 +31,7 @@ _hints = functools.cache(get_type_hints)  # they take longer than all else, and 
 def load_yaml(path: str | os.PathLike[str], cls: type[T]) -> T:
     """Read a `cls` from a YAML file; whatever is wrong with it is one line of InputError."""
     try:
-        data = yaml.load(Path(path).read_bytes(), Loader=_Loader)
+        data = yaml.load(expanded(path).read_bytes(), Loader=_Loader)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give a YAML file") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -53,7 +54,7 @@ def from_dict(data: Any, cls: type[T], source: str) -> T:
 def at_least(config: Any, least: int, *fields: str) -> None:
     """For `__post_init__`: ValueError for a field below ``least``."""
     for name in fields:
-        if (value := getattr(config, name)) < least:
+        if not (value := getattr(config, name)) >= least:  # nor is what is not a number
             raise ValueError(f"{name} is {value}; give {least} or more")
 
 
@@ -62,6 +63,13 @@ def above_zero(config: Any, *fields: str) -> None:
     for name in fields:
         if not (value := getattr(config, name)) > 0:
             raise ValueError(f"{name} is {value}; give a number above 0")
+
+
+def probabilities(config: Any, *fields: str) -> None:
+    """For `__post_init__`: ValueError for a field that is none."""
+    for name in fields:
+        if not 0 <= (value := getattr(config, name)) <= 1:
+            raise ValueError(f"{name} is {value}; give 0 to 1")
 
 
 def to_dict(value: Any) -> Any:

@@ -20,7 +20,8 @@ SHOWN = 40  # characters of a value that changed
 
 
 class RunFolder:
-    """A folder for one run of ``verb``. Nothing is written before ``begin``."""
+    """A folder for one run of ``verb``, which for a script is its file. Nothing is written before
+    ``begin``."""
 
     def __init__(self, path: Path, verb: str) -> None:
         self.path, self.verb = path, verb
@@ -40,23 +41,27 @@ class RunFolder:
         """InputError if a run began here and is not to go on, or if it is one of another verb."""
         if not self.begun:
             return
-        if (verb := self._stored().get("verb")) != self.verb:
-            raise InputError(f"{self.path}: holds a run of ric {verb}; choose another --out")
+        if (verb := str(self._stored()["verb"])) != self.verb:
+            of = verb if verb.endswith(".py") else f"ric {verb}"
+            raise InputError(f"{self.path}: holds a run of {of}; choose another --out")
         if not resume:
             raise InputError(
                 f"{self.path}: holds a run already; add --resume, or choose another --out"
             )
 
-    def check_same(self, identity: Mapping[str, Any]) -> None:
-        """InputError that names what differs, if a run with another identity began here."""
+    def check_same(
+        self, identity: Mapping[str, Any], *, advice: Mapping[str, str] | None = None
+    ) -> None:
+        """InputError that names what differs, if a run with another identity began here; ``advice``
+        by name: how the line ends where that alone differs."""
         if not self.begun:
             return
         changes = list(changed(self._stored().get("identity", {}), config.to_dict(identity)))
         if changes:
-            raise InputError(
-                f"{self.path}: holds a run with other {', '.join(changes)}; restore that, or "
-                "choose another --out"
-            )
+            end = "restore that, or choose another --out"
+            if len(changes) == 1:
+                end = (advice or {}).get(changes[0].partition(" ")[0], end)
+            raise InputError(f"{self.path}: holds a run with other {', '.join(changes)}; {end}")
 
     def begin(self, identity: Mapping[str, Any], *, resume: bool = True) -> None:
         """Begin the run with this identity, or go on with it; InputError as the checks have it."""

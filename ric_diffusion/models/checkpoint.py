@@ -15,6 +15,7 @@ import torch
 from safetensors import safe_open
 
 from ric_diffusion.io.errors import InputError
+from ric_diffusion.io.paths import expanded, expanded_name
 
 SUFFIX = ".safetensors"
 PICKLES = (".ckpt", ".pt", ".pth", ".bin")
@@ -48,9 +49,9 @@ class Checkpoint:
     revision: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("model", "base_config"):  # from Python a path may be one
-            if isinstance(value := getattr(self, name), Path):
-                object.__setattr__(self, name, str(value))
+        for name in ("model", "base_config"):
+            if (value := getattr(self, name)) is not None:  # from Python it may be a Path
+                object.__setattr__(self, name, expanded_name(str(value)))
 
     @classmethod
     def of(cls, model: ModelName) -> Checkpoint:
@@ -127,7 +128,7 @@ def local_file(name: str, **hub: Any) -> Path:
     """A path as it is; a file on the hub, by its address, is fetched. InputError if it is not
     given."""
     if not (match := ADDRESS.fullmatch(name)):
-        return Path(name)
+        return expanded(name)
     from huggingface_hub import hf_hub_download
 
     repository, revision, file = match.groups()

@@ -20,6 +20,7 @@ from ric_diffusion.adapters.lora import NO_LORA, Lora
 from ric_diffusion.data.medium import Medium
 from ric_diffusion.io import config
 from ric_diffusion.io.errors import InputError, suggest
+from ric_diffusion.io.paths import expanded, expanded_name
 from ric_diffusion.models.checkpoint import (
     Checkpoint,
     Header,
@@ -129,9 +130,11 @@ class Family:
         *,
         seed: int = 0,
         device: str | torch.device = "cpu",
+        sampled: bool = False,
     ) -> Backend:
         """A new adapter on a base model; ``settings`` is a ``self.settings``, ``seed`` draws the
-        first weights."""
+        first weights. ``sampled``: its samples are used, and not only looked at, so that parts of
+        the model which judge them are loaded too."""
         raise NotImplementedError
 
     def digests(self, model: Any) -> list[str]:
@@ -193,7 +196,7 @@ class Family:
 
     def save_adapter(self, adapter: Adapter, weights: Lora, folder: Path) -> None:
         """Write an adapter folder, in one move."""
-        adapter.save(folder, weights, self.format, card(adapter, self.use))
+        adapter.save(expanded(folder), weights, self.format, card(adapter, self.use))
 
 
 # A new family is a module with its FAMILY, and a line here.
@@ -248,8 +251,9 @@ def family_claiming(source: Source) -> Family:
 
 
 def model_path(model: str | Path) -> str:
-    """A bundled pipeline's name -> its folder; any other name or path as it is."""
-    return str(BUNDLED.get(str(model), model))
+    """A bundled pipeline's name -> its folder; any other name or path as it is, home folders
+    written out."""
+    return expanded_name(str(BUNDLED.get(str(model), model)))
 
 
 def bundled_names() -> list[str]:

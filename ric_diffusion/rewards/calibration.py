@@ -48,7 +48,7 @@ class Curve:
         return cls(requested=tuple(x.tolist()), obtained=tuple(y.tolist()))
 
     @property
-    def reach(self) -> tuple[float, float]:
+    def reachable(self) -> tuple[float, float]:
         """The lowest and the highest z that can be had."""
         return self.obtained[0], self.obtained[-1]
 
@@ -58,7 +58,7 @@ class Curve:
 
     def clamp(self, z: float) -> float:
         """``z``, or the nearest value that can be had."""
-        return float(np.clip(z, *self.reach))
+        return float(np.clip(z, *self.reachable))
 
     def to_dict(self) -> dict[str, list[float]]:
         return {"requested": list(self.requested), "obtained": list(self.obtained)}

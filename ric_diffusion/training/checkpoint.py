@@ -144,6 +144,11 @@ def newest(folder: Path) -> Path | None:
     return found[max(found)] if found else None
 
 
+def step_of(path: Path) -> int:
+    """How many steps a run had taken at a checkpoint."""
+    return int(path.name.removeprefix("step-"))
+
+
 def save(folder: Path, state: State, *, digest: str, cost: Cost | None = None) -> None:
     """Write ``folder/step-N`` and drop the older ones. ``digest`` names the run, ``cost`` is what
     it has spent."""

@@ -13,9 +13,9 @@ QUARTERS = ("0_25", "25_50", "50_75", "75_100")  # of the noise levels, in per c
 
 @dataclass(frozen=True, kw_only=True)
 class StepFigures:
-    """Of one step: its mean loss; how many samples it had; the norm of its gradient before clipping,
-    None if that is not finite, as it may be in float16; by quarter of the noise levels the sums of
-    its samples' losses, and how many there were."""
+    """Of one step: its mean loss; how many samples it had; the norm of its gradient before
+    clipping, None if that is not finite, as it may be in float16; by quarter of the noise levels
+    the sums of its samples' losses, and how many there were."""
 
     loss: float
     samples: int

@@ -93,8 +93,8 @@ class Log:
 
 
 class Speed:
-    """How fast training is, and the memory that it takes on ``device``; ``samples`` are those of the
-    blocks that were measured."""
+    """How fast training is, and the memory that it takes on ``device``; ``samples`` are those of
+    the blocks that were measured."""
 
     def __init__(self, device: torch.device) -> None:
         self.samples, self._device, self._seconds = 0, device, 0.0

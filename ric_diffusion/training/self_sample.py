@@ -19,7 +19,7 @@ from ric_diffusion.io.run import RunFolder
 from ric_diffusion.models.cost import COST, Cost, Meter
 from ric_diffusion.models.protocol import Sampler
 
-VERB = "sample-responses"  # in run.json
+VERB = "scripts/sample_responses.py"  # in run.json
 
 
 @dataclass(frozen=True, kw_only=True)

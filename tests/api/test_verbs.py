@@ -16,6 +16,7 @@ from ric_diffusion.cli.parser import ARGUMENTS, as_option
 from ric_diffusion.data.framing import Framing
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.run import RunFolder
+from ric_diffusion.models.diffusion.families.sd import StableDiffusion
 from ric_diffusion.training.guard import GuardConfig
 
 VERBS = ["label", "train", "online", "evaluate", "calibrate", "generate", "sweep", "score"]
@@ -151,6 +152,26 @@ def test_online(root, tmp_path, adapter, tiny, seen):
     assert Adapter.load(result.adapter).space == result.space
     assert result.cost.scored >= 8 and result.cost.forwards > 0
     assert seen.of("train")[-1] == (2, 2)
+
+
+@pytest.mark.parametrize("verb", ["train", "online"])
+def test_only_rounds_use_what_their_model_draws(root, tmp_path, adapter, monkeypatch, verb):
+    asked = []
+
+    def create(self, *args, sampled=False, **options):
+        asked.append(sampled)
+        raise api.InputError("enough")
+
+    monkeypatch.setattr(StableDiffusion, "create_backend", create)
+    given = {"model": root / "model", "data": root / "labelled", "out": tmp_path / "run"}
+    loop = LoopConfig(steps=1, batch_size=2)
+    settings = {
+        "train": lambda: TrainConfig(**given, loop=loop),
+        "online": lambda: OnlineRun(**given, adapter=str(adapter), online=OnlineConfig(loop=loop)),
+    }
+    with pytest.raises(api.InputError, match="enough"):
+        getattr(api, verb)(settings[verb]())
+    assert asked == [verb == "online"]
 
 
 def test_label(root, tmp_path, tiny, seen):

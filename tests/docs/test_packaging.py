@@ -34,8 +34,8 @@ MAY = {
     "app": {"app"},
 }
 COMES_WITH = {"starlette": "gradio"}
-# ComfyUI itself, there when it loads our nodes; and what a tracker hands over, which is asked for by
-# its name.
+# ComfyUI itself, there when it loads our nodes; and what a tracker hands over, which is asked for
+# by its name.
 NOT_OURS = {"comfy", "trackio"}
 
 

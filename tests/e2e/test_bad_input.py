@@ -209,8 +209,7 @@ def changed(data, path, value):
         ("metadata.parquet is missing; `ric label` makes such a folder", "data",
          "{root}/pictures"),
         ("where: no record of the data has style round", "where", {"style": ["round"]}),
-        ("where: no record of the data has no_such_column flat", "where",
-         {"no_such_column": ["flat"]}),
+        ("where.stile: no such column; did you mean 'style'?", "where", {"stile": ["flat"]}),
         ("where.style: 'flat' is not a list", "where", {"style": "flat"}),
     ],
 )  # fmt: skip

@@ -121,8 +121,8 @@ def test_the_adapter_is_the_old_one_with_curves(painted, root):
     (found,) = metrics["calibration"]["rewards"]
     assert new.calibration["colorfulness"] == Curve.from_dict(found["curve"])
     low, high = new.space.range("colorfulness")
-    reach = new.calibration["colorfulness"].reach
-    assert reach == pytest.approx((GAIN * low + SHIFT, GAIN * high + SHIFT), abs=0.1)
+    reachable = new.calibration["colorfulness"].reachable
+    assert reachable == pytest.approx((GAIN * low + SHIFT, GAIN * high + SHIFT), abs=0.1)
     assert new.calibration["colorfulness"].request(0.4) == pytest.approx(0.1 / GAIN, abs=0.2)
     assert metrics["calibration"]["uncalibrated"] == ["compressibility"]
     # The curve holds for the steps it was measured with, so they come along.
@@ -134,24 +134,24 @@ def test_the_adapter_is_the_old_one_with_curves(painted, root):
         assert before.keys() == after.keys()
         assert all(before[key].equal(after[key]) for key in before)
     card = (out / "adapter" / "README.md").read_text()
-    assert f"| {reach[0]:+.2f} … {reach[1]:+.2f} |" in card and "not calibrated" in card
+    assert f"| {reachable[0]:+.2f} … {reachable[1]:+.2f} |" in card and "not calibrated" in card
 
 
 def test_control_with_and_without(painted):
     out, metrics, *_ = painted
     without, calibrated = control_of(metrics, 0), control_of(metrics, 1)
-    reach = Adapter.load(out / "adapter").calibration["colorfulness"].reach
+    reachable = Adapter.load(out / "adapter").calibration["colorfulness"].reachable
     requested = np.array(without["requested"])
     assert without["requested"] == calibrated["requested"]
     for found in (without, calibrated):
         means = np.array([one["value"] for one in found["obtained"]])
-        assert found["error"]["value"] == pytest.approx(control_error(requested, means, reach))
-    inside = (requested >= reach[0]) & (requested <= reach[1])
+        assert found["error"]["value"] == pytest.approx(control_error(requested, means, reachable))
+    inside = (requested >= reachable[0]) & (requested <= reachable[1])
     assert 2 <= inside.sum() < len(requested)
     obtained = np.array([one["value"] for one in without["obtained"]])
     assert obtained == pytest.approx(GAIN * requested + SHIFT, abs=0.1)
     obtained = np.array([one["value"] for one in calibrated["obtained"]])
-    assert obtained == pytest.approx(requested.clip(*reach), abs=0.1)
+    assert obtained == pytest.approx(requested.clip(*reachable), abs=0.1)
     assert 3 * calibrated["error"]["value"] < without["error"]["value"]
     page = (out / "index.html").read_text()
     assert "Calibration brings the error of colorfulness from" in page and "it helps." in page

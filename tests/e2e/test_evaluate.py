@@ -111,7 +111,7 @@ def test_one_adapter(report, space, tmp_path, no_drawing):
 def own(model):
     """What metrics.json says of a model whatever it is compared with."""
     control = [
-        {k: v for k, v in one.items() if k not in ("reach", "error", "sample_error")}
+        {k: v for k, v in one.items() if k not in ("reachable", "error", "sample_error")}
         for one in model["control"]
     ]
     return {k: v for k, v in model.items() if k != "hypervolume_ratio"} | {"control": control}

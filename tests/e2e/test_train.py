@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 from PIL import Image
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from ric_diffusion.data.records import read_labelled
@@ -278,7 +279,70 @@ def test_settings_that_change_no_result_are_not_part_of_a_run(
     assert done.code == 0, done.err
     assert files(out / "adapter") == before
     done = ric("train", copy(loop=loop | {"steps": 3}, prompts=[]), "--out", out, "--resume")
-    assert done.code == 2 and "loop.steps (2, now 3)" in done.err
+    assert (done.code, done.err) == (
+        2,
+        f"ric train: {out}: holds a run with other loop.steps (2, now 3); its schedule depends on "
+        f"their number, so restore it, or train on in another --out with init: {out / 'adapter'}\n",
+    )
+
+
+def test_a_finished_run_takes_more_steps(ric, copy, tmp_path, files):
+    """Of a schedule that no end decides: then it is what the longer run would have been."""
+    loop = {"batch_size": 4, "learning_rate": 0.01, "schedule": "constant", "warmup": 1}
+    loop |= {"precision": "fp32", "log_every": 2}
+    short = copy(loop=loop | {"steps": 2}, prompts=[])
+    assert ric("train", short, "--out", tmp_path / "run").code == 0
+    before = files(tmp_path / "run" / "adapter")
+    longer = copy(loop=loop | {"steps": 4}, prompts=[])
+    assert ric("train", longer, "--out", tmp_path / "run", "--resume").code == 0
+    assert ric("train", longer, "--out", tmp_path / "whole").code == 0
+    assert files(tmp_path / "run" / "adapter") == files(tmp_path / "whole" / "adapter")
+    logs = [(tmp_path / run / "log.jsonl").read_text() for run in ("run", "whole")]
+    assert logs[0] == logs[1]
+    assert files(tmp_path / "run" / "adapter") != before
+    short = copy(loop=loop | {"steps": 2}, prompts=[])
+    done = ric("train", short, "--out", tmp_path / "run", "--resume")
+    assert done.code == 2 and len(done.err.splitlines()) == 1
+    assert "has taken 4 steps, and loop.steps is 2; give 4 or more" in done.err
+
+
+def test_training_starts_from_an_adapter(ric, copy, root, tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(root))
+    weights = "pytorch_lora_weights.safetensors"
+    loop = {"steps": 1, "batch_size": 2, "learning_rate": 1e-9, "ema": 0.0}
+    path = copy(loop=loop, prompts=[], init="~/embedding/adapter")
+    assert ric("train", path, "--out", tmp_path / "run").code == 0
+    found, start = (
+        load_file(folder / "adapter" / weights) for folder in (tmp_path / "run", root / "embedding")
+    )
+    assert found.keys() == start.keys()
+    assert all((found[name] - tensor).abs().max() < 1e-6 for name, tensor in start.items())
+    # Another adapter to start from is another run.
+    other = tmp_path / "other"
+    shutil.copytree(root / "embedding" / "adapter", other)
+    tensors = load_file(other / "reward_encoder.safetensors")
+    with safe_open(other / "reward_encoder.safetensors", "pt") as file:
+        metadata = file.metadata()
+    tensors["norm.weight"] += 1
+    save_file(tensors, other / "reward_encoder.safetensors", metadata)
+    path = copy(loop=loop, prompts=[], init=str(other))
+    done = ric("train", path, "--out", tmp_path / "run", "--resume")
+    assert done.code == 2 and "holds a run with other init" in done.err
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"mode": "text"}, "its mode is embedding, this run's text; give the same"),
+        ({"lora": {"rank": 2, "alpha": 4}}, "its LoRA rank is 4, this run's 2; give the same"),
+    ],
+)
+def test_an_adapter_of_another_shape_is_no_start(ric, copy, root, tiny, tmp_path, changes, said):
+    settings = tiny.config(root, "embedding")["diffusion"] | changes
+    path = copy(diffusion=settings, init=str(root / "embedding" / "adapter"))
+    done = ric("train", path, "--out", tmp_path / "run")
+    assert done.code == 2 and said in done.err and len(done.err.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_backend_is_no_key_any_more(ric, copy, tmp_path):

@@ -44,7 +44,7 @@ def test_curves_turn_the_sweep_around():
     curves = curves_of(sweep(), CONFIG.space)
     assert list(curves) == [FIRST, OTHER]
     for name, curve in curves.items():
-        assert curve.reach == pytest.approx([GAIN * end for end in CONFIG.space.range(name)])
+        assert curve.reachable == pytest.approx([GAIN * end for end in CONFIG.space.range(name)])
         assert curve.request(0.3) == pytest.approx(0.3 / GAIN)
 
 
@@ -72,18 +72,18 @@ def test_both_errors_are_over_the_requests_that_can_be_had():
     ]
     result = summary_of(given, calibration)
     without, calibrated = controls(result)
-    reach = calibration.curves[FIRST].reach
+    reachable = calibration.curves[FIRST].reachable
     requested = np.array(without.requested)
-    inside = requested[(requested >= reach[0]) & (requested <= reach[1])]
+    inside = requested[(requested >= reachable[0]) & (requested <= reachable[1])]
     assert len(inside) == 3  # inside what the model itself reached there would be one
-    assert without.reach == calibrated.reach == reach
+    assert without.reachable == calibrated.reachable == reachable
     assert calibrated.requested == without.requested
     expected = 0.6 * np.abs(inside).mean()
     for figure in ("error", "sample_error"):
         assert getattr(without, figure).value == pytest.approx(expected)
         assert getattr(calibrated, figure).value == pytest.approx(0, abs=1e-9)
     (found,) = result.calibration.rewards
-    assert found.reward == FIRST and found.reach == reach
+    assert found.reward == FIRST and found.reachable == reachable
     assert found.curve == calibration.curves[FIRST]
     assert found.error_ratio.value == pytest.approx(0, abs=1e-9)
     assert result.calibration.seeds == (7, 8)
@@ -119,7 +119,7 @@ def test_the_error_of_all_sliders_is_over_the_requests_of_each():
     missing = []
     for name, fraction in ((FIRST, 0.6), (OTHER, 0.2)):
         requested = np.array(controls(result, name)[0].requested)
-        low, high = curves[name].reach
+        low, high = curves[name].reachable
         inside = requested[(requested >= low) & (requested <= high)]
         missing += (fraction * np.abs(inside)).tolist()
     found = result.calibration
@@ -136,12 +136,12 @@ def test_the_reward_without_a_curve_is_judged_as_ever():
     assert alone.calibration is None
     assert result.calibration.uncalibrated == (OTHER,)
     assert controls(result, OTHER)[0] == controls(alone, OTHER)[0]
-    assert controls(alone)[0].reach == controls(alone)[0].reached
+    assert controls(alone)[0].reachable == controls(alone)[0].reached
     assert controls(result)[0].error != controls(alone)[0].error
 
 
 def test_clamped_requests_count_for_nothing():
-    """Whatever comes of a request beyond the reach, no error changes."""
+    """Whatever comes of a request beyond the reachable range, no error changes."""
     calibration = calibration_of(FIRST, OTHER)
     given = [
         scores_of(CONFIG, gain=GAIN),
@@ -205,7 +205,7 @@ def test_no_request_can_be_had():
     calibration = calibration_of(FIRST, gain=1e-4)
     model = scores_of(CONFIG, gain=1e-4)
     requested = [p.targets[FIRST] for p in model.points if p.along == FIRST]
-    low, high = calibration.curves[FIRST].reach
+    low, high = calibration.curves[FIRST].reachable
     assert not any(low <= z <= high for z in requested)
     (said, _), result = said_of([model, model], calibration)
     assert said.endswith("no request of the report lies in there.")
@@ -238,7 +238,7 @@ def test_the_page_says_how():
     calibration = calibration_of(FIRST)
     model = scores_of(CONFIG, gain=GAIN)
     text = text_of(summary_of([model, with_calibration(calibration, gain=GAIN)], calibration))
-    low, high = calibration.curves[FIRST].reach
+    low, high = calibration.curves[FIRST].reachable
     assert "seeds that it does not use (7, 8 for the first)" in text
     assert f"{FIRST} {low:+.2f} to {high:+.2f} z".replace("-", "−") in text
     assert "1\N{NARROW NO-BREAK SPACE}234 forward passes" in text

@@ -233,7 +233,7 @@ def test_a_calibration_is_told_written_and_compared(evaluated, adapter_at, tmp_p
     written = Adapter.load(tmp_path / "report" / "adapter")
     assert dict(written.calibration) == {"x": found.curve}
     low, high = space().range("x")
-    assert found.reach == pytest.approx((0.5 * low, 0.5 * high), abs=0.1)
+    assert found.reachable == pytest.approx((0.5 * low, 0.5 * high), abs=0.1)
     without, calibrated = result.calibration_errors("x")
     assert calibrated.value < 0.3 * without.value
     assert "calibration" in result.methods[1].about and "calibration" not in result.methods[0].about

@@ -154,26 +154,30 @@ def test_a_model_that_reaches_further_than_asked_does_not_saturate():
 
 def test_a_slider_that_does_nothing():
     obtained = np.full(5, 0.3)
-    reach = metrics.reached_range(obtained)
-    assert np.isnan(metrics.control_error(REQUESTED, obtained, reach))  # no request lies in there
+    reachable = metrics.reached_range(obtained)
+    assert np.isnan(
+        metrics.control_error(REQUESTED, obtained, reachable)
+    )  # no request lies in there
     assert metrics.saturation(REQUESTED, obtained) == 1
     assert metrics.saturation(REQUESTED, np.full(5, 7.0)) == 1
 
 
 def test_control_of_nothing_known():
     nothing = np.full(5, np.nan)
-    reach = metrics.reached_range(nothing)
-    assert np.isnan(metrics.control_error(REQUESTED, nothing, reach))
+    reachable = metrics.reached_range(nothing)
+    assert np.isnan(metrics.control_error(REQUESTED, nothing, reachable))
     assert np.isnan(metrics.saturation(REQUESTED, nothing))
-    assert np.isnan(metrics.sample_error(REQUESTED, np.full((5, 2, 2), np.nan), reach))
+    assert np.isnan(metrics.sample_error(REQUESTED, np.full((5, 2, 2), np.nan), reachable))
     assert np.isnan(metrics.rank_control(REQUESTED, np.full((5, 2, 2), np.nan))).all()
 
 
 def test_samples_scatter_where_their_means_do_not():
     z = REQUESTED[:, None, None] + np.array([[-0.5, 0.5], [0.25, -0.25]])
-    reach = (-2.0, 2.0)
-    assert metrics.control_error(REQUESTED, means_of(z[..., None])[:, 0], reach) == pytest.approx(0)
-    assert metrics.sample_error(REQUESTED, z, reach) == pytest.approx(0.375)
+    reachable = (-2.0, 2.0)
+    assert metrics.control_error(
+        REQUESTED, means_of(z[..., None])[:, 0], reachable
+    ) == pytest.approx(0)
+    assert metrics.sample_error(REQUESTED, z, reachable) == pytest.approx(0.375)
 
 
 @given(st.lists(numbers, min_size=2, max_size=8, unique=True).map(sorted))

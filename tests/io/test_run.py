@@ -94,6 +94,23 @@ def test_a_run_of_another_verb_is_refused_even_to_resume(tmp_path, resume):
     assert (tmp_path / RUN_FILE).read_bytes() == before
 
 
+def test_a_run_of_a_script_is_named_after_its_file(tmp_path):
+    RunFolder(tmp_path, "scripts/sample_responses.py").begin(IDENTITY)
+    told = "holds a run of scripts/sample_responses.py; choose another --out"
+    refused(told, RunFolder(tmp_path, "train").check_free, resume=True)
+
+
+def test_advice_about_what_alone_changed_ends_the_line(tmp_path):
+    RunFolder(tmp_path, "train").begin(IDENTITY)
+    run, advice = RunFolder(tmp_path, "train"), {"loop.steps": "do this"}
+    longer = IDENTITY | {"loop": {"seed": 0, "steps": 10}}
+    told = r"holds a run with other loop\.steps \(9, now 10\); do this$"
+    refused(told, run.check_same, longer, advice=advice)
+    told = r"loop\.steps \(9, now 10\); restore that, or choose another --out$"
+    refused(told, run.check_same, longer | {"model": "other"}, advice=advice)
+    run.check_same(IDENTITY, advice=advice)
+
+
 def test_what_changed_is_named_with_its_values(tmp_path):
     RunFolder(tmp_path, "train").begin(IDENTITY)
     other = {"model": "emoji-64", "loop": {"seed": 1, "rate": 0.5}, "files": ["a" * 50, "b"]}

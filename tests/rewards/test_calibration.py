@@ -17,7 +17,7 @@ def test_asking_through_the_curve_gives_what_was_asked():
     requested = np.linspace(-2, 2, 11)
     obtained = 0.4 * requested + 0.3  # a model that does less than half of what it is told
     curve = Curve.fit(requested, obtained)
-    assert curve.reach == pytest.approx((-0.5, 1.1))
+    assert curve.reachable == pytest.approx((-0.5, 1.1))
     for z in (-0.5, 0.0, 0.7, 1.1):
         assert 0.4 * curve.request(z) + 0.3 == pytest.approx(z)
     assert (curve.request(9.0), curve.clamp(9.0)) == pytest.approx((2.0, 1.1))

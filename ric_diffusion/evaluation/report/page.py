@@ -200,7 +200,7 @@ def _calibration(calibration: CalibrationResult, result: EvaluationResult) -> li
     prompts = _count(len(calibration.prompts), "prompt")
     if not set(calibration.prompts) & set(result.prompts):
         prompts += " that the report does not use"
-    reached = [f"{one.reward} {_range(one.reach)} z" for one in calibration.rewards]
+    reached = [f"{one.reward} {_range(one.reachable)} z" for one in calibration.rewards]
     return [
         ("Calibration", "isotonic regression through the means of each reward moved alone, on "
                         f"{prompts}, and seeds that it does not use "

@@ -104,7 +104,7 @@ class ControlResult:
     Attributes:
         requested: z, and ``obtained`` the mean z of each request.
         reached: from the lowest to the highest mean obtained.
-        reach: errors are over the requests inside it, the same for all methods.
+        reachable: errors are over the requests inside it, the same for all methods.
         error: mean of |mean obtained - requested|, and ``sample_error`` that of single samples.
         saturation: fraction of the requested range outside the reached one.
         spearman_of_means: rank correlation of the requests with the means.
@@ -115,7 +115,7 @@ class ControlResult:
     requested: tuple[float, ...]
     obtained: tuple[Estimate, ...]
     reached: Ends
-    reach: Ends
+    reachable: Ends
     error: Estimate
     sample_error: Estimate
     saturation: Estimate
@@ -157,11 +157,11 @@ class MethodResult:
 
 @dataclass(frozen=True, kw_only=True)
 class RewardCalibration:
-    """A calibrated reward: the range of z that can be had (``reach``), its curve, and the error of
-    the slider over that without calibration."""
+    """A calibrated reward: its ``reachable`` range in z, its curve, and the error of the slider
+    over that without calibration."""
 
     reward: str
-    reach: tuple[float, float]
+    reachable: tuple[float, float]
     curve: Curve
     error_ratio: Estimate
 

@@ -48,10 +48,10 @@ def summarise(
     """
     space = config.space
     curves = calibration.curves if calibration else {}
-    reach = {name: _common_reach(scores, name, space) for name in space.names}
-    reach |= {name: curve.reach for name, curve in curves.items()}
+    reachable = {name: _common_range(scores, name, space) for name in space.names}
+    reachable |= {name: curve.reachable for name, curve in curves.items()}
     methods = tuple(
-        _method(one, scores[0], config, reach, folder_of(out, one.name).relative_to(out))
+        _method(one, scores[0], config, reachable, folder_of(out, one.name).relative_to(out))
         for one in tracked(scores, "intervals", unit="method")
     )
     return EvaluationResult(
@@ -99,7 +99,7 @@ def _calibration(
         rewards=tuple(
             RewardCalibration(
                 reward=name,
-                reach=curve.reach,
+                reachable=curve.reachable,
                 curve=curve,
                 error_ratio=_estimate(_errors(pair, {name: curve}, space)[1]),
             )
@@ -119,7 +119,7 @@ def _errors(
         for one in pair
     )
     each = len(requested) // len(curves)  # as many requests along every reward
-    low, high = np.repeat([curve.reach for curve in curves.values()], each, axis=0).T
+    low, high = np.repeat([curve.reachable for curve in curves.values()], each, axis=0).T
 
     def error(some: Array) -> float:
         return metrics.control_error(requested, means_of(some)[:, 0], (low, high))
@@ -139,7 +139,7 @@ def preference_z(scores: MethodScores, space: RewardSpace) -> Array:
     return z_of(scores, space)[: len(scores.diversity)]
 
 
-def _common_reach(scores: Sequence[MethodScores], name: str, space: RewardSpace) -> metrics.Ends:
+def _common_range(scores: Sequence[MethodScores], name: str, space: RewardSpace) -> metrics.Ends:
     """From the lowest to the highest mean that any of the methods obtains with this slider: errors
     over what each reaches itself would favour those that reach little. NaN without sliders."""
     means = [means_of(alone(one, name, space)[1][..., None])[:, 0] for one in scores]
@@ -165,7 +165,7 @@ def _method(
     scores: MethodScores,
     first: MethodScores,
     config: EvaluationConfig,
-    reach: Mapping[str, metrics.Ends],
+    reachable: Mapping[str, metrics.Ends],
     folder: Path,
 ) -> MethodResult:
     """``folder``: the method's, below the report's."""
@@ -183,7 +183,7 @@ def _method(
         near_front=NearFront(count=int(near.sum()), total=len(near)),
         points=_points(scores, z, config, folder),
         control=tuple(
-            _control(*alone(scores, name, space), name, reach[name])
+            _control(*alone(scores, name, space), name, reachable[name])
             for name in space.names
             if any(point.along == name for point in scores.points)
         ),
@@ -230,18 +230,18 @@ def _points(
     )
 
 
-def _control(requested: Array, z: Array, name: str, reach: metrics.Ends) -> ControlResult:
+def _control(requested: Array, z: Array, name: str, reachable: metrics.Ends) -> ControlResult:
     """One reward moved alone: requested (P,) against obtained (P, Q, S).
 
-    ``reach``: where requests can be had; they are what errors count over.
+    ``reachable``: where requests can be had; they are what errors count over.
     """
     grid = z[..., None]
 
     def error(some: Array) -> float:
-        return metrics.control_error(requested, means_of(some)[:, 0], reach)
+        return metrics.control_error(requested, means_of(some)[:, 0], reachable)
 
     def sample_error(some: Array) -> float:
-        return metrics.sample_error(requested, some[..., 0], reach)
+        return metrics.sample_error(requested, some[..., 0], reachable)
 
     def saturation(some: Array) -> float:
         return metrics.saturation(requested, means_of(some)[:, 0])
@@ -254,7 +254,7 @@ def _control(requested: Array, z: Array, name: str, reach: metrics.Ends) -> Cont
         requested=tuple(requested.tolist()),
         obtained=tuple(_estimate(obtained, p, 0) for p in range(len(requested))),
         reached=(_finite(low), _finite(high)),
-        reach=(_finite(reach[0]), _finite(reach[1])),
+        reachable=(_finite(reachable[0]), _finite(reachable[1])),
         error=_estimate(interval(grid, error)),
         sample_error=_estimate(interval(grid, sample_error)),
         saturation=_estimate(interval(grid, saturation)),

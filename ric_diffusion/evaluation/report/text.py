@@ -67,15 +67,17 @@ def _calibration(result: EvaluationResult) -> Iterator[str]:
         return
     for found in result.calibration.rewards:
         name = found.reward
-        reach = " to ".join(number(end, sign=True) for end in found.reach)
+        reachable = " to ".join(number(end, sign=True) for end in found.reachable)
         without, calibrated = result.calibration_errors(name)
         if without.value is None or calibrated.value is None:
-            yield f"Calibrated, {name} reaches {reach} z; no request of the report lies in there."
+            yield (
+                f"Calibrated, {name} reaches {reachable} z; no request of the report lies in there."
+            )
             continue
         verdict = _verdict(found.error_ratio, below="it helps", above="it does harm")
         yield (
             f"Calibration brings the error of {name} from {with_interval(without)} to "
-            f"{with_interval(calibrated)} z inside what can be reached, {reach} z: {verdict}."
+            f"{with_interval(calibrated)} z inside what can be reached, {reachable} z: {verdict}."
         )
     for name in result.calibration.uncalibrated:
         yield f"{name} is not calibrated, since what is obtained does not rise with its slider."

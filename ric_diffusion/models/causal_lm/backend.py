@@ -19,6 +19,7 @@ from ric_diffusion.conditioning.conditioner import (
 )
 from ric_diffusion.conditioning.dropout import Dropout
 from ric_diffusion.data.records import Record
+from ric_diffusion.io.config import above_zero, at_least
 from ric_diffusion.models.adapted import AdaptedBackend
 from ric_diffusion.models.causal_lm.generation import Sampling
 from ric_diffusion.models.causal_lm.model import RiCCausalLM
@@ -37,6 +38,10 @@ class LlmLora:
 
     rank: int = 16
     alpha: float = 32
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "rank")
+        above_zero(self, "alpha")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -84,6 +84,7 @@ class CausalLM(Family):
         *,
         seed: int = 0,
         device: str | torch.device = "cpu",
+        sampled: bool = False,
     ) -> LlmBackend:
         return LlmBackend.create(model, space, settings, seed=seed, device=device)
 

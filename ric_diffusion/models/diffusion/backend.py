@@ -17,10 +17,11 @@ from accelerate import PartialState
 from ric_diffusion.adapters import lora
 from ric_diffusion.adapters.adapter import Adapter, check_continues
 from ric_diffusion.adapters.modelspec import ModelSpec
+from ric_diffusion.conditioning.captions import Captions
 from ric_diffusion.conditioning.conditioner import Mode, Words, new_conditioner
 from ric_diffusion.conditioning.dropout import Dropout
 from ric_diffusion.data.records import Record
-from ric_diffusion.io.config import above_zero, at_least
+from ric_diffusion.io.config import above_zero, at_least, probabilities
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.files import replacing_folder
 from ric_diffusion.models.adapted import AdaptedBackend
@@ -81,14 +82,15 @@ class DiffusionConfig:
     by default; ``mirror``: also train on the mirror images, by default unless a caption says left
     or right; ``max_upscale``: pictures that training would have to enlarge more than so many times
     are left out; ``first_caption_probability``: how often a picture's first caption is used where
-    it has more. ``min_snr_gamma`` (Hang et al. 2023, arXiv 2303.09556) and ``debiased_estimation``
-    (Yu et al. 2023, arXiv 2310.08442) weigh the noise levels, ``noise_offset`` adds noise that is
-    the same all over a picture; none of them is for flow matching. ``timestep_shift`` above 1
-    trains more on high noise, where a small model decides what its picture will be. ``modulation``:
-    reward tokens also shift the time embedding. Without it they are learned far more slowly, but
-    work wherever a context can be extended. ``sampling``: of the finished adapter; steps and
-    guidance are the stock pipeline's where it does not say. ``compile``: torch.compile makes the
-    denoiser's training pass faster, and takes minutes at the first.
+    it has more; ``captions``: what is made of it. ``min_snr_gamma`` (Hang et al. 2023, arXiv
+    2303.09556) and ``debiased_estimation`` (Yu et al. 2023, arXiv 2310.08442) weigh the noise
+    levels, ``noise_offset`` adds noise that is the same all over a picture; none of them is for
+    flow matching. ``timestep_shift`` above 1 trains more on high noise, where a small model decides
+    what its picture will be. ``modulation``: reward tokens also shift the time embedding. Without
+    it they are learned far more slowly, but work wherever a context can be extended. ``sampling``:
+    of the finished adapter; steps and guidance are the stock pipeline's where it does not say.
+    ``compile``: torch.compile makes the denoiser's training pass faster, and takes minutes at the
+    first.
 
     ``base_precision``: what the frozen weights are kept in; what is trained is float32. ``auto`` is
     half precision on a GPU, unless the passes are asked for in fp32, and fp32 on a CPU. With
@@ -103,6 +105,7 @@ class DiffusionConfig:
     base_precision: BasePrecision = "auto"
     modulation: bool = True
     grammar: Words = "words"
+    captions: Captions = field(default_factory=Captions)
     dropout: Dropout = field(default_factory=Dropout)
     lora: LoraConfig = field(default_factory=LoraConfig)
     min_snr_gamma: float | None = None
@@ -130,11 +133,7 @@ class DiffusionConfig:
         if self.resolution is not None and (self.resolution < 16 or self.resolution % 8):
             raise ValueError(f"resolution is {self.resolution}; give a multiple of 8 from 16 up")
         at_least(self, 1, "max_upscale")
-        if not 0 <= self.first_caption_probability <= 1:
-            raise ValueError(
-                f"first_caption_probability is {self.first_caption_probability}; give 0 to 1"
-            )
-        check_steps(self.sampling)
+        probabilities(self, "first_caption_probability")
         if self.compile:
             self._check_compile()
         if self.train == "full":
@@ -162,13 +161,6 @@ class DiffusionConfig:
         object.__setattr__(self, "base_precision", "fp32")
 
 
-def check_steps(sampling: Mapping[str, Any]) -> None:
-    """ValueError for a number of denoising steps that is none."""
-    steps = sampling.get("num_inference_steps", 1)
-    if not (isinstance(steps, int) and steps >= 1):
-        raise ValueError(f"sampling.num_inference_steps is {steps!r}; give a whole number above 0")
-
-
 class DiffusionBackend(DiffusionSampler, AdaptedBackend):
     """A pipeline with an adapter in training."""
 
@@ -180,6 +172,8 @@ class DiffusionBackend(DiffusionSampler, AdaptedBackend):
         self.pictures: Pictures | None = None
         self.latents: CachedLatents | None = None
         self.contexts: ContextCache[tuple[str, ...]] = ContextCache()
+        # Asked once: diffusers goes through all parameters for them, some times in a step.
+        self.device, self.dtype = pipe.denoiser.device, pipe.denoiser.dtype
         self._compiled = torch.compile(pipe.denoiser.forward) if self.config.compile else None
         self.objective = pipe.family.objective(
             pipe,
@@ -265,7 +259,7 @@ class DiffusionBackend(DiffusionSampler, AdaptedBackend):
         self.latents = cached_latents(
             family.latents(pipe), self.pictures, cache, process, mirrored=self._mirrored()
         )
-        if not self.trains_text_encoders:
+        if not (self.trains_text_encoders or self.config.captions.changes_tags):
             self.contexts.open(cache / f"{TEXTS}-{self._texts_key()}")
         return len(self.records)
 
@@ -288,18 +282,23 @@ class DiffusionBackend(DiffusionSampler, AdaptedBackend):
     def loss(self, batch: Batch) -> torch.Tensor:
         generator, rows = batch.generator, list(batch.indices)
         draws = torch.rand(len(rows), 3, generator=generator).tolist()
-        captions = [self._caption(i, d[:2]) for i, d in zip(rows, draws, strict=True)]
+        captions = [
+            self.config.captions(self._caption(i, d[:2]), generator)
+            for i, d in zip(rows, draws, strict=True)
+        ]
         prompts, targets = self.config.dropout(captions, self.targets(rows), generator)
         assert self.latents is not None and self.pictures is not None  # after prepare
         views = [int(d[2] * self.latents.views) for d in draws]
         mean, std = self.latents.moments(rows, views).unbind(1)
         latents = mean + std * torch.randn(mean.shape, generator=generator)
-        family, denoiser = self.pipe.family, self.pipe.denoiser.train()
+        family, denoiser = self.pipe.family, self.pipe.denoiser
+        if not denoiser.training:
+            denoiser.train()
         context = family.with_sizes(self.context(prompts, targets), self.pictures.told(rows, views))
         with self.pipe.with_adapter(), self._compiled_forward():
             return self.objective.loss(
-                family.predictor(self.pipe, context),
-                latents.to(denoiser.device),
+                family.predictor(self.pipe, context, self.dtype),
+                latents.to(self.device),
                 generator,
                 batch.note,
             )
@@ -309,12 +308,14 @@ class DiffusionBackend(DiffusionSampler, AdaptedBackend):
         """The denoiser's forward pass inside the block is the compiled one. What is hooked to it is
         no part of that: a meter that counts, and the context that reward tokens are read from."""
         denoiser = self.pipe.denoiser
-        if self._compiled:
-            denoiser.forward = self._compiled
+        if self._compiled is None:
+            yield
+            return
+        denoiser.forward = self._compiled
         try:
             yield
         finally:
-            vars(denoiser).pop("forward", None)
+            del denoiser.forward
 
     def networks(self) -> Mapping[str, Any]:
         return {lora.MAIN: self.network(), **self.pipe.in_training()}
@@ -363,8 +364,8 @@ class DiffusionBackend(DiffusionSampler, AdaptedBackend):
             context = encode(texts)
         else:
             # In the encoders' own precision, as in inference, whatever the passes are in.
-            with torch.autocast(pipe.device.type, enabled=False):
-                context = self.contexts.get(texts, encode, pipe.device)
+            with torch.autocast(self.device.type, enabled=False):
+                context = self.contexts.get(texts, encode, self.device)
         return context.with_states(self.adapter.conditioner.context(context.states, targets))
 
     @property

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import math
+import types
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Union, get_args, get_origin
 
 import torch
 from diffusers.pipelines import auto_pipeline
@@ -21,7 +23,6 @@ from ric_diffusion.models.diffusion.backend import (
     TEXT_ENCODER,
     DiffusionBackend,
     DiffusionConfig,
-    check_steps,
 )
 from ric_diffusion.models.diffusion.context import Context
 from ric_diffusion.models.diffusion.latents import Latents
@@ -75,6 +76,8 @@ pipe("a prompt", targets={{"{reward}": 1.0}}).images[0].save("picture.png")""",
         "sliders, are known to the pipelines of ric-diffusion and its nodes for ComfyUI.",
     },
 )
+UNIONS = (Union, types.UnionType)
+SIDES = ("width", "height")
 OPTIONS = {
     "steps": "num_inference_steps",
     "guidance_scale": "guidance_scale",
@@ -111,6 +114,8 @@ class DiffusionFamily(Family):
         lora_layers: the ends of layers' names that a LoRA may change, by kind of layer.
         text_encoders: the CLIP text encoders among the parts, which a LoRA may change as well, and
             ``text_layers`` the ends of their layers' names.
+        left_out_of_training: arguments of ``from_pretrained`` that leave out what only judges
+            finished pictures.
         comfyui_layer: the layer of ComfyUI's network that gives what ``modulated_layer`` gives, or
             a part of the sum that it is.
     """
@@ -134,6 +139,7 @@ class DiffusionFamily(Family):
     max_length: int | None = None
     multiple: int = 8
     bucket_step: int = 64
+    left_out_of_training: Mapping[str, Any] = field(default_factory=dict)
     comfyui_layer: str | None = None
 
     # What a family says itself.
@@ -262,9 +268,10 @@ class DiffusionFamily(Family):
 
     # What they have in common.
 
-    def predictor(self, pipe: Any, context: Context) -> Predict:
-        """``predict`` under a context, for latents in any precision: noise is mixed in full."""
-        dtype = pipe.denoiser.dtype
+    def predictor(self, pipe: Any, context: Context, dtype: torch.dtype | None = None) -> Predict:
+        """``predict`` under a context, for latents in any precision: noise is mixed in full.
+        ``dtype``: that of the denoiser's weights, if it is known."""
+        dtype = dtype or pipe.denoiser.dtype
         return lambda noisy, t: self.predict(pipe, noisy.to(dtype), t, context)
 
     def resolved(
@@ -369,9 +376,13 @@ class DiffusionFamily(Family):
         *,
         seed: int = 0,
         device: str | torch.device = "cpu",
+        sampled: bool = False,
     ) -> DiffusionBackend:
         base, _ = resolve_base_precision(settings.base_precision, "auto", device)
-        name, options = Checkpoint.of(model).model, {}
+        # A model that is written again, or whose samples are used, has all its parts.
+        whole = sampled or settings.train == "full"
+        options: dict[str, Any] = {} if whole else dict(self.left_out_of_training)
+        name = Checkpoint.of(model).model
         dtype = DTYPES.get(base) or DTYPES[half_precision(device)]
         if base in QUANTIZED:
             if Checkpoint.of(model).is_file:
@@ -425,14 +436,19 @@ class DiffusionFamily(Family):
             )
 
     def check_sampling(self, sampling: Mapping[str, Any]) -> None:
-        accepted = [*OWN_ARGUMENTS]
+        accepted: dict[str, Any] = dict.fromkeys(OWN_ARGUMENTS, float)
         for door in (TEXT_TO_IMAGE, IMAGE_TO_IMAGE):  # the second for image to image in the app
             if door in self.pipelines:
-                accepted += call_arguments(self.pipelines[door])
-        for key in sampling:
+                accepted = call_arguments(self.pipelines[door]) | accepted
+        for key, value in sampling.items():
             if key not in accepted:
                 raise ValueError(f"sampling: unknown field {key!r}{suggest(key, accepted)}")
-        check_steps(sampling)
+            if value is not None:
+                _check_number(f"sampling.{key}", value, accepted[key])
+            if key in SIDES and value is not None and value % self.multiple:
+                raise ValueError(
+                    f"sampling.{key} is {value}; give {self.title} a multiple of {self.multiple}"
+                )
 
     def stock_default(self, name: str) -> Any:
         """What the stock call from text to image takes for an argument that is not given."""
@@ -466,10 +482,23 @@ def quantization(part: str, precision: BasePrecision, dtype: torch.dtype) -> Any
     return PipelineQuantizationConfig(quant_mapping={part: config})
 
 
-def call_arguments(cls: type) -> list[str]:
-    """The arguments of a pipeline's stock call, by name."""
+def call_arguments(cls: type) -> dict[str, Any]:
+    """The arguments of a pipeline's stock call, with what each is annotated as."""
     parameters = inspect.signature(stock_class(cls).__call__).parameters.values()
-    return [p.name for p in parameters if p.name != "self" and p.kind is not p.VAR_KEYWORD]
+    return {
+        p.name: p.annotation for p in parameters if p.name != "self" and p.kind is not p.VAR_KEYWORD
+    }
+
+
+def _check_number(name: str, value: Any, annotation: Any) -> None:
+    """ValueError for the value of an argument that is to be a number and is another or none."""
+    kinds = get_args(annotation) if get_origin(annotation) in UNIONS else (annotation,)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    whole = number and isinstance(value, int) and value >= 1
+    if int in kinds and not whole:
+        raise ValueError(f"{name} is {value!r}; give a whole number above 0")
+    if float in kinds and not (number and math.isfinite(value)):
+        raise ValueError(f"{name} is {value!r}; give a number")
 
 
 def diffusion_family(cls: type[DiffusionFamily], **spec: Any) -> DiffusionFamily:

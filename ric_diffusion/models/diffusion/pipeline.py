@@ -9,7 +9,6 @@ import math
 import shutil
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any, NoReturn, Self
 
 import torch
@@ -19,6 +18,7 @@ from diffusers.loaders.single_file_utils import SingleFileComponentError
 from ric_diffusion.io.errors import InputError, suggest
 from ric_diffusion.io.files import write_json
 from ric_diffusion.io.lru import Recent
+from ric_diffusion.io.paths import expanded, expanded_name
 from ric_diffusion.models.checkpoint import Checkpoint, check_suffix
 from ric_diffusion.models.diffusion.adapted import AdapterMixin
 from ric_diffusion.models.diffusion.arguments import bound, is_number
@@ -60,7 +60,7 @@ class RiCPipeline:
 
         InputError if the model is of no family of pipelines.
         """
-        name, hub = str(pretrained_model_name_or_path), _hub(kwargs)
+        name, hub = expanded_name(str(pretrained_model_name_or_path)), _hub(kwargs)
         _check_folder(name)
         family: Any = family_of(name, **hub)
         if not hasattr(family, "pipelines"):
@@ -188,13 +188,13 @@ class RiCMixin(AdapterMixin):
 
         The denoiser is written without the adapter; the pipeline is unchanged afterwards.
         """
-        folder = Path(save_directory)
+        folder = expanded(save_directory)
         if self.adapter is not None:
             self.save_adapter(folder / ADAPTER_SUBFOLDER)
         else:  # from_pretrained would load one left by an earlier save
             shutil.rmtree(folder / ADAPTER_SUBFOLDER, ignore_errors=True)
         with self.without_adapter():
-            super().save_pretrained(save_directory, **kwargs)
+            super().save_pretrained(folder, **kwargs)
         index = folder / INDEX_FILE
         named = {"_class_name": stock_class(type(self)).__name__}
         write_json(index, json.loads(index.read_text()) | named)

@@ -106,7 +106,11 @@ def test_files_of_something_else_are_refused(tmp_path, said, text):
     [
         (r"methods\[1\]\.samples: 'many' is not a whole number", ("methods", 1, "samples"), "many"),
         (r"methods\[0\]\.hypervolume\.low", ("methods", 0, "hypervolume", "low"), "x"),
-        (r"methods\[0\]\.control\[0\]\.reach: ", ("methods", 0, "control", 0, "reach"), [1]),
+        (
+            r"methods\[0\]\.control\[0\]\.reachable: ",
+            ("methods", 0, "control", 0, "reachable"),
+            [1],
+        ),
         ("prompts", ("prompts",), "red apple"),
         ("kept: unknown field", ("methods", 0, "kept"), 1),
         ("must be two or more numbers that rise",

@@ -96,7 +96,7 @@ def test_errors_of_several_methods_are_over_what_any_of_them_reaches(summary_of,
     good, weak = summary_of(methods, config).methods
     for theirs, sweep in zip(good.control, weak.control, strict=True):
         requested = np.array(sweep.requested)
-        assert sweep.reach == theirs.reach == pytest.approx(tuple(requested[[0, -1]]))
+        assert sweep.reachable == theirs.reachable == pytest.approx(tuple(requested[[0, -1]]))
         assert sweep.error.value == pytest.approx(0.9 * np.abs(requested).mean())
         assert theirs.error.value == pytest.approx(0, abs=1e-9)
 

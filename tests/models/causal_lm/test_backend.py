@@ -7,9 +7,10 @@ from safetensors.torch import load_file
 
 from ric_diffusion.conditioning.dropout import Dropout
 from ric_diffusion.conditioning.encoder import as_values
+from ric_diffusion.io.config import from_dict
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.models.causal_lm import backend as module
-from ric_diffusion.models.causal_lm.backend import LlmBackend, LlmLora
+from ric_diffusion.models.causal_lm.backend import LlmBackend, LlmConfig, LlmLora
 from ric_diffusion.models.causal_lm.generation import Sampling
 from ric_diffusion.models.causal_lm.model import RiCCausalLM
 from ric_diffusion.models.causal_lm.sampler import token_losses
@@ -35,6 +36,22 @@ def ready(make_backend, texts, tmp_path):
         return backend
 
     return make
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"lora": {"rank": 0}}, "lora: rank is 0; give 1 or more"),
+        ({"lora": {"alpha": -4}}, "lora: alpha is -4.0; give a number above 0"),
+        ({"dropout": {"reward": 2}}, "dropout: reward is 2.0; give 0 to 1"),
+        ({"sampling": {"top_p": 0}}, "sampling: top_p is 0.0; give more than 0, at most 1"),
+        ({"sampling": {"response_tokens": 4.5}}, "response_tokens: 4.5 is not a whole number"),
+    ],
+)
+def test_settings_that_train_nothing_are_one_line(given, said):
+    with pytest.raises(InputError) as error:
+        from_dict(given, LlmConfig, "c.yaml")
+    assert said in str(error.value) and "\n" not in str(error.value)
 
 
 def batch(seed=0, indices=range(10)):

@@ -389,7 +389,12 @@ def test_the_base_models_own_adapter_is_left_aside(adapters, pipe, space, make_b
             "compile goes with weights in full or half precision, and base_precision is nf4",
         ),
         ({"first_caption_probability": 2.0}, "first_caption_probability is 2.0; give 0 to 1"),
-        ({"sampling": {"num_inference_steps": 4.5}}, "num_inference_steps is 4.5; give a whole"),
+        ({"dropout": {"reward": 1.5}}, "dropout: reward is 1.5; give 0 to 1"),
+        ({"dropout": {"prompt": 0.6, "everything": 0.5}}, "prompt and everything are 1.1 together"),
+        ({"captions": {"tag_dropout": -0.1}}, "captions: tag_dropout is -0.1; give 0 to 1"),
+        ({"captions": {"shuffle": True, "keep": -1}}, "captions: keep is -1; give 0 or more"),
+        ({"captions": {"keep": 2}}, "keep is 2; it goes with shuffle or tag_dropout"),
+        ({"captions": {"dropout": 0.1}}, "captions.dropout: whole prompts are left out by dropout"),
         ({"lora": {"rank": 0}}, "rank is 0; give 1 or more"),
         ({"lora": {"alpha": 0}}, "alpha is 0.0; give a number above 0"),
         ({"name_share": 0.5}, "name_share: is called first_caption_probability now"),
@@ -409,6 +414,28 @@ def test_sampling_that_the_family_does_not_have_is_one_line():
         "c.yaml: diffusion.sampling: unknown field 'num_inference_step'; did you mean "
         "'num_inference_steps'?"
     )
+
+
+@pytest.mark.parametrize(
+    ("sampling", "said"),
+    [
+        ({"num_inference_steps": 4.5}, "num_inference_steps is 4.5; give a whole number above 0"),
+        ({"num_inference_steps": 0}, "num_inference_steps is 0; give a whole number above 0"),
+        ({"clip_skip": 1.5}, "clip_skip is 1.5; give a whole number above 0"),
+        ({"guidance_scale": True}, "guidance_scale is True; give a number"),
+        ({"guidance_scale": "high"}, "guidance_scale is 'high'; give a number"),
+        ({"contrast": float("nan")}, "contrast is nan; give a number"),
+        ({"width": 60}, "width is 60; give Stable Diffusion 1.x and 2.x a multiple of 8"),
+    ],
+)
+def test_a_value_of_sampling_that_is_of_another_type_is_one_line(sampling, said):
+    with pytest.raises(InputError) as error:
+        FAMILY.check_settings(DiffusionConfig(sampling=sampling), "c.yaml: ")
+    assert str(error.value) == f"c.yaml: diffusion.sampling.{said}"
+
+
+def test_sampling_may_hold_what_is_no_number():
+    FAMILY.check_sampling({"clip_skip": None, "sigmas": [1.0, 0.5], "guidance_scale": 3, "eta": 0})
 
 
 def test_all_weights_are_trained_in_full_precision(make_backend, pictures):

@@ -10,14 +10,21 @@ import numpy as np
 import peft
 import pytest
 import torch
-from diffusers import StableDiffusionPAGPipeline
+from diffusers import StableDiffusionPAGPipeline, StableDiffusionPipeline
+from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from peft.utils import get_peft_model_state_dict
 from PIL import Image
 from safetensors.torch import save_file
-from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
+from transformers import (
+    CLIPConfig,
+    CLIPImageProcessor,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+)
 
 from ric_diffusion import RiCPipeline, RiCStableDiffusionPipeline, api
-from ric_diffusion.models.diffusion.backend import DiffusionBackend
+from ric_diffusion.models.diffusion.backend import DiffusionBackend, DiffusionConfig
+from ric_diffusion.models.diffusion.families.sd import FAMILY
 from ric_diffusion.models.diffusion.families.sdxl import FAMILY as SDXL
 from ric_diffusion.models.diffusion.pipeline import RiCMixin
 from ric_diffusion.models.diffusion.sampler import DiffusionSampler
@@ -414,6 +421,45 @@ def checked(plain, monkeypatch):
         return pipe
 
     return flag
+
+
+@pytest.fixture(scope="module")
+def guarded(make_parts, tmp_path_factory):
+    """The folder of a model that has a safety checker, as Stable Diffusion 1.x do."""
+    layers = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
+    layers |= {"num_attention_heads": 1}
+    clip = CLIPConfig(
+        text_config=layers,
+        vision_config=layers | {"image_size": 32, "patch_size": 16},
+        projection_dim=8,
+    )
+    folder = tmp_path_factory.mktemp("guarded")
+    parts = make_parts() | {
+        "safety_checker": StableDiffusionSafetyChecker(clip),
+        "feature_extractor": CLIPImageProcessor(size=32, crop_size=32),
+        "requires_safety_checker": True,
+    }
+    StableDiffusionPipeline(**parts).save_pretrained(folder)
+    return folder
+
+
+def test_training_loads_no_safety_checker_unless_samples_are_used(guarded, space, caplog):
+    with caplog.at_level(logging.WARNING):
+        backend = FAMILY.create_backend(str(guarded), space, DiffusionConfig())
+    assert backend.pipe.safety_checker is None
+    assert not [m for m in caplog.messages if "safety" in m]  # diffusers warns where it is dropped
+    online = FAMILY.create_backend(str(guarded), space, DiffusionConfig(), sampled=True)
+    assert isinstance(online.pipe.safety_checker, StableDiffusionSafetyChecker)
+    online.pipe.safety_checker.forward = lambda clip_input, images: (images, [True] * len(images))
+    [picture] = online.sample(["red apple"], [{}], [0])
+    assert online.medium.reject_reason(picture) == "blank"
+
+
+def test_a_model_that_is_written_again_keeps_its_safety_checker(guarded, space, tmp_path):
+    settings = DiffusionConfig(train="full", mode="text")
+    FAMILY.create_backend(str(guarded), space, settings).save(tmp_path / "model")
+    written = StableDiffusionPipeline.from_pretrained(tmp_path / "model")
+    assert written.safety_checker is not None and written.config.requires_safety_checker
 
 
 def test_a_call_tells_what_was_flagged(checked):

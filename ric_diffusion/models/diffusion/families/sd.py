@@ -139,6 +139,7 @@ FAMILY = diffusion_family(
     format=DiffusersFormat(
         "unet", kohya=Kohya(base=known_to_kohya, encoders={"text_encoder": "lora_te_"})
     ),
+    left_out_of_training={"safety_checker": None, "requires_safety_checker": False},
     comfyui_layer="time_embed",
     parts=("vae", "text_encoder", "unet"),
     text_encoders=("text_encoder",),

@@ -1,0 +1,19 @@
+"""Paths as people write them: ``~`` at the beginning is the home folder."""
+
+import os
+from pathlib import Path
+
+from ric_diffusion.io.errors import InputError
+
+
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """The path with the home folder in it. InputError for that of a user who has none."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise InputError(f"{path}: no user of that name has a home folder") from None
+
+
+def expanded_name(name: str) -> str:
+    """The same for a model or an adapter, which is named by a path or in another way."""
+    return str(expanded(name)) if name.startswith("~") else name
