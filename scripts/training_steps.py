@@ -33,7 +33,8 @@ Step = Callable[[], Any]
 @dataclass(frozen=True, kw_only=True)
 class Setting:
     """What all of the steps have in common: batch, side of the pictures in pixels, rank of the LoRA
-    in the attention layers, precision of the passes and of the frozen weights."""
+    in the attention layers, precision of the passes and of the frozen weights; ``compile``: ours
+    alone, as the stock scripts don't."""
 
     batch: int
     side: int
@@ -62,6 +63,7 @@ def ours(pipe: Any, folder: Path, captions: Sequence[str], setting: Setting) -> 
         gradient_checkpointing=setting.checkpointing,
         resolution=setting.side,
         mirror=False,
+        compile=setting.compile,
     )
     backend = DiffusionBackend.create(pipe, "random", space, config)
     records = [
