@@ -37,12 +37,12 @@ from ric_diffusion.training import checkpoint
 from ric_diffusion.training.loop import LoopConfig
 from ric_diffusion.training.online import OnlineConfig, Task, run_rounds
 from ric_diffusion.training.processes import leave
+from ric_diffusion.training.rates import ENDLESS
 from ric_diffusion.training.trainer import Trainer
 
 # In a run's folder; MODEL in place of ADAPTER where the model itself was trained.
 ADAPTER, MODEL, SETTINGS, CACHE, SHEETS = "adapter", "model", "config.json", "cache", "sheets"
 Cell = str | bool | int | float  # of a column; text first, so that a number in quotes stays text
-ENDLESS = ("constant", "constant_with_warmup", "inverse_sqrt")  # schedules that no end decides
 FOUND = "the family of the model is found from the model itself; remove this line"
 
 

@@ -23,6 +23,8 @@ Schedule = Literal[
     "inverse_sqrt",
     "warmup_stable_decay",
 ]
+# Those whose rate at a step is the same however many steps there are.
+ENDLESS: tuple[Schedule, ...] = ("constant", "constant_with_warmup", "inverse_sqrt")
 # What the run's own settings say.
 FIXED = {"optimizer", "num_warmup_steps", "num_training_steps", "last_epoch", "warmup_type"}
 

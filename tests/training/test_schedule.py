@@ -1,6 +1,7 @@
 """What a step depends on: its records, its noise, its learning rate, the decay of the average."""
 
 import math
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from transformers import get_scheduler
 from ric_diffusion.io.config import from_dict
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.training.loop import LoopConfig
+from ric_diffusion.training.rates import ENDLESS, Schedule
 from ric_diffusion.training.schedule import (
     Batches,
     batch_generator,
@@ -262,3 +264,19 @@ def test_two_processes_together_pass_the_batches_of_one():
 
     pairs = zip(passed(2, 0, 2), passed(2, 1, 2), strict=True)
     assert [a | b for a, b in pairs] == passed(4, 0, 1)
+
+
+@pytest.mark.parametrize("schedule", get_args(Schedule))
+def test_a_longer_run_begins_alike_with_schedules_that_have_no_end(schedule):
+    arguments = {
+        "cosine_with_min_lr": {"min_lr": 1e-6},
+        "warmup_stable_decay": {"num_decay_steps": 10},
+    }.get(schedule, {})
+    short, longer = (
+        LoopConfig(
+            steps=steps, batch_size=1, schedule=schedule, schedule_arguments=arguments, warmup=3
+        )
+        for steps in (20, 40)
+    )
+    rates = [[learning_rate(config, step) for step in range(20)] for config in (short, longer)]
+    assert (rates[0] == rates[1]) is (schedule in ENDLESS)

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from ric_diffusion import RiCStableDiffusionPipeline
+from ric_diffusion.conditioning.captions import Captions
 from ric_diffusion.conditioning.dropout import Dropout
 from ric_diffusion.io.config import from_dict
 from ric_diffusion.io.errors import InputError
@@ -436,6 +437,28 @@ def test_a_value_of_sampling_that_is_of_another_type_is_one_line(sampling, said)
 
 def test_sampling_may_hold_what_is_no_number():
     FAMILY.check_sampling({"clip_skip": None, "sigmas": [1.0, 0.5], "guidance_scale": 3, "eta": 0})
+
+
+@pytest.mark.parametrize(
+    ("captions", "starts", "stored"),
+    [(Captions(prefix="a photo of "), "a photo of ", True), (Captions(shuffle=True), "", False)],
+)
+def test_captions_are_made_into_prompts(
+    make_backend, pictures, tmp_path, monkeypatch, captions, starts, stored
+):
+    folder, records = pictures
+    whole = Dropout(prompt=0.0, everything=0.0, reward=0.0)
+    backend = make_backend(captions=captions, dropout=whole, first_caption_probability=1.0)
+    backend.prepare(records, folder, tmp_path / "cache")
+    seen, context = [], backend.context
+    monkeypatch.setattr(
+        backend, "context", lambda prompts, z: seen.extend(prompts) or context(prompts, z)
+    )
+    backend.loss(Batch(indices=(0, 2), generator=torch.Generator().manual_seed(0)))
+    assert seen == [f"{starts}{records[i].captions[0]}" for i in (0, 2)]
+    backend.contexts.store()
+    # Nothing is kept for later of prompts that will be others.
+    assert any((tmp_path / "cache").glob("texts-*/*")) is stored
 
 
 def test_all_weights_are_trained_in_full_precision(make_backend, pictures):
