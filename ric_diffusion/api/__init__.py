@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from ric_diffusion.models.diffusion.backend import DiffusionConfig, LoraConfig
     from ric_diffusion.training.loop import LoopConfig
     from ric_diffusion.training.online import OnlineConfig
+    from ric_diffusion.training.optimizers import OptimizerConfig
 
 __all__ = [
     "AdoptResult",
@@ -60,6 +61,7 @@ __all__ = [
     "OnlineConfig",
     "OnlineResult",
     "OnlineRun",
+    "OptimizerConfig",
     "Progress",
     "ProgressCallback",
     "Sampling",
@@ -119,6 +121,7 @@ _MODULES = {name: f"{__name__}.{home}" for home, names in _HOMES.items() for nam
     "LoopConfig": "ric_diffusion.training.loop",
     "LoraConfig": "ric_diffusion.models.diffusion.backend",
     "OnlineConfig": "ric_diffusion.training.online",
+    "OptimizerConfig": "ric_diffusion.training.optimizers",
     "Progress": "ric_diffusion.io.progress",
     "ProgressCallback": "ric_diffusion.io.progress",
     "Sampling": "ric_diffusion.models.causal_lm.generation",
