@@ -308,9 +308,10 @@ def loading(model: ModelName, field: str) -> Iterator[None]:
     import diffusers
     import transformers
 
-    checkpoint, names = Checkpoint.of(model), bundled_names()
+    checkpoint = Checkpoint.of(model)
     name = checkpoint.model
-    if not (checkpoint.is_file or "/" in name or name in names or Path(name).exists()):
+    given = checkpoint.is_file or "/" in name or Path(model_path(name)).exists()
+    if not given and name not in (names := bundled_names()):  # all families say theirs
         raise InputError(f"{field} {name}: no such folder or bundled model{suggest(name, names)}")
     # Their bars count five files; what is being downloaded has a bar of its own.
     diffusers.utils.logging.disable_progress_bar()
