@@ -90,8 +90,9 @@ def stock(pipe: Any, folder: Path, captions: Sequence[str], setting: Setting) ->
     _add_lora(pipe, setting)
     learned = [p for p in denoiser.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(learned, lr=RATE, weight_decay=0.01)
-    mixed = {"fp32": "no"}.get(setting.precision, setting.precision)
-    accelerator = Accelerator(mixed_precision=mixed, cpu=not torch.cuda.is_available())
+    # Mixed precision is autocast's, below: accelerate fixes its own once for the whole process.
+    accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    denoiser, optimizer = accelerator.prepare(denoiser, optimizer)
     objective = family.objective(pipe, min_snr_gamma=None, timestep_shift=1.0)
     generator = torch.Generator().manual_seed(0)
     vae, device, turn = pipe.vae, denoiser.device, 0

@@ -27,6 +27,7 @@ from ric_diffusion.models.diffusion.family import (
 )
 from ric_diffusion.models.diffusion.objective import Predict, stratified
 from ric_diffusion.models.diffusion.pipeline import RiCMixin
+from ric_diffusion.models.protocol import Note, unnoted
 from scratch import pruned_tokenizer, small_text_encoder
 from support.model import TEXT, autoencoder
 
@@ -112,10 +113,19 @@ class Flow:
     velocity noise - x is predicted."""
 
     def loss(
-        self, predict: Predict, latents: torch.Tensor, generator: torch.Generator
+        self,
+        predict: Predict,
+        latents: torch.Tensor,
+        generator: torch.Generator,
+        note: Note = unnoted,
     ) -> torch.Tensor:
-        noise = torch.randn(latents.shape, generator=generator)
-        return self.errors(predict, latents, noise, stratified(len(latents), generator)).mean()
+        noise, t = (
+            torch.randn(latents.shape, generator=generator),
+            stratified(len(latents), generator),
+        )
+        losses = self.errors(predict, latents, noise, t)
+        note(t, losses)
+        return losses.mean()
 
     def errors(
         self, predict: Predict, latents: torch.Tensor, noise: torch.Tensor, t: torch.Tensor

@@ -73,8 +73,10 @@ class RunState(checkpoint.State):
     def tensors(self) -> dict[str, torch.Tensor]:
         return super().tensors() | {"history": torch.tensor(self.history)}
 
-    def restore(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        super().restore(tensors)
+    def restore(
+        self, tensors: Mapping[str, torch.Tensor], numbers: Mapping[str, Any] | None = None
+    ) -> None:
+        super().restore(tensors, numbers)
         self.history = tensors["history"].numpy().copy()
 
 

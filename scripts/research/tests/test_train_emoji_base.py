@@ -18,6 +18,8 @@ LOOP = LoopConfig(steps=3, batch_size=4, learning_rate=0.1, ema=0.0, precision="
 class Towards:
     """Three numbers that are trained to be 1."""
 
+    buckets = None
+
     def __init__(self):
         self.numbers = torch.nn.Parameter(torch.zeros(3))
         self.steps = 0
