@@ -320,7 +320,9 @@ class AdapterMixin(_Stock):
             if any(encoder.time_width for encoder, _ in encoders):
                 layer = self.family.modulated_layer(network)
                 argument = self.family.context_argument
-                held.hooks += Modulation(network, layer, encoders, argument).hooks
+                held.hooks += Modulation(
+                    network, layer, encoders, argument, reads=_with_adapter.get
+                ).hooks
         if network is not self.denoiser or network._compiled_call_impl is not None:
             torch.compiler.reset()  # compiled code goes on without hooks that came after it
 
@@ -347,8 +349,9 @@ def _together(loaded: Mapping[str, Loaded]) -> Adapter | None:
 
 
 def _refuse_strangers(_denoiser: Any, _inputs: Any) -> None:
-    """A hook that comes before every pass of a denoiser with an adapter."""
-    if not _with_adapter.get():
+    """A hook that comes before every pass of a denoiser with an adapter. A pass that records
+    gradients is of no pipeline, but of somebody who trains or measures the denoiser itself."""
+    if not (_with_adapter.get() or torch.is_grad_enabled()):
         raise InputError(
             "a stock pipeline calls a denoiser that holds an adapter, of whose rewards it knows "
             "nothing: unload_adapter first, or make the pipeline by from_pipe of its RiC class"

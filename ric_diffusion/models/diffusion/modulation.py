@@ -8,7 +8,7 @@ SDXL's size conditioning enters there too (Podell et al. 2023, section 2.2).
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,7 +20,8 @@ class Modulation:
     """Hooks on a denoiser that add the ``time_shift`` of its context to what ``layer`` gives, the
     part of it that embeds the time.
 
-    While they are attached, every context must end in the tokens of all encoders, in their order.
+    While they are attached, every context of a pass in which it ``reads`` must end in the tokens of
+    all encoders, in their order; in other passes nothing is added.
     Reading them from the context leaves it the only thing that pipelines, batching and guidance
     have to carry; and reading them anew in every pass, which is a small matrix product, leaves
     nothing behind that a changed context could contradict.
@@ -32,12 +33,15 @@ class Modulation:
         layer: torch.nn.Module,
         encoders: Sequence[tuple[RewardEncoder, float]],
         argument: str,
+        *,
+        reads: Callable[[], bool],
     ) -> None:
         """``encoders``: each with the scale of its shift; ``argument``: what the denoiser calls its
         context, a tensor (B, T, D) or one for each."""
         self.encoders = tuple(encoders)
         self.count = sum(len(encoder.names) for encoder, _ in encoders)
         self.argument = argument
+        self.reads = reads
         self.position = list(inspect.signature(denoiser.forward).parameters).index(argument)
         self.shift: torch.Tensor | None = None
         self.hooks = (
@@ -46,6 +50,9 @@ class Modulation:
         )
 
     def _read(self, _denoiser: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        self.shift = None
+        if not self.reads():
+            return
         given = kwargs[self.argument] if len(args) <= self.position else args[self.position]
         if isinstance(given, Sequence):  # of several lengths
             tokens = torch.stack([context[-self.count :] for context in given])
@@ -65,7 +72,7 @@ class Modulation:
         return torch.stack(shifts).sum(dim=0)
 
     def _add(self, _layer: Any, _inputs: Any, embedding: torch.Tensor) -> torch.Tensor:
-        if self.shift is None:  # a pass of another network that has the layer in it too
+        if self.shift is None:  # nothing was read, or another network has the layer in it too
             return embedding
         shifted = embedding + self.shift.to(embedding.dtype)
         self.shift = None

@@ -63,6 +63,19 @@ def test_a_stock_pipeline_that_is_given_contexts_draws_the_same(adapters, pipe, 
     assert torch.allclose(other, draw(pipe, guidance_scale=3.0, **ONE), atol=1e-5)
 
 
+def test_a_denoiser_may_be_trained_by_others(adapters, pipe):
+    """They see the LoRA, and reward tokens only where they say that there are some."""
+    pipe.load_adapter(adapters["embedding"])
+    context = pipe.encode_context(["red apple"], [ONE["targets"]]).states
+    noisy, t = torch.ones(1, pipe.unet.config.in_channels, 8, 8), torch.tensor([500])
+    by_hand = pipe.unet(noisy, t, encoder_hidden_states=context).sample
+    with pipe.with_adapter():
+        read = pipe.unet(noisy, t, encoder_hidden_states=context).sample
+    assert by_hand.requires_grad and not torch.allclose(by_hand, read, atol=1e-3)
+    with torch.no_grad(), pytest.raises(InputError, match="a stock pipeline calls"):
+        pipe.unet(noisy, t, encoder_hidden_states=context)
+
+
 def test_nothing_of_ours_is_left_open_by_an_error(adapters, pipe, draw):
     pipe.load_adapter(adapters["embedding"])
 
