@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -23,11 +22,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch.utils.tensorboard import SummaryWriter  # noqa: F401  (it counts as an import)
 
 from random_models import pipeline
-from ric_diffusion.models.hardware import DTYPES, default_device
+from ric_diffusion.models.hardware import DTYPES, default_device, peak_memory
 from training_steps import Setting, ours, stock, write_pictures
 
 SIZE, MB = 512, 2**20
@@ -70,14 +68,15 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     step = WAYS[options.only](pipe, folder, captions, setting)
     for _ in range(options.steps):
         step()
-    return {"peak_mb": (peak() - before) / MB, "seconds": time.monotonic() - start}
+    return {
+        "peak_mb": (peak() - before) / MB,
+        "seconds": time.monotonic() - start,
+    }
 
 
 def peak() -> int:
     """The most bytes there were so far."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return peak_memory(default_device()) or 0
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from typing import Any
 import torch
 
 from ric_diffusion.io.files import write_json, write_text
+from ric_diffusion.models.hardware import default_device, peak_memory
 
 MINUTES = 8
 GIB = 2**30
@@ -84,26 +84,18 @@ SMALL = (
 )  # fmt: skip
 
 
-def device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
 def random_pipeline(family: str, *, small: bool) -> Any:
     from random_models import pipeline
 
     dtype = torch.float32 if small else torch.bfloat16
-    return pipeline(family, device(), dtype, **({"reduced": True} if small else {}))
+    return pipeline(family, default_device(), dtype, **({"reduced": True} if small else {}))
 
 
 def seconds_of(step: Callable[[], Any], count: int) -> float:
     """Median seconds, after two that warm up."""
-    taken = []
-    for _ in range(count + 2):
-        begun = time.perf_counter()
-        step()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        taken.append(time.perf_counter() - begun)
+    from benchmark_call import seconds
+
+    taken = [seconds(step) for _ in range(count + 2)]
     return statistics.median(taken[2:])
 
 
@@ -155,7 +147,7 @@ def measure_memory(family: str, side: int, gib: int, *, small: bool) -> dict[str
     if torch.cuda.is_available():
         peak = torch.cuda.max_memory_reserved()
     else:
-        peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        peak = peak_memory("cpu") or 0
     return {"peak_gib": peak / GIB, "allowed_gib": gib}
 
 

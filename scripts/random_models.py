@@ -33,45 +33,24 @@ sys.path[:0] = [str(HERE.parent / "tests"), str(HERE / "research")]
 from ric_diffusion.models.diffusion.family import TEXT_TO_IMAGE  # noqa: E402
 from ric_diffusion.models.family import family_named  # noqa: E402
 from scratch import clip_bpe, clip_tokenizer  # noqa: E402
+from support import flux as flux_model  # noqa: E402
+from support import sd3, sdxl  # noqa: E402
 from support.t5 import t5_tokenizer  # noqa: E402
 
 STD = 0.02  # of the random weights
 NOISE = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
 NOISE |= {"steps_offset": 1, "clip_sample": False}
-# unet/config.json of stable-diffusion-v1-5 and of stable-diffusion-xl-base-1.0.
+# unet/config.json of stable-diffusion-v1-5; the tests' configs of true widths, with as many layers
+# as stable-diffusion-xl-base-1.0, 3.5-medium and FLUX.1-dev have.
 SD_UNET: dict[str, Any] = {
     "sample_size": 64,
     "block_out_channels": (320, 640, 1280, 1280),
     "attention_head_dim": 8,
     "cross_attention_dim": 768,
 }
-SDXL_UNET: dict[str, Any] = {
-    "sample_size": 128,
-    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-    "block_out_channels": (320, 640, 1280),
-    "transformer_layers_per_block": (1, 2, 10),
-    "attention_head_dim": (5, 10, 20),
-    "cross_attention_dim": 2048,
-    "use_linear_projection": True,
-    "addition_embed_type": "text_time",
-    "addition_time_embed_dim": 256,
-    "projection_class_embeddings_input_dim": 2816,
-}
-# transformer/config.json of stable-diffusion-3.5-medium and of FLUX.1-dev.
-SD3: dict[str, Any] = {
-    "sample_size": 128,
-    "num_layers": 24,
-    "attention_head_dim": 64,
-    "num_attention_heads": 24,
-    "joint_attention_dim": 4096,
-    "caption_projection_dim": 1536,
-    "pooled_projection_dim": 2048,
-    "pos_embed_max_size": 384,
-    "dual_attention_layers": tuple(range(13)),
-    "qk_norm": "rms_norm",
-}
-FLUX: dict[str, Any] = {"guidance_embeds": True}
+SDXL_UNET = sdxl.WIDE | {"layers_per_block": 2, "transformer_layers_per_block": (1, 2, 10)}
+SD3 = sd3.WIDE | {"num_layers": 24, "dual_attention_layers": tuple(range(13))}
+FLUX = flux_model.WIDE | {"num_layers": 19, "num_single_layers": 38}
 # text_encoder/config.json of each: width, hidden width, layers, heads.
 CLIP_L, CLIP_G, T5_XXL = (768, 3072, 12, 12), (1280, 5120, 32, 20), (4096, 10240, 24, 64)
 # A fifth of Stable Diffusion 1.5's widths in the network, a third in the text encoder, a quarter in
@@ -167,7 +146,7 @@ def stable_diffusion_3() -> dict[str, Any]:
         "tokenizer": tokenizers[0],
         "tokenizer_2": tokenizers[1],
         "tokenizer_3": third,
-        "transformer": SD3Transformer2DModel(**SD3, in_channels=16, out_channels=16),
+        "transformer": SD3Transformer2DModel(**SD3),
         "scheduler": FlowMatchEulerDiscreteScheduler(shift=3.0),
     }
 

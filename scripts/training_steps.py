@@ -172,11 +172,8 @@ def _add_lora(pipe: Any, setting: Setting) -> None:
 
 def copies(pipe: Any) -> dict[str, Any]:
     """The pipeline for every way, each with a denoiser of its own and the other parts shared."""
-    return {way: type(pipe).from_pipe(pipe, **_own(pipe)) for way in WAYS}
-
-
-def _own(pipe: Any) -> dict[str, Any]:
-    return {pipe.family.denoiser: copy.deepcopy(pipe.denoiser)}
+    part, denoiser = pipe.family.denoiser, pipe.denoiser
+    return {way: type(pipe).from_pipe(pipe, **{part: copy.deepcopy(denoiser)}) for way in WAYS}
 
 
 def clock() -> tuple[float, float]:

@@ -7,9 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from accelerate import PartialState
-
 from ric_diffusion.api.labelling import ScorerLike, loaded_scorers
 from ric_diffusion.api.models import Dtype, check_mapping, load, sampling_arguments
 from ric_diffusion.api.paths import check_out_folder
@@ -19,6 +16,7 @@ from ric_diffusion.evaluation.report.schema import EvaluationResult
 from ric_diffusion.io.paths import expanded, expanded_name
 from ric_diffusion.io.progress import ProgressCallback, reporting
 from ric_diffusion.models.checkpoint import Checkpoint, ModelName
+from ric_diffusion.models.hardware import this_process
 
 Prompts = str | Path | Sequence[str]
 
@@ -130,7 +128,7 @@ def _report(
     check_mapping(mapping)
     check_out_folder(out)
     asked, held_out = _prompts(prompts), loaded_scorers(scorers)
-    process = PartialState(cpu=not torch.cuda.is_available())  # first: it picks the GPU
+    process = this_process()  # first: it picks the GPU
     checkpoint, loaded = Checkpoint.of(model), load(model, dtype=dtype)
     with reporting(progress):
         result = measure(

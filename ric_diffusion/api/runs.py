@@ -7,8 +7,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-import torch
-from accelerate import PartialState
 from PIL.Image import Image
 
 from ric_diffusion.adapters import hub
@@ -32,6 +30,7 @@ from ric_diffusion.models.checkpoint import Checkpoint
 from ric_diffusion.models.cost import COST, Cost, Meter
 from ric_diffusion.models.diffusion.backend import DiffusionConfig
 from ric_diffusion.models.family import ADAPTER_SUBFOLDER, Family, family_of, loading
+from ric_diffusion.models.hardware import this_process
 from ric_diffusion.rewards import RewardSpace
 from ric_diffusion.training import checkpoint
 from ric_diffusion.training.loop import LoopConfig
@@ -232,7 +231,7 @@ def _train(
     if start:
         space = continued_space(family.read_adapter(start)[0].space, space, settings.data)
     records = selected(records, settings.where)
-    process = PartialState(cpu=not torch.cuda.is_available())  # as in Trainer
+    process = this_process()
     own, precision = family.resolved(
         getattr(settings, family.section), settings.loop.precision, process.device
     )
@@ -344,7 +343,7 @@ def _online(
     family.check_settings(getattr(settings, family.section), source)
     run = RunFolder(out, "online")
     run.check_free(resume=resume)
-    process = PartialState(cpu=not torch.cuda.is_available())
+    process = this_process()
     start = family.fetch_adapter(settings.adapter)
     space = family.read_adapter(start)[0].space
     records, data_space = read_labelled(settings.data)
@@ -421,12 +420,12 @@ def _online(
 
 def is_main_process() -> bool:
     """Whether this is the process that prints, of those that ``accelerate launch`` started."""
-    return bool(PartialState(cpu=not torch.cuda.is_available()).is_main_process)
+    return bool(this_process().is_main_process)
 
 
 def leave_processes() -> None:
     """The last thing that a program does which ``accelerate launch`` started several times."""
-    leave(PartialState(cpu=not torch.cuda.is_available()))
+    leave(this_process())
 
 
 def _read(settings: Run | str | Path, kind: type[Run]) -> tuple[str, Run]:

@@ -17,9 +17,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-from accelerate import PartialState
-
 from ric_diffusion import __version__
 from ric_diffusion.adapters.adapter import ABOUT_FILE, Adapter
 from ric_diffusion.data.scoring import load_scorers
@@ -44,6 +41,7 @@ from ric_diffusion.io.files import digests
 from ric_diffusion.io.run import RunFolder
 from ric_diffusion.models.cost import Cost
 from ric_diffusion.models.family import ADAPTER_SUBFOLDER, model_path
+from ric_diffusion.models.hardware import this_process
 from ric_diffusion.rewards import Curve, RewardSpace
 
 NONE = "none"  # the word for the model without adapter
@@ -151,7 +149,7 @@ def calibrate_adapter(
     check_folder(methods[0], shared, folder_of(out, methods[0].name))
     others = replace(shared, prompts=calibration_prompts or prompts)
     calibration = calibrate(model, plain, base, others, out / SWEEPS, points=points)
-    state = PartialState(cpu=not torch.cuda.is_available())
+    state = this_process()
     if state.is_main_process:
         for reward in shared.space.names:
             if reward not in calibration.curves:
@@ -430,7 +428,7 @@ def publish(
     software = (*model.family.software, *SOFTWARE)
     versions = {"ric-diffusion": __version__} | {name: version(name) for name in software}
     result = summarise(scores, shared, out, model=name, versions=versions, calibration=calibration)
-    state = PartialState(cpu=not torch.cuda.is_available())
+    state = this_process()
     if state.is_main_process:
         write_report(result, out, methods[0].sampler.medium)
     state.wait_for_everyone()

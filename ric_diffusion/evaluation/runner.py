@@ -23,8 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from accelerate import PartialState
 
 from ric_diffusion.data.scoring import scores_of
 from ric_diffusion.evaluation.config import EvaluationConfig
@@ -37,6 +35,7 @@ from ric_diffusion.io.journal import Journal
 from ric_diffusion.io.progress import tracking
 from ric_diffusion.io.run import RunFolder
 from ric_diffusion.models.cost import Cost
+from ric_diffusion.models.hardware import this_process
 from ric_diffusion.models.judge import diversity
 from ric_diffusion.models.protocol import Sampler
 from ric_diffusion.rewards import RewardSpace
@@ -210,7 +209,7 @@ def evaluate(method: Method, config: EvaluationConfig, folder: Path) -> MethodSc
     What an earlier run with the same settings left in ``folder`` is not done again. InputError if
     it was left by other settings.
     """
-    state = PartialState(cpu=not torch.cuda.is_available())
+    state = this_process()
     rank, world = state.process_index, state.num_processes
     check_folder(method, config, folder)
     if state.is_main_process:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import torch
+from accelerate import PartialState
 
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.extras import require
@@ -27,6 +28,12 @@ SLOWDOWN = 13  # of emoji-64's U-Net on a CPU with AVX2 alone, bf16 against fp32
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
+
+
+def this_process() -> PartialState:
+    """This process among those that were started together; it may be the only one. The first call
+    picks its GPU."""
+    return PartialState(cpu=not torch.cuda.is_available())
 
 
 def default_device() -> str:

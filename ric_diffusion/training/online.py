@@ -33,6 +33,7 @@ from ric_diffusion.io import config as configs
 from ric_diffusion.io.config import at_least
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.models.cost import Cost, Meter
+from ric_diffusion.models.hardware import this_process
 from ric_diffusion.models.protocol import Backend
 from ric_diffusion.rewards import RewardSpace
 from ric_diffusion.training import processes, selection, stored
@@ -136,7 +137,7 @@ def run_rounds(
 
     Raises CollapseError when the guard finds that diversity or prompts have collapsed.
     """
-    process = processes.current()
+    process = this_process()
     guard = Guard(config.guard, backend, task.prompts, out / "start.json", seed=config.seed)
     total = guard.start.cost
     for number in range(1, config.rounds + 1):
@@ -167,7 +168,7 @@ def run_round(
     resume: bool,
 ) -> RoundResult:
     """One round, from its requests to its adapter and its ``round.json``."""
-    process = processes.current()
+    process = this_process()
     requests = processes.once(
         folder / "requests.json",
         list[SampleRequest],
@@ -250,7 +251,7 @@ def fine_tune(
 ) -> Cost:
     """Train on the records, drawn as those of the labelled folder ``data``, and write
     ``folder/adapter``; returns the cost of training."""
-    process = processes.current()
+    process = this_process()
     # One cache for all rounds: many of the records are replayed in each.
     count = backend.prepare(records, data, folder.parent / "cache")
     process.wait_for_everyone()  # all have seen the folder as it was

@@ -9,19 +9,15 @@ from typing import TypeVar
 import torch
 from accelerate import Accelerator, PartialState
 
+from ric_diffusion.models.hardware import this_process
 from ric_diffusion.training import stored
 
 T = TypeVar("T")
 
 
-def current() -> PartialState:
-    """This process among those that were started together; it may be the only one."""
-    return PartialState(cpu=not torch.cuda.is_available())
-
-
 def once(path: Path, cls: type[T], make: Callable[[], T]) -> T:
     """As ``stored.once``, of all processes: the first makes what is not there, the others wait."""
-    process = current()
+    process = this_process()
     if process.is_main_process:
         stored.once(path, cls, make)
     process.wait_for_everyone()

@@ -15,9 +15,9 @@ from ric_diffusion.io.config import from_dict, to_dict
 from ric_diffusion.io.journal import Journal
 from ric_diffusion.io.progress import tracking
 from ric_diffusion.models.cost import Cost, Meter
+from ric_diffusion.models.hardware import this_process
 from ric_diffusion.models.protocol import Backend
 from ric_diffusion.rewards import RewardSpace
-from ric_diffusion.training import processes
 from ric_diffusion.training.requests import SampleRequest
 
 OUT_OF_RANGE = 6.0  # z; no reward encoder reads further, and no honest sample lies there
@@ -60,7 +60,7 @@ def sample_and_score(
     """Draw and score what is asked for, as far as ``folder`` has not got it: all of it, and its
     cost. Samples go to ``folder/samples``, scores to the journal ``folder/scores-*.jsonl``. Of n
     processes, the kth draws the batches k, k + n, k + 2n, …, and all wait for the last."""
-    process = processes.current()
+    process = this_process()
     firsts = range(0, len(requests), batch_size)
     with closing(Journal(folder, "scores")) as journal:
         done = _journalled(journal)

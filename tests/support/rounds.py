@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from ric_diffusion.io.config import from_dict
+from ric_diffusion.models.hardware import this_process
 from ric_diffusion.training import processes
 from ric_diffusion.training.online import OnlineConfig, Task, run_rounds
 from support import points
@@ -26,7 +27,7 @@ def task(folder):
 
 def main():
     out, config = Path(sys.argv[1]), from_dict(json.loads(sys.argv[2]), OnlineConfig, "online")
-    process, backend = processes.current(), Points()
+    process, backend = this_process(), Points()
     labelled = task(out / f"labelled-{process.process_index}")
     cost, _ = run_rounds(backend, labelled, config, out / "run", digest="d", resume=True)
     found = {"gain": backend.gain.tolist(), "asked": backend.asked, "scored": cost.scored}

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from accelerate import PartialState
 
 from ric_diffusion.adapters import lora
 from ric_diffusion.adapters.adapter import Adapter, check_continues
@@ -36,6 +35,7 @@ from ric_diffusion.models.hardware import (
     BasePrecision,
     check_compiler,
     default_device,
+    this_process,
 )
 from ric_diffusion.models.protocol import Batch, weights_digest
 from ric_diffusion.rewards import RewardSpace
@@ -244,7 +244,7 @@ class DiffusionBackend(DiffusionSampler, AdaptedBackend):
         their texts as training comes to them."""
         self.set_records(records, folder)
         pipe, family = self.pipe, self.pipe.family
-        process = PartialState(cpu=not torch.cuda.is_available())  # as in Trainer
+        process = this_process()
         self.pictures, rows = read_pictures(
             folder,
             [record.file for record in records],

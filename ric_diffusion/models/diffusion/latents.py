@@ -31,9 +31,9 @@ def to_pixels(images: torch.Tensor) -> torch.Tensor:
     return images.float().div_(127.5).sub_(1.0)
 
 
-def framed(image: Image.Image, size: int, framing: Framing | None = None) -> torch.Tensor:
-    """RGB picture -> (3, size, size) uint8: the middle square of its frame."""
-    frame = (framing or Framing()).frame(image.size, resolution=size, step=size)
+def framed(image: Image.Image, size: int) -> torch.Tensor:
+    """RGB picture -> (3, size, size) uint8: its middle square."""
+    frame = Framing().frame(image.size, resolution=size, step=size)
     return torch.from_numpy(np.array(frame.draw(image))).permute(2, 0, 1)
 
 
