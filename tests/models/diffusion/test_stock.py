@@ -161,4 +161,6 @@ def test_the_reward_space_is_none(ours):
 
 def test_components_are_the_stock_ones(ours, stock):
     assert ours.components.keys() == stock.components.keys()
-    assert ours.config.keys() == stock.config.keys()
+    # Saving or printing a pipeline makes diffusers add these two to its config.
+    added = {"_class_name", "_diffusers_version"}
+    assert ours.config.keys() - added == stock.config.keys() - added
