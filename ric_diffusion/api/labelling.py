@@ -11,9 +11,11 @@ from typing import Any, get_args
 import numpy as np
 
 import scorers as library
+from ric_diffusion.data.embedded import prompt_in
 from ric_diffusion.data.framing import Framing, Rule
-from ric_diffusion.data.images import SUFFIXES, UnreadableImage, open_image
+from ric_diffusion.data.images import UnreadableImage, open_image, picture_suffix
 from ric_diffusion.data.label import LabelReport, label_folder
+from ric_diffusion.data.records import find_records
 from ric_diffusion.data.scoring import scores_of
 from ric_diffusion.data.sidecars import CaptionRule
 from ric_diffusion.io.errors import InputError, suggest
@@ -34,27 +36,33 @@ class ScoreTable:
         files: the F pictures that could be read.
         names: the n scorers' names.
         units: the units of their scores.
+        prompts: what the scorers that need prompts read; None if none does.
         scores: (F, n) float64, NaN where a scorer has no number.
-        unreadable: why a file could not be read, by its path.
+        unreadable: why a picture was left out, by its path.
     """
 
     files: tuple[Path, ...]
     names: tuple[str, ...]
     units: tuple[str, ...]
+    prompts: tuple[str | None, ...]
     scores: np.ndarray
     unreadable: Mapping[Path, str]
 
     def rows(self) -> list[dict[str, Any]]:
-        """One dict per picture, ``file`` and the scores by name; None for NaN."""
+        """One dict per picture: ``file``, ``prompt`` if one was read, and the scores by name; None
+        for NaN."""
         return [
             {
                 "file": str(file),
+                **({} if prompt is None else {"prompt": prompt}),
                 **{
                     name: value if math.isfinite(value) else None
                     for name, value in zip(self.names, row, strict=True)
                 },
             }
-            for file, row in zip(self.files, self.scores.tolist(), strict=True)
+            for file, prompt, row in zip(
+                self.files, self.prompts, self.scores.tolist(), strict=True
+            )
         ]
 
 
@@ -66,38 +74,54 @@ def score(
 ) -> ScoreTable:
     """Score pictures.
 
+    A picture's prompt, for scorers that read one, is the one in its own file, which programs that
+    generate pictures write there; else the caption in a text file beside it or in the metadata of
+    its folder. Where a scorer needs one, pictures without are left out.
+
     Args:
         paths: pictures, and folders with pictures in them or in their subfolders.
         scorers: names with their options (``"compressibility:resize=none"``), or scorers.
 
-    InputError for a path that does not exist, or if no picture can be read.
+    InputError for a path that does not exist, if no picture can be read, or if a scorer needs
+    prompts and no picture has one.
     """
     using = loaded_scorers(scorers)
     names = [scorer.name for scorer in using]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise InputError(f"scorers: {twice[0]} is given twice; score them one after the other")
+    readers = [scorer.name for scorer in using if getattr(scorer, "needs_prompts", False)]
     given = [paths] if isinstance(paths, str | Path) else paths
-    files = pictures_in([expanded(path) for path in given])
+    folders = [expanded(path) for path in given]
+    files = pictures_in(folders)
+    prompts = _prompts_of(files, folders) if readers else {}
     found: list[Path] = []
     rows: list[np.ndarray] = []
-    unreadable: dict[Path, str] = {}
+    left_out: dict[Path, str] = {}
     with reporting(progress), tracking("score", len(files), unit="picture") as tracker:
         for start in range(0, len(files), BATCH):
             images, readable = [], []
             for path in files[start : start + BATCH]:
+                if readers and path not in prompts:
+                    left_out[path] = f"no prompt, which {readers[0]} needs"
+                    continue
                 try:
                     images.append(open_image(path))
                     readable.append(path)
                 except UnreadableImage as error:
-                    unreadable[path] = str(error)
+                    left_out[path] = str(error)
             if images:
-                # A picture's own name is the only prompt known here; scorers that need one say so.
-                prompts = [path.stem.replace("-", " ") for path in readable]
-                rows.append(scores_of(images, prompts, using))
+                known = [prompts[path] for path in readable] if readers else None
+                rows.append(scores_of(images, known, using))
                 found += readable
             tracker.advance(len(files[start : start + BATCH]))
+    if readers and not prompts:
+        raise InputError(
+            f"{given[0]}: {readers[0]} needs prompts, and no picture has one, neither in its file "
+            f"nor in a text file beside it nor in metadata; write x.txt for x.png, or leave "
+            f"{readers[0]} out"
+        )
     if not found:
-        path, reason = next(iter(unreadable.items()))
+        path, reason = next(iter(left_out.items()))
         raise InputError(
             f"{given[0]}: none of {len(files)} files is a readable picture; {path}: {reason}"
         )
@@ -105,9 +129,21 @@ def score(
         files=tuple(found),
         names=tuple(names),
         units=tuple(scorer.unit for scorer in using),
+        prompts=tuple(prompts.get(path) for path in found),
         scores=np.concatenate(rows),
-        unreadable=unreadable,
+        unreadable=left_out,
     )
+
+
+def _prompts_of(files: Sequence[Path], given: Sequence[Path]) -> dict[Path, str]:
+    """What each picture was made from or shows, of those of which it is known."""
+    found = {path: prompt for path in files if (prompt := prompt_in(path))}
+    if len(found) < len(files):
+        for folder in dict.fromkeys(p if p.is_dir() else p.parent for p in given):
+            for record in find_records(folder):
+                if record.captions:
+                    found.setdefault(folder / record.file, record.captions[0])
+    return {path: found[path] for path in files if path in found}
 
 
 def label(
@@ -184,7 +220,7 @@ def pictures_in(paths: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            found += sorted(p for p in path.rglob("*") if is_picture(p.relative_to(path)))
+            found += sorted(p for p in path.rglob("*") if _is_picture(p, path))
         elif path.exists():
             found.append(path)
         else:
@@ -194,6 +230,7 @@ def pictures_in(paths: Sequence[Path]) -> list[Path]:
     return found
 
 
-def is_picture(path: Path) -> bool:
-    """By its suffix; hidden names are none, among them what a killed process left half written."""
-    return path.suffix.lower() in SUFFIXES and not any(n.startswith(".") for n in path.parts)
+def _is_picture(path: Path, folder: Path) -> bool:
+    """Hidden names are none, among them what a killed process left half written."""
+    hidden = any(name.startswith(".") for name in path.relative_to(folder).parts)
+    return not hidden and picture_suffix(path) is not None

@@ -1,29 +1,63 @@
 """Picture files: decoding what nobody vouches for, to RGB or not at all; writing our own."""
 
 import errno
+import functools
 import hashlib
+import io
 import json
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, TypeVar
 
 from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
+from ric_diffusion.data import png
 from ric_diffusion.io.files import replacing
 from scorers import to_rgb
 
 MAX_PIXELS = 64 * 2**20  # 192 MiB of RGB; beyond twice Pillow's own limit Pillow refuses anyway
 # Asked for by name: Pillow's others include PostScript, which it hands to an outside program.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
-_SUFFIXES = "png jpg jpeg webp gif bmp tif tiff ppm jp2 avif"
+_SUFFIXES = """
+    png apng jpg jpeg jpe jfif webp gif bmp dib tif tiff ppm pgm pbm pnm jp2 j2k j2c jpc jpf jpx
+    avif tga heic heif hif jxl
+"""
 SUFFIXES = {f".{suffix}" for suffix in _SUFFIXES.split()}
+# Pictures too, which nothing here decodes: they are listed with that reason and not passed over.
+_NOT_READ = """
+    psd psb xcf kra svg svgz eps ai pdf ico icns cur pcx dds qoi exr hdr emf wmf
+    raw dng cr2 cr3 nef arw orf raf rw2
+"""
+NOT_READ = {f".{suffix}" for suffix in _NOT_READ.split()}
+_OTHERS = {".txt", ".caption", ".json", ".jsonl", ".csv", ".parquet", ".npz", ".safetensors"}
+_SIGNATURES = {
+    b"\x89PNG\r\n\x1a\n": ".png",
+    b"\xff\xd8\xff": ".jpg",
+    b"GIF8": ".gif",
+    b"II*\0": ".tif",
+    b"MM\0*": ".tif",
+    b"\0\0\0\x0cjP  ": ".jp2",
+    b"\0\0\0\x0cJXL ": ".jxl",
+    b"\xff\x0a": ".jxl",
+}
+_BRANDS = {b"avif": ".avif", b"avis": ".avif"} | dict.fromkeys(
+    (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"), ".heic"
+)
+_HEADER = 16  # bytes of a file that tell a format
+# Without a signature, so nearly anything would pass for one.
+_UNSIGNED = {".tga": "TGA", ".dib": "DIB"}
+# Formats that register with Pillow from packages of their own, in the extra `formats`.
+_PLUGIN_OF = dict.fromkeys((".heic", ".heif", ".hif"), "HEIF") | {".jxl": "JXL"}
 _BLANK_RANGE = 3  # of 255: what JPEG leaves of a flat colour
 _ORIENTATION = 0x0112  # of EXIF
 _TURNED = range(5, 9)  # on its side
 _NOT_THE_PICTURE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # too many open files, no memory
+
+T = TypeVar("T")
+Source = str | os.PathLike[str] | bytes  # a file, or what one holds
 
 
 class UnreadableImage(ValueError):
@@ -34,40 +68,48 @@ class UnreadableImage(ValueError):
         self.reason = reason
 
 
-def open_image(path: str | os.PathLike[str], max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Decode the file `path` to RGB, the first frame of an animation.
+def picture_suffix(path: Path) -> str | None:
+    """The suffix, in small letters, that tells what picture a file is: its own, or where that tells
+    nothing the one of its first bytes. None if it is no picture."""
+    suffix = path.suffix.lower()
+    if suffix in SUFFIXES or suffix in NOT_READ:
+        return suffix
+    if suffix in _OTHERS or not path.is_file():  # reading a pipe could wait for ever
+        return None
+    try:
+        with path.open("rb") as file:
+            return _signature(file.read(_HEADER))
+    except OSError:
+        return None
+
+
+def open_image(source: Source, max_pixels: int = MAX_PIXELS, *, suffix: str = "") -> Image.Image:
+    """Decode a file, or the bytes of one, to RGB, the first frame of an animation. ``suffix``: of
+    the name that bytes have.
 
     Raises UnreadableImage for anything that is not one whole picture of at most `max_pixels`. The
     size is judged from the header, so a decompression bomb is refused before it is unpacked.
     """
-    try:
-        _check_file(path)
-        with Image.open(path, formats=FORMATS) as image:
-            _check_size(*image.size, max_pixels)
-            return to_rgb(image)
-    except UnreadableImage:
-        raise
-    except Exception as error:  # decoders meet broken files with every kind of error
-        if isinstance(error, OSError) and error.errno in _NOT_THE_PICTURE:
-            raise
-        raise UnreadableImage(_reason(error)) from error
+
+    def decode(image: Image.Image) -> Image.Image:
+        _check_size(*image.size, max_pixels)
+        return to_rgb(image)
+
+    return _opened(source, suffix, decode)
 
 
-def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+def image_size(source: Source, *, suffix: str = "") -> tuple[int, int]:
     """Width and height of what `open_image` gives, from the header alone.
 
     Raises UnreadableImage as it does.
     """
-    try:
-        _check_file(path)
-        with Image.open(path, formats=FORMATS) as image:
-            width, height = image.size
-            turned = image.getexif().get(_ORIENTATION, 1) in _TURNED
-    except UnreadableImage:
-        raise
-    except Exception as error:
-        raise UnreadableImage(_reason(error)) from error
-    return (height, width) if turned else (width, height)
+
+    def measure(image: Image.Image) -> tuple[int, int]:
+        width, height = image.size
+        turned = image.getexif().get(_ORIENTATION, 1) in _TURNED
+        return (height, width) if turned else (width, height)
+
+    return _opened(source, suffix, measure)
 
 
 def save_png(path: Path, image: Image.Image, metadata: Mapping[str, Any] | None = None) -> None:
@@ -92,11 +134,95 @@ def pixel_digest(image: Image.Image) -> str:
     return digest.hexdigest()
 
 
-def _check_file(path: str | os.PathLike[str]) -> None:
-    status = os.stat(path)
-    if not stat.S_ISREG(status.st_mode):  # reading a pipe could wait for ever
-        raise UnreadableImage("not a file")
-    if status.st_size == 0:
+def _opened(source: Source, suffix: str, use: Callable[[Image.Image], T]) -> T:
+    """What ``use`` makes of the picture. UnreadableImage for whatever goes wrong."""
+    if not isinstance(source, bytes):
+        suffix = Path(source).suffix
+    suffix = suffix.lower()
+    try:
+        _check_source(source)
+        formats = _formats(source, suffix)
+        try:
+            with Image.open(_stream(source), formats=formats) as image:
+                return use(image)
+        except ValueError as error:
+            # Pillow unpacks at most 1 MB of text or colour profile, and makers of pictures write
+            # more; neither is part of what the picture looks like here.
+            if not png.is_too_long(error):
+                raise
+            stripped = png.without_text(source if isinstance(source, bytes) else _bytes(source))
+            with Image.open(io.BytesIO(stripped), formats=formats) as image:
+                return use(image)
+    except UnreadableImage:
+        raise
+    except Exception as error:  # decoders meet broken files with every kind of error
+        if isinstance(error, OSError) and error.errno in _NOT_THE_PICTURE:
+            raise
+        raise UnreadableImage(_reason(error, suffix)) from error
+
+
+def _stream(source: Source) -> BinaryIO | str | os.PathLike[str]:
+    return io.BytesIO(source) if isinstance(source, bytes) else source
+
+
+def _bytes(path: str | os.PathLike[str]) -> bytes:
+    return Path(path).read_bytes()
+
+
+def _formats(source: Source, suffix: str) -> tuple[str, ...]:
+    """The names of the formats that a file may have. UnreadableImage if it takes a package that is
+    not there."""
+    if suffix in _UNSIGNED:
+        return (*FORMATS, _UNSIGNED[suffix])
+    header = source[:_HEADER] if isinstance(source, bytes) else _header(source)
+    plugin = _PLUGIN_OF.get(_signature(header) or "")
+    if plugin is None:
+        return FORMATS
+    if not _registered(plugin):
+        raise UnreadableImage(
+            f"{plugin} takes a package of its own: pip install 'ric-diffusion[formats]'"
+        )
+    return (plugin,)
+
+
+def _header(path: str | os.PathLike[str]) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(_HEADER)
+
+
+def _signature(header: bytes) -> str | None:
+    """The suffix of the format that the first bytes of a file tell."""
+    if header[:4] == b"RIFF" and header[8:12] == b"WEBP":
+        return ".webp"
+    if header[4:8] == b"ftyp":
+        return _BRANDS.get(header[8:12])
+    return next((found for start, found in _SIGNATURES.items() if header.startswith(start)), None)
+
+
+@functools.cache
+def _registered(plugin: str) -> bool:
+    """Whether a format of another package can be read here."""
+    try:
+        if plugin == "HEIF":
+            import pillow_heif
+
+            pillow_heif.register_heif_opener()
+        else:
+            import pillow_jxl  # noqa: F401  registers as it is imported
+    except ImportError:
+        return False
+    return True
+
+
+def _check_source(source: Source) -> None:
+    if isinstance(source, bytes):
+        size = len(source)
+    else:
+        status = os.stat(source)
+        if not stat.S_ISREG(status.st_mode):  # reading a pipe could wait for ever
+            raise UnreadableImage("not a file")
+        size = status.st_size
+    if size == 0:
         raise UnreadableImage("empty file")
 
 
@@ -107,12 +233,14 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
         raise UnreadableImage(f"too large ({width}x{height}, at most {max_pixels} pixels)")
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, suffix: str) -> str:
     if isinstance(error, FileNotFoundError):
         return "missing file"
     if isinstance(error, PermissionError):
         return "no permission to read it"
     if isinstance(error, UnidentifiedImageError):
+        if suffix in NOT_READ:
+            return f"{suffix[1:].upper()} is not read here; save it as PNG or JPEG"
         return "not a picture of a known format"
     if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         return "too large: a decompression bomb"

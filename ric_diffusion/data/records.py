@@ -8,13 +8,14 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from ric_diffusion.data import metadata
-from ric_diffusion.data.images import SUFFIXES
+from ric_diffusion.data.images import picture_suffix
+from ric_diffusion.data.names import folded
 from ric_diffusion.data.sidecars import CaptionRule, Sidecars, UnreadableCaption, read_captions
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.files import write_bytes
@@ -61,13 +62,9 @@ def read_folder(folder: str | os.PathLike[str], *, captions: CaptionRule = "whol
     of the folder.
     """
     root = _existing(folder)
-    pictures, metadata_files = _walk(root)
-    records = _from_metadata(root, metadata_files)
-    for file in pictures:
-        records.setdefault(file, Record(file=file))
-    if not records:
+    found = find_records(folder, captions=captions)
+    if not found:
         raise InputError(f"{folder}: no pictures in it; name a folder of PNG, JPEG or WebP files")
-    found = _with_sidecars(root, list(records.values()), captions)
     if not any(record.captions for record in found):
         raise InputError(
             f"{folder}: no captions; add metadata.jsonl with file_name and text, or x.txt to x.png"
@@ -77,6 +74,20 @@ def read_folder(folder: str | os.PathLike[str], *, captions: CaptionRule = "whol
             "%s: %d of %d files missing, %r first", folder, len(missing), len(found), missing[0]
         )
     return found
+
+
+def find_records(
+    folder: str | os.PathLike[str], *, captions: CaptionRule = "whole"
+) -> list[Record]:
+    """The same, where a folder may also be empty or without captions."""
+    root = _existing(folder)
+    pictures, metadata_files = _walk(root)
+    records = _from_metadata(root, metadata_files)
+    if unknown := records.keys() - set(pictures):
+        records = _under_real_names(root, records, unknown, pictures)
+    for file in pictures:
+        records.setdefault(file, Record(file=file))
+    return _with_sidecars(root, list(records.values()), captions)
 
 
 def read_labelled(folder: str | os.PathLike[str]) -> tuple[list[Record], RewardSpace]:
@@ -156,7 +167,7 @@ def _walk(root: Path) -> tuple[list[str], list[Path]]:
             if name in metadata.NAMES:
                 _check_inside(root, path, str(path))
                 metadata_files.append(path)
-            elif path.suffix.lower() in SUFFIXES and not name.startswith("."):
+            elif not name.startswith(".") and picture_suffix(path):
                 _check_inside(root, path, str(path))
                 pictures.append(path.relative_to(root).as_posix())
     counts = Counter(path.parent for path in metadata_files)
@@ -197,12 +208,34 @@ def _from_metadata(
     for path in paths:
         place = _Place(root, path)
         for where, cells in metadata.read_rows(path):
-            record = _from_row(place, where, cells, names)
-            if (first := records.get(record.file)) is not None:
-                captions = tuple(dict.fromkeys(first.captions + record.captions))
-                record = replace(first, captions=captions)
-            records[record.file] = record
+            _add(records, _from_row(place, where, cells, names))
     return records
+
+
+def _add(records: dict[str, Record], record: Record) -> None:
+    """Add a record; to one about the same file, its captions."""
+    if (first := records.get(record.file)) is not None:
+        captions = tuple(dict.fromkeys(first.captions + record.captions))
+        record = replace(first, captions=captions)
+    records[record.file] = record
+
+
+def _under_real_names(
+    root: Path, records: Mapping[str, Record], unknown: Collection[str], pictures: Sequence[str]
+) -> dict[str, Record]:
+    """Records of metadata that was written on another system, by the names that their files have
+    here. One of the ``unknown`` names, of which there is no file, stands for the picture whose name
+    differs in nothing that matters, if there is one such."""
+    fitting: dict[str, list[str]] = {}
+    for picture in pictures:
+        fitting.setdefault(folded(picture), []).append(picture)
+    found: dict[str, Record] = {}
+    for file, record in records.items():
+        if file in unknown and not os.path.isfile(root / file):
+            names = fitting.get(folded(file), [])
+            record = replace(record, file=names[0]) if len(names) == 1 else record
+        _add(found, record)
+    return found
 
 
 def _from_row(

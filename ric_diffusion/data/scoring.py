@@ -63,9 +63,10 @@ def described(using: Sequence[Scorer]) -> dict[str, Any]:
 
 
 def scores_of(
-    samples: Sequence[Any], prompts: Sequence[str], using: Sequence[Scorer]
+    samples: Sequence[Any], prompts: Sequence[str] | None, using: Sequence[Scorer]
 ) -> np.ndarray:
-    """N samples with their N prompts, scored by n scorers: (N, n) float64, each column in the unit
-    of its scorer."""
-    columns = [np.asarray(scorer(list(samples), list(prompts)), float) for scorer in using]
+    """N samples, with their N prompts unless no scorer needs them, scored by n scorers: (N, n)
+    float64, each column in the unit of its scorer."""
+    given = None if prompts is None else list(prompts)
+    columns = [np.asarray(scorer(list(samples), given), float) for scorer in using]
     return np.stack(columns, axis=1)

@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import Literal
 
+from ric_diffusion.data.names import folded
+
 CaptionRule = Literal["whole", "lines"]  # what one text file holds: one caption, or one to a line
 
 SUFFIXES = (".txt", ".caption")  # in the order in which they are asked
@@ -27,28 +29,43 @@ class Sidecars:
     """Finds text files; each folder is listed once."""
 
     def __init__(self) -> None:
-        self._listed: dict[Path, dict[str, list[str]]] = {}
+        self._listed: dict[Path, _Texts] = {}
 
     def beside(self, path: Path) -> list[Path]:
         """The files that may hold the captions of the sample `path`, the first to ask first: .txt
         before .caption, each also in capitals."""
         if path.parent not in self._listed:
-            self._listed[path.parent] = _texts(path.parent)
-        names = self._listed[path.parent].get(path.stem, ())
+            self._listed[path.parent] = _Texts(path.parent)
+        names = self._listed[path.parent].of(path.stem)
         found = [path.with_name(name) for name in names if name != path.name]
         return [file for file in found if file.is_file()]
 
 
-def _texts(folder: Path) -> dict[str, list[str]]:
-    """The names of text files by their stem."""
-    found: dict[str, list[str]] = {}
-    for name in os.listdir(folder) if folder.is_dir() else ():
-        stem, suffix = os.path.splitext(name)
-        if suffix.lower() in SUFFIXES:
-            found.setdefault(stem, []).append(name)
-    for names in found.values():
-        names.sort(key=_order)
-    return found
+class _Texts:
+    """The text files of a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._by_stem: dict[str, list[str]] = {}
+        others: set[str] = set()
+        for name in os.listdir(folder) if folder.is_dir() else ():
+            stem, suffix = os.path.splitext(name)
+            if suffix.lower() in SUFFIXES:
+                self._by_stem.setdefault(stem, []).append(name)
+            else:
+                others.add(stem)
+        for names in self._by_stem.values():
+            names.sort(key=_order)
+        # Those beside no sample may be named as another system would name them.
+        self._by_folded: dict[str, list[str]] = {}
+        for stem in self._by_stem.keys() - others:
+            self._by_folded.setdefault(folded(stem), []).append(stem)
+
+    def of(self, stem: str) -> list[str]:
+        """Their names, in order, for a sample of this name."""
+        if stem not in self._by_stem:
+            fitting = self._by_folded.get(folded(stem), [])
+            stem = fitting[0] if len(fitting) == 1 else stem
+        return self._by_stem.get(stem, [])
 
 
 def _order(name: str) -> tuple[int, bool, str]:

@@ -1,0 +1,166 @@
+"""Pictures as people have them: every suffix, long texts in a PNG, names of other systems."""
+
+import json
+import sys
+import unicodedata
+
+import pytest
+from PIL import Image, ImageCms, PngImagePlugin
+
+from ric_diffusion.data import images, png
+from ric_diffusion.data.images import (
+    UnreadableImage,
+    image_size,
+    open_image,
+    picture_suffix,
+    pixel_digest,
+)
+from ric_diffusion.data.label import label_folder
+from ric_diffusion.data.records import read_folder
+from scorers import load
+
+GRAPH = json.dumps({"nodes": [{"id": 1, "type": "Sampler"}] * 60_000})  # as node editors write it
+PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes() + bytes(2_000_000)
+
+
+def chunks(**texts):
+    info = PngImagePlugin.PngInfo()
+    for keyword, text in texts.items():
+        info.add_itxt(keyword, text, zip=True)
+    return info
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("x.jfif", {"format": "JPEG"}),
+        ("x.jpe", {"format": "JPEG"}),
+        ("x.apng", {"format": "PNG"}),
+        ("x.tga", {}),
+        ("x.pgm", {}),
+        ("x.pbm", {}),
+        ("x.j2k", {"format": "JPEG2000"}),
+        ("x.dib", {}),
+        ("x.heic", {"format": "HEIF"}),
+        ("x.JXL", {"format": "JXL", "lossless": True}),
+        ("x", {"format": "PNG"}),
+        ("x.jpg_large", {"format": "JPEG"}),
+        ("x.jpg?width=100", {"format": "WEBP"}),
+        ("wrong.png", {"format": "JPEG"}),
+    ],
+)
+def test_every_format_is_read_and_measured(tmp_path, picture, name, options):
+    images._registered("HEIF"), images._registered("JXL")  # for Pillow to write them
+    image = picture(3).convert("1" if name.endswith("pbm") else "RGB")
+    image = image.convert("L") if name.endswith("pgm") else image
+    image.save(tmp_path / name, **options)
+    assert picture_suffix(tmp_path / name)
+    assert open_image(tmp_path / name).size == image_size(tmp_path / name) == (16, 12)
+    content, suffix = (tmp_path / name).read_bytes(), (tmp_path / name).suffix
+    assert pixel_digest(open_image(content, suffix=suffix)) == pixel_digest(
+        open_image(tmp_path / name)
+    )
+    assert image_size(content, suffix=suffix) == (16, 12)
+
+
+def test_formats_of_packages_that_are_not_there(tmp_path, picture, monkeypatch):
+    for name, options in {"x.heic": {"format": "HEIF"}, "x.jxl": {"format": "JXL"}}.items():
+        images._registered("HEIF"), images._registered("JXL")
+        picture(1).save(tmp_path / name, **options)
+    images._registered.cache_clear()
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    monkeypatch.setitem(sys.modules, "pillow_jxl", None)
+    for name in ("x.heic", "x.jxl"):
+        with pytest.raises(UnreadableImage, match=r"pip install 'ric-diffusion\[formats\]'"):
+            open_image(tmp_path / name)
+    images._registered.cache_clear()
+
+
+def test_what_is_a_picture_and_not_read_is_listed(tmp_path, picture):
+    for i in range(3):
+        picture(i).save(tmp_path / f"{i}.png")
+        (tmp_path / f"{i}.txt").write_text(f"scene {i}")
+    (tmp_path / "layers.PSD").write_bytes(b"8BPS" + bytes(100))
+    (tmp_path / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100))
+    (tmp_path / "notes").write_text("no picture")
+    for name in ("layers", "phone"):
+        (tmp_path / f"{name}.txt").write_text(name)
+    report = label_folder(tmp_path, tmp_path.parent / "out", [load("brightness")], progress=False)
+    assert report.count == 3
+    assert report.skipped["layers.PSD"] == "PSD is not read here; save it as PNG or JPEG"
+    assert report.skipped["phone.heic"] == "not a picture of a known format"
+    assert set(report.skipped) == {"layers.PSD", "phone.heic"}
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_pixels_of_a_png_with_long_texts(tmp_path, picture, place):
+    picture(1).save(tmp_path / "x.png", pnginfo=chunks(workflow=GRAPH), icc_profile=PROFILE)
+    if place == "after":  # which Pillow reads after the pixels
+        data = (tmp_path / "x.png").read_bytes()
+        parts = [data[start:end] for name, start, end in png._chunks(data) if name == b"iTXt"]
+        rest = png.without_text(data)
+        (tmp_path / "x.png").write_bytes(rest[:-12] + parts[0] + rest[-12:])
+    with pytest.raises(ValueError, match="MAX_TEXT"), Image.open(tmp_path / "x.png") as image:
+        image.load()
+    assert pixel_digest(open_image(tmp_path / "x.png")) == pixel_digest(picture(1))
+    assert image_size(tmp_path / "x.png") == (16, 12)
+
+
+def test_texts_of_a_png(tmp_path, picture):
+    info = chunks(workflow=GRAPH, prompt="ein Apfel, größer")
+    info.add_text("parameters", "old text é")
+    info.add_text("packed", "again " * 9, zip=True)
+    picture(1).save(tmp_path / "x.png", pnginfo=info)
+    found = png.texts((tmp_path / "x.png").read_bytes())
+    assert found == {
+        "workflow": GRAPH,
+        "prompt": "ein Apfel, größer",
+        "parameters": "old text é",
+        "packed": "again " * 9,
+    }
+    assert png.texts(b"no PNG") == {}
+
+
+def test_a_text_bomb_is_left_out(tmp_path, picture, monkeypatch):
+    monkeypatch.setattr(png, "MAX_TEXT", 1000)
+    picture(1).save(tmp_path / "x.png", pnginfo=chunks(bomb="x" * 5000, prompt="red apple"))
+    assert png.texts((tmp_path / "x.png").read_bytes()) == {"prompt": "red apple"}
+
+
+@pytest.mark.parametrize(
+    ("written", "there"),
+    [
+        (unicodedata.normalize("NFC", "Café.png"), unicodedata.normalize("NFD", "Café.png")),
+        ("Photo.PNG", "photo.png"),
+        ("sub\\b.png", "sub/b.png"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["metadata", "sidecar"])
+def test_names_of_other_systems(tmp_path, picture, written, there, kind):
+    (tmp_path / there).parent.mkdir(exist_ok=True)
+    picture(0).save(tmp_path / there)
+    if kind == "metadata":
+        row = {"file_name": written, "text": "a scene"}
+        (tmp_path / "metadata.jsonl").write_text(json.dumps(row) + "\n")
+    else:
+        text = (tmp_path / there).parent / f"{written.rpartition('.')[0].split(chr(92))[-1]}.txt"
+        text.write_text("a scene")
+    (record,) = read_folder(tmp_path)
+    assert (record.file, record.captions) == (there, ("a scene",))
+
+
+def test_a_name_that_fits_two_pictures_fits_none(tmp_path, picture):
+    for i, name in enumerate(("photo.png", "PHOTO.png", "b.png")):
+        picture(i).save(tmp_path / name)
+    rows = [{"file_name": "Photo.png", "text": "x"}, {"file_name": "b.png", "text": "y"}]
+    (tmp_path / "metadata.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    captions = {record.file: record.captions for record in read_folder(tmp_path)}
+    assert captions == {"Photo.png": ("x",), "b.png": ("y",), "PHOTO.png": (), "photo.png": ()}
+
+
+def test_a_text_beside_its_own_picture_is_no_others(tmp_path, picture):
+    for i, name in enumerate(("photo.png", "PHOTO.png")):
+        picture(i).save(tmp_path / name)
+    (tmp_path / "photo.txt").write_text("a scene")
+    captions = {record.file: record.captions for record in read_folder(tmp_path)}
+    assert captions == {"photo.png": ("a scene",), "PHOTO.png": ()}
