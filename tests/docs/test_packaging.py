@@ -21,12 +21,17 @@ EXTRAS = {
     for name, lines in {**PROJECT["optional-dependencies"], "": PROJECT["dependencies"]}.items()
 }
 # Packages whose name on PyPI is not that of their module.
-NAMES = {"PIL": "pillow", "open_clip": "open-clip-torch", "yaml": "pyyaml"}
+NAMES = {
+    "PIL": "pillow",
+    "open_clip": "open-clip-torch",
+    "pillow_jxl": "pillow-jxl-plugin",
+    "yaml": "pyyaml",
+}
 # The extras that a room may import from, beside the core. What needs which is asked before, by
 # ric_diffusion.io.extras or by the scorer.
 MAY = {
     "scorers": {"llm"},
-    "data": {"train", "llm"},
+    "data": {"train", "llm", "formats"},
     "adapters": {"train"},
     "models": {"train", "llm", "quantized"},
     "training": {"train", "quantized", "optimizers"},
