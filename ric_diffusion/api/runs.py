@@ -16,7 +16,7 @@ from ric_diffusion.data.images import save_png
 from ric_diffusion.data.prompts import read_prompts
 from ric_diffusion.data.records import Record, read_labelled
 from ric_diffusion.data.scoring import load_scorers
-from ric_diffusion.data.unchanged import check_unchanged
+from ric_diffusion.data.unchanged import DIGEST, check_unchanged
 from ric_diffusion.evaluation.grid import target_line
 from ric_diffusion.evaluation.report.sheet import draw_sheet
 from ric_diffusion.io import config
@@ -552,8 +552,10 @@ def first_captions(records: Sequence[Record]) -> list[str]:
 
 def records_digest(records: Sequence[Record]) -> str:
     """SHA-256 of all that training reads of the records; their files are named after what they
-    hold."""
-    rows = ([r.file, r.captions, r.scores] for r in records)
+    hold, or their metadata has its digest."""
+    rows = (
+        [r.file, r.captions, r.scores, *([r.extra.get(DIGEST)] if r.span else [])] for r in records
+    )
     return config.digest_of_list(rows)
 
 

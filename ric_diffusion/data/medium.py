@@ -27,9 +27,9 @@ class Medium(Protocol):
     suffix: str
     per_prompt: bool
 
-    def read(self, path: Path) -> Any:
-        """The sample in a file that nobody vouches for. ValueError if there is none, with the
-        reason as its message, in words for the user."""
+    def read(self, source: Path | bytes) -> Any:
+        """The sample in a file, or in the bytes of one, that nobody vouches for. ValueError if
+        there is none, with the reason as its message, in words for the user."""
 
     def write(self, sample: Any, path: Path, metadata: Mapping[str, Any] | None = None) -> None:
         """Write one sample to a file of its own, in one move and without loss, with what is known
@@ -47,8 +47,8 @@ class Images:
 
     name, plural, suffix, per_prompt = "image", "pictures", ".png", False
 
-    def read(self, path: Path) -> Image.Image:
-        return open_image(path)
+    def read(self, source: Path | bytes) -> Image.Image:
+        return open_image(source)
 
     def write(
         self, sample: Image.Image, path: Path, metadata: Mapping[str, Any] | None = None
@@ -68,12 +68,12 @@ class Texts:
 
     name, plural, suffix, per_prompt = "text", "texts", ".txt", True
 
-    def read(self, path: Path) -> str:
+    def read(self, source: Path | bytes) -> str:
         """To the byte, line ends included."""
-        if path.exists() and not path.is_file():  # reading a pipe could wait for ever
-            raise ValueError("not a file")
+        if isinstance(source, Path) and source.exists() and not source.is_file():
+            raise ValueError("not a file")  # reading a pipe could wait for ever
         try:
-            return path.read_bytes().decode()
+            return (source if isinstance(source, bytes) else source.read_bytes()).decode()
         except UnicodeDecodeError as error:
             raise ValueError("not UTF-8 text") from error
         except FileNotFoundError as error:

@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import re
+import stat
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,6 +26,9 @@ METADATA = "metadata.parquet"
 REWARD_SPACE = "reward_space.json"
 PLAIN = re.compile(r"(\w[\w -]*/)*\w[\w -]*(\.\w+)?")  # a path that leads nowhere else
 SCORE_PREFIX = "score_"  # the column of reward `x` is `score_x`
+TAR_OFFSET, TAR_SIZE = "tar_offset", "tar_size"  # columns: where a tar file holds a member's bytes
+TAR = ".tar/"  # in the path of a member
+Stamp = tuple[int, int]  # size in bytes, time of change in ns
 _log = logging.getLogger(__name__)
 
 
@@ -39,12 +43,32 @@ class Record:
             empty if it has none.
         scores: raw score by reward name.
         extra: the other columns of the metadata, untouched; a null cell is left out.
+        span: first byte and number of bytes of a sample that is a member of a tar file, whose path
+            is what ``file`` begins with.
+        stamp: of the file that is named or that the sample is a part of, as it was when metadata
+            that names it was read; None if it is not there, or if no metadata names it.
     """
 
     file: str
     captions: tuple[str, ...] = ()
     scores: Mapping[str, float] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
+    span: tuple[int, int] | None = None
+    stamp: Stamp | None = field(default=None, compare=False)
+
+    @property
+    def container(self) -> str:
+        """The path of the file that holds the sample."""
+        return self.file if self.span is None else _tar_of(self.file)
+
+    def source(self, folder: Path) -> Path | bytes:
+        """What to read the sample from: a file, or the bytes of one that is in a tar file."""
+        if self.span is None:
+            return folder / self.file
+        start, size = self.span
+        with (folder / self.container).open("rb") as file:
+            file.seek(start)
+            return file.read(size)
 
 
 def read_folder(folder: str | os.PathLike[str], *, captions: CaptionRule = "whole") -> list[Record]:
@@ -69,7 +93,7 @@ def read_folder(folder: str | os.PathLike[str], *, captions: CaptionRule = "whol
         raise InputError(
             f"{folder}: no captions; add metadata.jsonl with file_name and text, or x.txt to x.png"
         )
-    if missing := _missing(root, found):
+    if missing := [r.file for r in found if r.stamp is None and not os.path.isfile(root / r.file)]:
         _log.warning(
             "%s: %d of %d files missing, %r first", folder, len(missing), len(found), missing[0]
         )
@@ -102,7 +126,7 @@ def read_labelled(folder: str | os.PathLike[str]) -> tuple[list[Record], RewardS
         for name in space.names:
             if not math.isfinite(record.scores.get(name, math.nan)):
                 raise InputError(f"{folder}: {record.file!r} has no {name}; run `ric label` again")
-    if missing := _missing(root, records):
+    if missing := [record.file for record in records if record.stamp is None]:
         gone = f"{len(missing)} of {len(records)} pictures are missing, {missing[0]!r} first"
         raise InputError(f"{folder}: {gone}; run `ric label` again")
     return records, space
@@ -135,6 +159,8 @@ def metadata_bytes(records: Sequence[Record]) -> bytes:
             metadata.ALTERNATIVES: list(record.captions),
         }
         row |= {SCORE_PREFIX + name: score for name, score in record.scores.items()}
+        if record.span is not None:
+            row |= {TAR_OFFSET: record.span[0], TAR_SIZE: record.span[1]}
         rows.append(row | dict(record.extra))
     return to_parquet(rows, kinds)
 
@@ -182,21 +208,39 @@ def _check_inside(root: Path, path: Path, where: str) -> None:
 
 
 class _Place:
-    """Where the files of one metadata file are, and the same check for many of them, whose folders
-    are looked up once."""
+    """Where the files of one metadata file are, and the same look at many of them, for which each
+    folder and each tar file is looked at once."""
 
     def __init__(self, root: Path, file: Path) -> None:
         self.root, self.folder, self.written = root, file.parent, file.suffix == ".csv"
         below = self.folder.relative_to(root).as_posix()
         self.prefix = "" if below == "." else f"{below}/"
         self._folders: dict[str, bool] = {}
+        self._tars: dict[str, Stamp | None] = {}
 
-    def check(self, path: str, where: str, file: str) -> None:
+    def look(self, path: str, where: str, file: str, *, member: bool) -> Stamp | None:
+        """The stamp of a file, or with ``member`` of the tar file that it is in; None if it is not
+        there. InputError if it leads out of the folder."""
+        if member:
+            path = _tar_of(path)
+            if path not in self._tars:
+                self._tars[path] = self.look(path, where, file, member=False)
+            return self._tars[path]
         folder = os.path.dirname(path)
         if folder not in self._folders:
             self._folders[folder] = Path(os.path.realpath(folder)).is_relative_to(self.root)
-        if not self._folders[folder] or os.path.islink(path):
+        try:
+            status = os.lstat(path)
+            link = stat.S_ISLNK(status.st_mode)
+            if link:
+                status = os.stat(path)
+        except (OSError, ValueError):
+            status, link = None, os.path.islink(path)
+        if link or not self._folders[folder]:
             _check_inside(self.root, Path(path), f"{where}: {file!r}")
+        if status is None or not stat.S_ISREG(status.st_mode):
+            return None
+        return status.st_size, status.st_mtime_ns
 
 
 def _from_metadata(
@@ -244,7 +288,10 @@ def _from_row(
     """One row of a metadata file, about a file relative to that one's folder. Scores of other
     rewards than ``names`` stay columns."""
     extra = dict(cells)
-    file = _relative(place, where, extra.pop(metadata.FILE, None))
+    span = _span(where, extra.pop(TAR_OFFSET, None), extra.pop(TAR_SIZE, None))
+    file, stamp = _relative(place, where, extra.pop(metadata.FILE, None), member=span is not None)
+    if span is not None and stamp is not None and sum(span) > stamp[0]:
+        stamp = None  # the tar file was cut short
     captions: list[Any] = []
     columns = [name for name in metadata.CAPTIONS if name in extra]
     for column in columns:  # the first that is not blank
@@ -262,22 +309,45 @@ def _from_row(
             del extra[name]
     # A dictionary that lost entries stays as large as it was, and so does a plain copy.
     others = {name: value for name, value in extra.items()}
-    return Record(file=file, captions=_clean(where, captions), scores=scores, extra=others)
+    return Record(
+        file=file,
+        captions=_clean(where, captions),
+        scores=scores,
+        extra=others,
+        span=span,
+        stamp=stamp,
+    )
 
 
-def _relative(place: _Place, where: str, file: Any) -> str:
-    """The path of a row's file relative to `root`, refused unless it stays inside `place`."""
+def _span(where: str, start: Any, size: Any) -> tuple[int, int] | None:
+    if start is None and size is None:
+        return None
+    if not all(isinstance(n, int) and n >= 0 for n in (start, size)):
+        raise InputError(f"{where}: {TAR_OFFSET} is {start!r} and {TAR_SIZE} {size!r}; label again")
+    return start, size
+
+
+def _tar_of(file: str) -> str:
+    """The tar file that a member's path begins with."""
+    return file[: file.index(TAR) + len(TAR) - 1]
+
+
+def _relative(place: _Place, where: str, file: Any, *, member: bool) -> tuple[str, Stamp | None]:
+    """The path of a row's file relative to `root`, refused unless it stays inside `place`, and the
+    file's stamp. ``member``: of one in a tar file."""
     if not isinstance(file, str) or not file or "\0" in file or file != metadata.to_utf8(file):
         raise InputError(f"{where}: {metadata.FILE} is {file!r}; give the picture's path")
+    if member and TAR not in file:
+        raise InputError(f"{where}: {metadata.FILE} {file!r} is in no tar file; label again")
     if PLAIN.fullmatch(file):  # of what most files are called, without the cost of path objects
-        place.check(f"{place.root}/{place.prefix}{file}", where, file)
-        return place.prefix + file
+        path = f"{place.root}/{place.prefix}{file}"
+        return place.prefix + file, place.look(path, where, file, member=member)
     pure = PurePosixPath(file)
     if pure.is_absolute() or PureWindowsPath(file).drive or ".." in pure.parts:
         raise InputError(f"{where}: {metadata.FILE} {file!r} leads out of the folder; refused")
-    path = place.folder / pure
-    place.check(str(path), where, file)
-    return path.relative_to(place.root).as_posix()
+    inside = place.folder / pure
+    stamp = place.look(str(inside), where, file, member=member)
+    return inside.relative_to(place.root).as_posix(), stamp
 
 
 def _alternatives(where: str, cell: Any) -> list[Any]:
@@ -348,7 +418,3 @@ def _sidecar(
         if captions:
             return captions
     return ()
-
-
-def _missing(root: Path, records: Iterable[Record]) -> list[str]:
-    return [record.file for record in records if not os.path.isfile(f"{root}/{record.file}")]

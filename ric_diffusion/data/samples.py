@@ -82,10 +82,10 @@ def batches(samples: Iterable[Sample | None], size: int) -> Iterator[list[Sample
         yield batch
 
 
-def seen(path: Path, medium: Medium, framing: Framing) -> Any:
-    """What a file holds, a picture cut to its frame. ValueError, with the reason in words for the
-    user, if there is nothing in it or if the framing leaves it out."""
-    content = medium.read(path)
+def seen(source: Path | bytes, medium: Medium, framing: Framing) -> Any:
+    """What a file, or the bytes of one, hold, a picture cut to its frame. ValueError, with the
+    reason in words for the user, if there is nothing in it or if the framing leaves it out."""
+    content = medium.read(source)
     if not isinstance(content, Image.Image):
         return content
     if reason := framing.reject_reason(content.size):

@@ -19,6 +19,7 @@ from ric_diffusion.io.progress import tracking
 
 STAMPS = "stamps.json"  # of a labelled folder: size and time of change of each file
 SHOWN = 1000  # files, from which on reading them takes so long that a person watches
+DIGEST = "digest"  # the column that has it of members of tar files
 NAME_DIGITS = 32  # of a sample's digest, which its file is named after
 
 
@@ -27,12 +28,14 @@ def check_unchanged(folder: Path, records: Sequence[Record], medium: Medium, cac
 
     Read are only the files whose size or time of change is another than when they were labelled, or
     when they were read here the last time, which is noted in ``cache``: after the folder was
-    copied, all of them, once. What they hold then has to have the digest that is their name.
+    copied, all of them, once. What they hold then has to have the digest that is their name, or of
+    a member of a tar file the digest in the metadata.
     """
     noted = _stamps(cache / STAMPS)
     known = _stamps(folder / STAMPS) | noted
-    now = {record.file: stamp(folder / record.file) for record in records}
-    changed = [record for record in records if known.get(record.file) != now[record.file]]
+    now = {r.container: r.stamp or stamp(folder / r.container) for r in records}
+    differ = {file for file, its in now.items() if known.get(file) != its}
+    changed = [record for record in records if record.container in differ]
     if not changed:
         return
     look = partial(_problem, folder, medium, Framing.read(folder))
@@ -46,7 +49,7 @@ def check_unchanged(folder: Path, records: Sequence[Record], medium: Medium, cac
         file, problem = next(iter(problems.items()))
         others = f" ({len(problems) - 1} others are no better)" if len(problems) > 1 else ""
         raise InputError(f"{folder / file}: {problem}{others}; run `ric label` again")
-    write_json(cache / STAMPS, noted | {record.file: now[record.file] for record in changed})
+    write_json(cache / STAMPS, noted | {file: now[file] for file in sorted(differ)})
 
 
 def _stamps(path: Path) -> dict[str, tuple[int, int]]:
@@ -60,10 +63,10 @@ def _stamps(path: Path) -> dict[str, tuple[int, int]]:
 def _problem(folder: Path, medium: Medium, framing: Framing, record: Record) -> str | None:
     """Why a file does not hold what was labelled, or None."""
     try:
-        content = seen(folder / record.file, medium, framing)
+        content = seen(record.source(folder), medium, framing)
     except ValueError as error:
         return str(error)
-    name = PurePosixPath(record.file).stem
+    name = str(record.extra.get(DIGEST, "")) if record.span else PurePosixPath(record.file).stem
     if not re.fullmatch(f"[0-9a-f]{{{NAME_DIGITS}}}", name):  # not stored by us: it says nothing
         return None
     same = sample_digest(content, record, medium).startswith(name)

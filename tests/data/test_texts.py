@@ -49,6 +49,7 @@ def test_a_text_changed_since_it_was_labelled_is_named(folder, tmp_path):
     records, _ = read_labelled(tmp_path / "out")
     check_unchanged(tmp_path / "out", records, TEXT, tmp_path / "cache")
     (tmp_path / "out" / records[2].file).write_text("Horrible.")
+    records, _ = read_labelled(tmp_path / "out")
     with pytest.raises(InputError, match=f"{records[2].file}: not the text that was labelled"):
         check_unchanged(tmp_path / "out", records, TEXT, tmp_path / "cache")
     assert not (tmp_path / "out" / FRAMING).exists()

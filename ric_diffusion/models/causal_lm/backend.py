@@ -117,7 +117,7 @@ class LlmBackend(LlmSampler, AdaptedBackend):
     def prepare(self, records: Sequence[Record], folder: Path, cache: Path) -> int:
         """Take the records to train on; their responses are the texts of their files."""
         self.set_records(records, folder)
-        self.responses = [self.medium.read(folder / record.file) for record in records]
+        self.responses = [self.medium.read(record.source(folder)) for record in records]
         return len(records)
 
     def loss(self, batch: Batch) -> torch.Tensor:

@@ -247,7 +247,7 @@ class DiffusionBackend(DiffusionSampler, AdaptedBackend):
         process = this_process()
         self.pictures, rows = read_pictures(
             folder,
-            [record.file for record in records],
+            records,
             cache,
             process,
             resolution=self.config.resolution or family.default_size(pipe),

@@ -18,6 +18,7 @@ import torch
 
 from ric_diffusion.data.framing import Frame, Framing, Size
 from ric_diffusion.data.images import UnreadableImage, image_size, open_image
+from ric_diffusion.data.records import Record
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.files import stamp
 from ric_diffusion.io.progress import tracking
@@ -36,7 +37,7 @@ class Pictures:
 
     Attributes:
         folder: where their files are.
-        files: their paths, (N,), absolute or in that folder.
+        records: what is known of them, (N,).
         digests: of what the files hold, (N,).
         sizes: their widths and heights, (N, 2).
         boxes: what is seen of each: left, top, right, bottom, (N, 4).
@@ -44,23 +45,23 @@ class Pictures:
     """
 
     folder: Path
-    files: Sequence[str]
+    records: Sequence[Record]
     digests: np.ndarray
     sizes: np.ndarray
     boxes: np.ndarray
     drawn: np.ndarray
 
     def __len__(self) -> int:
-        return len(self.files)
+        return len(self.records)
 
     def path(self, i: int) -> Path:
-        return self.folder / self.files[i]
+        return self.folder / self.records[i].file
 
     def draw(self, i: int) -> torch.Tensor:
         """(3, h, w) uint8: what training sees of one."""
         box, size = self.boxes[i].tolist(), self.drawn[i].tolist()
         with _named(self.path(i)):
-            opened = open_image(self.path(i))
+            opened = open_image(self.records[i].source(self.folder), suffix=self.path(i).suffix)
         image = Frame(box=tuple(box), size=tuple(size)).draw(opened)
         return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
@@ -93,7 +94,7 @@ class Pictures:
         """Those of these numbers."""
         return replace(
             self,
-            files=[self.files[i] for i in rows.tolist()],
+            records=[self.records[i] for i in rows.tolist()],
             digests=self.digests[rows],
             sizes=self.sizes[rows],
             boxes=self.boxes[rows],
@@ -111,7 +112,7 @@ def threads() -> Iterator[Callable[[Callable[[int], T], Sequence[int]], list[T]]
 
 def read_pictures(
     folder: Path,
-    files: Sequence[str],
+    records: Sequence[Record],
     cache: Path,
     process: Any,
     *,
@@ -128,7 +129,7 @@ def read_pictures(
     name, for pictures that cannot be read, or of which much was labelled that training does not
     see, and if none are left.
     """
-    digests, sizes = _described(folder, files, cache / FILES, process)
+    digests, sizes = _described(folder, records, cache / FILES, process)
     step = math.gcd(resolution, step)
     framing = labelled = Framing.read(folder)
     if labelled.rule == "whole":
@@ -145,7 +146,7 @@ def read_pictures(
     numbers = numbers.reshape(-1)
     every = Pictures(
         folder=folder,
-        files=files,
+        records=records,
         digests=digests,
         sizes=sizes,
         boxes=np.array(boxes, np.int32)[numbers],
@@ -155,13 +156,13 @@ def read_pictures(
     too_small = (every.upscale > max_upscale) & ~too_long
     rows = np.flatnonzero(~(too_long | too_small))
     left_out = (
-        f"{folder}: {len(files) - len(rows)} of {len(files)} pictures are left out, "
+        f"{folder}: {len(records) - len(rows)} of {len(records)} pictures are left out, "
         f"{too_small.sum()} that training would enlarge more than {max_upscale:g} times and "
         f"{too_long.sum()} longer than {framing.max_aspect:g} to 1"
     )
     if not len(rows):
         raise InputError(f"{left_out}; lower resolution, or raise max_upscale")
-    if len(rows) < len(files) and process.is_main_process:
+    if len(rows) < len(records) and process.is_main_process:
         _log.warning("%s", left_out)
     chosen = every.chosen(rows)
     _check_cut(chosen, np.array(cut)[numbers[rows]], labelled, resolution)
@@ -169,12 +170,12 @@ def read_pictures(
 
 
 def _described(
-    folder: Path, files: Sequence[str], cache: Path, process: Any
+    folder: Path, records: Sequence[Record], cache: Path, process: Any
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The digests (N,) of files and the sizes (N, 2) of their pictures."""
+    """The digests (N,) of the records' samples and the sizes (N, 2) of their pictures."""
     shards, root = Shards(cache), str(folder.absolute())
-    keys = keys_of(_stamped(os.path.join(root, file)) for file in files)
-    groups = np.split(np.arange(len(files)), range(FILES_AT_ONCE, len(files), FILES_AT_ONCE))
+    keys = keys_of(_place(root, record) for record in records)
+    groups = np.split(np.arange(len(keys)), range(FILES_AT_ONCE, len(keys), FILES_AT_ONCE))
     own = -(-int((shards.find(keys)[:, 0] < 0).sum()) // process.num_processes)
     with (
         threads() as each,
@@ -182,7 +183,7 @@ def _described(
     ):
 
         def describe(rows: np.ndarray) -> dict[str, torch.Tensor]:
-            found = each(lambda i: _description(folder / files[i]), rows.tolist())
+            found = each(lambda i: _description(folder, records[i]), rows.tolist())
             digests, sizes = zip(*found, strict=True)
             tracker.advance(len(rows))
             return {"digest": as_rows(np.array(digests)), "size": torch.tensor(sizes).int()}
@@ -192,26 +193,33 @@ def _described(
     return from_rows(shards.whole("digest", places)), shards.whole("size", places)
 
 
-def _stamped(path: str) -> tuple[str, tuple[int, int]]:
-    """A file, and what its change shows in. InputError if there is no file."""
-    try:
-        return path, stamp(path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+def _place(root: str, record: Record) -> tuple[Any, ...]:
+    """Where a sample is, and what a change of it shows in. InputError if there is no file."""
+    path = os.path.join(root, record.file)
+    known = record.stamp
+    if known is None:
+        try:
+            known = stamp(os.path.join(root, record.container))
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    return (path, known) if record.span is None else (path, known, record.span)
 
 
-def _description(path: Path) -> tuple[bytes, Size]:
-    """A digest of a file, and the size of the picture in it."""
+def _description(folder: Path, record: Record) -> tuple[bytes, Size]:
+    """A digest of what holds a sample, and the size of its picture."""
+    path = folder / record.file
     with _named(path):
-        size = image_size(path)
-    return hashlib.blake2b(path.read_bytes(), digest_size=KEY.itemsize).digest(), size
+        source = record.source(folder)
+        size = image_size(source, suffix=path.suffix)
+        data = source if isinstance(source, bytes) else source.read_bytes()
+    return hashlib.blake2b(data, digest_size=KEY.itemsize).digest(), size
 
 
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
     try:
         yield
-    except UnreadableImage as error:
+    except (UnreadableImage, OSError) as error:
         raise InputError(f"{path}: {error}; run `ric label` again") from error
 
 
@@ -223,5 +231,5 @@ def _check_cut(pictures: Pictures, cut: np.ndarray, labelled: Framing, resolutio
         raise InputError(
             f"{pictures.folder}: was labelled {how}, and training at {resolution} px cuts more "
             f"than {MAX_CUT:.0%} away from {count} of {len(cut)} pictures, {cut[worst]:.0%} from "
-            f"{pictures.files[worst]}; label again with --framing square"
+            f"{pictures.records[worst].file}; label again with --framing square"
         )

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from ric_diffusion.data.records import Record
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.models.diffusion import latents, pictures
 from ric_diffusion.models.diffusion.latents import Latents, cached_latents, framed
@@ -50,7 +51,8 @@ def files(tmp_path):
 def described(paths, cache, side=32, process=ALONE):
     files, folder = [path.name for path in paths], paths[0].parent
     asked = {"resolution": side, "step": 64, "max_upscale": 2.0}
-    return read_pictures(folder, files, cache, process, **asked)[0]
+    records = [Record(file=file) for file in files]
+    return read_pictures(folder, records, cache, process, **asked)[0]
 
 
 def encode(vae, paths, cache, *, mirrored=False, side=32, process=ALONE, **settings):
