@@ -28,11 +28,12 @@ scorer's name, and whose value is a class or function that takes the options as 
 A scorer of texts is a ``scorers.TextScorer``, whose ``_score`` gets strings instead of images. A
 built-in name cannot be taken over: the built-in scorer wins, with a warning that names the other
 package. Whatever is wrong with what was asked for is a ``scorers.ScorerError``, in one line; if it
-is that weights cannot be fetched, a ``scorers.WeightsError``, which is one of those.
+is that weights cannot be fetched, or a server does not answer, a ``scorers.WeightsError``, which is
+one of those.
 """
 
 from scorers.base import BaseScorer, Scorer, ScorerError, TextScorer, WeightsError
-from scorers.loading import available, load, stand_in
+from scorers.loading import available, check_consent, load, stand_in
 from scorers.rgb import RGB_FINGERPRINT, to_rgb
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "TextScorer",
     "WeightsError",
     "available",
+    "check_consent",
     "load",
     "stand_in",
     "to_rgb",

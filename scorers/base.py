@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -16,7 +17,8 @@ class ScorerError(ValueError):
 
 
 class WeightsError(ScorerError):
-    """What was asked for is right, but its weights cannot be fetched here."""
+    """What was asked for is right, but its weights cannot be fetched here, or its server does not
+    answer."""
 
 
 class Scorer(Protocol):
@@ -51,6 +53,8 @@ class BaseScorer(ABC):
     unit: str
     medium: Literal["image", "text"] = "image"
     needs_prompts: bool = False
+    # "prompt": its scores compare pictures of one prompt, and not those of different prompts.
+    compares_within: Literal["prompt"] | None = None
     options: dict[str, Any]
     fingerprint: str
 
@@ -162,6 +166,19 @@ def check_integer(
             f"{otherwise}"
         )
     return value
+
+
+def check_called(kind: str, called: str | None) -> str:
+    """The name that a scorer and its reward go by: ``called``, if it is a name that a reward can
+    have, or else its ``kind``."""
+    if called is None:
+        return kind
+    if not isinstance(called, str) or not re.fullmatch("[a-z][a-z0-9_]*", called):
+        raise ScorerError(
+            f"{kind}: called={called!r} is not a name; use small letters, digits and _, a letter "
+            f"first"
+        )
+    return called
 
 
 def first_line(error: BaseException) -> str:

@@ -32,7 +32,9 @@ _BUILTINS = {
     "positivity": "scorers.positivity:Positivity",
     "readability": "scorers.readability:Readability",
     "relevance": "scorers.relevance:Relevance",
+    "remote": "scorers.remote:remote",
     "reward_model": "scorers.reward_model:RewardModel",
+    "vlm_judge": "scorers.vlm_judge:VlmJudge",
 }
 
 
@@ -68,17 +70,32 @@ def load(spec: str, /, **options: Any) -> Scorer:
     return _load_entry(entries, options)
 
 
+def check_consent(spec: str, /, *, where: str, **options: Any) -> None:
+    """WeightsError if ``load`` would ask another machine that the user's environment does not name.
+
+    For scorers that a file names, an adapter's or a labelled folder's, before they are loaded:
+    whoever wrote it would otherwise be sent samples, prompts and the token. ``where`` begins the
+    error.
+    """
+    name, written = parse_spec(spec)
+    if name == "remote":
+        from scorers.remote_client import check_consented
+
+        check_consented({**written, **options}.get("url"), where)
+
+
 def stand_in(spec: str, /, **options: Any) -> Scorer:
     """What takes the place of a scorer for which ``load`` raised WeightsError: it has its name,
     unit, medium and the options given, and no number (NaN) for any sample."""
     name, written = parse_spec(spec)
     entries = [entry for entry in _entry_points() if entry.name == name]
     factory = pkgutil.resolve_name(_BUILTINS[name]) if name in _BUILTINS else entries[0].load()
+    options = {**written, **options}
     return StandIn(
-        name=name,
+        name=options.get("called") or name,
         unit=getattr(factory, "unit", ""),
         medium=getattr(factory, "medium", "image"),
-        options={**written, **options},
+        options=options,
     )
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import re
 from typing import TYPE_CHECKING, Literal, get_args
 
-from scorers.base import ScorerError, TextScorer, check_integer
+from scorers.base import ScorerError, TextScorer, check_called, check_integer
 from scorers.post import bare
 from scorers.transformer import TextTransformer
 
@@ -49,13 +48,7 @@ class RewardModel(TextScorer):
         device: str | None = None,
         batch_size: int = 16,
     ) -> None:
-        if called is not None:
-            if not isinstance(called, str) or not re.fullmatch("[a-z][a-z0-9_]*", called):
-                raise ScorerError(
-                    f"{self.kind}: called={called!r} is not a name; use small letters, digits "
-                    "and _, a letter first"
-                )
-            self.name = called
+        self.name = check_called(self.kind, called)
         if reads not in get_args(Reads):
             raise ScorerError(
                 f"{self.name}: reads={reads!r} is not allowed; give one of "

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         train,
     )
     from ric_diffusion.api.samples import GeneratedSample, generate, measure
+    from ric_diffusion.api.serving import serve_scorers
     from ric_diffusion.api.sweeps import SweepPoint, SweepResult, contact_sheet, sweep
     from ric_diffusion.data.label import LabelReport
     from ric_diffusion.data.responses import write_responses
@@ -85,6 +86,7 @@ __all__ = [
     "prompt_text",
     "push",
     "score",
+    "serve_scorers",
     "sweep",
     "train",
     "write_responses",
@@ -108,6 +110,7 @@ _HOMES = {
         "train",
     ),
     "samples": ("GeneratedSample", "generate", "measure"),
+    "serving": ("serve_scorers",),
     "sweeps": ("SweepPoint", "SweepResult", "contact_sheet", "sweep"),
 }
 _EXTRAS = {"runs": "train", "reports": "eval"}  # that a home's imports need

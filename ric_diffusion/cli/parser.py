@@ -32,6 +32,10 @@ EXAMPLES = {
         "ric sweep --prompt 'red apple' --along colorfulness --out sweep/",
     ),
     "score": ("ric score photos/ --scorers compressibility:resize=none colorfulness --json",),
+    "serve-scorer": (
+        "ric serve-scorer aesthetic --port 8000",
+        "ric serve-scorer aesthetic clip_score --host 0.0.0.0 --root /mnt/pictures",
+    ),
     "label": (
         "ric label photos/ --scorers compressibility colorfulness --out labelled/",
         "ric label photos/ --scorers aesthetic --out labelled/ --shard 0/4",
@@ -153,6 +157,27 @@ def build_parser() -> Parser:
     score.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="pictures or folders")
     score.add_argument("--scorers", nargs="+", required=True, metavar="NAME[:option=value,…]")
     score.add_argument("--json", action="store_true", help="one JSON object per picture")
+
+    serve = verb("serve-scorer", "answer remote scorers of other processes and machines")
+    serve.add_argument("scorers", nargs="+", metavar="NAME[:option=value,…]")
+    serve.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on; any but this machine's own wants a token in RIC_SCORER_TOKEN "
+        "(default: 127.0.0.1)",
+    )
+    serve.add_argument("--port", type=positive, default=8000)
+    serve.add_argument(
+        "--root",
+        nargs="+",
+        default=[],
+        type=Path,
+        metavar="FOLDER",
+        help="read pictures in or below these, where a request names their path",
+    )
+    serve.add_argument(
+        "--without-token", action="store_true", help="serve other machines without a token"
+    )
 
     label = verb("label", "score captioned pictures, or responses, for training; resumable")
     label.add_argument("folder", type=Path, metavar="FOLDER")
@@ -427,9 +452,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = build_parser().parse_args(argv)
     from scorers import ScorerError
 
+    module = options.verb.replace("-", "_")
     try:
         with terminable(), speaking(options.verb):
-            importlib.import_module(f"ric_diffusion.cli.{options.verb}").run(options)
+            importlib.import_module(f"ric_diffusion.cli.{module}").run(options)
     except (InputError, ScorerError) as error:
         print(f"ric {options.verb}: {as_option(str(error))}", file=sys.stderr)
         return 2
@@ -459,6 +485,7 @@ ARGUMENTS = (
     "denoiser",
     "framing",
     "guidance_scale",
+    "host",
     "labelled",
     "labels",
     "mapping",
@@ -472,6 +499,7 @@ ARGUMENTS = (
     "resolution",
     "revision",
     "rewards",
+    "root",
     "scorers",
     "statistics",
     "steps",

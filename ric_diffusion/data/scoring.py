@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,15 +20,22 @@ def load_scorers(space: RewardSpace, *, required: bool = True) -> list[Scorer]:
     """One scorer per reward, rebuilt as it was when the training data was labelled; a warning for
     each that does not score as it did then. InputError if the space does not know one.
 
-    Unless they are ``required``, those whose weights cannot be fetched here give NaN, with a
-    warning: sliders need no scores.
+    Unless they are ``required``, those whose weights cannot be fetched here, or whose server does
+    not answer, give NaN, with a warning: sliders need no scores. A server on another machine is
+    asked only if the user's environment names it, since the space may be somebody else's.
     """
     found: list[Scorer] = []
     for reward in space.rewards:
         if not reward.scorer:
             raise InputError(f"{reward.name}: the reward space does not say how it was scored")
-        load = scorers.load if required else load_or_stand_in
-        scorer = load(reward.scorer["name"], **reward.scorer.get("options", {}))
+        spec, options = reward.scorer["name"], reward.scorer.get("options", {})
+        try:
+            scorers.check_consent(spec, where=reward.name, **options)
+            scorer = scorers.load(spec, **options)
+        except WeightsError as error:
+            if required:
+                raise
+            scorer = _stand_in(error, spec, options)
         known = scorer.fingerprint and reward.fingerprint  # a stand-in has none
         if known and scorer.fingerprint != reward.fingerprint:
             _log.warning(
@@ -46,8 +53,12 @@ def load_or_stand_in(spec: str, **options: Any) -> Scorer:
     try:
         return scorers.load(spec, **options)
     except WeightsError as error:
-        _log.warning("%s; sliders work, scores are left out", error)
-        return scorers.stand_in(spec, **options)
+        return _stand_in(error, spec, options)
+
+
+def _stand_in(error: WeightsError, spec: str, options: Mapping[str, Any]) -> Scorer:
+    _log.warning("%s; sliders work, scores are left out", error)
+    return scorers.stand_in(spec, **options)
 
 
 def described(using: Sequence[Scorer]) -> dict[str, Any]:

@@ -37,6 +37,7 @@ MAY = {
     "training": {"train", "quantized", "optimizers"},
     "evaluation": {"eval"},
     "app": {"app"},
+    "api": {"scale"},
 }
 COMES_WITH = {"starlette": "gradio"}
 # ComfyUI itself, there when it loads our nodes; and what a tracker hands over, which is asked for
@@ -188,6 +189,7 @@ def test_what_needs_an_extra_names_it_in_one_line(tmp_path):
         "online config.yaml": "train",
         "evaluate --prompts prompts.txt --out report": "eval",
         "app": "app",
+        "serve-scorer colorfulness": "scale",
         "generate --model gpt --prompt hello": "llm",
     }
     before = sorted(tmp_path.iterdir())

@@ -1,0 +1,216 @@
+"""What ``serve_scorers`` serves: scorers that answer requests of ``scorers.remote_schema``."""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import logging
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
+from fastapi.concurrency import run_in_threadpool
+
+from ric_diffusion.data.images import MAX_PIXELS, UnreadableImage, open_image
+from scorers import Scorer, ScorerError
+from scorers import remote_schema as schema
+
+MAX_SAMPLES = 64
+MAX_BYTES = 256 * 2**20  # of a request: MAX_PIXELS in PNG that cannot be compressed, in base64
+
+_log = logging.getLogger(__name__)
+
+
+def build_app(
+    scorers: Sequence[Scorer],
+    *,
+    token: str = "",
+    roots: Sequence[Path] = (),
+    max_samples: int = MAX_SAMPLES,
+    max_bytes: int = MAX_BYTES,
+    max_pixels: int = MAX_PIXELS,
+) -> FastAPI:
+    """The scorers at /scorers/NAME, a single one at / as well, whether all is well at /health, and
+    the JSON Schema of the messages at /schema.
+
+    ``token`` is what all but /health want, unless it is empty. Files are read in and below the
+    ``roots`` only. The limits are those of a request, and the pixels of all its pictures together.
+
+    ScorerError for a scorer that cannot be described.
+    """
+    lock = threading.Lock()  # one for all: they may share an encoder, and do share the device
+    served = [
+        ServedScorer(
+            scorer,
+            lock,
+            roots=[Path(os.path.realpath(root)) for root in roots],
+            max_samples=max_samples,
+            max_bytes=max_bytes,
+            max_pixels=max_pixels,
+        )
+        for scorer in scorers
+    ]
+    router = APIRouter(dependencies=[Depends(_TokenCheck(token))])
+    for one in served:
+        paths = [f"/scorers/{one.description.name}", *(["/"] if len(served) == 1 else [])]
+        for path in paths:
+            router.add_api_route(path, one.describe, methods=["GET"], response_model=None)
+            router.add_api_route(path, one.answer, methods=["POST"], response_model=None)
+    router.add_api_route("/schema", schema.json_schema, methods=["GET"], response_model=None)
+    # By their numbers those that Starlette itself raises, for what is not served.
+    handlers: Any = {HTTPException: _problem, 404: _problem, 405: _problem}
+    app = FastAPI(openapi_url=None, exception_handlers=handlers)
+    app.add_api_route("/health", _health, methods=["GET"], response_model=None)
+    app.include_router(router)
+    return app
+
+
+class ServedScorer:
+    """One scorer, asked by several threads, a request at a time."""
+
+    def __init__(
+        self,
+        scorer: Scorer,
+        lock: threading.Lock,
+        *,
+        roots: Sequence[Path],
+        max_samples: int,
+        max_bytes: int,
+        max_pixels: int,
+    ) -> None:
+        self._scorer = scorer
+        self._lock = lock
+        self._roots = roots
+        self._max_samples, self._max_bytes, self._max_pixels = max_samples, max_bytes, max_pixels
+        self.description = self._described()
+        try:  # scorers of other packages may call themselves anything
+            schema.parse(schema.Description, schema.to_json(self.description))
+        except ScorerError as error:
+            raise ScorerError(f"{scorer.name}: cannot be served: its {error}") from error
+
+    def _described(self) -> schema.Description:
+        scorer = self._scorer
+        medium: schema.Medium = getattr(scorer, "medium", "image")
+        return schema.Description(
+            protocol=schema.PROTOCOL,
+            name=scorer.name,
+            unit=scorer.unit,
+            fingerprint=scorer.fingerprint,
+            medium=medium,
+            needs_prompts=getattr(scorer, "needs_prompts", False),
+            compares_within=getattr(scorer, "compares_within", None),
+            reads_paths=bool(self._roots) and medium == "image",
+            max_samples=self._max_samples,
+            max_pixels=self._max_pixels if medium == "image" else None,
+            max_bytes=self._max_bytes,
+        )
+
+    async def describe(self) -> Response:
+        return _json(self._described())  # anew: the fingerprint may have changed
+
+    async def answer(self, request: Request) -> Response:
+        if request.headers.get("content-type", "").partition(";")[0] != "application/json":
+            # A page in a browser cannot send this type to another site unless that agrees.
+            raise HTTPException(415, "content-type must be application/json")
+        body = await self._body(request)
+        return _json(await run_in_threadpool(self._score, body))
+
+    async def _body(self, request: Request) -> bytes:
+        """Read up to the limit and no further."""
+        body = bytearray()
+        declared = request.headers.get("content-length", "0")
+        if declared.isdecimal() and int(declared) <= self._max_bytes:
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > self._max_bytes:
+                    break
+            else:
+                return bytes(body)
+        raise HTTPException(413, f"the request has more than {self._max_bytes} bytes")
+
+    def _score(self, body: bytes) -> schema.Answer:
+        try:
+            asked = schema.parse(schema.Request, body)
+        except ScorerError as error:
+            raise HTTPException(422, f"no request: {error}") from error
+        count = len(asked.samples)
+        if count > self._max_samples:
+            raise HTTPException(413, f"{count} samples, at most {self._max_samples}")
+        if asked.prompts is not None and len(asked.prompts) != count:
+            raise HTTPException(422, f"{len(asked.prompts)} prompts for {count} samples")
+        samples = self._samples(asked)
+        try:
+            with self._lock:
+                prompts = None if asked.prompts is None else list(asked.prompts)
+                scores = self._scorer(samples, prompts).tolist()
+                fingerprint = self._scorer.fingerprint
+        except ScorerError as error:
+            raise HTTPException(422, str(error)) from error
+        except Exception as error:  # of a scorer that anybody may have written
+            _log.exception("%s failed", self._scorer.name)
+            raise HTTPException(500, f"the scorer failed ({type(error).__name__})") from error
+        # What is infinite is no score either.
+        finite = tuple(score if abs(score) < float("inf") else None for score in scores)
+        return schema.Answer(scores=finite, fingerprint=fingerprint)
+
+    def _samples(self, asked: schema.Request) -> list[Any]:
+        if (asked.encoding == "text") != (self.description.medium == "text"):
+            what = f"{self.description.medium}s, not samples of encoding {asked.encoding!r}"
+            raise HTTPException(422, f"{self._scorer.name} scores {what}")
+        if asked.encoding == "text":
+            return list(asked.samples)
+        images = []
+        pixels = self._max_pixels
+        for index, sample in enumerate(asked.samples):
+            try:
+                if asked.encoding == "path":
+                    image = open_image(self._path(sample), pixels)
+                else:
+                    image = open_image(base64.b64decode(sample, validate=True), pixels)
+            except UnreadableImage as error:
+                raise HTTPException(422, f"samples[{index}]: {error}") from error
+            except ValueError as error:
+                raise HTTPException(422, f"samples[{index}]: no base64") from error
+            pixels -= image.width * image.height
+            images.append(image)
+        return images
+
+    def _path(self, given: str) -> str:
+        """The file that a path leads to, links followed. Refused alike whether it is there or not,
+        unless it is in or below a root."""
+        try:
+            real = os.path.realpath(given) if os.path.isabs(given) else ""
+        except (OSError, ValueError):  # a loop of links, a zero byte
+            real = ""
+        if not real or not any(Path(real).is_relative_to(root) for root in self._roots):
+            raise HTTPException(403, "a path leads out of the folders that this server reads")
+        return real
+
+
+class _TokenCheck:
+    def __init__(self, token: str) -> None:
+        self._wanted = f"Bearer {token}".encode() if token else b""
+
+    async def __call__(self, request: Request) -> None:
+        given = request.headers.get("authorization", "").encode("latin-1")
+        if self._wanted and not hmac.compare_digest(given, self._wanted):
+            raise HTTPException(401, "wrong or no token", {"WWW-Authenticate": "Bearer"})
+
+
+async def _health() -> dict[str, str]:
+    return {"status": "ok"}
+
+
+async def _problem(request: Request, error: HTTPException) -> Response:
+    return _json(schema.Problem(error=error.detail), error.status_code, error.headers)
+
+
+def _json(
+    message: schema.Description | schema.Answer | schema.Problem,
+    status: int = 200,
+    headers: Any = None,
+) -> Response:
+    return Response(schema.to_json(message), status, headers, "application/json")
