@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import pkgutil
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -70,7 +70,7 @@ def load(spec: str, /, **options: Any) -> Scorer:
     return _load_entry(entries, options)
 
 
-def check_consent(spec: str, /, *, where: str, **options: Any) -> None:
+def check_consent(spec: str, options: Mapping[str, Any], *, where: str) -> None:
     """WeightsError if ``load`` would ask another machine that the user's environment does not name.
 
     For scorers that a file names, an adapter's or a labelled folder's, before they are loaded:

@@ -111,7 +111,8 @@ class RemoteImages(BaseScorer):
         """The samples in order, cut into requests that the server takes."""
         for start in range(0, len(samples), self._batch_size):
             some = slice(start, start + self._batch_size)
-            read = prompts[some] if prompts is not None else None
+            # Nobody is told prompts that are not read.
+            read = prompts[some] if prompts is not None and self.needs_prompts else None
             yield from cut(self._parts(samples[some], read), self._limits)
 
     def _parts(self, samples: list[Any], prompts: list[str] | None) -> list[Part]:

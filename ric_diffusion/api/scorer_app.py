@@ -1,13 +1,15 @@
 """What ``serve_scorers`` serves: scorers that answer requests of ``scorers.remote_schema``."""
 
-from __future__ import annotations
-
+# Annotations are what they say here, and no text: FastAPI reads them.
+import asyncio
 import base64
 import hmac
 import logging
 import os
+import queue
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +43,11 @@ def build_app(
 
     ScorerError for a scorer that cannot be described.
     """
-    lock = threading.Lock()  # one for all: they may share an encoder, and do share the device
+    thread = ScoringThread()
     served = [
         ServedScorer(
             scorer,
-            lock,
+            thread,
             roots=[Path(os.path.realpath(root)) for root in roots],
             max_samples=max_samples,
             max_bytes=max_bytes,
@@ -68,13 +70,36 @@ def build_app(
     return app
 
 
+class ScoringThread:
+    """Scores one request after the other, of all scorers: they may share an encoder, and do share
+    the device. A daemon, so that a server which is interrupted does not wait for it."""
+
+    def __init__(self) -> None:
+        self._calls: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = queue.SimpleQueue()
+        threading.Thread(target=self._work, daemon=True).start()
+
+    def submit(self, call: Callable[[], Any]) -> Future[Any]:
+        future: Future[Any] = Future()
+        self._calls.put((future, call))
+        return future
+
+    def _work(self) -> None:
+        while True:
+            future, call = self._calls.get()
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(call())
+                except BaseException as error:
+                    future.set_exception(error)
+
+
 class ServedScorer:
-    """One scorer, asked by several threads, a request at a time."""
+    """One scorer. Requests are decoded in threads, several at a time, and scored one by one."""
 
     def __init__(
         self,
         scorer: Scorer,
-        lock: threading.Lock,
+        thread: ScoringThread,
         *,
         roots: Sequence[Path],
         max_samples: int,
@@ -82,7 +107,7 @@ class ServedScorer:
         max_pixels: int,
     ) -> None:
         self._scorer = scorer
-        self._lock = lock
+        self._thread = thread
         self._roots = roots
         self._max_samples, self._max_bytes, self._max_pixels = max_samples, max_bytes, max_pixels
         self.description = self._described()
@@ -115,8 +140,13 @@ class ServedScorer:
         if request.headers.get("content-type", "").partition(";")[0] != "application/json":
             # A page in a browser cannot send this type to another site unless that agrees.
             raise HTTPException(415, "content-type must be application/json")
-        body = await self._body(request)
-        return _json(await run_in_threadpool(self._score, body))
+        asked, samples = await run_in_threadpool(self._decoded, await self._body(request))
+        prompts = None if asked.prompts is None else list(asked.prompts)
+        scoring = self._thread.submit(lambda: self._score(samples, prompts))
+        try:
+            return _json(await asyncio.wrap_future(scoring))
+        except asyncio.CancelledError:  # one that is started again in its place may answer
+            raise HTTPException(503, "the server ends") from None
 
     async def _body(self, request: Request) -> bytes:
         """Read up to the limit and no further."""
@@ -131,7 +161,7 @@ class ServedScorer:
                 return bytes(body)
         raise HTTPException(413, f"the request has more than {self._max_bytes} bytes")
 
-    def _score(self, body: bytes) -> schema.Answer:
+    def _decoded(self, body: bytes) -> tuple[schema.Request, list[Any]]:
         try:
             asked = schema.parse(schema.Request, body)
         except ScorerError as error:
@@ -141,12 +171,12 @@ class ServedScorer:
             raise HTTPException(413, f"{count} samples, at most {self._max_samples}")
         if asked.prompts is not None and len(asked.prompts) != count:
             raise HTTPException(422, f"{len(asked.prompts)} prompts for {count} samples")
-        samples = self._samples(asked)
+        return asked, self._samples(asked)
+
+    def _score(self, samples: list[Any], prompts: list[str] | None) -> schema.Answer:
         try:
-            with self._lock:
-                prompts = None if asked.prompts is None else list(asked.prompts)
-                scores = self._scorer(samples, prompts).tolist()
-                fingerprint = self._scorer.fingerprint
+            scores = self._scorer(samples, prompts).tolist()
+            fingerprint = self._scorer.fingerprint
         except ScorerError as error:
             raise HTTPException(422, str(error)) from error
         except Exception as error:  # of a scorer that anybody may have written

@@ -16,7 +16,7 @@ from scorers.remote_client import TOKEN, is_loopback
 
 HOST, PORT = "127.0.0.1", 8000
 CONNECTIONS = 32  # at once; more are told to come again
-LAST_ANSWERS = 5  # s that what is being scored may take when the server ends
+LAST_ANSWERS = 2  # s that what is being scored may take when the server ends
 
 
 def serve_scorers(
@@ -70,7 +70,7 @@ def serve_scorers(
         address = f"[{host}]" if ":" in host else host
         config = uvicorn.Config(
             app,
-            log_level="warning",
+            log_level="critical",  # what fails is logged by the app; the rest ends with the server
             limit_concurrency=CONNECTIONS,
             timeout_graceful_shutdown=LAST_ANSWERS,
             server_header=False,

@@ -30,7 +30,7 @@ def load_scorers(space: RewardSpace, *, required: bool = True) -> list[Scorer]:
             raise InputError(f"{reward.name}: the reward space does not say how it was scored")
         spec, options = reward.scorer["name"], reward.scorer.get("options", {})
         try:
-            scorers.check_consent(spec, where=reward.name, **options)
+            scorers.check_consent(spec, options, where=reward.name)
             scorer = scorers.load(spec, **options)
         except WeightsError as error:
             if required:

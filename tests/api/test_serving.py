@@ -10,8 +10,10 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -51,9 +53,11 @@ def serving(app):
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-        server.should_exit = True
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +184,7 @@ SMALL = png(Image.new("RGB", (4, 4)))
         ({"samples": ["AAAA"]}, 422, "samples[0]: not a picture of a known format"),
         ({"samples": [SMALL, postscript()]}, 422, "samples[1]: not a picture of a known format"),
         ({"samples": [bomb(101, 100)]}, 422, "samples[0]: too large (101x100"),
-        ({"samples": [bomb(12_000, 12_000)]}, 422, "samples[0]: too large"),
+        ({"samples": [bomb(9_000, 9_000)]}, 422, "samples[0]: too large"),
         ({"samples": [bomb(80, 80)] * 2}, 422, "samples[1]: too large"),  # together
         ({"samples": [SMALL[:40]]}, 422, "samples[0]: "),
         ({"samples": [SMALL] * 9}, 413, "9 samples, at most 8"),
@@ -343,18 +347,37 @@ def test_a_space_names_no_server_that_the_user_does_not(photos, tmp_path, caplog
     assert stand_in.name == "colorfulness" and "sliders work" in caplog.text
 
 
+SLOW = """
+import time
+import scorers
+from ric_diffusion.api import serve_scorers
+
+class Slow(scorers.BaseScorer):
+    name, unit, options, fingerprint = "slow", "s", {}, "slow v1"
+
+    def _score(self, images, prompts):
+        time.sleep(60)
+
+serve_scorers([Slow()], port=0, started=lambda line: print(line, flush=True))
+"""
+
+
+@contextlib.contextmanager
+def running(*command):
+    environment = {**os.environ, "RIC_SCORER_TOKEN": ""}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, *command], env=environment, **pipes) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 def test_the_command_serves_until_it_is_interrupted(pictures):
-    command = [sys.executable, "-m", "ric_diffusion", "serve-scorer", "colorfulness", "--port"]
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    environment = {**os.environ, "RIC_SCORER_TOKEN": ""}
-    with subprocess.Popen(
-        [*command, str(port)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-    ) as process:
+    command = ["-m", "ric_diffusion", "serve-scorer", "colorfulness", "--port", str(port)]
+    with running(*command) as process:
         assert process.stdout.readline() == f"http://127.0.0.1:{port} serves colorfulness\n"
         scorer = scorers.load(f"remote:url=http://127.0.0.1:{port}")
         expected = scorers.load("colorfulness")(pictures)
@@ -362,6 +385,19 @@ def test_the_command_serves_until_it_is_interrupted(pictures):
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=30)
     assert (process.returncode, out, err) == (130, "", "ric serve-scorer: interrupted\n")
+
+
+def test_an_interruption_does_not_wait_for_scores(pictures):
+    with running("-c", SLOW) as process:
+        url = process.stdout.readline().split()[0]
+        scorer = scorers.load("remote", url=url, retries=0)
+        with ThreadPoolExecutor() as threads:
+            asked = threads.submit(scorer, pictures)
+            time.sleep(0.5)  # the request is there, and a minute's scoring begun
+            process.send_signal(signal.SIGINT)
+            _, err = process.communicate(timeout=20)
+    assert process.returncode == -signal.SIGINT and err.endswith("KeyboardInterrupt\n")
+    assert "status 503 (the server ends)" in str(asked.exception())
 
 
 def test_the_server_of_the_documentation(pictures):
@@ -373,11 +409,8 @@ def test_the_server_of_the_documentation(pictures):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     source = source.replace("8001", str(port))
-    with subprocess.Popen([sys.executable, "-c", source], stderr=subprocess.DEVNULL) as process:
-        try:
-            scorer = scorers.load("remote", url=f"http://127.0.0.1:{port}", called="red")
-            expected = [np.asarray(p, dtype=float)[..., 0].mean() for p in pictures]
-            np.testing.assert_allclose(scorer(pictures), expected, rtol=1e-5)
-            assert scorer.name == "red"
-        finally:
-            process.terminate()
+    with running("-c", source):
+        scorer = scorers.load("remote", url=f"http://127.0.0.1:{port}", called="red")
+        expected = [np.asarray(p, dtype=float)[..., 0].mean() for p in pictures]
+        np.testing.assert_allclose(scorer(pictures), expected, rtol=1e-5)
+        assert scorer.name == "red"

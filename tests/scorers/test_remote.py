@@ -147,6 +147,11 @@ def test_prompts_are_sent_with_their_pictures(server, pictures):
     assert sorted(asked["prompts"] for asked in server.asked) == [["a", "b", "ü"], ["d"]]
 
 
+def test_prompts_that_are_not_read_are_not_sent(server, pictures):
+    load(server)(pictures[:2], ["a", "b"])
+    assert server.asked[0]["prompts"] is None
+
+
 def test_texts(server):
     server.facts |= {"medium": "text"}
     scorer = load(server)
@@ -412,8 +417,8 @@ def test_only_servers_that_the_user_names_are_asked_for_a_file(url, hosts, asked
     monkeypatch.setenv("RIC_SCORER_HOSTS", hosts)
     for spec, options in (("remote", {"url": url}), (f"remote:url={url}", {})):
         if asked:
-            scorers.check_consent(spec, where="hpsv3", **options)
+            scorers.check_consent(spec, options, where="hpsv3")
             continue
         with pytest.raises(scorers.WeightsError, match=r"^hpsv3: .*export RIC_SCORER_HOSTS="):
-            scorers.check_consent(spec, where="hpsv3", **options)
-    scorers.check_consent("colorfulness", where="colorfulness", gain=1)
+            scorers.check_consent(spec, options, where="hpsv3")
+    scorers.check_consent("colorfulness", {}, where="colorfulness")
