@@ -8,12 +8,13 @@ publishes. Nothing is locked: any of them may be killed and run again.
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from ric_diffusion.data.fitting import CentreBy, fit_space
 from ric_diffusion.data.framing import FRAMING, Framing
 from ric_diffusion.data.label_warnings import warnings_of
 from ric_diffusion.data.medium import IMAGE, MEDIA, Medium
@@ -28,7 +29,6 @@ from ric_diffusion.data.records import (
 )
 from ric_diffusion.data.samples import Sample, batches, usable_samples
 from ric_diffusion.data.score_journal import BatchScoring, ScoreJournal
-from ric_diffusion.data.scoring import described
 from ric_diffusion.data.sidecars import CaptionRule
 from ric_diffusion.data.unchanged import NAME_DIGITS, STAMPS
 from ric_diffusion.io import config
@@ -75,6 +75,7 @@ def label_folder(
     *,
     framing: Framing | None = None,
     captions: CaptionRule = "whole",
+    centre_by: CentreBy | None = None,
     shard: tuple[int, int] | None = None,
     batch_size: int = 64,
     progress: bool = True,
@@ -87,6 +88,7 @@ def label_folder(
     Scorers see of a picture what training sees of it: its frame by `framing`, the middle square
     unless it says otherwise. A frame also decides whether a picture is blank or the same as another
     one. `captions`: whether a text file beside a picture holds one caption or one to a line.
+    `centre_by`: what scores are compared with, as `fit_space` has it.
 
     `out` gets images/ or texts/, metadata.parquet, reward_space.json, skipped.json, stamps.json and
     of pictures framing.json, all of them or none, and a journal of scores, a file scores-….jsonl
@@ -109,6 +111,8 @@ def label_folder(
     are left, or if a reward does not vary.
     """
     medium = _check_scorers(scorers, batch_size)
+    # What a reward space refuses: now, not last.
+    fit_space(scorers, {s.name: [0.0, 1.0] for s in scorers}, ["", ""], centre_by)
     _check_shard(shard)
     framing = framing or Framing()
     records = read_folder(folder, captions=captions)
@@ -146,7 +150,8 @@ def label_folder(
         if len(labelled) < 2:
             raise InputError(_too_few(folder, medium, len(labelled), skipped))
         columns = {s.name: [new.scores[s.name] for _, new, _ in labelled] for s in scorers}
-        space = _fit(scorers, columns.__getitem__)
+        prompts = [new.captions[0] for _, new, _ in labelled]
+        space = fit_space(scorers, columns, prompts, centre_by)
         originals = [old.file for old, _, _ in labelled]
         warnings = warnings_of(space, columns, originals, medium.plural)
         files = _files([new for _, new, _ in labelled], skipped, space)
@@ -195,7 +200,6 @@ def _check_scorers(scorers: Sequence[Scorer], batch_size: int) -> Medium:
     if len(set(media.values())) > 1:
         listed = ", ".join(f"{name} {medium}s" for name, medium in media.items())
         raise InputError(f"scorers: they must all score the same, but {listed}")
-    _fit(scorers, lambda name: [0.0, 1.0])  # what a reward space refuses: now, not last
     if media[names[0]] not in MEDIA:
         raise InputError(
             f"{names[0]}: it scores an unknown medium {media[names[0]]!r}"
@@ -237,11 +241,6 @@ def _labelled(record: Record, place: str, digest: str, scores: dict[str, float])
         scores=scores,
         extra={ORIGINAL: record.file} | {k: v for k, v in columns.items() if k not in new},
     )
-
-
-def _fit(scorers: Sequence[Scorer], scores: Callable[[str], list[float]]) -> RewardSpace:
-    """The reward space of `scorers`; `scores` gives the scores of a reward by name."""
-    return RewardSpace.fit({s.name: scores(s.name) for s in scorers}, **described(scorers))
 
 
 def _files(

@@ -1,6 +1,7 @@
 """Reward space, preference → targets, the front. Pure numpy."""
 
 from ric_diffusion.rewards.calibration import Curve
+from ric_diffusion.rewards.centring import Centring, PromptGroups
 from ric_diffusion.rewards.fitness import narrow, outliers
 from ric_diffusion.rewards.front import directions, fit_front, hypervolume, nondominated
 from ric_diffusion.rewards.mappings import MAPPINGS, opposite, to_targets
@@ -8,7 +9,9 @@ from ric_diffusion.rewards.space import Reward, RewardSpace
 
 __all__ = [
     "MAPPINGS",
+    "Centring",
     "Curve",
+    "PromptGroups",
     "Reward",
     "RewardSpace",
     "directions",

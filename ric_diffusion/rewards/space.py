@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.files import write_text
 from ric_diffusion.rewards import checks
+from ric_diffusion.rewards.centring import Centring, PromptGroups
 from ric_diffusion.rewards.front import directions, farthest, fit_front, nondominated
 
 Array = NDArray[np.float64]
@@ -25,12 +26,16 @@ PERCENTILES = np.arange(101.0)
 LOW, HIGH = 1, 99  # percentiles that bound the reachable range
 EXTREME = 0.001  # levels that stand for the 0th and 100th percentile of a normal reward
 DRAWN = 20_000  # samples of normal rewards, whose front is taken
+WITHIN = "within its prompt"  # beside the unit of rewards that are compared so
 COLUMNS = ("reward", "unit", "mean", "std", "range in z", "range in the unit")  # when printed
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reward:
-    """One reward and the statistics of its scores, in the scorer's own unit."""
+    """One reward and the statistics of its scores, in the scorer's own unit.
+
+    With ``centring`` the statistics are those of scores compared within their prompts.
+    """
 
     name: str
     unit: str
@@ -39,6 +44,7 @@ class Reward:
     quantiles: tuple[float, ...] = field(repr=False)  # the 101 empirical percentiles, 0 to 100
     scorer: dict[str, Any] = field(default_factory=dict, hash=False)  # {"name": …, "options": …}
     fingerprint: str = ""
+    centring: Centring | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not re.fullmatch("[a-z][a-z0-9_]*", self.name):
@@ -53,6 +59,8 @@ class Reward:
         quantiles = checks.numbers(self.quantiles, f"{self.name}: quantiles")
         if len(quantiles) != len(PERCENTILES) or any(np.diff(quantiles) < 0):
             raise InputError(f"{self.name}: quantiles must be 101 numbers that never fall")
+        if not isinstance(self.centring, Centring | None):
+            raise InputError(f"{self.name}: centring must be one, not {self.centring!r}")
         low, high = quantiles[LOW], quantiles[HIGH]
         # In z too: beside a huge mean a small range can vanish.
         if std <= 0 or not 0 < (high - mean) / std - (low - mean) / std < np.inf:
@@ -72,12 +80,34 @@ class Reward:
         ):
             object.__setattr__(self, key, value)
 
+    @property
+    def scale(self) -> str:
+        """What its statistics are in: the unit, and whether that is within a prompt."""
+        return f"{self.unit}, {WITHIN}" if self.centring else self.unit
+
+    def to_dict(self) -> dict[str, Any]:
+        data = asdict(self)
+        if self.centring is None:  # as it was written before there was any
+            del data["centring"]
+        return data
+
+    @classmethod
+    def from_dict(cls, stored: Any) -> Self:
+        names = [field.name for field in fields(cls)]
+        given = checks.fields(
+            {"centring": None, **checks.mapping(stored, "reward")}, names, "reward"
+        )
+        if given["centring"] is not None:
+            given["centring"] = Centring.from_dict(given["centring"])
+        return cls(**given)
+
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class RewardSpace:
     """Rewards in order, the front of their training samples, and how many samples those were.
 
-    z is a score in standard units, (score - mean) / std. The reachable range of a reward goes from
+    z is a score in standard units, (score - mean) / std; of a reward with a centring, the score is
+    first compared with those of the same prompt. The reachable range of a reward goes from
     the 1st to the 99th percentile of its training scores. Printed, it is a table of these. Where
     nobody has the samples, ``count`` is None and the rest is what ``normal`` takes it to be.
     """
@@ -112,13 +142,17 @@ class RewardSpace:
         cls,
         scores: Mapping[str, ArrayLike],
         *,
+        prompts: Sequence[str] = (),
+        within: Sequence[str] = (),
         units: Mapping[str, str] | None = None,
         scorers: Mapping[str, Mapping[str, Any]] | None = None,
         fingerprints: Mapping[str, str] | None = None,
     ) -> Self:
         """Fit to raw scores by reward name, (N,) each; the order of `scores` is kept.
 
-        The other arguments give, for any of the names, what `Reward` keeps beside the statistics.
+        ``within``: the rewards that are compared within ``prompts``, of which there is one for each
+        sample. The other arguments give, for any of the names, what `Reward` keeps beside the
+        statistics.
         """
         if not scores:
             raise InputError("no scores given; give at least one reward")
@@ -127,8 +161,12 @@ class RewardSpace:
         if len(set(lengths.values())) > 1:
             raise InputError(f"rewards differ in their number of scores: {lengths}")
         units, scorers, fingerprints = units or {}, scorers or {}, fingerprints or {}
-        for name in (*units, *scorers, *fingerprints):
+        for name in (*units, *scorers, *fingerprints, *within):
             checks.known(name, scores, "reward space")
+        centrings = {name: _centring(name, columns[name], prompts) for name in within}
+        columns |= {
+            name: _centred(columns[name], prompts, centring) for name, centring in centrings.items()
+        }
         with np.errstate(over="ignore", invalid="ignore"):  # Reward refuses what comes of it
             rewards = tuple(
                 Reward(
@@ -142,13 +180,14 @@ class RewardSpace:
                     ),
                     scorer=dict(scorers.get(name, {})),
                     fingerprint=fingerprints.get(name, ""),
+                    centring=centrings.get(name),
                 )
                 for name, values in columns.items()
             )
         # The front needs the ranges, which belong to a space: begin with any point.
         count = len(next(iter(columns.values())))
         space = cls(rewards=rewards, front=((0.0,) * len(rewards),), count=count)
-        z = space.normalize(np.stack(list(columns.values()), axis=1))
+        z = space._standard(np.stack(list(columns.values()), axis=1))
         return replace(space, front=_rows(fit_front(z, space.lows, space.highs)))
 
     @classmethod
@@ -244,7 +283,7 @@ class RewardSpace:
             rows.append(
                 [
                     reward.name,
-                    reward.unit,
+                    reward.scale,
                     f"{reward.mean:.4g}",
                     f"{reward.std:.4g}",
                     f"{low:+.2f} to {high:+.2f}",
@@ -254,7 +293,8 @@ class RewardSpace:
         return rows
 
     def _footer(self) -> str:
-        return f"{self._basis()}; z = (score - mean) / std"
+        compared = f"; {WITHIN}: of scores less what is usual there" if self.centred else ""
+        return f"{self._basis()}; z = (score - mean) / std{compared}"
 
     def _basis(self) -> str:
         return "no samples, taken to be normal" if self.count is None else f"{self.count} samples"
@@ -281,7 +321,7 @@ class RewardSpace:
     def quantiles(self) -> Array:
         """The percentiles 0 to 100 of each reward, (n, 101), in z."""
         scores = np.array([reward.quantiles for reward in self.rewards])
-        return self.normalize(scores.T).T
+        return self._standard(scores.T).T
 
     @property
     def lows(self) -> Array:
@@ -293,19 +333,41 @@ class RewardSpace:
         """Upper ends of the reachable ranges, (n,), in z."""
         return self.quantiles[:, HIGH]
 
-    def normalize(self, scores: ArrayLike) -> Array:
-        """Scores (N, n), columns in the order of `names` → z (N, n). NaN stays NaN."""
-        z: Array = (self._matrix(scores) - self.means) / self.stds
-        return z
+    @property
+    def centred(self) -> tuple[str, ...]:
+        """The rewards that are compared within their prompts."""
+        return tuple(reward.name for reward in self.rewards if reward.centring)
 
-    def normalize_each(self, scores: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
-        """The same for scores by name, N of them."""
-        rows = [[one[name] for name in self.names] for one in scores]
-        z = self.normalize(np.reshape(rows, (-1, len(self.names))))
-        return [dict(zip(self.names, row, strict=True)) for row in z.tolist()]
+    def groups(self, scores: ArrayLike, prompts: Sequence[str]) -> PromptGroups:
+        """What N samples, scores (N, n), say of their prompts: nothing where no reward asks."""
+        matrix = self._matrix(scores)
+        return PromptGroups.of(*((matrix, prompts) if self.centred else (matrix[:0], ())))
+
+    def normalize(
+        self,
+        scores: ArrayLike,
+        prompts: Sequence[str] | None = None,
+        groups: PromptGroups | None = None,
+    ) -> Array:
+        """Scores (N, n), columns in the order of `names` → z (N, n). NaN stays NaN.
+
+        Rewards with a centring need the samples' prompts, (N,), and compare each with ``groups``,
+        which are to hold the samples themselves; by default those of these N samples alone.
+        """
+        matrix = self._matrix(scores)
+        if self.centred:
+            if prompts is None:
+                raise ValueError(f"{self.centred[0]} is compared within prompts; give the prompts")
+            known = (self.groups(matrix, prompts) if groups is None else groups).at(prompts)
+            matrix = matrix.copy()
+            for column, reward in enumerate(self.rewards):
+                if reward.centring:
+                    own = (matrix[:, column], *(array[:, column] for array in known))
+                    matrix[:, column] = reward.centring.centre(*own)
+        return self._standard(matrix)
 
     def denormalize(self, z: ArrayLike) -> Array:
-        """z (N, n) → scores (N, n); undoes `normalize`."""
+        """z (N, n) → scores (N, n), within their prompts where those are compared so."""
         scores: Array = self._matrix(z) * self.stds + self.means
         return scores
 
@@ -371,7 +433,12 @@ class RewardSpace:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data that `from_dict` turns back into an equal space."""
-        data = {"format_version": FORMAT_VERSION, **asdict(self)}
+        data = {
+            "format_version": FORMAT_VERSION,
+            "rewards": [reward.to_dict() for reward in self.rewards],
+            "front": self.front,
+            "count": self.count,
+        }
         plain: dict[str, Any] = json.loads(json.dumps(data, allow_nan=False))  # tuples to lists
         return plain
 
@@ -386,11 +453,8 @@ class RewardSpace:
                 f"{FORMAT_VERSION}"
             )
         given = checks.fields(given, (field.name for field in fields(cls)), "reward space")
-        names = [field.name for field in fields(Reward)]
         rewards = checks.items(given["rewards"], "reward space: rewards")
-        given["rewards"] = tuple(
-            Reward(**checks.fields(reward, names, "reward")) for reward in rewards
-        )
+        given["rewards"] = tuple(Reward.from_dict(reward) for reward in rewards)
         return cls(**given)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -413,6 +477,11 @@ class RewardSpace:
         checks.known(name, self.names, "reward space")
         return self.names.index(name)
 
+    def _standard(self, scores: Array) -> Array:
+        """Scores (N, n), compared already where that is asked, → z (N, n)."""
+        z: Array = (scores - self.means) / self.stds
+        return z
+
     def _matrix(self, values: ArrayLike) -> Array:
         matrix = np.asarray(values, dtype=np.float64)
         if matrix.ndim != 2 or matrix.shape[1] != len(self.rewards):
@@ -434,3 +503,17 @@ class RewardSpace:
 
 def _rows(points: Array) -> tuple[tuple[float, ...], ...]:
     return tuple(tuple(row) for row in points.tolist())
+
+
+def _centring(name: str, scores: Array, prompts: Sequence[str]) -> Centring:
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):  # Centring refuses what comes of it
+            return Centring.fit(scores, prompts)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from None
+
+
+def _centred(scores: Array, prompts: Sequence[str], centring: Centring) -> Array:
+    """Scores (N,), compared within their prompts."""
+    known = PromptGroups.of(scores[:, None], prompts).at(prompts)
+    return centring.centre(scores, *(array[:, 0] for array in known))
