@@ -28,6 +28,7 @@ from ric_diffusion.data.prompts import read_prompts
 from ric_diffusion.data.scoring import load_scorers, scores_of
 from ric_diffusion.evaluation.grid import sweep_points
 from ric_diffusion.evaluation.metrics import means_of
+from ric_diffusion.evaluation.standard import Standard
 from ric_diffusion.io import config
 from ric_diffusion.io.files import write_json, write_text
 from ric_diffusion.io.journal import Journal
@@ -159,8 +160,9 @@ def _scored(
 
 def _write(rows: Sequence[Row], scores: np.ndarray, space: RewardSpace, out: Path) -> str:
     """``table.json`` and ``table.md``; the text of the latter."""
-    names, (_, prompts, count) = space.names, scores.shape
-    z = space.normalize(scores.reshape(-1, count)).reshape(len(rows), prompts, 1, count)
+    names, prompts = space.names, scores.shape[1]
+    grid = scores[:, :, None, :]  # one seed
+    z = Standard.of(space, [grid]).z(grid)
     means, left_out = means_of(z), np.isnan(z).any(axis=(2, 3)).sum(axis=1)
     header = ["preference", *(f"asked {n} (z)" for n in names), *(f"mean {n} (z)" for n in names)]
     lines = [[*header, "left out"], ["---"] * (len(header) + 1)]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ric_diffusion.adapters.adapter import Adapter
 from ric_diffusion.rewards import Reward
+from ric_diffusion.rewards.space import WITHIN
 
 HERE = "this/folder"  # where the adapter lies, as long as nobody knows
 BASE = "base/folder"  # whose configs a single file takes, where nobody says
@@ -124,7 +125,7 @@ def _slider_table(adapter: Adapter) -> list[str]:
     space = adapter.space
     header = ["reward", "unit", "range (z)", "range (unit)", "mean", "one z"]
     rows = [
-        [r.name, r.unit, _ends(*space.range(r.name)), _in_unit(r, *space.range(r.name)),
+        [r.name, r.scale, _ends(*space.range(r.name)), _in_unit(r, *space.range(r.name)),
          f"{r.mean:.2f}", f"{r.std:.2f}"]
         for r in space.rewards
     ]  # fmt: skip
@@ -136,6 +137,11 @@ def _slider_table(adapter: Adapter) -> list[str]:
         said.append(
             "A calibrated slider gives on average what it is asked, as far as that was measured to "
             "be reachable; beyond, it gives the nearest that is."
+        )
+    if space.centred:
+        said.append(
+            f"{', '.join(space.centred)}: of a sample compared {WITHIN} with the others of it, so "
+            "that 0 is what is usual there; scores of two prompts say nothing about each other."
         )
     if space.count is None:
         said.append(

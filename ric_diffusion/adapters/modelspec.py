@@ -130,7 +130,7 @@ def _slider(adapter: Adapter, reward: Reward) -> str:
     """The range of a slider in the reward's own unit."""
     low, high = (reward.mean + z * reward.std for z in _range(adapter, reward.name))
     measured = "calibrated" if reward.name in adapter.calibration else "in the training data"
-    unit = f" {plain(reward.unit)}" if plain(reward.unit) else ""
+    unit = f" {plain(reward.scale)}" if plain(reward.scale) else ""
     return f"{reward.name}: {low:.2f} to {high:.2f}{unit} ({measured})"
 
 

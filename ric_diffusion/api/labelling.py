@@ -12,6 +12,7 @@ import numpy as np
 
 import scorers as library
 from ric_diffusion.data.embedded import prompt_in
+from ric_diffusion.data.fitting import CentreBy
 from ric_diffusion.data.framing import Framing, Rule
 from ric_diffusion.data.images import UnreadableImage, open_image, picture_suffix
 from ric_diffusion.data.label import LabelReport, label_folder
@@ -154,6 +155,7 @@ def label(
     framing: Rule = "square",
     resolution: int | None = None,
     captions: CaptionRule = "whole",
+    centre_by: CentreBy | None = None,
     shard: tuple[int, int] | None = None,
     progress: ProgressCallback | None = None,
 ) -> LabelReport:
@@ -173,6 +175,9 @@ def label(
             should be that of the training; by default 1024.
         captions: whether a text file beside a picture holds one caption, ``"whole"``, or one to a
             line, ``"lines"``.
+        centre_by: what the scores of every reward are compared with: those of ``"all"`` samples, or
+            of samples with the same ``"prompt"``, which is the canonical caption. By default as
+            each scorer declares: most compare all.
         shard: ``(k, n)`` with 0 ≤ k < n scores the samples k, k + n, k + 2n, … and writes nothing
             else, so that n processes share the work; a last call without it merges what they found
             and writes the folder.
@@ -181,6 +186,8 @@ def label(
     """
     require("train", "label")
     _check_choice("captions", captions, get_args(CaptionRule))
+    if centre_by is not None:
+        _check_choice("centre_by", centre_by, get_args(CentreBy))
     seen = _framing(framing, resolution)
     with reporting(progress):
         return label_folder(
@@ -189,6 +196,7 @@ def label(
             loaded_scorers(scorers),
             framing=seen,
             captions=captions,
+            centre_by=centre_by,
             shard=shard,
         )
 

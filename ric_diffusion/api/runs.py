@@ -16,6 +16,7 @@ from ric_diffusion.data.images import save_png
 from ric_diffusion.data.prompts import read_prompts
 from ric_diffusion.data.records import Record, read_labelled
 from ric_diffusion.data.scoring import load_scorers
+from ric_diffusion.data.standard import records_groups
 from ric_diffusion.data.unchanged import DIGEST, check_unchanged
 from ric_diffusion.evaluation.grid import target_line
 from ric_diffusion.evaluation.report.sheet import draw_sheet
@@ -230,6 +231,7 @@ def _train(
     records, space = read_labelled(settings.data)
     if start:
         space = continued_space(family.read_adapter(start)[0].space, space, settings.data)
+    groups, labelled = records_groups(records, space), records_digest(records)
     records = selected(records, settings.where)
     process = this_process()
     own, precision = family.resolved(
@@ -255,6 +257,8 @@ def _train(
         "reward_space": config.digest(space.to_dict()),
         "records": records_digest(records),
     }
+    if space.centred:  # also with those that `where` leaves out
+        identity["labelled"] = labelled
     if start:
         identity["init"] = config.digest(adapter_digests(start))
     run.check_same(identity, advice={"loop.steps": to_train_longer(_adapter_folder(backend, out))})
@@ -264,7 +268,7 @@ def _train(
     _check_push(push_to_hub, backend, out)
     if push_to_hub and process.is_main_process:
         hub.open_repository(push_to_hub)  # now, not after hours of training
-    count = backend.prepare(records, settings.data, cache)
+    count = backend.prepare(records, settings.data, cache, groups)
     process.wait_for_everyone()  # all have seen the folder as it was
     if process.is_main_process:
         run.begin(identity, resume=resume)
@@ -392,6 +396,7 @@ def _online(
         prompts=prompts,
         scorers=scorers,
         replay=replay,
+        groups=records_groups(records, space),
         data=settings.data,
     )
     digest = config.digest(identity)

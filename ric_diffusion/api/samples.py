@@ -43,7 +43,8 @@ class GeneratedSample:
         targets: the values in z that were used; a reward left out was auto.
         scores: in each scorer's unit, and ``obtained`` in z, by reward; None where a scorer has no
             number for it, and for a sample that is rejected (blank, or black by a safety checker).
-            Both are empty without an adapter.
+            What is obtained is also None of a reward that is compared within its prompt: ``sweep``
+            has samples to compare. Both are empty without an adapter.
         path: the file it was written to, None if it was not.
     """
 
@@ -102,7 +103,8 @@ class Scoring:
         elif self.space is not None:
             row = scores_of([sample], [prompt], self.scorers)
             scores = by_reward(self.space, row[0])
-            obtained = by_reward(self.space, self.space.normalize(row)[0])
+            obtained = by_reward(self.space, self.space.normalize(row, [prompt])[0])
+            obtained |= dict.fromkeys(self.space.centred)  # one sample has none to compare with
         return GeneratedSample(
             sample=sample,
             prompt=prompt,
@@ -123,8 +125,9 @@ def by_reward(space: RewardSpace, row: np.ndarray) -> dict[str, float | None]:
 
 def measure(space: RewardSpace, samples: Sequence[Any], prompts: Sequence[str]) -> np.ndarray:
     """(N, n) z of N finished samples, each made from its prompt, by the scorers that the space was
-    fitted with; NaN where one has no number."""
-    z: np.ndarray = space.normalize(scores_of(samples, prompts, load_scorers(space)))
+    fitted with; NaN where one has no number. Rewards that are compared within a prompt are so among
+    these samples."""
+    z: np.ndarray = space.normalize(scores_of(samples, prompts, load_scorers(space)), prompts)
     return z
 
 

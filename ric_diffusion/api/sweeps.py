@@ -43,7 +43,8 @@ class SweepPoint:
         sample: the picture.
         preference: the weights, None where one reward is moved alone.
         targets: values in z that were asked for.
-        scores: in each scorer's unit, and ``obtained`` in z; None as in GeneratedSample.
+        scores: in each scorer's unit, and ``obtained`` in z; None where a sample has none. A reward
+            that is compared within its prompt is so among the samples of the sweep.
     """
 
     sample: Any

@@ -20,7 +20,7 @@ def said(text: str, kind: str = "note") -> str:
 
 def strip(slider: Slider) -> str:
     """What stands under a slider: where the training data lies along it, and its range in words."""
-    unit = escape(slider.reward.unit)
+    unit = escape(slider.reward.scale)
     ends = f"{slider.score(slider.low):.3g} … {slider.score(slider.high):.3g} {unit}"
     half = " … ".join(f"{slider.score(slider.common[i]):.3g}" for i in (1, 3))
     return (
@@ -51,11 +51,15 @@ def scores(drawn: GeneratedSample, sliders: Sequence[Slider]) -> str:
     track of its slider."""
     rows = []
     for slider in sliders:
-        name, unit = slider.name, escape(slider.reward.unit)
+        name, unit = slider.name, escape(slider.reward.scale)
         requested, obtained = drawn.targets.get(name), drawn.obtained[name]
+        raw = drawn.scores[name]
         cells = []
         for z, missing in ((requested, "auto"), (obtained, "no score")):
             score = "" if z is None else f"<small>{slider.score(z):.3g} {unit}</small>"
+            if z is obtained is None and raw is not None:  # nothing to compare its score with
+                missing = f"{raw:.3g} {escape(slider.reward.unit)}"
+                score = "<small>a sweep compares it within its prompt</small>"
             cells.append(f"<td><b>{missing if z is None else f'{z:+.2f} z'}</b><br>{score}</td>")
         rows.append(
             f'<tr data-reward="{name}"><th scope="row">{name}</th>{"".join(cells)}</tr>'

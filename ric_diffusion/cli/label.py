@@ -16,6 +16,7 @@ def run(options: argparse.Namespace) -> None:
         framing=options.framing,
         resolution=options.resolution,
         captions=options.captions,
+        centre_by=options.centre_by,
         shard=options.shard,
     )
     what = "pictures" if report.medium == "image" else "texts"

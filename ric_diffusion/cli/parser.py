@@ -204,6 +204,12 @@ def build_parser() -> Parser:
         help="whether x.txt beside x.png holds one caption, or one to a line (default: whole)",
     )
     label.add_argument(
+        "--centre-by",
+        choices=("prompt", "all"),
+        help="compare scores within samples of one caption, or all of them; by default as each "
+        "scorer declares",
+    )
+    label.add_argument(
         "--shard",
         type=shard,
         metavar="K/N",
@@ -481,6 +487,7 @@ ARGUMENTS = (
     "adapter",
     "base_config",
     "captions",
+    "centre_by",
     "contrast",
     "denoiser",
     "framing",

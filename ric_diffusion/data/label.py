@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ric_diffusion.data.fitting import CentreBy, fit_space
+from ric_diffusion.data.fitting import CentreBy, compares_within_prompt, fit_space
 from ric_diffusion.data.framing import FRAMING, Framing
 from ric_diffusion.data.label_warnings import warnings_of
 from ric_diffusion.data.medium import IMAGE, MEDIA, Medium
@@ -153,7 +153,8 @@ def label_folder(
         prompts = [new.captions[0] for _, new, _ in labelled]
         space = fit_space(scorers, columns, prompts, centre_by)
         originals = [old.file for old, _, _ in labelled]
-        warnings = warnings_of(space, columns, originals, medium.plural)
+        declared = [] if centre_by else [s.name for s in scorers if compares_within_prompt(s)]
+        warnings = warnings_of(space, columns, prompts, originals, medium.plural, declared=declared)
         files = _files([new for _, new, _ in labelled], skipped, space)
         stamps = {new.file: stamp for _, new, stamp in labelled}
         files[STAMPS] = json.dumps(stamps).encode()  # nobody reads it, and it may be long

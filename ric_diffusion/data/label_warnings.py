@@ -2,30 +2,58 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+
+import numpy as np
 
 from ric_diffusion.rewards import RewardSpace, narrow, outliers
 from ric_diffusion.rewards.fitness import FEW, NARROW
 
+ALONE = 0.5  # of the samples: so many without another of their prompt
+DRAW = "`ric sample-prompts` draws several of each"
+
 
 def warnings_of(
-    space: RewardSpace, scores: Mapping[str, Sequence[float]], files: Sequence[str], plural: str
+    space: RewardSpace,
+    scores: Mapping[str, Sequence[float]],
+    prompts: Sequence[str],
+    files: Sequence[str],
+    plural: str,
+    *,
+    declared: Sequence[str] = (),
 ) -> tuple[str, ...]:
-    """A line for each. ``scores``: those of N samples by reward, from which ``space`` was fitted;
-    ``files``: what a person knows them by."""
+    """A line for each. ``scores``: those of N samples by reward, from which ``space`` was fitted,
+    with their ``prompts``; ``files``: what a person knows them by; ``declared``: the rewards that
+    should be compared within a prompt."""
     found = []
+    columns = np.stack([scores[name] for name in space.names], axis=1)
+    z = dict(zip(space.names, space.normalize(columns, prompts).T, strict=True))
     if len(files) < FEW:
         found.append(
             f"{len(files)} {plural} are few: from {FEW} up there is something to learn sliders "
             "from, and more are better"
         )
     for name in space.names:
-        if extreme := outliers(scores[name]):
+        if extreme := outliers(z[name]):
             first, more = files[extreme[0]], len(extreme) - 1
             who, them = (f"{first} and {more} more", "them") if more else (first, "it")
             found.append(
                 f"{name}: {who} of {len(files)} {plural} alone decide{'' if more else 's'} its "
                 f"scale, and the others lie close together on it; leave {them} out and label again"
+            )
+    alone = sum(count == 1 for count in Counter(prompts).values())
+    for name in space.centred:
+        if alone > ALONE * len(files):
+            found.append(
+                f"{name}: {alone} of {len(files)} {plural} are alone with their prompt, and have "
+                f"nothing to be compared with; {DRAW}"
+            )
+    for name in declared:
+        if name not in space.centred:
+            found.append(
+                f"{name}: its scores compare within a prompt only, no prompt has two {plural}, and "
+                f"so its slider is about prompts, too; {DRAW}"
             )
     for name in narrow(space):
         low, high = space.range(name)

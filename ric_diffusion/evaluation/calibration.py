@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ric_diffusion.adapters.adapter import Adapter
 from ric_diffusion.evaluation.metrics import means_of
 from ric_diffusion.evaluation.runner import MethodScores
+from ric_diffusion.evaluation.standard import Standard
 from ric_diffusion.io import config
 from ric_diffusion.models.cost import Cost
 from ric_diffusion.rewards import Curve, RewardSpace
@@ -38,8 +39,9 @@ def calibration_digest(adapter: Adapter) -> str | None:
 
 def curves_of(scores: MethodScores, space: RewardSpace) -> dict[str, Curve]:
     """The curves through what an adapter without calibration gave with one reward moved at a time,
-    in z of its ``space``; none for a reward where nothing rises."""
-    means = space.normalize(means_of(scores.scores))  # (P, n)
+    in z of its ``space``; none for a reward where nothing rises. Rewards that are compared within a
+    prompt are so among these samples."""
+    means = means_of(Standard.of(space, [scores.scores]).z(scores.scores))  # (P, n)
     found = {}
     for column, name in enumerate(space.names):
         rows = [p for p, point in enumerate(scores.points) if point.along == name]

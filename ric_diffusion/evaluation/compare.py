@@ -43,6 +43,7 @@ from ric_diffusion.models.cost import Cost
 from ric_diffusion.models.family import ADAPTER_SUBFOLDER, model_path
 from ric_diffusion.models.hardware import this_process
 from ric_diffusion.rewards import Curve, RewardSpace
+from ric_diffusion.rewards.space import WITHIN
 
 NONE = "none"  # the word for the model without adapter
 FIRST_SEED = 1001  # far from the small seeds that people try and train with
@@ -249,6 +250,13 @@ def check_rewards(measure: AdapterChoice, choices: Sequence[AdapterChoice]) -> N
                     f"adapter {choice.given}: {reward.name} was scored with "
                     f"{theirs.scorer.get('options')}, in {measure.given} with "
                     f"{reward.scorer.get('options')}; compare adapters scored in one way"
+                )
+            if bool(theirs.centring) != bool(reward.centring):
+                how = ["among all samples", WITHIN]
+                raise InputError(
+                    f"adapter {choice.given}: {reward.name} was compared "
+                    f"{how[bool(theirs.centring)]}, in {measure.given} "
+                    f"{how[bool(reward.centring)]}; compare adapters of one --centre-by"
                 )
 
 

@@ -29,6 +29,7 @@ from ric_diffusion.evaluation.config import EvaluationConfig
 from ric_diffusion.evaluation.grid import Cell, Grid, Point
 from ric_diffusion.evaluation.method import Draw, Method, by_targets
 from ric_diffusion.evaluation.metrics import Array
+from ric_diffusion.evaluation.standard import Standard
 from ric_diffusion.io.config import from_dict, to_dict
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.journal import Journal
@@ -75,7 +76,8 @@ def run_sweep(
     stage: str = "sweep",
 ) -> Sweep:
     """Sample every point for every prompt, each of which has the same seeds, and score what comes;
-    nothing is written. Scores are NaN where a sample is rejected."""
+    nothing is written. Scores are NaN where a sample is rejected. Rewards that are compared within
+    a prompt are so among the samples of the sweep."""
     grid = Grid(points=points, prompts=prompts, seeds=[seeds] * len(prompts), batch_size=batch_size)
     draw = by_targets(sampler)
     samples: list[list[list[Any]]] = [[[None for _ in seeds] for _ in prompts] for _ in points]
@@ -95,7 +97,7 @@ def run_sweep(
         seeds=list(seeds),
         samples=samples,
         scores=scores,
-        z=space.normalize(scores.reshape(-1, len(scorers))).reshape(scores.shape),
+        z=Standard.of(space, [scores]).z(scores),
     )
 
 

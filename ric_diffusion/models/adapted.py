@@ -12,7 +12,9 @@ import torch
 
 from ric_diffusion.adapters import lora
 from ric_diffusion.adapters.adapter import Adapter, check_continues
+from ric_diffusion.data.standard import records_groups, records_z
 from ric_diffusion.io.errors import InputError
+from ric_diffusion.rewards import PromptGroups
 
 
 class AdaptedBackend:
@@ -27,21 +29,24 @@ class AdaptedBackend:
         self.model = model
         self.adapter: Adapter = model.adapter
         self.records: Sequence[Any] = ()
+        self.groups: PromptGroups | None = None
         self.z = np.empty((0, len(self.adapter.space.names)))
         self.buckets: np.ndarray | None = None
 
-    def set_records(self, records: Sequence[Any], folder: Path) -> None:
-        """Train on these records, which lie in ``folder``; InputError if there are none."""
+    def set_records(
+        self, records: Sequence[Any], folder: Path, groups: PromptGroups | None = None
+    ) -> None:
+        """Train on these records, which lie in ``folder``; InputError if there are none. Those of
+        one prompt are compared with its ``groups``, by default with each other."""
         if not records:
             raise InputError(f"{folder}: no records are left to train on; check `where`")
         self.records = records
+        self.groups = records_groups(records, self.adapter.space) if groups is None else groups
         self._normalize()
 
     def _normalize(self) -> None:
         """The records' scores in z, (N, n)."""
-        space = self.adapter.space
-        scores = (record.scores[name] for record in self.records for name in space.names)
-        self.z = space.normalize(np.fromiter(scores, np.float64).reshape(-1, len(space.names)))
+        self.z = records_z(self.records, self.adapter.space, self.groups)
 
     def targets(self, rows: Sequence[int]) -> list[dict[str, float]]:
         """What records' scores are in z."""

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from ric_diffusion.data.medium import Medium
+from ric_diffusion.rewards import PromptGroups
 
 Note = Callable[[torch.Tensor, torch.Tensor], None]
 
@@ -84,10 +85,18 @@ class Backend(Trainable, Sampler, Protocol):
     model: Any
     adapter: Any
 
-    def prepare(self, records: Sequence[Any], folder: Path, cache: Path) -> int:
+    def prepare(
+        self,
+        records: Sequence[Any],
+        folder: Path,
+        cache: Path,
+        groups: PromptGroups | None = None,
+    ) -> int:
         """Take the records (data.records.Record) to train on, and return how many of them that is:
         some may not fit the model. What is computed once per record goes to ``cache``. A record's
-        file may be absolute, else it lies in ``folder``. All processes do this together."""
+        file may be absolute, else it lies in ``folder``. ``groups``: what rewards that are compared
+        within a prompt are compared with, by default these records. All processes do this
+        together."""
 
 
 def weights_digest(module: torch.nn.Module) -> str:

@@ -54,7 +54,7 @@ class PromptGroups:
 
         def sums(of: Array) -> Array:
             columns = [np.bincount(at, column, len(rows)) for column in of.T]
-            return np.array(columns).reshape(matrix.shape[1], len(rows)).T
+            return np.array(columns, dtype=np.float64).reshape(matrix.shape[1], len(rows)).T
 
         counts = sums(known.astype(np.float64))
         means = sums(values) / np.maximum(counts, 1)

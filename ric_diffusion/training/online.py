@@ -1,7 +1,8 @@
 """Online rounds: draw targets near the front, sample, score, select, fine-tune; again.
 
 What a round's samples reach becomes part of the front, for the targets of later rounds and for the
-preferences of the adapter that is left; what z means never changes.
+preferences of the adapter that is left; what z means never changes. A reward that is compared
+within a prompt is so with the labelled records of that prompt and the round's own samples of it.
 
 RiC's online stage (arXiv 2402.10207, section 3.2) against the backend protocol, so for pictures
 and text alike. Every round is a folder:
@@ -35,12 +36,17 @@ from ric_diffusion.io.errors import InputError
 from ric_diffusion.models.cost import Cost, Meter
 from ric_diffusion.models.hardware import this_process
 from ric_diffusion.models.protocol import Backend
-from ric_diffusion.rewards import RewardSpace
+from ric_diffusion.rewards import PromptGroups, RewardSpace
 from ric_diffusion.training import processes, selection, stored
 from ric_diffusion.training.guard import Guard, GuardConfig, GuardFigures
 from ric_diffusion.training.loop import LoopConfig
 from ric_diffusion.training.requests import SampleRequest, draw_requests
-from ric_diffusion.training.sampling import ScoredSample, sample_and_score, sample_path
+from ric_diffusion.training.sampling import (
+    RoundSample,
+    in_standard_units,
+    sample_and_score,
+    sample_path,
+)
 from ric_diffusion.training.selection import Criterion, select
 from ric_diffusion.training.trainer import Trainer
 
@@ -97,13 +103,15 @@ class OnlineConfig:
 class Task:
     """What the rounds work with: ``space`` and ``mapping`` are the adapter's at the start;
     ``replay`` are labelled records with absolute file names, and ``data`` is the folder that they
-    were labelled in, whose framing holds for samples, too."""
+    were labelled in, whose framing holds for samples, too; ``groups`` are what all records of that
+    folder say of their prompts."""
 
     space: RewardSpace
     mapping: str
     prompts: Sequence[str]
     scorers: Sequence[Any]
     replay: Sequence[Record]
+    groups: PromptGroups
     data: Path
 
 
@@ -181,13 +189,17 @@ def run_round(
             rng=np.random.default_rng([config.seed, number]),
         ),
     )
-    samples, sampling_cost = sample_and_score(
-        backend, requests, task.space, task.scorers, folder, batch_size=config.batch_size
+    scored, sampling_cost = sample_and_score(
+        backend, requests, task.scorers, folder, batch_size=config.batch_size
+    )
+    samples, groups = in_standard_units(
+        scored, [request.prompt for request in requests], task.space, task.groups
     )
     chosen = select(
         samples,
         task.replay,
         task.space,
+        groups,
         criterion=config.selection,
         keep_fraction=config.keep_fraction,
         replay_fraction=config.replay_fraction,
@@ -210,7 +222,15 @@ def run_round(
         *(task.replay[i] for i in chosen.replay),
     ]
     training_cost = fine_tune(
-        backend, records, task.data, config, folder, number=number, digest=digest, resume=resume
+        backend,
+        records,
+        groups,
+        task.data,
+        config,
+        folder,
+        number=number,
+        digest=digest,
+        resume=resume,
     )
     usable = np.array([sample.z for sample in samples if sample.z is not None])
     result = RoundResult(
@@ -229,9 +249,7 @@ def run_round(
     return result
 
 
-def labelled(
-    path: Path, request: SampleRequest, sample: ScoredSample, space: RewardSpace
-) -> Record:
+def labelled(path: Path, request: SampleRequest, sample: RoundSample, space: RewardSpace) -> Record:
     """A sample as a record to train on: with the scores it has, not those that were asked for."""
     assert sample.scores is not None
     scores = dict(zip(space.names, sample.scores, strict=True))
@@ -241,6 +259,7 @@ def labelled(
 def fine_tune(
     backend: Backend,
     records: Sequence[Record],
+    groups: PromptGroups,
     data: Path,
     config: OnlineConfig,
     folder: Path,
@@ -249,11 +268,11 @@ def fine_tune(
     digest: str,
     resume: bool,
 ) -> Cost:
-    """Train on the records, drawn as those of the labelled folder ``data``, and write
-    ``folder/adapter``; returns the cost of training."""
+    """Train on the records, drawn as those of the labelled folder ``data`` and compared with the
+    ``groups``, and write ``folder/adapter``; returns the cost of training."""
     process = this_process()
     # One cache for all rounds: many of the records are replayed in each.
-    count = backend.prepare(records, data, folder.parent / "cache")
+    count = backend.prepare(records, data, folder.parent / "cache", groups)
     process.wait_for_everyone()  # all have seen the folder as it was
     meter = Meter()
     with meter.running(backend.network()):

@@ -17,7 +17,7 @@ from ric_diffusion.io.progress import tracking
 from ric_diffusion.models.cost import Cost, Meter
 from ric_diffusion.models.hardware import this_process
 from ric_diffusion.models.protocol import Backend
-from ric_diffusion.rewards import RewardSpace
+from ric_diffusion.rewards import PromptGroups, RewardSpace
 from ric_diffusion.training.requests import SampleRequest
 
 OUT_OF_RANGE = 6.0  # z; no reward encoder reads further, and no honest sample lies there
@@ -25,12 +25,18 @@ OUT_OF_RANGE = 6.0  # z; no reward encoder reads further, and no honest sample l
 
 @dataclass(frozen=True, kw_only=True)
 class ScoredSample:
-    """What is known of one sample: its scores and its z in the order of the rewards, or why it
-    can't be used; and its digest."""
+    """What is known of one sample: its scores in the order of the rewards, or why it can't be used;
+    and its digest."""
 
     digest: str
     reject_reason: str | None = None
     scores: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundSample(ScoredSample):
+    """The same once all samples of the round are drawn, with its z, or None."""
+
     z: tuple[float, ...] | None = None
 
 
@@ -51,7 +57,6 @@ def sample_path(folder: Path, number: int, suffix: str) -> Path:
 def sample_and_score(
     backend: Backend,
     requests: Sequence[SampleRequest],
-    space: RewardSpace,
     scorers: Sequence[Any],
     folder: Path,
     *,
@@ -74,7 +79,7 @@ def sample_and_score(
             for first in own:
                 if first not in done:
                     part = requests[first : first + batch_size]
-                    journal.append(to_dict(_drawn(backend, part, space, scorers, folder, first)))
+                    journal.append(to_dict(_drawn(backend, part, scorers, folder, first)))
                     progress.advance(len(part))
         process.wait_for_everyone()
         done = _journalled(journal)
@@ -96,7 +101,7 @@ def without_duplicates(samples: Sequence[ScoredSample]) -> list[ScoredSample]:
         repeated = sample.reject_reason is None and sample.digest in seen
         seen.add(sample.digest)
         found.append(
-            replace(sample, reject_reason="duplicate", scores=None, z=None) if repeated else sample
+            replace(sample, reject_reason="duplicate", scores=None) if repeated else sample
         )
     return found
 
@@ -104,7 +109,6 @@ def without_duplicates(samples: Sequence[ScoredSample]) -> list[ScoredSample]:
 def _drawn(
     backend: Backend,
     requests: Sequence[SampleRequest],
-    space: RewardSpace,
     scorers: Sequence[Any],
     folder: Path,
     first: int,
@@ -118,7 +122,7 @@ def _drawn(
             [request.seed for request in requests],
         )
         scores = scores_of(made, prompts, meter.metered(scorers))
-        scored = judge_samples(backend, made, scores, space)
+        scored = judge_samples(backend, made, scores)
         suffix = backend.medium.suffix
         for number, sample in enumerate(made, start=first):
             backend.medium.write(sample, sample_path(folder, number, suffix))
@@ -126,21 +130,43 @@ def _drawn(
 
 
 def judge_samples(
-    backend: Backend, samples: Sequence[Any], scores: np.ndarray, space: RewardSpace
+    backend: Backend, samples: Sequence[Any], scores: np.ndarray
 ) -> list[ScoredSample]:
-    """Which samples can be used: nothing is ever labelled that is not a number, blank or out of
-    range. ``scores`` (N, n) in the scorers' units."""
+    """Which samples can be used: nothing is ever labelled that is not a number or blank. ``scores``
+    (N, n) in the scorers' units."""
     found = []
-    for sample, row, z in zip(samples, scores, space.normalize(scores), strict=True):
+    for sample, row in zip(samples, scores, strict=True):
         digest = backend.medium.digest(sample)
         reject_reason = backend.medium.reject_reason(sample)
         if reject_reason is None and not np.isfinite(row).all():
             reject_reason = "score is not finite"
-        if reject_reason is None and np.abs(z).max() > OUT_OF_RANGE:
-            reject_reason = "out of range"
         if reject_reason is None:
-            values, units = tuple(row.tolist()), tuple(z.tolist())
-            found.append(ScoredSample(digest=digest, scores=values, z=units))
+            found.append(ScoredSample(digest=digest, scores=tuple(row.tolist())))
         else:
             found.append(ScoredSample(digest=digest, reject_reason=reject_reason))
     return found
+
+
+def in_standard_units(
+    samples: Sequence[ScoredSample],
+    prompts: Sequence[str],
+    space: RewardSpace,
+    labelled: PromptGroups,
+) -> tuple[list[RoundSample], PromptGroups]:
+    """A round's samples, N of them with their prompts, with their z; those that are out of range
+    are rejected.
+
+    Rewards that are compared within a prompt are so with what is ``labelled`` of the prompt
+    together with all samples of the round that can be used: the groups that are returned.
+    """
+    usable = [i for i, sample in enumerate(samples) if sample.scores is not None]
+    scores = np.reshape([samples[i].scores for i in usable], (-1, len(space.names)))
+    asked = [prompts[i] for i in usable]
+    groups = labelled + space.groups(scores, asked)
+    found = [RoundSample(digest=one.digest, reject_reason=one.reject_reason) for one in samples]
+    for i, z in zip(usable, space.normalize(scores, asked, groups), strict=True):
+        if np.abs(z).max() > OUT_OF_RANGE:
+            found[i] = replace(found[i], reject_reason="out of range")
+        else:
+            found[i] = replace(found[i], scores=samples[i].scores, z=tuple(z.tolist()))
+    return found, groups

@@ -9,9 +9,10 @@ from typing import Literal
 import numpy as np
 
 from ric_diffusion.data.records import Record
-from ric_diffusion.rewards import RewardSpace
+from ric_diffusion.data.standard import records_z
+from ric_diffusion.rewards import PromptGroups, RewardSpace
 from ric_diffusion.rewards.selection import SELECTIONS
-from ric_diffusion.training.sampling import ScoredSample
+from ric_diffusion.training.sampling import RoundSample
 
 Criterion = Literal["fronts", "quantile"]
 SELECTED, NOT_SELECTED = "selected", "not selected"
@@ -36,9 +37,10 @@ class SelectionReport:
 
 
 def select(
-    samples: Sequence[ScoredSample],
+    samples: Sequence[RoundSample],
     replay: Sequence[Record],
     space: RewardSpace,
+    groups: PromptGroups,
     *,
     criterion: Criterion,
     keep_fraction: float,
@@ -48,11 +50,11 @@ def select(
     """About ``keep_fraction`` of the samples that can be used, best by ``criterion``.
 
     From the same part of the records so many are drawn that they make up ``replay_fraction`` of
-    what is trained on, or all if there are fewer.
+    what is trained on, or all if there are fewer. ``groups``: what both are compared with, where
+    rewards are compared within a prompt.
     """
     best, names = SELECTIONS[criterion], space.names
-    scores = [[record.scores[name] for name in names] for record in replay]
-    reference = space.normalize(np.reshape(scores, (-1, len(names))))
+    reference = records_z(replay, space, groups)
     usable = [i for i, sample in enumerate(samples) if sample.z is not None]
     z = np.reshape([samples[i].z for i in usable], (-1, len(names)))
     selected = [usable[i] for i in best(z, reference, keep_fraction).tolist()]
@@ -64,7 +66,7 @@ def select(
 
 def report(
     selection: Selection,
-    samples: Sequence[ScoredSample],
+    samples: Sequence[RoundSample],
     replay: Sequence[Record],
     criterion: Criterion,
 ) -> SelectionReport:

@@ -106,7 +106,7 @@ class Points:
     def network(self):
         return self.net
 
-    def prepare(self, records, folder, cache):
+    def prepare(self, records, folder, cache, groups=None):
         self.z = torch.tensor([[r.scores[name] for name in NAMES] for r in records])
         self.x = torch.tensor([self.medium.read(folder / r.file) for r in records])
         return len(records)

@@ -4,6 +4,7 @@ import json
 import sys
 from pathlib import Path
 
+from ric_diffusion.data.standard import records_groups
 from ric_diffusion.io.config import from_dict
 from ric_diffusion.models.hardware import this_process
 from ric_diffusion.training import processes
@@ -15,12 +16,14 @@ from support.points import NAMES, Axis, Points
 def task(folder):
     """On labelled points, which are written to the folder."""
     folder.mkdir()
+    space, replay = points.space(), points.labelled_points(folder)
     return Task(
-        space=points.space(),
+        space=space,
         mapping="front",
         prompts=["a", "b", "c"],
         scorers=[Axis(name) for name in NAMES],
-        replay=points.labelled_points(folder),
+        replay=replay,
+        groups=records_groups(replay, space),
         data=folder,
     )
 

@@ -12,7 +12,12 @@ from ric_diffusion.rewards import to_targets
 from ric_diffusion.rewards.selection import best_by_quantile
 from ric_diffusion.training import stored
 from ric_diffusion.training.requests import SampleRequest, draw_requests
-from ric_diffusion.training.sampling import ScoredSample, judge_samples, without_duplicates
+from ric_diffusion.training.sampling import (
+    RoundSample,
+    in_standard_units,
+    judge_samples,
+    without_duplicates,
+)
 from ric_diffusion.training.selection import Selection, report, select
 from support import points
 from support.points import NAMES, Points
@@ -51,13 +56,17 @@ def test_without_exploration_a_request_is_on_the_front_and_with_it_beyond():
     assert np.abs(asked[:, None] - front[None]).max(axis=2).min(axis=1).max() < 0.02
 
 
+NO_GROUPS = SPACE.groups(np.zeros((0, 2)), [])
+
+
 def judge(samples):
-    return judge_samples(Points(), samples, np.array(samples, dtype=float), SPACE)
+    return judge_samples(Points(), samples, np.array(samples, dtype=float))
 
 
 def test_what_cannot_be_used_has_a_reason_and_no_scores():
     batches = [(0.5, 1.0), (float("nan"), 0.0), (50.0, 0.0), (0.5, 1.0)], [(0.5, 1.0), (0.0, 0.0)]
-    found = without_duplicates([sample for batch in batches for sample in judge(batch)])
+    drawn = without_duplicates([sample for batch in batches for sample in judge(batch)])
+    found, _ = in_standard_units(drawn, ["a"] * 6, SPACE, NO_GROUPS)
     reasons = [sample.reject_reason for sample in found]
     assert reasons == [None, "not a number", "out of range", "duplicate", "duplicate", None]
     assert found[0].scores == (0.5, 1.0)
@@ -67,12 +76,12 @@ def test_what_cannot_be_used_has_a_reason_and_no_scores():
 
 def test_a_score_that_is_not_finite_is_a_reason():
     scores = np.array([[0.5, np.inf]])
-    (sample,) = judge_samples(Points(), [(0.5, 1.0)], scores, SPACE)
+    (sample,) = judge_samples(Points(), [(0.5, 1.0)], scores)
     assert sample.reject_reason == "score is not finite" and sample.scores is None
 
 
 def scored(z):
-    return [ScoredSample(digest=str(i), scores=tuple(row), z=tuple(row)) for i, row in enumerate(z)]
+    return [RoundSample(digest=str(i), scores=tuple(row), z=tuple(row)) for i, row in enumerate(z)]
 
 
 def records(z):
@@ -84,12 +93,12 @@ def records(z):
 
 def choose(samples, replay, seed=0, **settings):
     given = {"criterion": "fronts", "keep_fraction": 0.5, "replay_fraction": 0.5, **settings}
-    return select(samples, replay, SPACE, rng=np.random.default_rng(seed), **given)
+    return select(samples, replay, SPACE, NO_GROUPS, rng=np.random.default_rng(seed), **given)
 
 
 def test_the_best_of_what_can_be_used_is_selected():
     samples = scored([(0, 0), (2, 1), (1, 2), (-1, -1)])
-    samples.insert(1, ScoredSample(digest="x", reject_reason="blank"))
+    samples.insert(1, RoundSample(digest="x", reject_reason="blank"))
     found = choose(samples, [], replay_fraction=0.0)
     assert found == Selection(samples=(2, 3), replay=())
     told = report(found, samples, [], "fronts")

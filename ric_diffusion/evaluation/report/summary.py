@@ -29,6 +29,7 @@ from ric_diffusion.evaluation.report.schema import (
     ScorerInfo,
 )
 from ric_diffusion.evaluation.runner import MethodScores, folder_of
+from ric_diffusion.evaluation.standard import Standard
 from ric_diffusion.io.progress import tracked
 from ric_diffusion.rewards import Curve, RewardSpace
 
@@ -47,11 +48,14 @@ def summarise(
     Ratios are to the first method. ``versions``: of the software, by name.
     """
     space = config.space
+    standard = Standard.of(space, [one.scores for one in scores])
     curves = calibration.curves if calibration else {}
-    reachable = {name: _common_range(scores, name, space) for name in space.names}
+    reachable = {name: _common_range(scores, name, standard) for name in space.names}
     reachable |= {name: curve.reachable for name, curve in curves.items()}
     methods = tuple(
-        _method(one, scores[0], config, reachable, folder_of(out, one.name).relative_to(out))
+        _method(
+            one, scores[0], config, standard, reachable, folder_of(out, one.name).relative_to(out)
+        )
         for one in tracked(scores, "intervals", unit="method")
     )
     return EvaluationResult(
@@ -62,7 +66,7 @@ def summarise(
         rewards=tuple(
             RewardInfo(
                 name=reward.name,
-                unit=reward.unit,
+                unit=reward.scale,
                 mean=reward.mean,
                 std=reward.std,
                 range=space.range(reward.name),
@@ -78,17 +82,17 @@ def summarise(
         reference=tuple(metrics.reference_point(len(space.names)).tolist()),
         bootstrap=Bootstrap(draws=metrics.DRAWS, level=metrics.LEVEL, seed=0),
         methods=methods,
-        calibration=_calibration(calibration, scores, space) if calibration else None,
+        calibration=_calibration(calibration, scores, standard) if calibration else None,
     )
 
 
 def _calibration(
-    calibration: Calibration, scores: Sequence[MethodScores], space: RewardSpace
+    calibration: Calibration, scores: Sequence[MethodScores], standard: Standard
 ) -> CalibrationResult:
     """What was calibrated, and how the error with it compares to that without."""
     curves = calibration.curves
     pair = [scores[i] for i in calibration.pair] if curves else []
-    error, ratio = map(_estimate, _errors(pair, curves, space)) if curves else (None, None)
+    error, ratio = map(_estimate, _errors(pair, curves, standard)) if curves else (None, None)
     return CalibrationResult(
         methods=tuple(one.name for one in pair),
         prompts=tuple(calibration.prompts),
@@ -101,21 +105,21 @@ def _calibration(
                 reward=name,
                 reachable=curve.reachable,
                 curve=curve,
-                error_ratio=_estimate(_errors(pair, {name: curve}, space)[1]),
+                error_ratio=_estimate(_errors(pair, {name: curve}, standard)[1]),
             )
             for name, curve in curves.items()
         ),
-        uncalibrated=tuple(name for name in space.names if name not in curves),
+        uncalibrated=tuple(name for name in standard.space.names if name not in curves),
     )
 
 
 def _errors(
-    pair: Sequence[MethodScores], curves: Mapping[str, Curve], space: RewardSpace
+    pair: Sequence[MethodScores], curves: Mapping[str, Curve], standard: Standard
 ) -> tuple[Interval, Interval]:
     """Control error of the second method along all these rewards, and that over the first's, by
     the same requests."""
     (requested, without), (_, calibrated) = (
-        map(np.concatenate, zip(*(alone(one, name, space) for name in curves), strict=True))
+        map(np.concatenate, zip(*(alone(one, name, standard) for name in curves), strict=True))
         for one in pair
     )
     each = len(requested) // len(curves)  # as many requests along every reward
@@ -128,52 +132,51 @@ def _errors(
     return interval(z, error), ratio_interval(z, other, error)
 
 
-def z_of(scores: MethodScores, space: RewardSpace) -> Array:
-    """z (P, Q, S, n) of all points, those of the preference sweep first."""
-    flat = scores.scores.reshape(-1, len(space.names))
-    return space.normalize(flat).reshape(scores.scores.shape)
+def preference_z(scores: MethodScores, standard: Standard) -> Array:
+    """z (R, Q, S, n) of the preference sweep, whose points come first."""
+    return standard.z(scores.scores)[: len(scores.diversity)]
 
 
-def preference_z(scores: MethodScores, space: RewardSpace) -> Array:
-    """z of the preference sweep alone."""
-    return z_of(scores, space)[: len(scores.diversity)]
-
-
-def _common_range(scores: Sequence[MethodScores], name: str, space: RewardSpace) -> metrics.Ends:
+def _common_range(scores: Sequence[MethodScores], name: str, standard: Standard) -> metrics.Ends:
     """From the lowest to the highest mean that any of the methods obtains with this slider: errors
     over what each reaches itself would favour those that reach little. NaN without sliders."""
-    means = [means_of(alone(one, name, space)[1][..., None])[:, 0] for one in scores]
+    means = [means_of(alone(one, name, standard)[1][..., None])[:, 0] for one in scores]
     return metrics.reached_range(np.concatenate(means))
 
 
 def in_space(value: float, name: str, own: RewardSpace, space: RewardSpace) -> float:
     """A z of one reward in a method's own space, in z of another space."""
     theirs, ours = (s.rewards[s.names.index(name)] for s in (own, space))
-    return (value * theirs.std + theirs.mean - ours.mean) / ours.std
+    score = value * theirs.std + theirs.mean
+    if theirs.centring and ours.centring:  # each rescales what it compares to its own spread
+        score *= ours.centring.within / theirs.centring.within
+    return (score - ours.mean) / ours.std
 
 
-def alone(scores: MethodScores, name: str, space: RewardSpace) -> tuple[Array, Array]:
-    """One reward moved alone: requested (P,) and obtained (P, Q, S), both in z of ``space``; P is 0
-    for a method without its slider."""
+def alone(scores: MethodScores, name: str, standard: Standard) -> tuple[Array, Array]:
+    """One reward moved alone: requested (P,) and obtained (P, Q, S), both in z of the standard's
+    space; P is 0 for a method without its slider."""
+    space = standard.space
     rows = [p for p, point in enumerate(scores.points) if point.along == name]
     own = scores.space or space
     asked = [in_space(scores.points[p].targets[name], name, own, space) for p in rows]
-    return np.array(asked), z_of(scores, space)[rows, ..., space.names.index(name)]
+    return np.array(asked), standard.z(scores.scores)[rows, ..., space.names.index(name)]
 
 
 def _method(
     scores: MethodScores,
     first: MethodScores,
     config: EvaluationConfig,
+    standard: Standard,
     reachable: Mapping[str, metrics.Ends],
     folder: Path,
 ) -> MethodResult:
     """``folder``: the method's, below the report's."""
     space = config.space
-    z = preference_z(scores, space)
+    z = preference_z(scores, standard)
     ratio = None
     if scores is not first:
-        ratio = _estimate(ratio_interval(z, preference_z(first, space), metrics.volume_of))
+        ratio = _estimate(ratio_interval(z, preference_z(first, standard), metrics.volume_of))
     near = metrics.near_front(means_of(z))
     return MethodResult(
         name=scores.name,
@@ -183,7 +186,7 @@ def _method(
         near_front=NearFront(count=int(near.sum()), total=len(near)),
         points=_points(scores, z, config, folder),
         control=tuple(
-            _control(*alone(scores, name, space), name, reachable[name])
+            _control(*alone(scores, name, standard), name, reachable[name])
             for name in space.names
             if any(point.along == name for point in scores.points)
         ),

@@ -27,7 +27,7 @@ from ric_diffusion.models.causal_lm.sampler import LlmSampler, token_losses
 from ric_diffusion.models.causal_lm.steering import scale_of
 from ric_diffusion.models.checkpoint import Checkpoint, ModelName
 from ric_diffusion.models.protocol import Batch
-from ric_diffusion.rewards import RewardSpace
+from ric_diffusion.rewards import PromptGroups, RewardSpace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,9 +114,15 @@ class LlmBackend(LlmSampler, AdaptedBackend):
         )
         return cls(lm, config)
 
-    def prepare(self, records: Sequence[Record], folder: Path, cache: Path) -> int:
+    def prepare(
+        self,
+        records: Sequence[Record],
+        folder: Path,
+        cache: Path,
+        groups: PromptGroups | None = None,
+    ) -> int:
         """Take the records to train on; their responses are the texts of their files."""
-        self.set_records(records, folder)
+        self.set_records(records, folder, groups)
         self.responses = [self.medium.read(record.source(folder)) for record in records]
         return len(records)
 

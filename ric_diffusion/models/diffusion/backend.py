@@ -38,7 +38,7 @@ from ric_diffusion.models.hardware import (
     this_process,
 )
 from ric_diffusion.models.protocol import Batch, weights_digest
-from ric_diffusion.rewards import RewardSpace
+from ric_diffusion.rewards import PromptGroups, RewardSpace
 
 PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v"}  # diffusers' words -> modelspec's
 TEXT_ENCODER = "text_encoder"  # among the kinds of layers, all those of the text encoders
@@ -239,10 +239,16 @@ class DiffusionBackend(DiffusionSampler, AdaptedBackend):
             denoiser.enable_gradient_checkpointing()
         return cls(pipe, config)
 
-    def prepare(self, records: Sequence[Record], folder: Path, cache: Path) -> int:
+    def prepare(
+        self,
+        records: Sequence[Record],
+        folder: Path,
+        cache: Path,
+        groups: PromptGroups | None = None,
+    ) -> int:
         """Take the records to train on; their pictures are encoded once, into ``cache``, and so are
         their texts as training comes to them."""
-        self.set_records(records, folder)
+        self.set_records(records, folder, groups)
         pipe, family = self.pipe, self.pipe.family
         process = this_process()
         self.pictures, rows = read_pictures(
@@ -254,7 +260,7 @@ class DiffusionBackend(DiffusionSampler, AdaptedBackend):
             step=family.bucket_step,
             max_upscale=self.config.max_upscale,
         )
-        self.set_records([records[i] for i in rows.tolist()], folder)
+        self.set_records([records[i] for i in rows.tolist()], folder, self.groups)
         self.buckets = self.pictures.buckets()[1]
         self.latents = cached_latents(
             family.latents(pipe), self.pictures, cache, process, mirrored=self._mirrored()

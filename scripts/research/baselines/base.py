@@ -111,12 +111,13 @@ def z_of(
     scorers: Sequence[Any],
     space: RewardSpace,
 ) -> np.ndarray:
-    """(N, n) in z; a whole row is NaN if the picture is blank or a scorer has no number for it.
+    """(N, n) in z, of rewards that are compared within a prompt among these samples; a whole row is
+    NaN if the picture is blank or a scorer has no number for it.
 
     Such a picture must never be chosen or learned from: a NaN that turned black is the most
     compressible picture there is.
     """
-    z = space.normalize(scores_of(samples, prompts, scorers))
+    z = space.normalize(scores_of(samples, prompts, scorers), prompts)
     blank = np.array([is_blank(sample) for sample in samples])
     z[blank | ~np.isfinite(z).all(axis=1)] = np.nan
     return z

@@ -38,8 +38,11 @@ class BestOfN:
             self.base.draw(preference, prompts, [nth_seed(seed, i) for seed in seeds])
             for i in range(self.n)
         ]
-        values = [z_of(samples, prompts, self.scorers, self.space) @ weights for samples in tries]
-        best = np.nan_to_num(np.array(values), nan=-np.inf).argmax(axis=0)  # the first of equals
+        # All tries together: a reward may be compared within a prompt.
+        drawn = [sample for samples in tries for sample in samples]
+        z = z_of(drawn, [*prompts] * self.n, self.scorers, self.space)
+        values = (z @ weights).reshape(self.n, -1)
+        best = np.nan_to_num(values, nan=-np.inf).argmax(axis=0)  # the first of equals
         return [tries[i][column] for column, i in enumerate(best.tolist())]
 
 

@@ -22,6 +22,7 @@ from transformers import PrinterCallback, TrainerCallback
 from baselines.base import Preference, plain_backend
 from baselines.families import save_run
 from ric_diffusion.adapters import lora
+from ric_diffusion.data.scoring import scores_of
 from ric_diffusion.evaluation.method import weights_of
 from ric_diffusion.io import config as configs
 from ric_diffusion.io.errors import InputError
@@ -156,7 +157,7 @@ class Reward:
 
     def __init__(self, backend: Any, space: RewardSpace, name: str, scorer: Any) -> None:
         self.backend, self.scorer = backend, scorer
-        self.reward = space.rewards[space.names.index(name)]
+        self.space = space.subset([name])
         self.__name__ = name  # TRL logs it under this
 
     def __call__(
@@ -164,8 +165,7 @@ class Reward:
     ) -> list[float]:
         asked = [turns[-1]["content"] for turns in prompts]
         texts = [self.backend.text_of(ids) for ids in completion_ids]
-        scores = np.asarray(self.scorer(texts, asked), float)
-        z = (scores - self.reward.mean) / self.reward.std
+        z = self.space.normalize(scores_of(texts, asked, [self.scorer]), asked)[:, 0]
         rejected = np.array([self.backend.medium.reject_reason(text) is not None for text in texts])
         usable = ~rejected & np.isfinite(z)
         if not usable.any():

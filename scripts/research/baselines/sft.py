@@ -14,6 +14,7 @@ from baselines.base import Preference, plain_backend
 from baselines.families import save_run
 from ric_diffusion.api.runs import records_digest
 from ric_diffusion.data.records import Record
+from ric_diffusion.data.standard import records_z
 from ric_diffusion.evaluation.method import weights_of
 from ric_diffusion.io import config as configs
 from ric_diffusion.io.errors import InputError
@@ -33,7 +34,7 @@ def best_records(records: Sequence[Record], space: RewardSpace, fraction: float)
     """The non-dominated records, then those only they dominate, and so on, until ``fraction`` of
     all is reached; of the last front the loneliest (crowding distance). In the order of the
     records."""
-    return _first(records, by_fronts(_z(records, space)), fraction)
+    return _first(records, by_fronts(records_z(records, space)), fraction)
 
 
 def best_records_for(
@@ -43,12 +44,8 @@ def best_records_for(
 
     With all the weight on one reward: the data of that reward's LoRA in a soup.
     """
-    values = _z(records, space) @ weights_of(preference, space)
+    values = records_z(records, space) @ weights_of(preference, space)
     return _first(records, np.argsort(-values, kind="stable"), fraction)
-
-
-def _z(records: Sequence[Record], space: RewardSpace) -> np.ndarray:
-    return space.normalize([[record.scores[name] for name in space.names] for record in records])
 
 
 def _first(records: Sequence[Record], order: np.ndarray, fraction: float) -> list[Record]:

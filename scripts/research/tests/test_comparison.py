@@ -10,6 +10,7 @@ import comparison
 from ric_diffusion.evaluation.metrics import ratio_interval, volume_of
 from ric_diffusion.evaluation.report.schema import Estimate, NearFront
 from ric_diffusion.evaluation.report.summary import preference_z, summarise
+from ric_diffusion.evaluation.standard import Standard
 from ric_diffusion.models.cost import Cost
 from support.report import estimate, method_of, point_of, result_of
 from support.scores import base_of, config_of, scores_of
@@ -75,7 +76,8 @@ def test_a_row_for_each_method(result):
 
 
 def test_the_ratio_is_the_paired_one_upside_down(result, config, scores):
-    one, other = (preference_z(some, config.space) for some in scores[:2])
+    standard = Standard.of(config.space, [some.scores for some in scores])
+    one, other = (preference_z(some, standard) for some in scores[:2])
     expected = ratio_interval(one, other, volume_of)
     found = comparison.inverse(result.methods[1].hypervolume_ratio)
     assert found.value == pytest.approx(float(expected.value))
