@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ric_diffusion.api.adoption import AdoptResult, adopt
     from ric_diffusion.api.labelling import ScoreTable, label, score
     from ric_diffusion.api.models import load
+    from ric_diffusion.api.prompt_samples import sample_prompts
     from ric_diffusion.api.reports import calibrate, evaluate
     from ric_diffusion.api.runs import (
         OnlineResult,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from ric_diffusion.training.loop import LoopConfig
     from ric_diffusion.training.online import OnlineConfig
     from ric_diffusion.training.optimizers import OptimizerConfig
+    from ric_diffusion.training.prompt_samples import PromptSamples
 
 __all__ = [
     "AdoptResult",
@@ -65,6 +67,7 @@ __all__ = [
     "OptimizerConfig",
     "Progress",
     "ProgressCallback",
+    "PromptSamples",
     "Sampling",
     "ScoreTable",
     "SweepPoint",
@@ -85,6 +88,7 @@ __all__ = [
     "online",
     "prompt_text",
     "push",
+    "sample_prompts",
     "score",
     "serve_scorers",
     "sweep",
@@ -98,6 +102,7 @@ _HOMES = {
     "adoption": ("AdoptResult", "adopt"),
     "labelling": ("ScoreTable", "label", "score"),
     "models": ("load",),
+    "prompt_samples": ("sample_prompts",),
     "reports": ("calibrate", "evaluate"),
     "runs": (
         "OnlineResult",
@@ -127,6 +132,7 @@ _MODULES = {name: f"{__name__}.{home}" for home, names in _HOMES.items() for nam
     "OptimizerConfig": "ric_diffusion.training.optimizers",
     "Progress": "ric_diffusion.io.progress",
     "ProgressCallback": "ric_diffusion.io.progress",
+    "PromptSamples": "ric_diffusion.training.prompt_samples",
     "Sampling": "ric_diffusion.models.causal_lm.generation",
     "write_responses": "ric_diffusion.data.responses",
 }

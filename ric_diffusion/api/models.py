@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
 
+from ric_diffusion.data.prompts import read_prompts
 from ric_diffusion.io.errors import InputError, suggest
+from ric_diffusion.io.paths import expanded
 from ric_diffusion.models.checkpoint import Checkpoint, ModelName
 from ric_diffusion.models.family import BUNDLED, Family, Model, load_model
 from ric_diffusion.models.hardware import default_device
@@ -16,6 +18,7 @@ from ric_diffusion.rewards import MAPPINGS
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 ModelLike = ModelName | Model
+Prompts = str | Path | Sequence[str]  # a file, or the prompts
 
 
 def load(
@@ -59,6 +62,11 @@ def name_of(model: Any) -> str:
     named = getattr(model, "model", model)  # a language model's network knows where it is from
     path = str(named.name_or_path)
     return {str(folder): name for name, folder in BUNDLED.items()}.get(path, path)
+
+
+def prompts_of(given: Prompts) -> Sequence[str]:
+    """The prompts, read if they are in a file."""
+    return read_prompts(expanded(given)) if isinstance(given, str | Path) else given
 
 
 def require_adapter(model: Any, name: str) -> None:

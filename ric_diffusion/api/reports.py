@@ -8,17 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from ric_diffusion.api.labelling import ScorerLike, loaded_scorers
-from ric_diffusion.api.models import Dtype, check_mapping, load, sampling_arguments
+from ric_diffusion.api.models import (
+    Dtype,
+    Prompts,
+    check_mapping,
+    load,
+    prompts_of,
+    sampling_arguments,
+)
 from ric_diffusion.api.paths import check_out_folder
-from ric_diffusion.data.prompts import read_prompts
 from ric_diffusion.evaluation.compare import calibrate_adapter, evaluate_adapters
 from ric_diffusion.evaluation.report.schema import EvaluationResult
 from ric_diffusion.io.paths import expanded, expanded_name
 from ric_diffusion.io.progress import ProgressCallback, reporting
 from ric_diffusion.models.checkpoint import Checkpoint, ModelName
 from ric_diffusion.models.hardware import this_process
-
-Prompts = str | Path | Sequence[str]
 
 
 def evaluate(
@@ -93,7 +97,7 @@ def calibrate(
 
     The other arguments are as ``evaluate`` has them.
     """
-    others = None if calibration_prompts is None else _prompts(calibration_prompts)
+    others = None if calibration_prompts is None else prompts_of(calibration_prompts)
     return _report(
         partial(calibrate_adapter, calibration_prompts=others),
         model,
@@ -127,7 +131,7 @@ def _report(
     """A report by ``evaluate_adapters`` or ``calibrate_adapter``."""
     check_mapping(mapping)
     check_out_folder(out)
-    asked, held_out = _prompts(prompts), loaded_scorers(scorers)
+    asked, held_out = prompts_of(prompts), loaded_scorers(scorers)
     process = this_process()  # first: it picks the GPU
     checkpoint, loaded = Checkpoint.of(model), load(model, dtype=dtype)
     with reporting(progress):
@@ -145,7 +149,3 @@ def _report(
         )
     process.wait_for_everyone()
     return result
-
-
-def _prompts(given: Prompts) -> Sequence[str]:
-    return read_prompts(expanded(given)) if isinstance(given, str | Path) else given

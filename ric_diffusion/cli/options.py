@@ -33,7 +33,7 @@ def rewards_of(options: argparse.Namespace) -> dict[str, Any]:
 
 def sampling_of(options: argparse.Namespace) -> dict[str, Any]:
     """The arguments of sampling that were given."""
-    return {name: value for name in SAMPLING if (value := getattr(options, name)) is not None}
+    return {name: value for name in SAMPLING if (value := getattr(options, name, None)) is not None}
 
 
 def quietly() -> api.ProgressCallback | None:

@@ -40,6 +40,10 @@ EXAMPLES = {
         "ric label photos/ --scorers compressibility colorfulness --out labelled/",
         "ric label photos/ --scorers aesthetic --out labelled/ --shard 0/4",
     ),
+    "sample-prompts": (
+        "ric sample-prompts --model emoji-64 --prompts prompts.txt --count 8 --out drawn/",
+        "ric sample-prompts --prompts prompts.txt --out drawn/ --shard 0/4",
+    ),
     "train": (
         "ric train scripts/configs/emoji-embedding.yaml --out runs/mine",
         "ric train scripts/configs/sd15.yaml --resume --push-to-hub user/name",
@@ -215,6 +219,28 @@ def build_parser() -> Parser:
         metavar="K/N",
         help="score the samples K, K + N, K + 2N, … and write no more, so that N processes share "
         "the work, K from 0 to N - 1; run it without --shard at the end",
+    )
+
+    drawn = verb("sample-prompts", "several pictures of every prompt, to label; resumable")
+    _checkpoint(drawn)
+    drawn.add_argument(
+        "--adapter", help="folder or hub id, its rewards left on auto; none by default"
+    )
+    drawn.add_argument(
+        "--prompts", type=Path, required=True, metavar="FILE", help="one prompt to a line"
+    )
+    drawn.add_argument(
+        "-k", "--count", type=positive, default=8, help="pictures of each prompt (default: 8)"
+    )
+    drawn.add_argument("--seed", type=seed, default=0)
+    _guidance(drawn)
+    drawn.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+    drawn.add_argument(
+        "--shard",
+        type=shard,
+        metavar="K/N",
+        help="draw the batches K, K + N, K + 2N, … and no more, so that N processes share the "
+        "work, K from 0 to N - 1; run it without --shard at the end",
     )
 
     train = verb("train", "fine-tune an adapter on a labelled folder")
@@ -393,7 +419,8 @@ def _where(parser: Parser) -> None:
     parser.add_argument("--revision", help="of the model on the hub: branch, tag or commit")
 
 
-def _sampling(parser: Parser) -> None:
+def _guidance(parser: Parser) -> None:
+    """What any model draws with."""
     parser.add_argument("--steps", type=positive, help="denoising steps; the adapter's own default")
     parser.add_argument("--guidance-scale", type=scale, help="likewise")
     parser.add_argument(
@@ -401,6 +428,10 @@ def _sampling(parser: Parser) -> None:
         type=scale,
         help="likewise: of FLUX.1's guidance that steers away, which takes a second pass a step",
     )
+
+
+def _sampling(parser: Parser) -> None:
+    _guidance(parser)
     parser.add_argument(
         "--contrast",
         type=scale,
@@ -480,7 +511,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 _AGAIN = "; run it again to go on where it stopped"
 _RESUME = "; --resume goes on where it stopped"
-RESUMED = {"label": _AGAIN, "evaluate": _AGAIN, "train": _RESUME, "online": _RESUME}
+RESUMED = {
+    "label": _AGAIN,
+    "sample-prompts": _AGAIN,
+    "evaluate": _AGAIN,
+    "train": _RESUME,
+    "online": _RESUME,
+}
 
 # Arguments of ric_diffusion.api that are options here, by the name that errors begin with.
 ARGUMENTS = (

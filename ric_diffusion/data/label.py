@@ -113,7 +113,7 @@ def label_folder(
     medium = _check_scorers(scorers, batch_size)
     # What a reward space refuses: now, not last.
     fit_space(scorers, {s.name: [0.0, 1.0] for s in scorers}, ["", ""], centre_by)
-    _check_shard(shard)
+    check_shard(shard)
     framing = framing or Framing()
     records = read_folder(folder, captions=captions)
     root = Path(os.path.realpath(folder))
@@ -209,7 +209,8 @@ def _check_scorers(scorers: Sequence[Scorer], batch_size: int) -> Medium:
     return MEDIA[media[names[0]]]
 
 
-def _check_shard(shard: tuple[int, int] | None) -> None:
+def check_shard(shard: tuple[int, int] | None) -> None:
+    """InputError unless it is one."""
     if shard is not None and not 0 <= shard[0] < shard[1]:
         raise InputError(
             f"shard: no shard {shard[0]} of {shard[1]}; n shards are numbered from 0 to n - 1"

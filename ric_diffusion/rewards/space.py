@@ -172,7 +172,7 @@ class RewardSpace:
                 Reward(
                     name=name,
                     unit=units.get(name, ""),
-                    mean=float(values.mean()),
+                    mean=_mean(values),
                     std=float(values.std()),
                     # Interpolation may fall by a rounding error between equal scores.
                     quantiles=tuple(
@@ -503,6 +503,12 @@ class RewardSpace:
 
 def _rows(points: Array) -> tuple[tuple[float, ...], ...]:
     return tuple(tuple(row) for row in points.tolist())
+
+
+def _mean(scores: Array) -> float:
+    """That of what was compared is 0, but for rounding errors and prompts that are alone."""
+    mean = float(scores.mean())
+    return mean if abs(mean) > np.finfo(np.float64).eps * np.abs(scores).max() else 0.0
 
 
 def _centring(name: str, scores: Array, prompts: Sequence[str]) -> Centring:
