@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.files import write_text
 from ric_diffusion.rewards import checks
-from ric_diffusion.rewards.centring import Centring, PromptGroups
+from ric_diffusion.rewards.centring import ROUNDING, Centring, PromptGroups
 from ric_diffusion.rewards.front import directions, farthest, fit_front, nondominated
 
 Array = NDArray[np.float64]
@@ -506,9 +506,10 @@ def _rows(points: Array) -> tuple[tuple[float, ...], ...]:
 
 
 def _mean(scores: Array) -> float:
-    """That of what was compared is 0, but for rounding errors and prompts that are alone."""
+    """The mean of scores (N,), 0 where it is one but for rounding errors, as it is of compared
+    ones."""
     mean = float(scores.mean())
-    return mean if abs(mean) > np.finfo(np.float64).eps * np.abs(scores).max() else 0.0
+    return mean if abs(mean) > ROUNDING * scores.std() else 0.0
 
 
 def _centring(name: str, scores: Array, prompts: Sequence[str]) -> Centring:

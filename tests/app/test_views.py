@@ -11,7 +11,7 @@ from ric_diffusion.app.sheets import sheet_of
 from ric_diffusion.app.sliders import asked, shares, sliders_of
 from ric_diffusion.io import config
 from ric_diffusion.io.errors import InputError
-from ric_diffusion.rewards import Curve
+from ric_diffusion.rewards import Centring, Curve
 from support.report import result_of, write_report
 
 NAMES = ["compressibility", "colorfulness"]
@@ -67,6 +67,17 @@ def test_what_has_no_score_says_so(engine):
     shown = views.scores(measured({slider.name: None}), [slider])
     assert shown.count("<b>auto</b>") == shown.count("<b>no score</b>") == 1
     assert "mark" not in shown
+
+
+def test_a_reward_compared_within_its_prompt_says_so(engine):
+    centring = Centring(mean=0.0, between=1.0, within=1.0, variation=0.0)
+    reward = replace(engine.space.rewards[0], unit="kB", centring=centring)
+    slider = replace(sliders_of(engine.adapter)[0], reward=reward)
+    assert views.strip(slider).count("kB, within its prompt") == 2
+    one = replace(measured({slider.name: None}), scores={slider.name: 12.345})
+    shown = views.scores(one, [slider])
+    assert "<b>12.3 kB</b><br><small>a sweep compares it within its prompt</small>" in shown
+    assert shown.count("<b>auto</b>") == 1 and "no score" not in shown
 
 
 def test_whatever_is_not_ours_is_escaped(engine, tmp_path):

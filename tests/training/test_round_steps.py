@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 
 from ric_diffusion.data.records import Record
+from ric_diffusion.data.standard import records_groups, records_z
 from ric_diffusion.io.errors import InputError
-from ric_diffusion.rewards import to_targets
+from ric_diffusion.rewards import Centring, to_targets
 from ric_diffusion.rewards.selection import best_by_quantile
 from ric_diffusion.training import stored
 from ric_diffusion.training.requests import SampleRequest, draw_requests
 from ric_diffusion.training.sampling import (
     RoundSample,
+    ScoredSample,
     in_standard_units,
     judge_samples,
     without_duplicates,
@@ -149,3 +151,53 @@ def test_a_stored_file_of_another_shape_is_named(tmp_path):
     (tmp_path / "requests.json").write_text('[{"prompt": "a", "targets": {}, "seeds": 1}]')
     with pytest.raises(InputError, match=r"requests\.json: .*seeds: unknown field"):
         stored.read(tmp_path / "requests.json", list[SampleRequest])
+
+
+# Prompts differ by far more than samples of one, whose z is the coordinate itself.
+CENTRED = dataclasses.replace(
+    SPACE,
+    rewards=(
+        dataclasses.replace(
+            SPACE.rewards[0],
+            mean=0.0,
+            std=1.0,
+            centring=Centring(mean=0.0, between=1e6, within=1.0, variation=0.0),
+        ),
+        SPACE.rewards[1],
+    ),
+)
+
+
+def test_a_round_is_compared_with_the_records_of_its_prompts_and_with_itself():
+    drawn = [ScoredSample(digest=str(i), scores=(x, 0.0)) for i, x in enumerate([5, 9, 103, 200])]
+    drawn[3] = ScoredSample(digest="3", reject_reason="blank")
+    labelled = [
+        Record(file=f"{i}", captions=(prompt, "another"), scores={"x": x, "y": 0.0})
+        for i, (prompt, x) in enumerate([("a", 1.0), ("a", 1.0), ("c", 50.0)])
+    ]
+    prompts = ["a", "a", "b", "b"]
+    found, groups = in_standard_units(drawn, prompts, CENTRED, records_groups(labelled, CENTRED))
+    assert [one.reject_reason for one in found] == [None, None, None, "blank"]
+    assert [one.z[0] for one in found[:3]] == pytest.approx([5 - 4, 9 - 4, 0], abs=1e-6)
+    assert records_z(labelled, CENTRED, groups)[:, 0] == pytest.approx([-3, -3, 0], abs=1e-6)
+    # What is far from all prompts is not out of range, what is far from its own is.
+    far, _ = in_standard_units(
+        [ScoredSample(digest="0", scores=(1000.0 + x, 0.0)) for x in (-7, 0, 7)],
+        ["d"] * 3, CENTRED, records_groups(labelled, CENTRED),
+    )  # fmt: skip
+    assert [one.reject_reason for one in far] == ["out of range", None, "out of range"]
+
+
+def test_records_are_replayed_by_their_z_within_their_prompts():
+    worth = {"a": 0.0, "b": 1000.0}
+    rng = np.random.default_rng(0)
+    replay = [
+        Record(file=str(i), captions=(p,), scores={"x": worth[p] + x, "y": x})
+        for i, (p, x) in enumerate(zip("ab" * 20, rng.normal(size=40).tolist(), strict=True))
+    ]
+    groups = records_groups(replay, CENTRED)
+    settings = {"criterion": "quantile", "keep_fraction": 0.25, "replay_fraction": 0.9}
+    samples = scored(rng.normal(2, 1, size=(40, 2)).tolist())
+    found = select(samples, replay, CENTRED, groups, rng=np.random.default_rng(0), **settings)
+    both = [replay[i].captions[0] for i in found.replay]
+    assert 0.3 < both.count("a") / len(both) < 0.7
