@@ -53,13 +53,13 @@ def scores(drawn: GeneratedSample, sliders: Sequence[Slider]) -> str:
     for slider in sliders:
         name, unit = slider.name, escape(slider.reward.scale)
         requested, obtained = drawn.targets.get(name), drawn.obtained[name]
-        raw = drawn.scores[name]
+        absent, why = "no score", ""
+        if (raw := drawn.scores[name]) is not None:  # of what has a z, not shown
+            absent = f"{raw:.3g} {escape(slider.reward.unit)}"
+            why = "<small>a sweep compares it within its prompt</small>"
         cells = []
-        for z, missing in ((requested, "auto"), (obtained, "no score")):
-            score = "" if z is None else f"<small>{slider.score(z):.3g} {unit}</small>"
-            if z is obtained is None and raw is not None:  # nothing to compare its score with
-                missing = f"{raw:.3g} {escape(slider.reward.unit)}"
-                score = "<small>a sweep compares it within its prompt</small>"
+        for z, missing, reason in ((requested, "auto", ""), (obtained, absent, why)):
+            score = reason if z is None else f"<small>{slider.score(z):.3g} {unit}</small>"
             cells.append(f"<td><b>{missing if z is None else f'{z:+.2f} z'}</b><br>{score}</td>")
         rows.append(
             f'<tr data-reward="{name}"><th scope="row">{name}</th>{"".join(cells)}</tr>'
