@@ -54,7 +54,7 @@ def scores(drawn: GeneratedSample, sliders: Sequence[Slider]) -> str:
         name, unit = slider.name, escape(slider.reward.scale)
         requested, obtained = drawn.targets.get(name), drawn.obtained[name]
         absent, why = "no score", ""
-        if (raw := drawn.scores[name]) is not None:  # of what has a z, not shown
+        if (raw := drawn.scores[name]) is not None:  # without a z: nothing to compare it with
             absent = f"{raw:.3g} {escape(slider.reward.unit)}"
             why = "<small>a sweep compares it within its prompt</small>"
         cells = []
