@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scorers.base import BaseScorer, ScorerError, WeightsError, check_integer, first_line
+from scorers.base import BaseScorer, ScorerError, WeightsError, check_batch_size, first_line
 from scorers.clip import DEFAULT_CLIP, DEFAULT_WEIGHTS, load_clip
+from scorers.hardware import Precision
+from scorers.head import Head
 from scorers.weights import digest, read_state_dict
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ LEGACY_URL = (
     "https://github.com/christophschuhmann/improved-aesthetic-predictor/raw/main/"
     "sac+logos+ava1-l14-linearMSE.pth"
 )
-WIDTH = 768  # of the image features of ViT-L/14
+HEAD = Head(name="layers", width=768, places=(0, 2, 4, 6, 7))  # of ViT-L/14's image features
 
 
 class Aesthetic(BaseScorer):
@@ -33,10 +34,9 @@ class Aesthetic(BaseScorer):
     Five linear layers without activations on the L2-normalised image features of OpenAI's CLIP
     ViT-L/14 (christophschuhmann/improved-aesthetic-predictor, sac+logos+ava1-l14-linearMSE).
 
-    Options: ``clip`` and ``clip_weights``, an open_clip model and its pretrained tag or the path of
-    a weights file; ``head``, the path of the head's .safetensors or LAION's .pth, or None to fetch
-    it from the hub; ``device``, None for cuda where there is one; ``batch_size``, images per pass.
-    The last two are not in the fingerprint: they move a score by rounding only.
+    Options: ``clip`` and ``clip_weights``, as of ``clip_score``; ``head``, the path of the head's
+    .safetensors or LAION's .pth, or None to fetch it from the hub; ``device``, ``precision`` and
+    ``batch_size``, as of ``clip_score``.
     """
 
     name = "aesthetic"
@@ -49,21 +49,23 @@ class Aesthetic(BaseScorer):
         clip_weights: str | os.PathLike[str] = DEFAULT_WEIGHTS,
         head: str | os.PathLike[str] | None = None,
         device: str | None = None,
-        batch_size: int = 32,
+        precision: Precision = "auto",
+        batch_size: int | None = None,
     ) -> None:
-        self._batch_size = check_integer(self.name, "batch_size", batch_size, 1, 65536)
+        self._batch_size = check_batch_size(self.name, batch_size)
         self._head = load_head(fetch_head() if head is None else head)  # before the big download
-        self._clip = load_clip(self.name, clip, clip_weights, device)
-        if self._clip.width != WIDTH:
+        self._clip = load_clip(self.name, clip, clip_weights, device, precision)
+        if self._clip.width != HEAD.width:
             raise ScorerError(
                 f"{self.name}: clip={clip} gives {self._clip.width} features and the head reads "
-                f"{WIDTH}; use clip={DEFAULT_CLIP}"
+                f"{HEAD.width}; use clip={DEFAULT_CLIP}"
             )
         self.options = {
             "clip": clip,
             "clip_weights": str(clip_weights),
             "head": None if head is None else str(head),
             "device": device,
+            "precision": precision,
             "batch_size": batch_size,
         }
         self.fingerprint = (
@@ -79,43 +81,17 @@ class Aesthetic(BaseScorer):
         return points
 
 
-def build_head() -> torch.nn.Module:
-    """LAION's head, (N, 768) -> (N, 1), named as in its file: layers.0, .2, .4, .6 and .7.
-
-    The identities stand where training had dropout.
-    """
-    from torch import nn
-
-    layers = nn.Sequential(
-        nn.Linear(WIDTH, 1024),
-        nn.Identity(),
-        nn.Linear(1024, 128),
-        nn.Identity(),
-        nn.Linear(128, 64),
-        nn.Identity(),
-        nn.Linear(64, 16),
-        nn.Linear(16, 1),
-    )
-    return nn.Sequential(OrderedDict(layers=layers))
-
-
 def load_head(path: str | os.PathLike[str]) -> torch.nn.Module:
-    """The head with the weights of a file: float32, in evaluation, on the CPU (it is tiny)."""
-    import torch
-
+    """The head with the weights of a file: float32, in evaluation, on the CPU."""
     where = f"{Aesthetic.name}: head"
     state = read_state_dict(path, where=where)
     try:
-        with torch.device("meta"):  # no random init, which would move the user's seed
-            head = build_head()
-        state = {key: value.to(torch.float32) for key, value in state.items()}
-        head.load_state_dict(state, assign=True)
+        return HEAD.load(state)
     except Exception as error:
         raise ScorerError(
             f"{where}={str(path)!r} does not hold LAION's five layers ({first_line(error)}); "
             f"give the file from {LEGACY_URL}, or leave head out to fetch it"
         ) from error
-    return head.eval()
 
 
 def fetch_head() -> Path:

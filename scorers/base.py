@@ -53,7 +53,8 @@ class BaseScorer(ABC):
     unit: str
     medium: Literal["image", "text"] = "image"
     needs_prompts: bool = False
-    # "prompt": its scores compare pictures of one prompt, and not those of different prompts.
+    # "prompt": scores of pictures of different prompts cannot be compared. A scorer that is none of
+    # these and has no such attribute counts as None.
     compares_within: Literal["prompt"] | None = None
     options: dict[str, Any]
     fingerprint: str
@@ -179,6 +180,13 @@ def check_called(kind: str, called: str | None) -> str:
             f"first"
         )
     return called
+
+
+def check_batch_size(scorer: str, value: Any) -> int | None:
+    """The option's value if it is a number of inputs or None, for what fits; or a ScorerError."""
+    if value is None:
+        return None
+    return check_integer(scorer, "batch_size", value, 1, 65536, otherwise=", or none for what fits")
 
 
 def first_line(error: BaseException) -> str:

@@ -1,21 +1,21 @@
-"""CLIP through open_clip: pictures and prompts -> unit vectors. Shared by the scorers on CLIP."""
+"""CLIP, through open_clip or transformers, for the scorers on it."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from weakref import WeakValueDictionary
 
-from scorers import probes
 from scorers.base import ScorerError, WeightsError, first_line
-from scorers.parallel import map_images
-from scorers.rgb import RGB_FINGERPRINT, to_rgb
+from scorers.encoder import Encoder, shared
+from scorers.hardware import Compute, Precision, resolve_compute
+from scorers.hub_encoder import HubEncoder, load_hub_encoder
+from scorers.rgb import RGB_FINGERPRINT
 from scorers.spec import suggest
-from scorers.weights import SAFE, check_weights_path, digest, read_state_dict
+from scorers.weights import SAFE, check_weights_path, digest, is_hub_id, read_state_dict
 
 if TYPE_CHECKING:
     import torch
@@ -25,20 +25,18 @@ if TYPE_CHECKING:
 DEFAULT_CLIP = "ViT-L-14-quickgelu"
 DEFAULT_WEIGHTS = "openai"
 
-# Scorers on the same weights share one encoder for as long as one of them lives.
-_alive: WeakValueDictionary[tuple[object, ...], ClipEncoder] = WeakValueDictionary()
 
-
-class ClipEncoder:
-    """An open_clip model in evaluation, float32, with its own preprocessing and tokenizer."""
+class ClipEncoder(Encoder):
+    """An open_clip model with its own preprocessing and tokenizer."""
 
     def __init__(
-        self, clip: str, weights: Path, device: torch.device, tag: dict[str, Any], *, where: str
+        self, clip: str, weights: Path, compute: Compute, tag: dict[str, Any], *, where: str
     ) -> None:
         """``tag`` is open_clip's entry for the weights, {} for a file of the user's own."""
         import open_clip
         import torch
 
+        super().__init__(compute)
         if weights.suffix != SAFE:
             # open_clip retries without weights_only in one corner: let nothing but tensors through
             read_state_dict(weights, where=where)
@@ -62,7 +60,6 @@ class ClipEncoder:
                 f"({first_line(error)}); give weights and model that belong together"
             ) from error
         self._name = clip
-        self._device = device
         config = open_clip.get_model_config(clip)
         self.width: int = config["embed_dim"]
         config["quick_gelu"] = quick_gelu or config.get("quick_gelu", False)
@@ -71,14 +68,10 @@ class ClipEncoder:
         # is floats that differ by rounding from one machine to the next.
         self.fingerprint = (
             f"clip={clip}@{digest(model.state_dict(), settings)} "
-            f"open_clip-{open_clip.__version__} pixels-{self._pixels_digest()} {RGB_FINGERPRINT}"
+            f"open_clip-{open_clip.__version__} pixels-{self._pixels_digest()} {RGB_FINGERPRINT} "
+            f"{compute.precision}"
         )
-        self._model = model.to(device).eval()
-
-    def _pixels_digest(self) -> str:
-        """Of what preprocessing makes of fixed pictures, to a tenth of a grey level or so."""
-        pixels = [self._preprocess(picture) for picture in probes.pictures()]  # (3, H, W) each
-        return probes.digest([(p * 1000).round().int().numpy().tobytes().hex() for p in pixels])
+        self._model = model.to(compute.device).eval()
 
     @cached_property
     def _tokenize(self) -> Callable[[list[str]], torch.Tensor]:
@@ -88,48 +81,50 @@ class ClipEncoder:
         tokenizer: Callable[[list[str]], torch.Tensor] = open_clip.get_tokenizer(self._name)
         return tokenizer
 
-    def encode_images(self, images: Sequence[Image], batch_size: int) -> torch.Tensor:
-        """N >= 1 images -> (N, D) float32 on the CPU, each row of length 1."""
-        import torch
+    def _pixels(self, image: Image) -> torch.Tensor:
+        pixels: torch.Tensor = self._preprocess(image)
+        return pixels
 
-        rows = []
-        for start in range(0, len(images), batch_size):
-            pixels = map_images(
-                lambda image: self._preprocess(to_rgb(image)), images[start : start + batch_size]
-            )
-            with torch.inference_mode():
-                batch = torch.stack(pixels).to(self._device)  # (B, 3, H, W)
-                rows.append(self._model.encode_image(batch, normalize=True).float().cpu())
-        return torch.cat(rows)
+    def _images(self, pixels: torch.Tensor) -> torch.Tensor:
+        features: torch.Tensor = self._model.encode_image(pixels)
+        return features
 
-    def encode_texts(self, prompts: Sequence[str], batch_size: int) -> torch.Tensor:
-        """N >= 1 prompts, cut at the model's context length -> (N, D) as ``encode_images``."""
-        import torch
-
-        rows = []
-        for start in range(0, len(prompts), batch_size):
-            with torch.inference_mode():
-                tokens = self._tokenize(list(prompts[start : start + batch_size]))  # (B, L)
-                features = self._model.encode_text(tokens.to(self._device), normalize=True)
-                rows.append(features.float().cpu())
-        return torch.cat(rows)
+    def _texts(self, prompts: list[str]) -> torch.Tensor:
+        tokens = self._tokenize(prompts).to(self._compute.device)  # (B, L)
+        features: torch.Tensor = self._model.encode_text(tokens)
+        return features
 
 
 def load_clip(
-    scorer: str, clip: str, clip_weights: str | os.PathLike[str], device: str | None
-) -> ClipEncoder:
-    """The encoder for an open_clip model name and a pretrained tag or the path of a weights file.
+    scorer: str,
+    clip: str,
+    clip_weights: str | os.PathLike[str],
+    device: str | None = None,
+    precision: Precision = "auto",
+    *,
+    encoder: type[ClipEncoder] = ClipEncoder,
+) -> ClipEncoder | HubEncoder:
+    """The encoder for an open_clip model name and a pretrained tag or the path of a weights file;
+    or for a folder or hub id of transformers' CLIP, which brings its weights along.
 
     A file of the user's own gets OpenAI's mean, deviation and bicubic resize, and the activation
-    that the model's name says: OpenAI's weights want a name that ends in -quickgelu.
-    ``device`` None is cuda where there is one, else cpu. ``scorer`` is for error messages.
+    that the model's name says: OpenAI's weights want a name that ends in -quickgelu. ``device`` and
+    ``precision`` are those of ``resolve_compute``, ``scorer`` is for error messages, and
+    ``encoder`` may see pictures in another way.
     """
     import open_clip
 
     where = f"{scorer}: clip_weights"
-    target = resolve_device(scorer, device)
+    compute = resolve_compute(scorer, device, precision)
     clip, given = str(clip), str(clip_weights)
     models = open_clip.list_models()
+    if clip not in models and (Path(clip).is_dir() or is_hub_id(clip)):
+        if given != DEFAULT_WEIGHTS:
+            raise ScorerError(
+                f"{where}={given!r}: clip={clip!r} is a folder or hub id with weights of its own; "
+                f"leave clip_weights out"
+            )
+        return load_hub_encoder("CLIPModel", clip, compute, where=f"{scorer}: clip")
     if clip not in models:
         raise ScorerError(
             f"{scorer}: clip={clip!r} is not a model of open_clip; "
@@ -147,28 +142,11 @@ def load_clip(
             f"{suggest(given, tags, 'its tags')}"
         )
     stat = weights.stat()
-    key = (clip, weights.resolve(), stat.st_mtime_ns, stat.st_size, str(target), str(tag))
-    encoder = _alive.get(key)
-    if encoder is None:
-        encoder = _alive[key] = ClipEncoder(clip, weights, target, tag, where=where)
-    return encoder
-
-
-def resolve_device(scorer: str, device: str | None) -> torch.device:
-    """None -> cuda where there is one, else cpu; a name -> that device, if it is here."""
-    import torch
-
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        target = torch.device(device)
-        torch.empty(0, device=target)
-    except Exception as error:
-        raise ScorerError(
-            f"{scorer}: device={device!r} cannot be used here ({first_line(error)}); "
-            f"give cpu, or leave it out"
-        ) from error
-    return target
+    file = (weights.resolve(), stat.st_mtime_ns, stat.st_size)
+    return shared(
+        (encoder, clip, file, compute, str(tag)),
+        lambda: encoder(clip, weights, compute, tag, where=where),
+    )
 
 
 def _looks_like_path(text: str) -> bool:

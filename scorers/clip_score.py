@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from scorers.base import BaseScorer, check_integer
+from scorers.base import BaseScorer, check_batch_size
 from scorers.clip import DEFAULT_CLIP, DEFAULT_WEIGHTS, load_clip
+from scorers.hardware import Precision
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,8 +22,10 @@ class ClipScore(BaseScorer):
     tokens.
 
     Options: ``clip`` and ``clip_weights``, an open_clip model and its pretrained tag or the path of
-    a weights file; ``device``, None for cuda where there is one; ``batch_size``, images per pass.
-    The last two are not in the fingerprint: they move a score by rounding only.
+    a weights file, or as ``clip`` alone a folder or hub id of transformers' CLIP; ``device``, None
+    for cuda where there is one; ``precision`` of the passes, auto (fp16 on cuda, fp32 elsewhere),
+    fp32, bf16 or fp16; ``batch_size``, inputs per pass, None for what fits. Device and batch size
+    are not in the fingerprint: they move a score by rounding only.
     """
 
     name = "clip_score"
@@ -35,14 +38,16 @@ class ClipScore(BaseScorer):
         clip: str = DEFAULT_CLIP,
         clip_weights: str | os.PathLike[str] = DEFAULT_WEIGHTS,
         device: str | None = None,
-        batch_size: int = 32,
+        precision: Precision = "auto",
+        batch_size: int | None = None,
     ) -> None:
-        self._batch_size = check_integer(self.name, "batch_size", batch_size, 1, 65536)
-        self._clip = load_clip(self.name, clip, clip_weights, device)
+        self._batch_size = check_batch_size(self.name, batch_size)
+        self._clip = load_clip(self.name, clip, clip_weights, device, precision)
         self.options = {
             "clip": clip,
             "clip_weights": str(clip_weights),
             "device": device,
+            "precision": precision,
             "batch_size": batch_size,
         }
         self.fingerprint = f"{self.name} weight=100 {self._clip.fingerprint}"

@@ -7,7 +7,7 @@ import pkgutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from scorers.base import Scorer, ScorerError, first_line
 from scorers.spec import parse_spec, suggest
@@ -22,13 +22,18 @@ ENTRY_POINT_GROUP = "ric.scorers"
 # As text, so that importing scorers imports neither numpy nor torch.
 _BUILTINS = {
     "aesthetic": "scorers.aesthetic:Aesthetic",
+    "aesthetic_v2_5": "scorers.aesthetic_v2_5:AestheticV25",
     "brevity": "scorers.words:Brevity",
     "brightness": "scorers.brightness:Brightness",
+    "clip_iqa": "scorers.clip_iqa:ClipIqa",
     "clip_score": "scorers.clip_score:ClipScore",
     "colorfulness": "scorers.colorfulness:Colorfulness",
     "compressibility": "scorers.compressibility:Compressibility",
+    "hps": "scorers.hps:Hps",
+    "image_reward": "scorers.image_reward:ImageReward",
     "incompressibility": "scorers.compressibility:Incompressibility",
     "length": "scorers.words:Length",
+    "pickscore": "scorers.pickscore:PickScore",
     "positivity": "scorers.positivity:Positivity",
     "readability": "scorers.readability:Readability",
     "relevance": "scorers.relevance:Relevance",
@@ -95,6 +100,7 @@ def stand_in(spec: str, /, **options: Any) -> Scorer:
         name=options.get("called") or name,
         unit=getattr(factory, "unit", ""),
         medium=getattr(factory, "medium", "image"),
+        compares_within=getattr(factory, "compares_within", None),
         options=options,
     )
 
@@ -104,6 +110,7 @@ class StandIn:
     name: str
     unit: str
     medium: str
+    compares_within: Literal["prompt"] | None
     options: dict[str, Any]
     fingerprint: str = ""
 

@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from scorers.base import ScorerError, first_line
-from scorers.clip import resolve_device
+from scorers.hardware import resolve_device
 from scorers.weights import digest
 
 if TYPE_CHECKING:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scorers.base import ScorerError, first_line
+from scorers.base import ScorerError, WeightsError, first_line
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,6 +29,44 @@ def check_weights_path(path: str | os.PathLike[str], *, where: str) -> Path:
             f"give a {SAFE} file, or a legacy {', '.join(LEGACY)}"
         )
     return checked
+
+
+def is_hub_id(text: str) -> bool:
+    """Whether it reads as owner/name, and is no path of a weights file."""
+    named = re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", text) is not None
+    return named and Path(text).suffix not in (SAFE, *LEGACY) and not Path(text).exists()
+
+
+def find_weights(
+    given: str | os.PathLike[str], names: Sequence[str], *, where: str, option: str
+) -> Path:
+    """A weights file by its path; or the first of ``names`` that is in a folder or, by hub id, in a
+    repository of the hub or its cache on this machine. ``where`` for errors.
+    """
+    text = str(given)
+    if (folder := Path(text).expanduser()).is_dir():
+        for name in names:
+            if (folder / name).is_file():
+                return folder / name
+        raise ScorerError(f"{where}={text!r}: this folder has no {' or '.join(names)}; give a file")
+    if not is_hub_id(text):
+        return check_weights_path(given, where=where)
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    problem: Exception | None = None
+    for name in names:
+        try:
+            return Path(hf_hub_download(text, name))
+        except EntryNotFoundError as error:  # offline too, where it is not in the cache
+            problem = error
+        except Exception as error:
+            problem = error
+            break
+    raise WeightsError(
+        f"{where}={text!r}: cannot fetch {' or '.join(names)} of https://huggingface.co/{text} "
+        f"({type(problem).__name__}); go online once, or give {option}=PATH of a copy"
+    ) from problem
 
 
 def read_state_dict(path: str | os.PathLike[str], *, where: str) -> dict[str, Tensor]:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
-from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
 import torch
 from accelerate import PartialState
 
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.extras import require
+from scorers.hardware import has_bf16
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 BasePrecision = Literal["auto", "fp32", "bf16", "fp16", "int8", "nf4"]
@@ -22,12 +21,9 @@ BasePrecision = Literal["auto", "fp32", "bf16", "fp16", "int8", "nf4"]
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 QUANTIZED = ("int8", "nf4")
 
-AMPERE = (8, 0)  # the first compute capability with bfloat16 in hardware
-CPU_FLAGS = {"avx512_bf16", "amx_bf16", "bf16", "sme"}  # x86 and Arm, as Linux names them
 SLOWDOWN = 13  # of emoji-64's U-Net on a CPU with AVX2 alone, bf16 against fp32
 
 _log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 
 def this_process() -> PartialState:
@@ -66,28 +62,6 @@ def check_compiler(device: str | torch.device) -> None:
         raise ValueError(
             "compile: there is no C++ compiler here; install one, or leave this out"
         ) from error
-
-
-def has_bf16(device: str | torch.device) -> bool:
-    """Whether the device multiplies bfloat16 in hardware."""
-    if torch.device(device).type == "cuda":
-        return torch.cuda.get_device_capability(device) >= AMPERE
-    if torch.device(device).type == "cpu":
-        return _cpu_has_bf16()
-    return False
-
-
-@cache
-def _cpu_has_bf16() -> bool:
-    if torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2"):
-        return False  # of what the processor has, torch may be told to use less
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:  # not Linux
-        asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-        return any(getattr(torch.cpu, name, bool)() for name in asked)
-    flags = next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
-    return bool(CPU_FLAGS & set(flags.split()))
 
 
 def loaded_dtype(stored: torch.dtype, device: str | torch.device) -> torch.dtype:
@@ -153,26 +127,6 @@ def resolve_base_precision(
             f"{computed} here; leave it out, or give base_precision: fp32"
         )
     return asked, resolve_precision(computed, device)
-
-
-def in_parts(function: Callable[[Any], T], items: Any, size: int) -> list[T]:
-    """The function of parts of ``items``, a sequence or tensor, in their order: of ``size`` each,
-    and of half as many from where those do not fit into the device's memory.
-
-    What it makes of an item must not depend on those beside it, but for a rounding error.
-    """
-    found: list[T] = []
-    start = 0
-    while start < len(items):
-        part = items[start : start + size]
-        try:
-            found.append(function(part))
-            start += len(part)
-        except torch.OutOfMemoryError:
-            if len(part) == 1:
-                raise
-            size = len(part) // 2
-    return found
 
 
 @cache

@@ -12,11 +12,11 @@ from ric_diffusion.models import hardware
 from ric_diffusion.models.hardware import (
     SLOWDOWN,
     default_device,
-    has_bf16,
-    in_parts,
     resolve_base_precision,
     resolve_precision,
 )
+from scorers import hardware as processor
+from scorers.hardware import has_bf16
 
 CPUINFO = "processor\t: 0\nmodel name\t: some\n{key}\t\t: fpu sse2 {flags}\nbugs\t\t: none\n"
 
@@ -24,10 +24,10 @@ CPUINFO = "processor\t: 0\nmodel name\t: some\n{key}\t\t: fpu sse2 {flags}\nbugs
 @pytest.fixture(autouse=True)
 def forgetful():
     """What is asked once in a process is asked anew in every test."""
-    for function in (hardware._cpu_has_bf16, hardware._warn_of_slow_bf16):
+    for function in (processor._cpu_has_bf16, hardware._warn_of_slow_bf16):
         function.cache_clear()
     yield
-    for function in (hardware._cpu_has_bf16, hardware._warn_of_slow_bf16):
+    for function in (processor._cpu_has_bf16, hardware._warn_of_slow_bf16):
         function.cache_clear()
 
 
@@ -43,7 +43,7 @@ def cpu(monkeypatch):
             return CPUINFO.format(key=key, flags=flags)
 
         monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-        monkeypatch.setattr(hardware.Path, "read_text", read_text)
+        monkeypatch.setattr(processor.Path, "read_text", read_text)
 
     return have
 
@@ -196,26 +196,3 @@ def test_quantised_weights_need_their_package(monkeypatch):
         InputError, match=r"base_precision int8: bitsandbytes is not installed; pip"
     ):
         resolve_base_precision("int8", "auto", "cuda")
-
-
-def test_what_does_not_fit_is_done_in_halves():
-    asked = []
-
-    def function(items):
-        asked.append(items)
-        if len(items) > 3:
-            raise torch.OutOfMemoryError
-        return [10 * i for i in items]
-
-    found = [x for part in in_parts(function, list(range(17)), 12) for x in part]
-    assert found == [10 * i for i in range(17)]
-    assert [len(items) for items in asked] == [12, 6, 3, 3, 3, 3, 3, 2]
-    assert [len(x) for x in in_parts(torch.Tensor.clone, torch.zeros(5, 2), 2)] == [2, 2, 1]
-
-
-def test_one_that_does_not_fit_is_an_error():
-    def function(items):
-        raise torch.OutOfMemoryError("too little")
-
-    with pytest.raises(torch.OutOfMemoryError, match="too little"):
-        in_parts(function, [1, 2, 3], 3)

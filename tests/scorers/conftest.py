@@ -167,3 +167,53 @@ def reference(tiny_clip):
     from safetensors.torch import load_file
 
     return ReferenceClip(tiny_clip, load_file(tiny_clip.path))
+
+
+@pytest.fixture(scope="session")
+def tiny_hub_clip(tmp_path_factory):
+    """A folder as of a CLIP on the hub: transformers' model with random weights, tokenizer and
+    preprocessing. 768 features as the aesthetic head reads."""
+    torch = pytest.importorskip("torch")
+    import transformers
+
+    folder = tmp_path_factory.mktemp("hub-clip")
+    letters = [chr(code) for code in range(33, 127)]
+    words = [*letters, *(f"{letter}</w>" for letter in letters), "ca", "cat</w>"]
+    specials = ["<|startoftext|>", "<|endoftext|>"]
+    tokenizer = transformers.CLIPTokenizer(
+        vocab={word: index for index, word in enumerate([*words, *specials])},
+        merges=[("c", "a"), ("ca", "t</w>")],
+        model_max_length=12,
+    )
+    small = {"num_hidden_layers": 2, "num_attention_heads": 2}
+    config = transformers.CLIPConfig(
+        text_config={
+            **small,
+            "vocab_size": len(words) + 2,
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "max_position_embeddings": 12,
+            "bos_token_id": len(words),
+            "eos_token_id": len(words) + 1,
+            "pad_token_id": len(words) + 1,
+        },
+        vision_config={
+            **small,
+            "hidden_size": 64,
+            "intermediate_size": 96,
+            "image_size": 28,
+            "patch_size": 14,
+        },
+        projection_dim=768,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(4)
+        model = transformers.CLIPModel(config).eval()
+        for parameter in model.parameters():
+            parameter.data += 0.08 * torch.randn_like(parameter)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    transformers.CLIPImageProcessor(
+        size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28}
+    ).save_pretrained(folder)
+    return folder

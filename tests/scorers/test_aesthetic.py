@@ -110,7 +110,7 @@ def test_laions_legacy_file_is_the_same_scorer(options, head_state, tmp_path, su
 
 
 def test_the_head_has_laions_keys_and_shapes():
-    shapes = {key: tuple(value.shape) for key, value in aesthetic.build_head().state_dict().items()}
+    shapes = {key: tuple(value.shape) for key, value in aesthetic.HEAD.build().state_dict().items()}
     assert shapes == LAION_SHAPES
 
 
@@ -118,8 +118,8 @@ def test_the_real_vit_l_14_gives_what_the_head_reads():
     with torch.device("meta"):
         model = open_clip.create_model(DEFAULT_CLIP, device="meta")
         features = model.encode_image(torch.empty(2, 3, 224, 224))
-        assert aesthetic.build_head()(features).shape == (2, 1)
-    assert features.shape == (2, aesthetic.WIDTH) == (2, 768)
+        assert aesthetic.HEAD.build()(features).shape == (2, 1)
+    assert features.shape == (2, aesthetic.HEAD.width) == (2, 768)
     tower = {key: value.shape for key, value in model.visual.state_dict().items()}
     assert tower["conv1.weight"] == (1024, 3, 14, 14)
     assert tower["positional_embedding"] == (257, 1024)

@@ -13,13 +13,18 @@ from scorers.spec import parse_spec
 
 BUILTINS = [
     "aesthetic",
+    "aesthetic_v2_5",
     "brevity",
     "brightness",
+    "clip_iqa",
     "clip_score",
     "colorfulness",
     "compressibility",
+    "hps",
+    "image_reward",
     "incompressibility",
     "length",
+    "pickscore",
     "positivity",
     "readability",
     "relevance",

@@ -18,8 +18,8 @@ from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.progress import tracking
 from ric_diffusion.models.diffusion.pictures import Pictures, threads
 from ric_diffusion.models.diffusion.shards import Shards, key_of, keys_of
-from ric_diffusion.models.hardware import in_parts
 from ric_diffusion.models.protocol import weights_digest
+from scorers.hardware import in_parts
 
 LATENTS, MOMENTS = "latents", "moments"  # a folder in a cache, the tensor in its shards
 PIXELS_AT_ONCE = 2**18  # an autoencoder takes some kilobytes for each

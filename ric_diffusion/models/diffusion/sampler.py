@@ -14,8 +14,8 @@ from PIL import Image
 from ric_diffusion.data.medium import IMAGE, Medium
 from ric_diffusion.models.diffusion.latents import framed
 from ric_diffusion.models.diffusion.objective import Objective
-from ric_diffusion.models.hardware import in_parts
 from ric_diffusion.models.judge import prompt_r_precision
+from scorers.hardware import in_parts
 
 GRID = 8  # cells to a side of the latents that diversity is measured on
 LEVELS = (0.3, 0.5, 0.7, 0.9)  # of the noise schedule, where prompts are told apart

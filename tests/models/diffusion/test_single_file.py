@@ -324,7 +324,7 @@ def test_a_folder_has_configs_of_its_own(model):
 
 
 def test_hardware_decides(monkeypatch):
-    monkeypatch.setattr(hardware, "_cpu_has_bf16", lambda: True)
+    monkeypatch.setattr("scorers.hardware._cpu_has_bf16", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
     half, full = torch.float16, torch.float32
     assert hardware.loaded_dtype(half, "cpu") == full

@@ -1,0 +1,123 @@
+"""Image encoders of transformers, from a folder or the hub."""
+
+from __future__ import annotations
+
+import json
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from scorers.base import ScorerError, WeightsError, first_line
+from scorers.encoder import Encoder, shared
+from scorers.hardware import Compute
+from scorers.rgb import RGB_FINGERPRINT
+from scorers.weights import SAFE, digest, is_hub_id
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
+Model = Literal["CLIPModel", "SiglipVisionModel"]
+
+
+class HubEncoder(Encoder):
+    """A CLIP of transformers, or SigLIP's vision tower, which reads no prompts, with the
+    preprocessing and tokenizer beside it.
+
+    Weights are read from safetensors only, and no code that comes with them is run.
+    """
+
+    def __init__(self, kind: Model, model: str, compute: Compute, *, where: str) -> None:
+        """``kind``: the class in transformers; ``where`` (such as ``"pickscore: model"``) for
+        errors."""
+        import torch
+        import transformers
+
+        super().__init__(compute)
+        self._where = f"{where}={model!r}"
+        self._name = model
+        try:
+            self._processor = transformers.AutoImageProcessor.from_pretrained(
+                model, trust_remote_code=False
+            )
+            with torch.random.fork_rng(devices=[]):  # a head may be drawn, then overwritten
+                loaded, info = getattr(transformers, kind).from_pretrained(
+                    model,
+                    use_safetensors=True,
+                    dtype=torch.float32,
+                    trust_remote_code=False,
+                    output_loading_info=True,
+                )
+        except Exception as error:
+            if is_hub_id(model):
+                raise WeightsError(
+                    f"{self._where}: cannot fetch safetensors of https://huggingface.co/{model} "
+                    f"({first_line(error)}); go online once, or give the path of a copy"
+                ) from error
+            raise ScorerError(
+                f"{self._where} cannot be loaded ({first_line(error)}); give a folder or hub id "
+                f"with safetensors"
+            ) from error
+        if missing := sorted(info["missing_keys"]):
+            raise ScorerError(
+                f"{self._where} lacks the weights of {missing[0]}; it is no {kind} of transformers"
+            )
+        config = loaded.config
+        self.width = int(config.projection_dim if kind == "CLIPModel" else config.hidden_size)
+        settings = json.dumps(self._processor.to_dict(), sort_keys=True, default=str)
+        self.fingerprint = (
+            f"model@{digest(loaded.state_dict(), settings)} "
+            f"transformers-{transformers.__version__} pixels-{self._pixels_digest()} "
+            f"{RGB_FINGERPRINT} {compute.precision}"
+        )
+        self.scale = (
+            float(loaded.logit_scale.detach().exp()) if kind == "CLIPModel" else 1.0
+        )  # of cosines
+        self._model = loaded.to(compute.device).eval()
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        import transformers
+
+        try:
+            return transformers.AutoTokenizer.from_pretrained(self._name, trust_remote_code=False)
+        except Exception as error:
+            raise ScorerError(
+                f"{self._where} has no tokenizer ({first_line(error)}); give a folder or hub id "
+                f"that has one"
+            ) from error
+
+    def _pixels(self, image: Image) -> torch.Tensor:
+        pixels: torch.Tensor = self._processor(images=image, return_tensors="pt")["pixel_values"][0]
+        return pixels
+
+    def _images(self, pixels: torch.Tensor) -> torch.Tensor:
+        model = self._model
+        seen = model.get_image_features if hasattr(model, "get_image_features") else model
+        features: torch.Tensor = seen(pixel_values=pixels).pooler_output
+        return features
+
+    def _texts(self, prompts: list[str]) -> torch.Tensor:
+        tokens = self._tokenizer(
+            prompts,
+            padding=True,
+            truncation=True,
+            max_length=self._model.config.text_config.max_position_embeddings,
+            return_tensors="pt",
+        ).to(self._compute.device)
+        features: torch.Tensor = self._model.get_text_features(**tokens).pooler_output
+        return features
+
+
+def load_hub_encoder(
+    kind: Model, model: str | os.PathLike[str], compute: Compute, *, where: str
+) -> HubEncoder:
+    """The one encoder for a folder or hub id, as it is now, on a device in a precision."""
+    name = str(Path(model).expanduser()) if Path(model).expanduser().exists() else str(model)
+    files = sorted(Path(name).glob(f"*{SAFE}")) if Path(name).is_dir() else []
+    known = tuple((file.resolve(), file.stat().st_mtime_ns) for file in files)
+    return shared(
+        (HubEncoder, kind, name, known, compute),
+        lambda: HubEncoder(kind, name, compute, where=where),
+    )
