@@ -65,7 +65,7 @@ class HubEncoder(Encoder):
             )
         config = loaded.config
         self.width = int(config.projection_dim if kind == "CLIPModel" else config.hidden_size)
-        settings = json.dumps(self._processor.to_dict(), sort_keys=True, default=str)
+        settings = json.dumps(_settings(config.to_dict()), sort_keys=True, default=str)
         self.fingerprint = (
             f"model@{digest(loaded.state_dict(), settings)} "
             f"transformers-{transformers.__version__} pixels-{self._pixels_digest()} "
@@ -108,6 +108,16 @@ class HubEncoder(Encoder):
         ).to(self._compute.device)
         features: torch.Tensor = self._model.get_text_features(**tokens).pooler_output
         return features
+
+
+def _settings(config: dict[str, Any]) -> dict[str, Any]:
+    """A model's config, down to those of its parts, without what does not bear on what it gives."""
+    aside = {"_name_or_path", "architectures", "dtype", "transformers_version"}
+    return {
+        key: _settings(value) if isinstance(value, dict) else value
+        for key, value in config.items()
+        if key not in aside
+    }
 
 
 def load_hub_encoder(

@@ -190,8 +190,10 @@ def test_the_fingerprint_names_weights_prompts_and_preprocessing(
     assert stored("same") == first
     processor.image_mean = [0.5, 0.5, 0.5]
     other = stored("pixels")
+    model.config.vision_config.hidden_act = "gelu"
+    activation = stored("activation")
     model.visual_projection.weight.data[0, 0] += 1e-3
-    assert len({first, other, stored("weights")}) == 3
+    assert len({first, other, activation, stored("weights")}) == 4
 
 
 def test_hps_takes_a_folder_and_its_safetensors_first(options, tiny_clip, hps_weights, pictures):
