@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from scorers import probes
 from scorers.base import ScorerError, WeightsError, first_line
 from scorers.encoder import Encoder, shared
 from scorers.hardware import Compute
@@ -63,21 +63,20 @@ class HubEncoder(Encoder):
             raise ScorerError(
                 f"{self._where} lacks the weights of {missing[0]}; it is no {kind} of transformers"
             )
-        config = loaded.config
-        self.width = int(config.projection_dim if kind == "CLIPModel" else config.hidden_size)
+        config, is_clip = loaded.config, kind == "CLIPModel"
+        self.width = int(config.projection_dim if is_clip else config.hidden_size)
+        self.scale = float(loaded.logit_scale.detach().exp()) if is_clip else 1.0  # of cosines
+        self._tokenizer = self._load_tokenizer() if is_clip else None
         settings = json.dumps(_settings(config.to_dict()), sort_keys=True, default=str)
+        self._model = loaded.eval()
         self.fingerprint = (
             f"model@{digest(loaded.state_dict(), settings)} "
-            f"transformers-{transformers.__version__} pixels-{self._pixels_digest()} "
-            f"{RGB_FINGERPRINT} {compute.precision}"
+            f"transformers-{transformers.__version__} tokens-{self._tokens_digest()} "
+            f"pixels-{self._pixels_digest()} {RGB_FINGERPRINT} {compute.precision}"
         )
-        self.scale = (
-            float(loaded.logit_scale.detach().exp()) if kind == "CLIPModel" else 1.0
-        )  # of cosines
-        self._model = loaded.to(compute.device).eval()
+        self._model.to(compute.device)
 
-    @cached_property
-    def _tokenizer(self) -> Any:
+    def _load_tokenizer(self) -> Any:
         import transformers
 
         try:
@@ -87,6 +86,19 @@ class HubEncoder(Encoder):
                 f"{self._where} has no tokenizer ({first_line(error)}); give a folder or hub id "
                 f"that has one"
             ) from error
+
+    def _tokens_digest(self) -> str:
+        """Of what the tokenizer, if there is one, makes of fixed texts."""
+        texts = list(probes.TEXTS) if self._tokenizer else []
+        return probes.digest([self._tokens([text])["input_ids"].tolist() for text in texts])
+
+    def _tokens(self, prompts: list[str]) -> Any:
+        """B prompts -> token ids and mask, (B, L), cut where the network's positions end."""
+        assert self._tokenizer is not None  # SigLIP's vision tower reads no prompts
+        limit = self._model.config.text_config.max_position_embeddings
+        return self._tokenizer(
+            prompts, padding=True, truncation=True, max_length=limit, return_tensors="pt"
+        )
 
     def _pixels(self, image: Image) -> torch.Tensor:
         pixels: torch.Tensor = self._processor(images=image, return_tensors="pt")["pixel_values"][0]
@@ -99,13 +111,7 @@ class HubEncoder(Encoder):
         return features
 
     def _texts(self, prompts: list[str]) -> torch.Tensor:
-        tokens = self._tokenizer(
-            prompts,
-            padding=True,
-            truncation=True,
-            max_length=self._model.config.text_config.max_position_embeddings,
-            return_tensors="pt",
-        ).to(self._compute.device)
+        tokens = self._tokens(prompts).to(self._compute.device)
         features: torch.Tensor = self._model.get_text_features(**tokens).pooler_output
         return features
 

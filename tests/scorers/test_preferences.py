@@ -188,12 +188,19 @@ def test_the_fingerprint_names_weights_prompts_and_preprocessing(
         return scorers.load("pickscore", model=tmp_path / name, device="cpu").fingerprint
 
     assert stored("same") == first
+    shutil.copytree(tmp_path / "same", tmp_path / "words")
+    words = tmp_path / "words" / "tokenizer.json"
+    stored_words = json.loads(words.read_text())
+    vocabulary = stored_words["model"]["vocab"]
+    vocabulary["e"], vocabulary["o"] = vocabulary["o"], vocabulary["e"]
+    words.write_text(json.dumps(stored_words))
+    tokens = scorers.load("pickscore", model=tmp_path / "words", device="cpu").fingerprint
     processor.image_mean = [0.5, 0.5, 0.5]
     other = stored("pixels")
     model.config.vision_config.hidden_act = "gelu"
     activation = stored("activation")
     model.visual_projection.weight.data[0, 0] += 1e-3
-    assert len({first, other, activation, stored("weights")}) == 4
+    assert len({first, tokens, other, activation, stored("weights")}) == 5
 
 
 def test_hps_takes_a_folder_and_its_safetensors_first(options, tiny_clip, hps_weights, pictures):
