@@ -118,7 +118,7 @@ def load_clip(
     compute = resolve_compute(scorer, device, precision)
     clip, given = str(clip), str(clip_weights)
     models = open_clip.list_models()
-    if clip not in models and (Path(clip).is_dir() or is_hub_id(clip)):
+    if clip not in models and (Path(clip).expanduser().is_dir() or is_hub_id(clip)):
         if given != DEFAULT_WEIGHTS:
             raise ScorerError(
                 f"{where}={given!r}: clip={clip!r} is a folder or hub id with weights of its own; "

@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import open_clip
@@ -32,6 +32,7 @@ import scorers
 from benchmark_call import keep_freed_memory, seconds
 from scorers.aesthetic import HEAD
 from scorers.clip import DEFAULT_CLIP
+from scorers.hardware import Precision
 
 sys.path[:0] = [str(Path(__file__).parent / "research")]
 
@@ -55,6 +56,7 @@ class Sizes:
     text: dict[str, int]
     pictures: int  # in a batch
     alone: int  # of them, one by one
+    precision: Precision = "auto"
     side: int  # pixels of a picture
 
 
@@ -101,6 +103,7 @@ def batching(sizes: Sizes, pairs: int) -> Iterator[Batching]:
             clip=sizes.clip,
             clip_weights=str(file),
             head=str(head_in(Path(root))),
+            precision=sizes.precision,
             batch_size=sizes.pictures,
         )
         encoder = scorer._clip
@@ -108,7 +111,7 @@ def batching(sizes: Sizes, pairs: int) -> Iterator[Batching]:
         pixels = pixels.to(encoder._compute.device)
 
         def bare() -> None:
-            with torch.inference_mode():
+            with torch.inference_mode(), encoder._compute.autocast():
                 encoder._model.encode_image(pixels)
 
         for pair in range(pairs + 1):
@@ -142,7 +145,8 @@ def sharing(sizes: Sizes, pairs: int) -> Iterator[Sharing]:
             size={"shortest_edge": side}, crop_size={"height": side, "width": side}
         ).save_pretrained(folder)
         head = str(head_in(Path(root)))
-        given: dict[str, Any] = {"batch_size": sizes.pictures}
+        given: dict[str, Any] = {"precision": sizes.precision}
+        given |= {"batch_size": sizes.pictures}
         using = [
             scorers.load("aesthetic", clip=str(folder), head=head, **given),
             scorers.load("clip_score", clip=str(folder), **given),
@@ -200,6 +204,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--pictures", type=int, default=32, help="in a batch")
     parser.add_argument("--alone", type=int, default=8, help="of them, one by one")
+    parser.add_argument("--precision", choices=get_args(Precision), default="auto")
     parser.add_argument("--memory", action="store_true", help="of the weights; nothing is run")
     options = parser.parse_args()
     if options.memory:
@@ -209,7 +214,12 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     keep_freed_memory()
     sizes = Sizes(
-        vision=VIT_L, text=TEXT_L, pictures=options.pictures, alone=options.alone, side=512
+        vision=VIT_L,
+        text=TEXT_L,
+        pictures=options.pictures,
+        alone=options.alone,
+        precision=options.precision,
+        side=512,
     )
     batched, shared = [], []
     for batch in batching(sizes, options.pairs):
@@ -222,7 +232,9 @@ def main() -> None:
     for both in sharing(sizes, options.pairs):
         print(f"one scorer {both.one:.2f} s, three {both.three:.2f} s", flush=True)
         shared.append(both)
-    print(f"ViT-L/14, {options.pictures} pictures, {torch.get_num_threads()} threads; medians")
+    print(
+        f"ViT-L/14, {options.pictures} pictures, {options.precision} precision, {torch.get_num_threads()} threads; medians"
+    )
     found = {
         "batched / one by one": (b.scorer / b.single for b in batched),
         "scorer / its encoder": (b.scorer / b.encoder for b in batched),
