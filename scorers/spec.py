@@ -50,5 +50,5 @@ def suggest(given: str, known: Iterable[str], what: str) -> str:
     names = sorted(known)
     if near := difflib.get_close_matches(given, names, n=1, cutoff=0.5):
         return f"did you mean {near[0]!r}?"
-    listed = names if len(names) <= 24 else [*names[:24], f"… ({len(names)} in all)"]
+    listed = names if len(names) <= 12 else [*names[:12], f"… ({len(names)} in all)"]
     return f"{what}: {', '.join(listed) or 'none'}"

@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary
 
 from scorers import probes
 from scorers.base import BaseScorer, ScorerError, check_called, check_integer, first_line
-from scorers.clip import resolve_device
+from scorers.hardware import resolve_device
 from scorers.rgb import RGB_FINGERPRINT, to_rgb
 from scorers.weights import digest
 

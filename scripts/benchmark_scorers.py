@@ -233,7 +233,8 @@ def main() -> None:
         print(f"one scorer {both.one:.2f} s, three {both.three:.2f} s", flush=True)
         shared.append(both)
     print(
-        f"ViT-L/14, {options.pictures} pictures, {options.precision} precision, {torch.get_num_threads()} threads; medians"
+        f"ViT-L/14, {options.pictures} pictures, precision {options.precision}, "
+        f"{torch.get_num_threads()} threads; medians"
     )
     found = {
         "batched / one by one": (b.scorer / b.single for b in batched),
