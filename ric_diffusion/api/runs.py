@@ -32,6 +32,7 @@ from ric_diffusion.models.cost import COST, Cost, Meter
 from ric_diffusion.models.diffusion.backend import DiffusionConfig
 from ric_diffusion.models.family import ADAPTER_SUBFOLDER, Family, family_of, loading
 from ric_diffusion.models.hardware import this_process
+from ric_diffusion.models.sharding import is_sharded, sharding_asked
 from ric_diffusion.rewards import RewardSpace
 from ric_diffusion.training import checkpoint
 from ric_diffusion.training.loop import LoopConfig
@@ -245,7 +246,10 @@ def _train(
             own,
             seed=loop.seed,
             device=process.device,
+            sharding=sharding_asked(precision),
         )
+    if any(map(is_sharded, backend.named_parameters().values())):
+        loop.check_shards()
     if start:
         backend.load(start)
     identity = {
@@ -293,14 +297,17 @@ def _train(
             resume=resume,
             validate=validate if settings.prompts else None,
             meter=meter,
+            sharded=backend.sharded,
         ).run()
     backend.adapter = replace(
         backend.adapter,
         training={"digest": digest, "records": count, "steps": loop.steps},
     )
     url = None
+    with backend.gathered():
+        if process.is_main_process:
+            _save(backend, out)
     if process.is_main_process:
-        _save(backend, out)
         write_json(out / COST, meter.read().to_dict())
         if push_to_hub:
             url = _pushed(out / ADAPTER, push_to_hub, family)
@@ -368,7 +375,10 @@ def _online(
             seed=rounds.seed,
             device=process.device,
             sampled=True,
+            sharding=sharding_asked(precision),
         )
+    if any(map(is_sharded, backend.named_parameters().values())):
+        rounds.loop.check_shards()
     backend.load(start)
     identity = {
         **config.to_dict(settings.checkpoint),
@@ -407,8 +417,10 @@ def _online(
         training={**backend.adapter.training, "online": digest, "rounds": rounds.rounds},
     )
     url = None
+    with backend.gathered():
+        if process.is_main_process:
+            _save(backend, out)
     if process.is_main_process:
-        _save(backend, out)
         write_json(out / COST, cost.to_dict())
         if push_to_hub:
             url = _pushed(out / ADAPTER, push_to_hub, family)
@@ -580,9 +592,11 @@ def _pushed(folder: Path, repo_id: str, family: Family) -> str:
 
 def _write_sheet(backend: Any, name: str, prompts: Sequence[str], path: Path) -> Image | None:
     """One row per prompt: seed 0 along one reward from its 5th to its 95th percentile. A picture,
-    which is returned, or where samples are texts a text."""
+    which is returned, or where samples are texts a text; the first process writes it."""
     line = target_line(backend.adapter.space, name, 5)
     rows = [backend.sample([prompt] * len(line), line, [0] * len(line)) for prompt in prompts]
+    if not is_main_process():
+        return None
     captions = [f"{target[name]:+.1f}" for target in line]
     if backend.medium.name == "text":
         texts = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ class AdaptedBackend:
     """A sampler that inherits from this has its adapter in training, in a loaded model."""
 
     network: Callable[[], Any]  # the one that the adapter is for
+    sharded = False  # whether a pass of it takes all processes
 
     def adopt(self, model: Any) -> None:
         """Begin with a model that has an adapter in place; InputError if it has none."""
@@ -66,6 +68,10 @@ class AdaptedBackend:
     def networks(self) -> Mapping[str, Any]:
         """Those that are trained, by what the parts of a LoRA call them."""
         return {lora.MAIN: self.network()}
+
+    def gathered(self) -> AbstractContextManager[None]:
+        """The first process saves inside the block, which all come to together."""
+        return nullcontext()
 
     def save(self, folder: Path) -> None:
         self.model.adapter = self.adapter

@@ -30,6 +30,7 @@ from ric_diffusion.models.checkpoint import (
 )
 from ric_diffusion.models.hardware import Precision, resolve_precision
 from ric_diffusion.models.protocol import Backend, Sampler
+from ric_diffusion.models.sharding import Sharding
 from ric_diffusion.rewards import RewardSpace
 
 ASSETS = Path(__file__).parents[1] / "assets"
@@ -131,10 +132,12 @@ class Family:
         seed: int = 0,
         device: str | torch.device = "cpu",
         sampled: bool = False,
+        sharding: Sharding | None = None,
     ) -> Backend:
         """A new adapter on a base model; ``settings`` is a ``self.settings``, ``seed`` draws the
         first weights. ``sampled``: its samples are used, and not only looked at, so that parts of
-        the model which judge them are loaded too."""
+        the model which judge them are loaded too. ``sharding``: of the network that is trained, in
+        all processes. InputError for settings that do not go with it."""
         raise NotImplementedError
 
     def digests(self, model: Any) -> list[str]:

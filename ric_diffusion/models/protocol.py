@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 
 from ric_diffusion.data.medium import Medium
+from ric_diffusion.models.sharding import whole
 from ric_diffusion.rewards import PromptGroups
 
 Note = Callable[[torch.Tensor, torch.Tensor], None]
@@ -84,6 +86,10 @@ class Backend(Trainable, Sampler, Protocol):
 
     model: Any
     adapter: Any
+    sharded: bool  # then a pass of its network takes all processes, equally often
+
+    def gathered(self) -> AbstractContextManager[None]:
+        """The first process saves inside the block, which all come to together."""
 
     def prepare(
         self,
@@ -100,11 +106,13 @@ class Backend(Trainable, Sampler, Protocol):
 
 
 def weights_digest(module: torch.nn.Module) -> str:
-    """SHA-256 over a module's tensors: two models with equal digests do the same."""
+    """SHA-256 over a module's tensors: two models with equal digests do the same. Of a module in
+    shards all processes ask together."""
     sha = hashlib.sha256()
     # A layer that once had a LoRA stays wrapped, and its weights are named after that.
     tensors = {k.replace(".base_layer.", "."): v for k, v in module.state_dict().items()}
     for name, tensor in sorted(tensors.items()):
         sha.update(name.encode())
-        sha.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
+        plain = whole(tensor.detach()).cpu()
+        sha.update(plain.flatten().view(torch.uint8).numpy().tobytes())
     return sha.hexdigest()

@@ -21,6 +21,8 @@ from safetensors.torch import load_file, save_file
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.files import replacing_folder, write_json
 from ric_diffusion.models.cost import Cost
+from ric_diffusion.models.hardware import this_process
+from ric_diffusion.models.sharding import fill, sharded_as, whole
 from ric_diffusion.training.figures import StepFigures
 
 _STEP = re.compile(r"step-(\d+)")
@@ -48,7 +50,8 @@ class State:
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """``parameter.NAME``, ``average.NAME`` and ``optimizer.NAME.exp_avg`` and so on, detached,
-        on the CPU, none of which shares its memory: as a checkpoint stores them."""
+        on the CPU, none of which shares its memory: as a checkpoint stores them. Where some are in
+        shards, all processes ask together, and the first gets an answer."""
         named = {f"parameter.{name}": p.detach() for name, p in self.parameters.items()}
         named |= {f"average.{name}": tensor for name, tensor in self.average.items()}
         for name, parameter in self.parameters.items():
@@ -56,7 +59,11 @@ class State:
                 if isinstance(value, torch.Tensor):
                     named[f"optimizer.{name}.{key}"] = value
         stored, addresses = {}, set()
+        first = this_process().is_main_process
         for name, tensor in named.items():
+            tensor = whole(tensor)
+            if not first:
+                continue
             tensor = tensor.cpu().contiguous()
             # bitsandbytes has one table of 8-bit numbers for all parameters.
             shared = tensor.numel() and tensor.data_ptr() in addresses
@@ -89,9 +96,9 @@ class State:
         for difference in self._differences(tensors):
             raise InputError(f"stored for another model: {difference}; choose another --out")
         for name, parameter in self.parameters.items():
-            parameter.copy_(tensors[f"parameter.{name}"])
+            fill(parameter, tensors[f"parameter.{name}"])
         for name, average in self.average.items():
-            average.copy_(tensors[f"average.{name}"])
+            fill(average, tensors[f"average.{name}"])
         # Not by load_state_dict, which would cast what an optimizer keeps in another precision.
         self.optimizer.state.clear()
         for stored, tensor in tensors.items():
@@ -99,7 +106,7 @@ class State:
             if section == "optimizer":
                 name, _, key = rest.rpartition(".")
                 parameter = self.parameters[name]
-                self.optimizer.state[parameter][key] = tensor.to(parameter.device, copy=True)
+                self.optimizer.state[parameter][key] = sharded_as(tensor, parameter).clone()
         numbers = numbers or {"groups": [], "moments": {}}
         for name, moments in numbers["moments"].items():
             self.optimizer.state[self.parameters[name]].update(moments)
@@ -151,11 +158,14 @@ def step_of(path: Path) -> int:
 
 def save(folder: Path, state: State, *, digest: str, cost: Cost | None = None) -> None:
     """Write ``folder/step-N`` and drop the older ones. ``digest`` names the run, ``cost`` is what
-    it has spent."""
+    it has spent. Of several processes, the first writes."""
+    tensors = state.tensors()
+    if not this_process().is_main_process:
+        return
     for torn in folder.glob(".tmp-*"):  # of a process that was killed while it wrote
         shutil.rmtree(torn)
     with replacing_folder(folder / f"step-{state.step}") as temporary:
-        save_file(state.tensors(), temporary / "state.safetensors")
+        save_file(tensors, temporary / "state.safetensors")
         about = {"step": state.step, "digest": digest, "optimizer": state.numbers()}
         about["since_log"] = [asdict(figures) for figures in state.since_log]
         about["scaler"] = state.scaler.state_dict()

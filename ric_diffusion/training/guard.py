@@ -73,7 +73,10 @@ class Guard:
         count = min(len(prompts), config.samples // SEEDS)
         chosen = sorted(rng.permutation(len(prompts))[:count].tolist())
         self.prompts = [prompts[i] for i in chosen for _ in range(SEEDS)]
-        self.start = processes.once(path, GuardFigures, self.measure)
+        self.start = self._once(path)
+
+    def _once(self, path: Path) -> GuardFigures:
+        return processes.once(path, GuardFigures, self.measure, together=self.backend.sharded)
 
     def measure(self) -> GuardFigures:
         """The figures of the backend's adapter as it is."""
@@ -99,7 +102,7 @@ class Guard:
     def check(self, number: int, path: Path) -> GuardFigures:
         """The figures after round ``number``, measured unless ``path`` holds them; CollapseError if
         too little is left of them."""
-        now = processes.once(path, GuardFigures, self.measure)
+        now = self._once(path)
         for name, title in FIGURES.items():
             figure, start = getattr(now, name), getattr(self.start, name)
             least = getattr(self.config, name) * start

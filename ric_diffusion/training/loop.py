@@ -9,11 +9,15 @@ from typing import Any, ClassVar
 import torch
 
 from ric_diffusion.io.config import above_zero, at_least, to_dict
+from ric_diffusion.io.errors import InputError
 from ric_diffusion.models.hardware import Precision, resolve_precision
 from ric_diffusion.training.log import Tracker, check_installed
 from ric_diffusion.training.optimizers import OptimizerConfig
 from ric_diffusion.training.rates import Schedule, check_schedule
 
+# The optimizers that train parameters in shards. Torch stops Adafactor, its own and transformers'
+# ("got mixed torch.Tensor and DTensor"); the others read and sum up numbers of whole parameters.
+TRAIN_SHARDS = ("adamw",)
 TRAINS_NOTHING = ("log_every", "checkpoint_minutes", "validate_every", "trackers")
 ARGUMENTS = "belongs to the optimizer now: write optimizer: {arguments: {%s}}"
 
@@ -72,6 +76,18 @@ class LoopConfig:
             steps=self.steps,
         )
         check_installed(self.trackers)
+
+    def check_shards(self) -> None:
+        """InputError for what trains no parameters in shards."""
+        if self.optimizer.name not in TRAIN_SHARDS:
+            raise InputError(
+                f"loop.optimizer: {self.optimizer.name} reads whole weights, and FSDP with train: "
+                f"full has parts of them; give {' or '.join(TRAIN_SHARDS)}"
+            )
+        if self.precision == "fp16":
+            raise InputError(
+                "loop.precision: fp16 is not for FSDP with train: full; give bf16 or fp32"
+            )
 
     def resolved(self, device: str | torch.device) -> LoopConfig:
         """The same with the precision that ``device`` computes in instead of ``auto``."""

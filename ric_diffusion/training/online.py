@@ -284,8 +284,10 @@ def fine_tune(
             digest=configs.digest([digest, number]),
             resume=resume,
             meter=meter,
+            sharded=backend.sharded,
         ).run()
-    if process.is_main_process:
-        backend.save(folder / "adapter")
+    with backend.gathered():
+        if process.is_main_process:
+            backend.save(folder / "adapter")
     process.wait_for_everyone()
     return meter.read()

@@ -13,6 +13,7 @@ import torch
 
 from ric_diffusion.io.errors import suggest
 from ric_diffusion.io.extras import require
+from ric_diffusion.models.sharding import apart
 
 Argument = bool | int | float | str | tuple[float, ...] | None
 Name = Literal["adamw", "adamw8bit", "prodigy", "adafactor"]
@@ -71,10 +72,12 @@ class OptimizerConfig:
     def create(
         self, parameters: Iterable[torch.nn.Parameter], learning_rate: float
     ) -> torch.optim.Optimizer:
-        """The optimizer of these parameters, in their order."""
+        """The optimizer of these parameters, in their order; those in shards are a group of their
+        own."""
+        groups = [{"params": some} for some in apart(parameters) if some]
         given = {**DEFAULTS.get(self.name, {}), **self.arguments}
         with redirect_stdout(io.StringIO()):  # Prodigy prints that it decays weights
-            made: torch.optim.Optimizer = _class(self.name)(parameters, lr=learning_rate, **given)
+            made: torch.optim.Optimizer = _class(self.name)(groups, lr=learning_rate, **given)
         return made
 
 

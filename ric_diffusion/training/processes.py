@@ -8,17 +8,24 @@ from typing import TypeVar
 
 import torch
 from accelerate import Accelerator, PartialState
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from ric_diffusion.models.hardware import this_process
+from ric_diffusion.models.sharding import apart, whole
 from ric_diffusion.training import stored
 
 T = TypeVar("T")
 
 
-def once(path: Path, cls: type[T], make: Callable[[], T]) -> T:
-    """As ``stored.once``, of all processes: the first makes what is not there, the others wait."""
+def once(path: Path, cls: type[T], make: Callable[[], T], *, together: bool = False) -> T:
+    """As ``stored.once``, of all processes: the first makes what is not there, the others wait, or
+    if it takes all ``together`` make the same."""
     process = this_process()
-    if process.is_main_process:
+    if together and not agreed(path.exists()):
+        made = make()
+        if process.is_main_process:
+            stored.write(path, made)
+    elif process.is_main_process:
         stored.once(path, cls, make)
     process.wait_for_everyone()
     return stored.read(path, cls)
@@ -50,6 +57,27 @@ def average_gradients(
         if mark:
             parameter.grad = grad.copy_(mean.view_as(grad))
     return found[: len(figures)]
+
+
+def clip_gradients(parameters: Sequence[torch.nn.Parameter], largest: float) -> float:
+    """Scale all gradients to a norm of at most ``largest``, and return the norm that they had."""
+    graded = [[p for p in some if p.grad is not None] for some in apart(parameters)]
+    groups = [some for some in graded if some]
+    norms = [whole(get_total_norm([p.grad for p in some])) for some in groups]
+    norm = norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))
+    for some in groups:
+        clip_grads_with_norm_(some, largest, norm)
+    return float(norm)
+
+
+def agreed(value: bool) -> bool:
+    """What the first process has."""
+    process = this_process()
+    if process.num_processes == 1:
+        return value
+    said = torch.tensor([value], dtype=torch.int32, device=process.device)
+    torch.distributed.broadcast(said, src=0)
+    return bool(said.item())
 
 
 def leave(process: PartialState) -> None:

@@ -64,23 +64,30 @@ def sample_and_score(
 ) -> tuple[list[ScoredSample], Cost]:
     """Draw and score what is asked for, as far as ``folder`` has not got it: all of it, and its
     cost. Samples go to ``folder/samples``, scores to the journal ``folder/scores-*.jsonl``. Of n
-    processes, the kth draws the batches k, k + n, k + 2n, …, and all wait for the last."""
+    processes, the kth draws the batches k, k + n, k + 2n, …, and all wait for the last. Those of a
+    sharded network draw in turns; who has no batch in one draws that of another, for nothing."""
     process = this_process()
     firsts = range(0, len(requests), batch_size)
+    count = process.num_processes
+    turns = [firsts[i : i + count] for i in range(0, len(firsts), count)]
     with closing(Journal(folder, "scores")) as journal:
         done = _journalled(journal)
-        own = firsts[process.process_index :: process.num_processes]
-        count = sum(len(requests[first : first + batch_size]) for first in own)
+        own = firsts[process.process_index :: count]
+        total = sum(len(requests[first : first + batch_size]) for first in own)
         initial = sum(len(done[first].samples) for first in own if first in done)
         stage = f"{folder.name}: samples"
         with tracking(
-            stage, count, unit="sample", initial=initial, show=process.is_main_process
+            stage, total, unit="sample", initial=initial, show=process.is_main_process
         ) as progress:
-            for first in own:
-                if first not in done:
+            for turn in turns:
+                missing = [first for first in turn if first not in done]
+                first = next((first for first in own if first in missing), None)
+                if first is not None:
                     part = requests[first : first + batch_size]
                     journal.append(to_dict(_drawn(backend, part, scorers, folder, first)))
                     progress.advance(len(part))
+                elif missing and backend.sharded:
+                    _draw(backend, requests[missing[0] : missing[0] + batch_size])
         process.wait_for_everyone()
         done = _journalled(journal)
     samples = without_duplicates([one for first in firsts for one in done[first].samples])
@@ -115,18 +122,22 @@ def _drawn(
 ) -> ScoredBatch:
     meter = Meter()
     with meter.running(backend.network()):
+        made = _draw(backend, requests)
         prompts = [request.prompt for request in requests]
-        made = backend.sample(
-            prompts,
-            [request.targets for request in requests],
-            [request.seed for request in requests],
-        )
         scores = scores_of(made, prompts, meter.metered(scorers))
         scored = judge_samples(backend, made, scores)
         suffix = backend.medium.suffix
         for number, sample in enumerate(made, start=first):
             backend.medium.write(sample, sample_path(folder, number, suffix))
     return ScoredBatch(first=first, samples=tuple(scored), cost=meter.read())
+
+
+def _draw(backend: Backend, requests: Sequence[SampleRequest]) -> list[Any]:
+    return backend.sample(
+        [request.prompt for request in requests],
+        [request.targets for request in requests],
+        [request.seed for request in requests],
+    )
 
 
 def judge_samples(

@@ -19,11 +19,12 @@ from ric_diffusion.io.progress import tracking
 from ric_diffusion.models.cost import Cost, Meter
 from ric_diffusion.models.hardware import DTYPES
 from ric_diffusion.models.protocol import Batch, Trainable
+from ric_diffusion.models.sharding import apart, local
 from ric_diffusion.training import checkpoint
 from ric_diffusion.training.figures import LevelTally, StepFigures, finite, summary
 from ric_diffusion.training.log import Log, Speed
 from ric_diffusion.training.loop import LoopConfig
-from ric_diffusion.training.processes import average_gradients
+from ric_diffusion.training.processes import agreed, average_gradients, clip_gradients
 from ric_diffusion.training.schedule import (
     Batches,
     batch_generator,
@@ -42,7 +43,9 @@ class Trainer:
     refused. With ``resume`` a run that was interrupted, anywhere, continues bit for bit as if it
     had not been. ``validate(step)`` is called with the averaged weights in place; the pictures that
     it returns, by name, go to the trackers. A running ``meter`` is kept with the checkpoints, so
-    that it goes on counting where it was, and counts what all processes spend.
+    that it goes on counting where it was, and counts what all processes spend. ``sharded``: a pass
+    of the network takes all processes, so that they validate and save together, and parameters may
+    be in shards.
 
     InputError if a checkpoint is of another run or model.
     """
@@ -58,6 +61,7 @@ class Trainer:
         resume: bool = False,
         validate: Callable[[int], Mapping[str, Image]] | None = None,
         meter: Meter | None = None,
+        sharded: bool = False,
     ) -> None:
         # Precision is the config's, not the process's: accelerate fixes its own once for all runs.
         self.accelerator = Accelerator(cpu=not torch.cuda.is_available())
@@ -66,7 +70,7 @@ class Trainer:
         buckets = np.zeros(count) if backend.buckets is None else backend.buckets
         self.batches = Batches(self.config, buckets)
         self.out, self.digest = out, digest
-        self.validate, self.meter = validate, meter
+        self.validate, self.meter, self.sharded = validate, meter, sharded
         parameters = dict(backend.named_parameters())
         optimizer = config.optimizer.create(parameters.values(), config.learning_rate)
         average = {name: p.detach().clone() for name, p in parameters.items()}
@@ -103,18 +107,21 @@ class Trainer:
                 last = state.step == config.steps
                 logged = last or state.step % config.log_every == 0
                 figures, state.since_log = state.since_log, [] if logged else state.since_log
-                if log is None:
-                    continue
-                if logged:
+                if log and logged:
                     rate = state.optimizer.param_groups[0]["lr"]
                     log(state.step, **summary(figures), learning_rate=rate)
                     log.speed(state.step, **speed.read())
+                if not (first or self.sharded):
+                    continue
                 due = config.validate_every and state.step % config.validate_every == 0
                 if self.validate and due:
                     with self.averaged():
-                        log.images(state.step, self.validate(state.step))
+                        sheets = self.validate(state.step)
+                    if log:
+                        log.images(state.step, sheets)
                 # After validation, which is part of the cost that a resumed run begins with.
-                if last or time.monotonic() - saved > 60 * config.checkpoint_minutes:
+                overdue = time.monotonic() - saved > 60 * config.checkpoint_minutes
+                if last or (agreed(overdue) if self.sharded else overdue):
                     self.save()
                     saved = time.monotonic()
         _copy(state.average, state.parameters)
@@ -128,10 +135,13 @@ class Trainer:
         whose gradient overflows in float16 changes nothing but the scale of the next loss."""
         config, state = self.config, self.state
         parameters = list(state.parameters.values())
-        loss, samples, *levels = self._averaged_over_processes(parameters, self._backward())
+        # The gradients of those in shards are means already.
+        loss, samples, *levels = self._averaged_over_processes(
+            apart(parameters)[0], self._backward()
+        )
         self._check_finite("loss", loss)
         state.scaler.unscale_(state.optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm).item()
+        norm = clip_gradients(parameters, config.max_grad_norm)
         # The next loss would not be finite either, but a checkpoint may come before it.
         if not state.scaler.is_enabled() or state.scaler.get_scale() < 1:
             self._check_finite("gradient", norm)
@@ -141,8 +151,8 @@ class Trainer:
         state.scaler.update()
         state.optimizer.zero_grad(set_to_none=True)
         torch._foreach_lerp_(
-            list(state.average.values()),
-            [p.detach() for p in parameters],
+            [local(average) for average in state.average.values()],
+            [local(p.detach()) for p in parameters],
             1.0 - ema_decay(config, state.step),
         )
         state.step += 1
@@ -212,7 +222,8 @@ class Trainer:
             _copy(trained, parameters)
 
     def save(self) -> None:
-        """Write a checkpoint of this step, in place of the one before."""
+        """Write a checkpoint of this step, in place of the one before. Where parameters are in
+        shards all processes do this together."""
         cost = self.meter.read() if self.meter else None
         checkpoint.save(self.out / "checkpoints", self.state, digest=self.digest, cost=cost)
 

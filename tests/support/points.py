@@ -1,6 +1,7 @@
 """A toy backend whose samples are points: what is asked times two learned gains, and noise."""
 
 import json
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -76,7 +77,7 @@ class Points:
     ``on_sample`` is called with the number of batches so far, before each.
     """
 
-    medium, buckets = PointFiles(), None
+    medium, buckets, sharded = PointFiles(), None, False
 
     def __init__(self, gain=0.5, noise=0.1, on_sample=None):
         self.gain = torch.nn.Parameter(torch.full((2,), float(gain)))
@@ -117,6 +118,9 @@ class Points:
     def loss(self, batch):
         rows = list(batch.indices)
         return (self.net(self.gain * self.z[rows]) - self.x[rows]).square().mean()
+
+    def gathered(self):
+        return nullcontext()
 
     def save(self, folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -85,3 +85,16 @@ def test_a_precision_that_is_none_is_refused():
     data = {"steps": 1, "batch_size": 1, "precision": "fp8"}
     with pytest.raises(InputError, match="precision: 'fp8' is not one of the choices"):
         from_dict(data, LoopConfig, "c.yaml")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"optimizer": OptimizerConfig(name="adafactor")}, "loop.optimizer: adafactor reads whole"),
+        ({"precision": "fp16"}, "loop.precision: fp16 is not for FSDP"),
+    ],
+)
+def test_what_trains_no_shards_is_refused(changes, said):
+    dataclasses.replace(CONFIG, precision="fp32").check_shards()
+    with pytest.raises(InputError, match=said):
+        dataclasses.replace(CONFIG, **changes).check_shards()

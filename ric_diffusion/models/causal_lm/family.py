@@ -25,6 +25,7 @@ from ric_diffusion.models.checkpoint import Checkpoint, ModelName
 from ric_diffusion.models.family import Family, Source
 from ric_diffusion.models.hardware import loaded_dtype
 from ric_diffusion.models.protocol import weights_digest
+from ric_diffusion.models.sharding import Sharding
 from ric_diffusion.rewards import RewardSpace
 
 USE = Use(
@@ -85,7 +86,13 @@ class CausalLM(Family):
         seed: int = 0,
         device: str | torch.device = "cpu",
         sampled: bool = False,
+        sharding: Sharding | None = None,
     ) -> LlmBackend:
+        if sharding:
+            raise InputError(
+                f"accelerate's config: FSDP is for models that make pictures, and {self.title} "
+                "train whole in each process; give distributed_type: MULTI_GPU"
+            )
         return LlmBackend.create(model, space, settings, seed=seed, device=device)
 
     def digests(self, model: Any) -> list[str]:

@@ -6,12 +6,15 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
+from accelerate import init_empty_weights
+from PIL import Image
 
 from ric_diffusion.adapters import lora
 from ric_diffusion.adapters.adapter import Adapter, check_continues
@@ -38,6 +41,7 @@ from ric_diffusion.models.hardware import (
     this_process,
 )
 from ric_diffusion.models.protocol import Batch, weights_digest
+from ric_diffusion.models.sharding import Sharding, whole
 from ric_diffusion.rewards import PromptGroups, RewardSpace
 
 PREDICTIONS = {"epsilon": "epsilon", "v_prediction": "v"}  # diffusers' words -> modelspec's
@@ -164,10 +168,14 @@ class DiffusionConfig:
 class DiffusionBackend(DiffusionSampler, AdaptedBackend):
     """A pipeline with an adapter in training."""
 
-    def __init__(self, pipe: Any, config: DiffusionConfig | None = None) -> None:
-        """``pipe`` with its adapter in place; without ``config``, to sample from only."""
+    def __init__(
+        self, pipe: Any, config: DiffusionConfig | None = None, sharding: Sharding | None = None
+    ) -> None:
+        """``pipe`` with its adapter in place; without ``config``, to sample from only.
+        ``sharding``: of its denoiser."""
         super().__init__(pipe)
         self.config = config or DiffusionConfig()
+        self.sharding, self.sharded = sharding, sharding is not None
         self.adopt(pipe)
         self.pictures: Pictures | None = None
         self.latents: CachedLatents | None = None
@@ -193,10 +201,13 @@ class DiffusionBackend(DiffusionSampler, AdaptedBackend):
         *,
         seed: int = 0,
         base_config: str | None = None,
+        sharding: Sharding | None = None,
     ) -> DiffusionBackend:
-        """A new adapter on ``pipe``, a base model called ``model``, where that is; ``seed`` draws
-        its first weights. ``base_config``: whose configs a ``model`` has that is a single file."""
+        """A new adapter on ``pipe``, a base model called ``model``, where that is, or where
+        ``sharding`` is, which is of its denoiser; ``seed`` draws its first weights.
+        ``base_config``: whose configs a ``model`` has that is a single file."""
         family, denoiser = pipe.family, pipe.denoiser
+        device = sharding.device if sharding else denoiser.device
         family.check_denoiser(pipe)
         for part in family.parts:
             getattr(pipe, part).requires_grad_(False)
@@ -217,7 +228,7 @@ class DiffusionBackend(DiffusionSampler, AdaptedBackend):
                 family.context_width(denoiser),
                 time_width=family.modulated_width(denoiser) * config.modulation,
             )
-        conditioner.to(denoiser.device)
+        conditioner.to(device)
         pipe.adapter = Adapter(
             family=family.name,
             base_model=str(model),
@@ -233,11 +244,16 @@ class DiffusionBackend(DiffusionSampler, AdaptedBackend):
                 prediction_type=PREDICTIONS.get(pipe.scheduler.config.get("prediction_type")),
             ),
         )
-        if denoiser.device.type == "cpu":
+        if device.type == "cpu":
             family.prepare_cpu_training(denoiser)
         if config.gradient_checkpointing:
             denoiser.enable_gradient_checkpointing()
-        return cls(pipe, config)
+        if sharding:
+            sharding.shard(denoiser)
+            for part in pipe.components.values():
+                if isinstance(part, torch.nn.Module) and part is not denoiser:
+                    part.to(device)
+        return cls(pipe, config, sharding)
 
     def prepare(
         self,
@@ -322,6 +338,49 @@ class DiffusionBackend(DiffusionSampler, AdaptedBackend):
             yield
         finally:
             del denoiser.forward
+
+    @contextmanager
+    def gathered(self) -> Iterator[None]:
+        """Inside the block the first process has the denoiser whole, on the CPU, where all of it is
+        trained in shards. All processes come here together."""
+        denoiser = self.pipe.denoiser
+        if self.sharding is None or self.adapter.lora:
+            yield
+            return
+        first, tensors = this_process().is_main_process, {}
+        for name, tensor in denoiser.state_dict().items():
+            gathered = whole(tensor)
+            if first:
+                tensors[name] = gathered.cpu()
+        if first:
+            with init_empty_weights():
+                # FSDP's class makes objects of the one that it is made of.
+                plain = type(denoiser).from_config(denoiser.config)
+            plain.load_state_dict(tensors, assign=True)
+            setattr(self.pipe, self.pipe.family.denoiser, plain)
+        try:
+            yield
+        finally:
+            setattr(self.pipe, self.pipe.family.denoiser, denoiser)
+
+    def sample(
+        self,
+        prompts: Sequence[str],
+        targets: Sequence[Mapping[str, float]],
+        seeds: Sequence[int],
+    ) -> list[Image.Image]:
+        with self._precision():
+            return super().sample(prompts, targets, seeds)
+
+    def prompt_r_precision(
+        self, prompts: Sequence[str], samples: Sequence[Image.Image]
+    ) -> np.ndarray:
+        with self._precision():
+            return super().prompt_r_precision(prompts, samples)
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        """Of passes that no trainer makes."""
+        return self.sharding.passes() if self.sharding else nullcontext()
 
     def networks(self) -> Mapping[str, Any]:
         return {lora.MAIN: self.network(), **self.pipe.in_training()}

@@ -43,6 +43,7 @@ from ric_diffusion.models.hardware import (
     resolve_base_precision,
 )
 from ric_diffusion.models.protocol import weights_digest
+from ric_diffusion.models.sharding import Sharding, fill
 from ric_diffusion.rewards import RewardSpace
 
 # The doors of a family.
@@ -357,7 +358,9 @@ class DiffusionFamily(Family):
             k: v.shape for k, v in own.state_dict().items()
         }:
             raise InputError(f"{model}: its {self.denoiser} is of another architecture")
-        own.load_state_dict(stored.state_dict())
+        tensors = own.state_dict()
+        for key, tensor in stored.state_dict().items():
+            fill(tensors[key], tensor)
 
     def sibling(self, pipe: Any, door: str) -> Any:
         """The pipeline of another door over the same parts and with the same settings."""
@@ -377,7 +380,10 @@ class DiffusionFamily(Family):
         seed: int = 0,
         device: str | torch.device = "cpu",
         sampled: bool = False,
+        sharding: Sharding | None = None,
     ) -> DiffusionBackend:
+        if sharding:
+            _check_sharded(settings)
         base, _ = resolve_base_precision(settings.base_precision, "auto", device)
         # A model that is written again, or whose samples are used, has all its parts.
         whole = sampled or settings.train == "full"
@@ -391,10 +397,17 @@ class DiffusionFamily(Family):
                     "file; give auto"
                 )
             options["quantization_config"] = quantization(self.denoiser, base, dtype)
-        pipe = self.load(model, device, dtype, **options)
+        # A denoiser that is to be in shards may not fit into one device's memory.
+        pipe = self.load(model, "cpu" if sharding else device, dtype, **options)
         pipe.unload_adapter()
         return DiffusionBackend.create(
-            pipe, name, space, settings, seed=seed, base_config=Checkpoint.of(model).base_config
+            pipe,
+            name,
+            space,
+            settings,
+            seed=seed,
+            base_config=Checkpoint.of(model).base_config,
+            sharding=sharding,
         )
 
     def digests(self, model: Any) -> list[str]:
@@ -457,6 +470,17 @@ class DiffusionFamily(Family):
 
     def latents(self, pipe: Any) -> Latents:
         return Latents.of(pipe.vae)
+
+
+def _check_sharded(settings: DiffusionConfig) -> None:
+    """InputError for settings that a denoiser in shards is not trained with."""
+    if settings.base_precision in QUANTIZED:
+        raise InputError(
+            f"base_precision: weights in {settings.base_precision} are not put into FSDP's shards; "
+            "give bf16, or launch without FSDP"
+        )
+    if settings.compile:
+        raise InputError("compile: not with FSDP's shards; leave it out, or launch without FSDP")
 
 
 def _placed(denoiser: str, part: str) -> tuple[str, str]:
