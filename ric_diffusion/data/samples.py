@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from PIL import Image
 
-from ric_diffusion.data.framing import Framing
+from ric_diffusion.data.framing import Frame, Framing
 from ric_diffusion.data.images import MAX_PIXELS
 from ric_diffusion.data.medium import Medium
 from ric_diffusion.data.records import Record
 from ric_diffusion.io.files import stamp
+from scorers.parallel import cores
+
+# What a thread gets at a time: to hand over one small picture costs as much as to decode it.
+SHARE = 2**16  # bytes
+AT_ONCE = 16
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -70,7 +74,7 @@ def usable_samples(
     medium rejects, and what is seen to be the same as an earlier record's sample.
     """
     first: dict[str, str] = {}
-    for file, sample in in_threads(partial(_read, medium, framing), unread):
+    for file, sample in in_threads(partial(_read, medium, framing), unread, _bytes):
         if isinstance(sample, str):
             skipped[file] = sample
         elif (same := first.setdefault(sample.digest, file)) != file:
@@ -108,7 +112,13 @@ def seen(source: Path | bytes, medium: Medium, framing: Framing) -> Any:
         return content
     if reason := framing.reject_reason(content.size):
         raise ValueError(reason)
-    return framing.frame(content.size).crop(content)
+    return _frame(framing, content.size).crop(content)
+
+
+@lru_cache(maxsize=1024)
+def _frame(framing: Framing, size: tuple[int, int]) -> Frame:
+    """That of a picture: many are of one size."""
+    return framing.frame(size)
 
 
 def sample_digest(content: Any, record: Record, medium: Medium) -> str:
@@ -117,6 +127,10 @@ def sample_digest(content: Any, record: Record, medium: Medium) -> str:
     if medium.per_prompt:
         digest = hashlib.sha256(f"{digest} {record.captions[0]}".encode()).hexdigest()
     return digest
+
+
+def _bytes(unread: Unread) -> int:
+    return len(unread.source) if isinstance(unread.source, bytes) else SHARE
 
 
 def _read(medium: Medium, framing: Framing, unread: Unread) -> tuple[str, Sample | str]:
@@ -149,18 +163,36 @@ def _read(medium: Medium, framing: Framing, unread: Unread) -> tuple[str, Sample
     )
 
 
-def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """`map` in threads, in order, only a few items ahead of whoever reads the results."""
-    threads = min(8, os.cpu_count() or 1)
-    waiting: deque[Future[Result]] = deque()
+def in_threads(
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    size: Callable[[Item], int] = lambda item: SHARE,
+) -> Iterator[Result]:
+    """`map` in threads, in order, only a few shares ahead of whoever reads the results. A share
+    has the items that have SHARE bytes in all, by ``size``, and at most AT_ONCE."""
+    threads = min(8, cores())
+    waiting: deque[Future[list[Result]]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:
-            for item in items:
-                waiting.append(pool.submit(function, item))
+            for share in _shares(items, size):
+                waiting.append(pool.submit(lambda share: [function(item) for item in share], share))
                 if len(waiting) > 2 * threads:
-                    yield waiting.popleft().result()
+                    yield from waiting.popleft().result()
             while waiting:
-                yield waiting.popleft().result()
+                yield from waiting.popleft().result()
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def _shares(items: Iterable[Item], size: Callable[[Item], int]) -> Iterator[list[Item]]:
+    share: list[Item] = []
+    total = 0
+    for item in items:
+        share.append(item)
+        total += size(item)
+        if total >= SHARE or len(share) == AT_ONCE:
+            yield share
+            share, total = [], 0
+    if share:
+        yield share
