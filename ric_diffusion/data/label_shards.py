@@ -86,6 +86,7 @@ def label_shards(
         centre_by=centre_by,
         progress=progress,
     )
+    _remove_others(out, outputs)
     return LabelReport(
         out=out,
         count=merged.count,
@@ -96,6 +97,14 @@ def label_shards(
         warnings=merged.warnings,
         written=merged.written,
     )
+
+
+def _remove_others(out: Path, outputs: Sequence[OutputShard]) -> None:
+    """Remove the files of shards that the input no longer has."""
+    wanted = {path.name for output in outputs for path in output.files}
+    for path in (out / SHARDS).iterdir():
+        if path.name not in wanted and not path.name.startswith(".tmp-"):
+            path.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -128,6 +128,7 @@ def _largest(metadata: pq.FileMetaData, name: str) -> int:
         group = metadata.row_group(i)
         for j in range(group.num_columns):
             column = group.column(j)
-            if column.path_in_schema == name and column.statistics.has_min_max:
-                largest = max(largest, abs(column.statistics.min), abs(column.statistics.max))
+            known = column.statistics  # None of a column without a value
+            if column.path_in_schema == name and known is not None and known.has_min_max:
+                largest = max(largest, abs(known.min), abs(known.max))
     return largest
