@@ -7,6 +7,13 @@ from collections import Counter
 
 from ric_diffusion import api
 
+SAME = "same as "  # begins a reason that names another file
+
+
+def _brief(reason: str) -> str:
+    """As it is counted."""
+    return f"{SAME}an earlier one" if reason.startswith(SAME) else reason
+
 
 def run(options: argparse.Namespace) -> None:
     report = api.label(
@@ -26,5 +33,5 @@ def run(options: argparse.Namespace) -> None:
     for warning in report.warnings:
         print(f"warning: {warning}")
     print(f"{options.out}: {report.count} {done}, {len(report.skipped)} skipped")
-    for reason, count in Counter(report.skipped.values()).most_common():
+    for reason, count in Counter(map(_brief, report.skipped.values())).most_common():
         print(f"  {count} {reason}")
