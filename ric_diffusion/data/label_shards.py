@@ -21,7 +21,7 @@ from ric_diffusion.data.label import LabelReport, framing_bytes
 from ric_diffusion.data.medium import IMAGE
 from ric_diffusion.data.merge import merge
 from ric_diffusion.data.metadata import CAPTIONS
-from ric_diffusion.data.output_shard import DIGEST, SHARDS, Accepted, OutputShard
+from ric_diffusion.data.output_shard import SHARDS, Accepted, OutputShard
 from ric_diffusion.data.parquet import from_parquet
 from ric_diffusion.data.parquet_reader import read_parquet, read_table
 from ric_diffusion.data.records import SCORE_PREFIX
@@ -31,6 +31,7 @@ from ric_diffusion.data.sidecars import CaptionRule
 from ric_diffusion.data.skipped import SKIPPED, Skipped
 from ric_diffusion.data.tables import count_rows
 from ric_diffusion.data.tar_reader import BrokenShard, read_tar
+from ric_diffusion.data.unchanged import DIGEST
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.files import clear_leftovers
 from ric_diffusion.io.progress import Tracker, tracking

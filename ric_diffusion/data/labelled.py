@@ -11,7 +11,14 @@ from ric_diffusion.data.records import SCORE_PREFIX, Record
 ORIGINAL = "original"  # the column with the path that a sample had in the input
 
 
-def labelled(record: Record, file: str, scores: Mapping[str, float], **columns: Any) -> Record:
+def labelled(
+    record: Record,
+    file: str,
+    scores: Mapping[str, float],
+    *,
+    span: tuple[int, int] | None = None,
+    **columns: Any,
+) -> Record:
     """The record as it stands in the output: columns that it came with are kept, scores of other
     rewards among them, but those that ``scores`` and ``columns`` replace."""
     others: dict[str, Any] = {SCORE_PREFIX + name: score for name, score in record.scores.items()}
@@ -19,4 +26,5 @@ def labelled(record: Record, file: str, scores: Mapping[str, float], **columns: 
     new = {SCORE_PREFIX + name for name in scores} | columns.keys()
     others = {name: value for name, value in others.items() if name not in new}
     first = {ORIGINAL: others.pop(ORIGINAL, record.file)}
-    return replace(record, file=file, scores=scores, extra={**first, **columns, **others})
+    extra = {**first, **columns, **others}
+    return replace(record, file=file, scores=scores, extra=extra, span=span)

@@ -20,12 +20,12 @@ from ric_diffusion.data.fitting import CentreBy, compares_within_prompt, fit_spa
 from ric_diffusion.data.label_warnings import too_few, warnings_of
 from ric_diffusion.data.labelled import ORIGINAL
 from ric_diffusion.data.metadata import CAPTIONS
-from ric_diffusion.data.output_shard import DIGEST, SHARDS, OutputShard
+from ric_diffusion.data.output_shard import SHARDS, OutputShard
 from ric_diffusion.data.publish import publish_files, space_bytes
 from ric_diffusion.data.records import METADATA, REWARD_SPACE, SCORE_PREFIX
 from ric_diffusion.data.skipped import SKIPPED, Skipped, read_skipped, write_skipped
 from ric_diffusion.data.tables import JoinedSchema, count_rows, read_columns, write_joined
-from ric_diffusion.data.unchanged import STAMPS
+from ric_diffusion.data.unchanged import DIGEST, STAMPS
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.files import sibling, stamp
 from ric_diffusion.io.progress import Tracker, tracking

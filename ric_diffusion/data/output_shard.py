@@ -13,14 +13,13 @@ from typing import Any, Self
 
 from ric_diffusion.data.labelled import labelled
 from ric_diffusion.data.parquet import Kind, note_of
-from ric_diffusion.data.records import METADATA, Record, metadata_bytes
+from ric_diffusion.data.records import METADATA, TAR_OFFSET, TAR_SIZE, Record, metadata_bytes
 from ric_diffusion.data.skipped import write_skipped
 from ric_diffusion.data.tar_reader import split_name, stored_name
+from ric_diffusion.data.unchanged import DIGEST, NAME_DIGITS
 from ric_diffusion.io.files import replacing, write_bytes
 
 SHARDS = "shards"
-DIGEST, TAR_OFFSET, TAR_SIZE = "digest", "tar_offset", "tar_size"
-DIGEST_DIGITS = 32
 BUFFER = 2**20  # bytes
 KINDS: Mapping[str, Kind] = {DIGEST: "text", TAR_OFFSET: "integer", TAR_SIZE: "integer"}
 
@@ -105,11 +104,8 @@ class OutputShard:
             sample.record,
             f"{SHARDS}/{self.tar.name}/{name}",
             sample.scores,
-            **{
-                DIGEST: sample.digest[:DIGEST_DIGITS],
-                TAR_OFFSET: offset,
-                TAR_SIZE: len(sample.data),
-            },
+            span=(offset, len(sample.data)),
+            **{DIGEST: sample.digest[:NAME_DIGITS]},
         )
 
 

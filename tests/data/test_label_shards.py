@@ -19,7 +19,9 @@ from ric_diffusion.data import label_shards
 from ric_diffusion.data.framing import Framing
 from ric_diffusion.data.images import open_image, pixel_digest
 from ric_diffusion.data.label import label_folder
+from ric_diffusion.data.medium import IMAGE
 from ric_diffusion.data.records import read_labelled
+from ric_diffusion.data.unchanged import check_unchanged
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.progress import reporting
 from ric_diffusion.rewards import RewardSpace
@@ -81,6 +83,11 @@ def test_a_shard_comes_out_of_each(shards, tmp_path, make_scorer):
         (out / "shards/00002.tar").stat().st_size,
         (shards / "00002.tar").stat().st_mtime_ns,
     ]
+    records, space = read_labelled(out)
+    assert space == report.space and len(records) == 10
+    assert [record.source(out) for record in records] == [jpeg(i) for i in range(10)]
+    (out / "stamps.json").unlink()  # so that every digest is compared
+    check_unchanged(out, records, IMAGE, tmp_path / "cache")
 
 
 def test_an_output_shard_is_a_tar_for_webdataset(shards, tmp_path, make_scorer):
