@@ -29,7 +29,7 @@ def run(options: argparse.Namespace) -> None:
     what = "pictures" if report.medium == "image" else "texts"
     done = f"{what} labelled"
     if options.shard:
-        done = f"{what} of shard {options.shard[0]}/{options.shard[1]} scored"
+        done = f"{what} of part {options.shard[0]}/{options.shard[1]} done"
     for warning in report.warnings:
         print(f"warning: {warning}")
     print(f"{options.out}: {report.count} {done}, {len(report.skipped)} skipped")
