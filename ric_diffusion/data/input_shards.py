@@ -21,6 +21,7 @@ from ric_diffusion.io.files import stamp
 
 TAR, PARQUET = ".tar", ".parquet"
 PLACES = ("", "data")  # in a folder; the second is where the hub has parquet
+BUFFER = 2**20  # bytes
 LABELLED = "shards"  # where a labelled folder has its shards
 _MARK = "://"
 
@@ -74,7 +75,7 @@ class InputShard:
         """InputError if it cannot be opened."""
         with _told(self.address):
             if self.local:
-                return open(self.address, "rb")
+                return open(self.address, "rb", buffering=BUFFER)
             system, path = _system(self.address)
             file: IO[bytes] = system.open(path, "rb")
             return file

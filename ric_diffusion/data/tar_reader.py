@@ -63,12 +63,36 @@ def read_tar(
         yield _sample(shard, current, parts, captions, table.get(current, {}), done)
 
 
+class _Placed:
+    """A file whose place is known without asking the system, as tarfile does before each member:
+    whoever asks has to wait until the threads that decode pictures give way."""
+
+    name, mode = "", "rb"
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._place = file.tell()
+
+    def tell(self) -> int:
+        return self._place
+
+    def seek(self, place: int) -> int:
+        self._place = self._file.seek(place)
+        return self._place
+
+    def read(self, count: int) -> bytes:
+        data = self._file.read(count)
+        self._place += len(data)
+        return data
+
+
 def _members(file: IO[bytes]) -> Iterator[tuple[str, str, bytes | str]]:
     """Key, extension, and bytes of each member that a sample may need, or why there are none."""
     length = file.seek(0, 2)
     file.seek(0)
     try:
-        tar = tarfile.TarFile(fileobj=file)
+        placed = _Placed(file)
+        tar = tarfile.TarFile(fileobj=placed)  # type: ignore[arg-type]
         while (member := tar.next()) is not None:
             tar.members.clear()  # type: ignore[attr-defined]  # which it else keeps
             if member.size < 0 or member.offset_data + member.size > length:
@@ -76,7 +100,7 @@ def _members(file: IO[bytes]) -> Iterator[tuple[str, str, bytes | str]]:
             named = split_name(member.name)
             if named is None or member.isdir() or not _is_wanted(named[1]):
                 continue
-            yield *named, _content(file, member)
+            yield *named, _content(placed, member)
         file.seek(tar.offset)
         end = file.read(tarfile.BLOCKSIZE)
     except (tarfile.TarError, EOFError, OverflowError, RecursionError) as error:
@@ -93,7 +117,7 @@ def _is_picture(extension: str) -> bool:
     return f".{extension.rpartition('.')[2]}" in SUFFIXES
 
 
-def _content(file: IO[bytes], member: tarfile.TarInfo) -> bytes | str:
+def _content(file: _Placed, member: tarfile.TarInfo) -> bytes | str:
     if not member.isreg() or member.issparse():
         return "a link or a device, which is not followed"
     if member.size > LARGEST:
