@@ -69,7 +69,10 @@ def merge(
         within = centre_by == "prompt" or any(map(compares_within_prompt, scorers))
         prompts = list(itertools.compress(found.column(CAPTIONS[0]), kept)) if within else []
         space = fit_space(scorers, scores, prompts, centre_by)
-        warnings = warnings_of(space, scores, _Originals(found), "pictures")
+        declared = [] if centre_by else [s.name for s in scorers if compares_within_prompt(s)]
+        warnings = warnings_of(
+            space, scores, prompts, _Originals(found), "pictures", declared=declared
+        )
         temporary = [sibling(out / METADATA), sibling(out / SKIPPED)]
         try:
             masks = np.split(kept, found.starts[1:-1])
