@@ -21,7 +21,7 @@ from ric_diffusion.data.scoring import scores_of
 from ric_diffusion.data.sidecars import CaptionRule
 from ric_diffusion.io.errors import InputError, suggest
 from ric_diffusion.io.extras import require
-from ric_diffusion.io.paths import expanded
+from ric_diffusion.io.paths import expanded, expanded_name
 from ric_diffusion.io.progress import ProgressCallback, reporting, tracking
 
 BATCH = 32
@@ -166,6 +166,11 @@ def label(
 
     Args:
         folder: an imagefolder with metadata, or pictures with captions beside them; or responses.
+            Or shards: WebDataset tars (``<key>.jpg``, ``.txt``, ``.json``, and a parquet file
+            beside, as img2dataset makes them) or parquet files with a column of pictures, as the
+            hub has them, in a folder, itself or in data/, one of them, a pattern as
+            ``"{00000..00099}.tar"``, or an address as ``"s3://…"``, whose package for fsspec is
+            installed. Then ``out`` gets a shard for each.
         out: a new folder, or one that an earlier call began.
         scorers: names with their options, or scorers; all of pictures, or all of texts.
         framing: what scorers, and later training, see of a picture: ``"square"``, the middle
@@ -178,9 +183,9 @@ def label(
         centre_by: what the scores of every reward are compared with: those of ``"all"`` samples, or
             of samples with the same ``"prompt"``, which is the canonical caption. By default as
             each scorer declares: most compare all.
-        shard: ``(k, n)`` with 0 ≤ k < n scores the samples k, k + n, k + 2n, … and writes nothing
-            else, so that n processes share the work; a last call without it merges what they found
-            and writes the folder.
+        shard: ``(k, n)`` with 0 ≤ k < n is the part of one of n processes that share the work,
+            of shards those numbered k, k + n, k + 2n, …; a last call without it does what is
+            missing, merges, and writes the folder.
 
     InputError if the folder, ``out`` or the scorers cannot be used.
     """
@@ -191,7 +196,7 @@ def label(
     seen = _framing(framing, resolution)
     with reporting(progress):
         return label_folder(
-            expanded(folder),
+            expanded_name(str(folder)),
             expanded(out),
             loaded_scorers(scorers),
             framing=seen,

@@ -7,6 +7,13 @@ from collections import Counter
 
 from ric_diffusion import api
 
+SAME = "same as "  # begins a reason that names another file
+
+
+def _brief(reason: str) -> str:
+    """As it is counted."""
+    return f"{SAME}an earlier one" if reason.startswith(SAME) else reason
+
 
 def run(options: argparse.Namespace) -> None:
     report = api.label(
@@ -22,9 +29,9 @@ def run(options: argparse.Namespace) -> None:
     what = "pictures" if report.medium == "image" else "texts"
     done = f"{what} labelled"
     if options.shard:
-        done = f"{what} of shard {options.shard[0]}/{options.shard[1]} scored"
+        done = f"{what} of part {options.shard[0]}/{options.shard[1]} done"
     for warning in report.warnings:
         print(f"warning: {warning}")
     print(f"{options.out}: {report.count} {done}, {len(report.skipped)} skipped")
-    for reason, count in Counter(report.skipped.values()).most_common():
+    for reason, count in Counter(map(_brief, report.skipped.values())).most_common():
         print(f"  {count} {reason}")

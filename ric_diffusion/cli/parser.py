@@ -39,6 +39,7 @@ EXAMPLES = {
     "label": (
         "ric label photos/ --scorers compressibility colorfulness --out labelled/",
         "ric label photos/ --scorers aesthetic --out labelled/ --shard 0/4",
+        "ric label 's3://bucket/laion/{00000..00099}.tar' --scorers aesthetic --out labelled/",
     ),
     "sample-prompts": (
         "ric sample-prompts --model emoji-64 --prompts prompts.txt --count 8 --out drawn/",
@@ -184,7 +185,12 @@ def build_parser() -> Parser:
     )
 
     label = verb("label", "score captioned pictures, or responses, for training; resumable")
-    label.add_argument("folder", type=Path, metavar="FOLDER")
+    label.add_argument(
+        "folder",
+        metavar="FOLDER",
+        help="files with captions, or tar or parquet shards: a folder of them, one, a pattern as "
+        "'{00000..00099}.tar', or an address as s3://… or hf://…",
+    )
     label.add_argument("--scorers", nargs="+", required=True, metavar="NAME[:option=value,…]")
     label.add_argument("--out", type=Path, required=True, metavar="FOLDER")
     label.add_argument(
@@ -217,8 +223,8 @@ def build_parser() -> Parser:
         "--shard",
         type=shard,
         metavar="K/N",
-        help="score the samples K, K + N, K + 2N, … and write no more, so that N processes share "
-        "the work, K from 0 to N - 1; run it without --shard at the end",
+        help="do part K of N and no more, so that N processes share the work, K from 0 to N - 1; "
+        "run it without --shard at the end",
     )
 
     drawn = verb("sample-prompts", "several pictures of every prompt, to label; resumable")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
+from numpy.typing import ArrayLike
+
 from ric_diffusion.data.scoring import described
 from ric_diffusion.rewards import RewardSpace
 from scorers import Scorer
@@ -14,7 +16,7 @@ CentreBy = Literal["all", "prompt"]
 
 def fit_space(
     scorers: Sequence[Scorer],
-    scores: Mapping[str, Sequence[float]],
+    scores: Mapping[str, ArrayLike],
     prompts: Sequence[str],
     centre_by: CentreBy | None,
 ) -> RewardSpace:

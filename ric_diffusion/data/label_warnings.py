@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ric_diffusion.rewards import RewardSpace, narrow, outliers
 from ric_diffusion.rewards.fitness import FEW, NARROW
@@ -14,9 +16,18 @@ ALONE = 0.5  # of the samples: so many without another of their prompt
 DRAW = "`ric sample-prompts` draws several of each"
 
 
+def too_few(
+    source: str | os.PathLike[str], plural: str, count: int, skipped: Mapping[str, str]
+) -> str:
+    """Why what is left of ``source`` cannot be used."""
+    file, reason = next(iter(skipped.items()), ("", ""))
+    why = f"; {len(skipped)} were skipped, {file!r} first: {reason}" if skipped else ""
+    return f"{source}: {count} usable {plural}, at least 2 are needed{why}"
+
+
 def warnings_of(
     space: RewardSpace,
-    scores: Mapping[str, Sequence[float]],
+    scores: Mapping[str, ArrayLike],
     prompts: Sequence[str],
     files: Sequence[str],
     plural: str,

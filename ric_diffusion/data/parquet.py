@@ -3,18 +3,22 @@
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-Kind = Literal["text", "texts", "number"]
+Kind = Literal["text", "texts", "number", "integer"]
 
 ROWS_AT_ONCE = 1024
+BUFFER = 2**20  # bytes
+NOTE = b"ric"  # the key of a note in a file's schema, and of what a field says of its column
+JSON_TEXT = {NOTE: b"json"}  # of a column whose values are stored as JSON text
 TYPES: Mapping[Kind, pa.DataType] = {
     "text": pa.string(),
     "texts": pa.list_(pa.string()),
     "number": pa.float64(),
+    "integer": pa.int64(),
 }
 
 
@@ -24,13 +28,14 @@ def columns_of(path: Path) -> list[str]:
     return names
 
 
-def from_parquet(path: Path) -> Iterator[dict[str, Any]]:
+def from_parquet(
+    source: Path | IO[bytes], columns: Sequence[str] | None = None, at_once: int = ROWS_AT_ONCE
+) -> Iterator[dict[str, Any]]:
     """The rows of a parquet file, a few in memory at a time. ValueError if it is none."""
     try:
-        # Arrow's threads: see _table.
-        for batch in pq.ParquetFile(path, pre_buffer=False).iter_batches(
-            ROWS_AT_ONCE, use_threads=False
-        ):
+        # Arrow's threads: see _table. A buffer has it read pages, not whole row groups.
+        file = pq.ParquetFile(source, pre_buffer=False, buffer_size=BUFFER)
+        for batch in file.iter_batches(at_once, use_threads=False, columns=columns):
             yield from batch.to_pylist()
     except pa.ArrowException as error:
         raise ValueError(error) from error
@@ -38,19 +43,32 @@ def from_parquet(path: Path) -> Iterator[dict[str, Any]]:
         pa.default_memory_pool().release_unused()  # which it else keeps, half a kilobyte a row
 
 
-def to_parquet(rows: Sequence[dict[str, Any]], kinds: Mapping[str, Kind]) -> bytes:
+def to_parquet(rows: Sequence[dict[str, Any]], kinds: Mapping[str, Kind], note: str = "") -> bytes:
     """Rows -> the bytes of a parquet file, the same for the same rows.
 
     Columns stand in the order in which `rows` first name them; those in `kinds` come first, exist
     always and hold that. A column whose values no single Arrow type can hold unchanged is stored as
-    JSON text.
+    JSON text. ``note``: what `note_of` reads.
     """
     names = dict.fromkeys([*kinds, *(name for row in rows for name in row)])
-    columns = []
+    fields, columns = [], []
     for name in names:
         kind = TYPES[kinds[name]] if name in kinds else None
-        columns.append(_column([row.get(name) for row in rows], kind))
-    return _written(pa.Table.from_arrays(columns, names=list(names)))
+        field, column = _column(name, [row.get(name) for row in rows], kind)
+        fields.append(field)
+        columns.append(column)
+    schema = pa.schema(fields, metadata={NOTE: note.encode()} if note else None)
+    return _written(pa.Table.from_arrays(columns, schema=schema))
+
+
+def note_of(path: Path) -> str | None:
+    """The note in a file of ours; None if there is no such file, or it is no parquet."""
+    try:
+        schema = pq.read_schema(path)
+    except (OSError, pa.ArrowException):
+        return None
+    note: str = (schema.metadata or {}).get(NOTE, b"").decode()
+    return note
 
 
 def _table(source: Path | pa.NativeFile) -> pa.Table:
@@ -64,9 +82,9 @@ def _written(table: pa.Table) -> bytes:
     return bytes(sink.getvalue())
 
 
-def _column(values: list[Any], kind: pa.DataType | None) -> pa.Array:
+def _column(name: str, values: list[Any], kind: pa.DataType | None) -> tuple[pa.Field, pa.Array]:
     if kind is not None:
-        return pa.array(values, kind)
+        return pa.field(name, kind), pa.array(values, kind)
     numbers = [value for value in values if value is not None]
     if all(type(value) in (int, float) for value in numbers) and float in map(type, numbers):
         kind = pa.float64()
@@ -74,13 +92,15 @@ def _column(values: list[Any], kind: pa.DataType | None) -> pa.Array:
         column = pa.array(values, kind)
         back = _table(pa.BufferReader(_written(pa.table({"": column})))).column(0)
         if _same(back.to_pylist(), values):
-            return column
+            return pa.field(name, column.type), column
     except (pa.ArrowException, ValueError, TypeError, OverflowError):
         pass
-    return pa.array(
-        [None if v is None else json.dumps(v, default=str, sort_keys=True) for v in values],
-        pa.string(),
-    )
+    return pa.field(name, pa.string(), metadata=JSON_TEXT), pa.array(as_json(values), pa.string())
+
+
+def as_json(values: Iterable[Any]) -> list[str | None]:
+    """Each value as JSON text; a null stays one."""
+    return [None if v is None else json.dumps(v, default=str, sort_keys=True) for v in values]
 
 
 def _same(back: Iterable[Any], given: Iterable[Any]) -> bool:

@@ -3,11 +3,32 @@
 import filecmp
 import os
 import shutil
+import tempfile
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
 from ric_diffusion.io.files import copy, replacing, sibling
+from ric_diffusion.rewards import RewardSpace
+
+
+def publish_files(out: Path, files: Mapping[str, bytes | Path]) -> bool:
+    """Make `out` hold `files` by name: bytes, or a file that is moved there from beside its place.
+
+    The first of them is put in place last, so where it exists the folder is whole. Returns False,
+    and changes nothing, if all is there already.
+    """
+    if all(_holds(out / name, data) for name, data in files.items()):
+        return False
+    with ExitStack() as stack:  # left in reverse
+        for name, data in files.items():
+            temporary = stack.enter_context(replacing(out / name))
+            if isinstance(data, bytes):
+                temporary.write_bytes(data)
+            else:
+                os.replace(data, temporary)
+        (out / next(iter(files))).unlink(missing_ok=True)  # from here on there are only renames
+    return True
 
 
 def publish(
@@ -40,6 +61,14 @@ def publish(
     return True
 
 
+def space_bytes(space: RewardSpace) -> bytes:
+    """The file of a reward space."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "space")
+        space.save(path)
+        return path.read_bytes()
+
+
 def _stage(stack: ExitStack, staging: Path, samples: Mapping[str, Path]) -> Path:
     """The folder `staging` with these samples, safe on the disk; gone when `stack` is left."""
     staging.mkdir()
@@ -51,8 +80,10 @@ def _stage(stack: ExitStack, staging: Path, samples: Mapping[str, Path]) -> Path
     return staging
 
 
-def _holds(path: Path, data: bytes) -> bool:
+def _holds(path: Path, data: bytes | Path) -> bool:
     try:
+        if isinstance(data, Path):
+            return filecmp.cmp(path, data, shallow=False)
         return path.read_bytes() == data
     except FileNotFoundError:
         return False

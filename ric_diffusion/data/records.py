@@ -12,7 +12,8 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from ric_diffusion.data import metadata
 from ric_diffusion.data.images import picture_suffix
@@ -22,11 +23,15 @@ from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.files import write_bytes
 from ric_diffusion.rewards import RewardSpace
 
+if TYPE_CHECKING:
+    from ric_diffusion.data.parquet import Kind
+
 METADATA = "metadata.parquet"
 REWARD_SPACE = "reward_space.json"
 PLAIN = re.compile(r"(\w[\w -]*/)*\w[\w -]*(\.\w+)?")  # a path that leads nowhere else
 SCORE_PREFIX = "score_"  # the column of reward `x` is `score_x`
 TAR_OFFSET, TAR_SIZE = "tar_offset", "tar_size"  # columns: where a tar file holds a member's bytes
+_PLACE = {metadata.FILE, TAR_OFFSET, TAR_SIZE}  # columns that say where a sample is
 TAR = ".tar/"  # in the path of a member
 Stamp = tuple[int, int]  # size in bytes, time of change in ns
 _log = logging.getLogger(__name__)
@@ -137,21 +142,24 @@ def write_metadata(folder: str | os.PathLike[str], records: Sequence[Record]) ->
     write_bytes(Path(folder) / METADATA, metadata_bytes(records))
 
 
-def metadata_bytes(records: Sequence[Record]) -> bytes:
+def metadata_bytes(
+    records: Sequence[Record], kinds: Mapping[str, Kind] = MappingProxyType({}), note: str = ""
+) -> bytes:
     """What `write_metadata` writes: `datasets` loads it, and `read_folder` gives `records` back.
 
     Columns: file_name, text (the canonical caption), captions (all of them), score_<reward> as
-    float64, then whatever the records carry in `extra`.
+    float64, then whatever the records carry in `extra`, of which ``kinds`` are there in any case.
+    ``note`` is kept beside them.
     """
-    from ric_diffusion.data.parquet import Kind, to_parquet  # here: a model needs records alone
+    from ric_diffusion.data.parquet import to_parquet  # here: a model needs records alone
 
     text = metadata.CAPTIONS[0]
-    kinds: dict[str, Kind] = {metadata.FILE: "text", text: "text", metadata.ALTERNATIVES: "texts"}
+    own: dict[str, Kind] = {metadata.FILE: "text", text: "text", metadata.ALTERNATIVES: "texts"}
     for record in records:
-        kinds |= {SCORE_PREFIX + name: "number" for name in record.scores}
+        own |= {SCORE_PREFIX + name: "number" for name in record.scores}
     rows: list[dict[str, Any]] = []
     for record in records:
-        if taken := kinds.keys() & record.extra.keys():
+        if taken := own.keys() & record.extra.keys():
             raise InputError(f"{record.file}: extra holds a column {min(taken)!r}; rename it")
         row: dict[str, Any] = {
             metadata.FILE: record.file,
@@ -162,7 +170,7 @@ def metadata_bytes(records: Sequence[Record]) -> bytes:
         if record.span is not None:
             row |= {TAR_OFFSET: record.span[0], TAR_SIZE: record.span[1]}
         rows.append(row | dict(record.extra))
-    return to_parquet(rows, kinds)
+    return to_parquet(rows, {**own, **kinds}, note)
 
 
 def _existing(folder: str | os.PathLike[str]) -> Path:
@@ -285,13 +293,30 @@ def _under_real_names(
 def _from_row(
     place: _Place, where: str, cells: dict[str, Any], names: Sequence[str] | None
 ) -> Record:
-    """One row of a metadata file, about a file relative to that one's folder. Scores of other
-    rewards than ``names`` stay columns."""
-    extra = dict(cells)
-    span = _span(where, extra.pop(TAR_OFFSET, None), extra.pop(TAR_SIZE, None))
-    file, stamp = _relative(place, where, extra.pop(metadata.FILE, None), member=span is not None)
+    """One row of a metadata file, about a file relative to that one's folder."""
+    span = _span(where, cells.get(TAR_OFFSET), cells.get(TAR_SIZE))
+    file, stamp = _relative(place, where, cells.get(metadata.FILE), member=span is not None)
     if span is not None and stamp is not None and sum(span) > stamp[0]:
         stamp = None  # the tar file was cut short
+    return from_cells(
+        file, where, cells, names=names, written=place.written, span=span, stamp=stamp
+    )
+
+
+def from_cells(
+    file: str,
+    where: str,
+    cells: Mapping[str, Any],
+    *,
+    names: Sequence[str] | None = None,
+    written: bool = False,
+    span: tuple[int, int] | None = None,
+    stamp: Stamp | None = None,
+) -> Record:
+    """The record of `file`, made of the cells of a row. Scores of other rewards than ``names``, if
+    they are given, stay columns. ``written``: numbers stand there as text. InputError, which begins
+    with ``where``, for captions that are no text."""
+    extra = {name: value for name, value in cells.items() if name not in _PLACE}
     captions: list[Any] = []
     columns = [name for name in metadata.CAPTIONS if name in extra]
     for column in columns:  # the first that is not blank
@@ -304,14 +329,14 @@ def _from_row(
         reward = name.removeprefix(SCORE_PREFIX)
         if names is not None and reward not in names:
             continue
-        if (number := _number(extra[name], written=place.written)) is not None:
+        if (number := _number(extra[name], written=written)) is not None:
             scores[reward] = number
             del extra[name]
     # A dictionary that lost entries stays as large as it was, and so does a plain copy.
     others = {name: value for name, value in extra.items()}
     return Record(
         file=file,
-        captions=_clean(where, captions),
+        captions=clean(where, captions),
         scores=scores,
         extra=others,
         span=span,
@@ -366,7 +391,7 @@ def _is_blank(cell: Any) -> bool:
     return cell is None or (isinstance(cell, str) and not cell.strip())
 
 
-def _clean(where: str, captions: Iterable[Any]) -> tuple[str, ...]:
+def clean(where: str, captions: Iterable[Any]) -> tuple[str, ...]:
     """Captions without blanks and repeats, as UTF-8 can hold them."""
     found = []
     for caption in captions:
@@ -411,7 +436,7 @@ def _sidecar(
     for path in sidecars.beside(root / record.file):
         _check_inside(root, path, str(path))
         try:
-            captions = _clean(str(path), read_captions(path, rule))
+            captions = clean(str(path), read_captions(path, rule))
         except UnreadableCaption as error:
             unreadable[path.relative_to(root).as_posix()] = str(error)
             return ()

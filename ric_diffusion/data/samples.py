@@ -3,36 +3,57 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from PIL import Image
 
-from ric_diffusion.data.framing import Framing
+from ric_diffusion.data.framing import Frame, Framing
 from ric_diffusion.data.images import MAX_PIXELS
 from ric_diffusion.data.medium import Medium
 from ric_diffusion.data.records import Record
 from ric_diffusion.io.files import stamp
+from scorers.parallel import cores
+
+# What a thread gets at a time: to hand over one small picture costs as much as to decode it.
+SHARE = 2**16  # bytes
+AT_ONCE = 16
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unread:
+    """A record whose sample is still to be looked at, in a file or in the bytes of one; or the
+    ``reason`` why it has none."""
+
+    record: Record
+    source: Path | bytes = b""
+    reason: str = ""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """A record with what is seen of its file, an RGB picture in its frame or a text, and a digest
+    """A record with what is seen of its source, an RGB picture in its frame or a text, and a digest
     of that; ``stamp`` is the file's, from before it was read."""
 
     record: Record
+    source: Path | bytes
     content: Any
     digest: str
     stamp: tuple[int, int]
+
+    @property
+    def data(self) -> bytes:
+        """The bytes of its file."""
+        return self.source if isinstance(self.source, bytes) else self.source.read_bytes()
 
     @property
     def pixels(self) -> int:
@@ -42,8 +63,7 @@ class Sample:
 
 
 def usable_samples(
-    root: Path,
-    records: Sequence[Record],
+    unread: Iterable[Unread],
     medium: Medium,
     framing: Framing,
     skipped: dict[str, str],
@@ -54,12 +74,11 @@ def usable_samples(
     medium rejects, and what is seen to be the same as an earlier record's sample.
     """
     first: dict[str, str] = {}
-    found = in_threads(partial(_read, root, medium, framing), records)
-    for record, sample in zip(records, found, strict=True):
+    for file, sample in in_threads(partial(_read, medium, framing), unread, _bytes):
         if isinstance(sample, str):
-            skipped[record.file] = sample
-        elif (same := first.setdefault(sample.digest, record.file)) != record.file:
-            skipped[record.file] = f"same as {same}"
+            skipped[file] = sample
+        elif (same := first.setdefault(sample.digest, file)) != file:
+            skipped[file] = f"same as {same}"
         else:
             yield sample
             continue
@@ -67,17 +86,20 @@ def usable_samples(
 
 
 def batches(samples: Iterable[Sample | None], size: int) -> Iterator[list[Sample]]:
-    """Up to `size` samples at a time, fewer where they are so large that memory would suffer."""
+    """The samples of `size` records at a time; of fewer, where they are so large that memory would
+    suffer. What is left out counts, so that blocks of `size` records make the same batches wherever
+    they are scored."""
     batch: list[Sample] = []
-    pixels = 0
+    count, pixels = 0, 0
     for sample in samples:
-        if sample is None:
-            continue
-        batch.append(sample)
-        pixels += sample.pixels
-        if len(batch) == size or pixels >= MAX_PIXELS:
-            yield batch
-            batch, pixels = [], 0
+        count += 1
+        if sample is not None:
+            batch.append(sample)
+            pixels += sample.pixels
+        if count == size or pixels >= MAX_PIXELS:
+            if batch:
+                yield batch
+            batch, pixels, count = [], 0, count % size
     if batch:
         yield batch
 
@@ -90,7 +112,13 @@ def seen(source: Path | bytes, medium: Medium, framing: Framing) -> Any:
         return content
     if reason := framing.reject_reason(content.size):
         raise ValueError(reason)
-    return framing.frame(content.size).crop(content)
+    return _frame(framing, content.size).crop(content)
+
+
+@lru_cache(maxsize=1024)
+def _frame(framing: Framing, size: tuple[int, int]) -> Frame:
+    """That of a picture: many are of one size."""
+    return framing.frame(size)
 
 
 def sample_digest(content: Any, record: Record, medium: Medium) -> str:
@@ -101,45 +129,70 @@ def sample_digest(content: Any, record: Record, medium: Medium) -> str:
     return digest
 
 
-def _read(root: Path, medium: Medium, framing: Framing, record: Record) -> Sample | str:
-    """The sample of a record, or why it has none worth scoring."""
+def _bytes(unread: Unread) -> int:
+    return len(unread.source) if isinstance(unread.source, bytes) else SHARE
+
+
+def _read(medium: Medium, framing: Framing, unread: Unread) -> tuple[str, Sample | str]:
+    """The file of a record with its sample, or why it has none worth scoring."""
+    record, source = unread.record, unread.source
     try:
         record.file.encode()
     except UnicodeEncodeError:
-        return "its name is not UTF-8; rename it"
+        return record.file, "its name is not UTF-8; rename it"
+    if unread.reason:
+        return record.file, unread.reason
     if not record.captions:
-        return "no caption or prompt"
-    path = root / record.file
+        return record.file, "no caption or prompt"
+    before = (0, 0)
+    if isinstance(source, Path):
+        with suppress(OSError, ValueError):  # whoever reads it says why
+            before = stamp(source)
     try:
-        before = stamp(path)
-    except (OSError, ValueError):
-        before = (0, 0)  # whoever reads it says why
-    try:
-        content = seen(path, medium, framing)
+        content = seen(source, medium, framing)
     except ValueError as error:
-        return str(error)
+        return record.file, str(error)
     if reason := medium.reject_reason(content):
-        return reason
-    return Sample(
+        return record.file, reason
+    return record.file, Sample(
         record=record,
+        source=source,
         content=content,
         digest=sample_digest(content, record, medium),
         stamp=before,
     )
 
 
-def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """`map` in threads, in order, only a few items ahead of whoever reads the results."""
-    threads = min(8, os.cpu_count() or 1)
-    waiting: deque[Future[Result]] = deque()
+def in_threads(
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    size: Callable[[Item], int] = lambda item: SHARE,
+) -> Iterator[Result]:
+    """`map` in threads, in order, only a few shares ahead of whoever reads the results. A share
+    has the items that have SHARE bytes in all, by ``size``, and at most AT_ONCE."""
+    threads = min(8, cores())
+    waiting: deque[Future[list[Result]]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:
-            for item in items:
-                waiting.append(pool.submit(function, item))
+            for share in _shares(items, size):
+                waiting.append(pool.submit(lambda share: [function(item) for item in share], share))
                 if len(waiting) > 2 * threads:
-                    yield waiting.popleft().result()
+                    yield from waiting.popleft().result()
             while waiting:
-                yield waiting.popleft().result()
+                yield from waiting.popleft().result()
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def _shares(items: Iterable[Item], size: Callable[[Item], int]) -> Iterator[list[Item]]:
+    share: list[Item] = []
+    total = 0
+    for item in items:
+        share.append(item)
+        total += size(item)
+        if total >= SHARE or len(share) == AT_ONCE:
+            yield share
+            share, total = [], 0
+    if share:
+        yield share

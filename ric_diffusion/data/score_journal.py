@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,11 +25,15 @@ class ScoreJournal:
     """Scores by scorer and sample, of all processes that label into a folder.
 
     An entry is one batch of one scorer: {"scorer": …, "fingerprint": …, "scores": {key: score}},
-    with null for a score that is not finite.
+    with null for a score that is not finite. ``seconds``: how long entries may wait for others to
+    go to the disk with; a killed process loses those.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._journal = Journal(folder, JOURNAL)
+    def __init__(self, folder: Path, name: str = JOURNAL, *, seconds: float = 0.0) -> None:
+        self._journal = Journal(folder, name)
+        self._seconds = seconds
+        self._written = time.monotonic()
+        self._waiting: list[Any] = []
         self._scores: dict[tuple[str, str], dict[str, float]] = {}
         self.reload()
 
@@ -44,14 +49,31 @@ class ScoreJournal:
         return self._scores.get((scorer.name, scorer.fingerprint), {})
 
     def append(self, scorer: Scorer, scores: Mapping[str, float]) -> None:
-        """Add the scores of one batch by key; when this returns, they are on the disk."""
+        """Add the scores of one batch by key; when this returns, they are on the disk, unless they
+        may wait."""
         finite = {key: score if math.isfinite(score) else None for key, score in scores.items()}
         entry = {"scorer": scorer.name, "fingerprint": scorer.fingerprint, "scores": finite}
-        self._journal.append(entry)
+        self._waiting.append(entry)
         self._add(entry)
+        if time.monotonic() - self._written >= self._seconds:
+            self.write()
+
+    def write(self) -> None:
+        """Bring to the disk what waits."""
+        if self._waiting:
+            self._journal.extend(self._waiting)
+        self._waiting, self._written = [], time.monotonic()
+
+    def remove(self) -> None:
+        """Remove what all processes have written, once it stands elsewhere."""
+        self._waiting = []
+        self._journal.remove()
 
     def close(self) -> None:
-        self._journal.close()
+        try:
+            self.write()
+        finally:
+            self._journal.close()
 
     def _add(self, entry: Any) -> None:
         try:
@@ -71,26 +93,33 @@ class BatchScoring:
     """Scores batches with several scorers, each sample once: what the journal has is not computed.
 
     `skipped` gets the samples that a scorer fails on, by file with the reason. `computed` counts
-    the scores computed, by reward.
+    the scores computed, by reward; a counter that is given goes on.
     """
 
     def __init__(
-        self, journal: ScoreJournal, scorers: Sequence[Scorer], skipped: dict[str, str]
+        self,
+        journal: ScoreJournal,
+        scorers: Sequence[Scorer],
+        skipped: dict[str, str],
+        computed: Counter[str] | None = None,
     ) -> None:
         self._journal = journal
         self._scorers = scorers
         self._skipped = skipped
-        self.computed = Counter({scorer.name: 0 for scorer in scorers})
+        self.computed: Counter[str] = Counter() if computed is None else computed
+        for scorer in scorers:
+            self.computed.setdefault(scorer.name, 0)
 
     def score(self, batch: Sequence[Sample]) -> None:
         """Have every scorer score what the journal lacks of a batch, and journal it."""
         for scorer in self._scorers:
             done = self._journal.get(scorer)
-            todo = {_key(scorer, sample.record, sample.digest): sample for sample in batch}
+            todo = {score_key(scorer, s.record.captions[0], s.digest): s for s in batch}
             todo = {key: sample for key, sample in todo.items() if key not in done}
             if not todo:
                 continue
-            scores = self._call(scorer, todo, worked=bool(done))
+            worked = bool(done) or self.computed[scorer.name] > 0
+            scores = self._call(scorer, todo, worked=worked)
             if scores:
                 self._journal.append(scorer, scores)
             self.computed[scorer.name] += len(scores)
@@ -99,7 +128,8 @@ class BatchScoring:
         """The scores of one sample by reward; None, with the reason noted, unless all finite."""
         found = {}
         for scorer in self._scorers:
-            score = self._journal.get(scorer).get(_key(scorer, record, digest), math.nan)
+            key = score_key(scorer, record.captions[0], digest)
+            score = self._journal.get(scorer).get(key, math.nan)
             if not math.isfinite(score):
                 self._skipped.setdefault(record.file, f"{scorer.name}: score is not finite")
                 return None
@@ -131,11 +161,11 @@ class BatchScoring:
             return scores
 
 
-def _key(scorer: Scorer, record: Record, digest: str) -> str:
+def score_key(scorer: Scorer, caption: str, digest: str) -> str:
     """What a score depends on beside the scorer: what it is, and the caption if that is read."""
     key = digest[:KEY_DIGITS]
     if getattr(scorer, "needs_prompts", True):  # a scorer of another shape may well read them
-        key += "-" + hashlib.sha256(record.captions[0].encode()).hexdigest()[:KEY_DIGITS]
+        key += "-" + hashlib.sha256(caption.encode()).hexdigest()[:KEY_DIGITS]
     return key
 
 

@@ -74,14 +74,17 @@ def _order(name: str) -> tuple[int, bool, str]:
 
 
 def read_captions(path: Path, rule: CaptionRule) -> list[str]:
-    """The captions in a text file, blanks among them; UnreadableCaption if it cannot be read.
-
-    UTF-8, or UTF-16 and UTF-32 with their mark. Any line end counts, and no other separator.
-    """
+    """The captions in a text file, blanks among them; UnreadableCaption if it cannot be read."""
     try:
         data = path.read_bytes()
     except OSError as error:
         raise UnreadableCaption(error.strerror or str(error)) from error
+    return captions_in(data, rule)
+
+
+def captions_in(data: bytes, rule: CaptionRule) -> list[str]:
+    """The same for what such a file holds: UTF-8, or UTF-16 and UTF-32 with their mark. Any line
+    end counts, and no other separator."""
     encoding = next((name for mark, name in _MARKS.items() if data.startswith(mark)), "utf-8")
     try:
         text = data.decode(encoding)

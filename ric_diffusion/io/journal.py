@@ -11,6 +11,7 @@ import json
 import os
 import re
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
 
@@ -33,14 +34,17 @@ class Journal:
 
         The first one makes the file, and the folder where there is none.
         """
-        line = memoryview(
-            json.dumps(entry, ensure_ascii=False, allow_nan=False).encode("utf-8") + b"\n"
-        )
+        self.extend([entry])
+
+    def extend(self, entries: Iterable[Any]) -> None:
+        """Add several; when this returns, all of them are on the disk."""
+        lines = (json.dumps(entry, ensure_ascii=False, allow_nan=False) for entry in entries)
+        data = memoryview("".join(line + "\n" for line in lines).encode("utf-8"))
         if self._file is None:
             self._file = self._create()
         try:
-            while line:
-                line = line[self._file.write(line) :]
+            while data:
+                data = data[self._file.write(data) :]
             os.fsync(self._file.fileno())
         except BaseException:
             # A line without its end may stand there now. The next one begins a new file.
@@ -49,17 +53,25 @@ class Journal:
 
     def entries(self) -> list[Any]:
         """All whole entries of all processes, those of one file in the order of writing."""
-        if not self.folder.is_dir():
-            return []
-        own = re.compile(rf"{re.escape(self.name)}-\d+-[0-9a-f]{{8}}\.jsonl")
-        files = sorted(path for path in self.folder.iterdir() if own.fullmatch(path.name))
-        return [entry for file in files for entry in read_lines(file)]
+        return [entry for file in self._files() for entry in read_lines(file)]
+
+    def remove(self) -> None:
+        """Remove the files of all processes."""
+        self.close()
+        for file in self._files():
+            file.unlink(missing_ok=True)  # another process may be faster
 
     def close(self) -> None:
         """Let go of the file; a later ``append`` begins a new one."""
         if self._file is not None:
             self._file.close()
             self._file = None
+
+    def _files(self) -> list[Path]:
+        if not self.folder.is_dir():
+            return []
+        own = re.compile(rf"{re.escape(self.name)}-\d+-[0-9a-f]{{8}}\.jsonl")
+        return sorted(path for path in self.folder.iterdir() if own.fullmatch(path.name))
 
     def _create(self) -> IO[bytes]:
         self.folder.mkdir(parents=True, exist_ok=True)

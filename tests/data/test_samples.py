@@ -5,10 +5,19 @@ from contextlib import closing
 
 import pytest
 
+from ric_diffusion.data import samples as samples_module
 from ric_diffusion.data.framing import Framing
 from ric_diffusion.data.medium import IMAGE, TEXT, Texts
 from ric_diffusion.data.records import Record, read_folder
-from ric_diffusion.data.samples import Sample, batches, usable_samples
+from ric_diffusion.data.samples import (
+    AT_ONCE,
+    SHARE,
+    Sample,
+    Unread,
+    batches,
+    in_threads,
+    usable_samples,
+)
 
 WHOLE = Framing(rule="whole")
 
@@ -22,9 +31,13 @@ def texts(tmp_path, *rows):
     return records
 
 
+def unread(root, records):
+    return [Unread(record=record, source=root / record.file) for record in records]
+
+
 def read(root, records, medium):
     skipped = {}
-    return list(usable_samples(root, records, medium, WHOLE, skipped)), skipped
+    return list(usable_samples(unread(root, records), medium, WHOLE, skipped)), skipped
 
 
 def test_pictures_come_in_the_order_of_the_records(folder):
@@ -73,12 +86,12 @@ def test_reading_runs_only_a_little_ahead(tmp_path):
     seen = []
 
     class Counting(Texts):
-        def read(self, path):
+        def read(self, source):
             seen.append(threading.current_thread())
-            return super().read(path)
+            return super().read(source)
 
     records = texts(tmp_path, *((f"p{i}", f"t{i}") for i in range(200)))
-    with closing(usable_samples(tmp_path, records, Counting(), WHOLE, {})) as samples:
+    with closing(usable_samples(unread(tmp_path, records), Counting(), WHOLE, {})) as samples:
         assert next(samples).content == "t0"
     assert len(seen) < 40  # and the rest is cancelled
     assert threading.main_thread() not in seen
@@ -86,22 +99,42 @@ def test_reading_runs_only_a_little_ahead(tmp_path):
 
 def test_an_error_that_is_no_sample_s_stops_the_reading(tmp_path):
     class Broken(Texts):
-        def read(self, path):
+        def read(self, source):
             raise OSError(24, "Too many open files")
 
     with pytest.raises(OSError, match="Too many open files"):
         read(tmp_path, texts(tmp_path, ("a", "b")), Broken())
 
 
-def test_batches_of_at_most_so_many_samples():
+def test_bytes_are_read_as_files_are(folder):
+    records = read_folder(folder)
+    files, _ = read(folder, records, IMAGE)
+    items = [Unread(record=r, source=(folder / r.file).read_bytes()) for r in records]
+    reason = Unread(record=Record(file="x", captions=("c",)), reason="not there")
+    empty = Unread(record=Record(file="y", captions=("c",)), source=b"")
+    skipped = {}
+    found = list(usable_samples([reason, *items, empty], IMAGE, WHOLE, skipped))
+    assert [s.digest for s in found[1:-1]] == [s.digest for s in files]
+    assert found[1].data == items[0].source == files[0].data
+    assert skipped == {"x": "not there", "y": "empty file"}
+
+
+def test_threads_get_small_things_several_at_a_time_and_large_ones_alone():
+    sizes = [1] * AT_ONCE + [SHARE] * 3 + [SHARE // 2] * 4
+    shares = list(samples_module._shares(sizes, lambda size: size))
+    assert [len(share) for share in shares] == [AT_ONCE, 1, 1, 1, 2, 2]
+    assert list(in_threads(str, sizes, lambda size: size)) == [str(size) for size in sizes]
+
+
+def test_batches_of_at_most_so_many_records():
     made = [
-        Sample(record=Record(file=str(i)), content="x", digest=str(i), stamp=(1, 1))
+        Sample(record=Record(file=str(i)), source=b"x", content="x", digest=str(i), stamp=(1, 1))
         for i in range(5)
     ]
     found = list(batches([made[0], None, *made[1:], None], 2))
     assert [[sample.digest for sample in batch] for batch in found] == [
-        ["0", "1"],
-        ["2", "3"],
-        ["4"],
+        ["0"],
+        ["1", "2"],
+        ["3", "4"],
     ]
     assert list(batches([None], 2)) == []

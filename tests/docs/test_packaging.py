@@ -39,7 +39,7 @@ MAY = {
     "app": {"app"},
     "api": {"scale"},
 }
-COMES_WITH = {"starlette": "gradio"}
+COMES_WITH = {"starlette": "gradio", "fsspec": "huggingface_hub"}
 # ComfyUI itself, there when it loads our nodes; and what a tracker hands over, which is asked for
 # by its name.
 NOT_OURS = {"comfy", "trackio"}
