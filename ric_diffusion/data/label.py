@@ -16,6 +16,7 @@ from typing import Any
 
 from ric_diffusion.data.fitting import CentreBy, compares_within_prompt, fit_space
 from ric_diffusion.data.framing import FRAMING, Framing
+from ric_diffusion.data.images import picture_suffix
 from ric_diffusion.data.input_shards import InputShard, find_shards
 from ric_diffusion.data.label_warnings import too_few, warnings_of
 from ric_diffusion.data.labelled import labelled
@@ -170,7 +171,7 @@ def label_folder(
                 usable += [(sample.record, sample.digest, sample.stamp) for sample in batch]
         journal.reload()  # for the same scores as others that label this folder now
     done = [
-        (record, labelled(record, _stored_as(record, digest, medium), scores), stamp)
+        (record, labelled(record, _stored_as(root, record, digest, medium), scores), stamp)
         for record, digest, stamp in usable
         if (scores := scoring.scores(record, digest)) is not None
     ]
@@ -280,8 +281,10 @@ def _check_begun(target: Path, out: str | os.PathLike[str]) -> Path:
     return target
 
 
-def _stored_as(record: Record, digest: str, medium: Medium) -> str:
-    suffix = PurePosixPath(record.file).suffix.lower()
+def _stored_as(root: Path, record: Record, digest: str, medium: Medium) -> str:
+    """Its path in the output. A picture gets a suffix that says what it is, if its own does not."""
+    path = root / record.file
+    suffix = (picture_suffix(path) if medium is IMAGE else None) or path.suffix.lower()
     return f"{medium.name}s/{digest[:NAME_DIGITS]}{suffix}"
 
 

@@ -16,7 +16,7 @@ from ric_diffusion.data.images import (
     pixel_digest,
 )
 from ric_diffusion.data.label import label_folder
-from ric_diffusion.data.records import read_folder
+from ric_diffusion.data.records import read_folder, read_labelled
 from scorers import load
 
 GRAPH = json.dumps({"nodes": [{"id": 1, "type": "Sampler"}] * 60_000})  # as node editors write it
@@ -164,3 +164,13 @@ def test_a_text_beside_its_own_picture_is_no_others(tmp_path, picture):
     (tmp_path / "photo.txt").write_text("a scene")
     captions = {record.file: record.captions for record in read_folder(tmp_path)}
     assert captions == {"photo.png": ("a scene",), "PHOTO.png": ()}
+
+
+def test_a_picture_is_stored_with_a_suffix_that_says_what_it_is(tmp_path, picture):
+    for i, (name, kind) in enumerate({"a": "PNG", "b.jpg_large": "JPEG", "c.PNG": "PNG"}.items()):
+        picture(i).save(tmp_path / name, format=kind)
+        (tmp_path / f"{name.partition('.')[0]}.txt").write_text(f"scene {i}")
+    out = tmp_path.parent / "stored"
+    label_folder(tmp_path, out, [load("brightness")], progress=False)
+    stored = {r.extra["original"]: r.file.rpartition(".")[2] for r in read_labelled(out)[0]}
+    assert stored == {"a": "png", "b.jpg_large": "jpg", "c.PNG": "png"}
