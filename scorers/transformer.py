@@ -31,10 +31,16 @@ class TextTransformer:
         self.device = resolve_device(where.partition(":")[0], device)
         name = str(model)
         try:
-            self.tokenizer = transformers.AutoTokenizer.from_pretrained(name)
+            self.tokenizer = transformers.AutoTokenizer.from_pretrained(
+                name, trust_remote_code=False
+            )
             with torch.random.fork_rng(devices=[]):  # a head may be drawn, then overwritten
                 loaded, info = getattr(transformers, auto).from_pretrained(
-                    name, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+                    name,
+                    use_safetensors=True,
+                    dtype=torch.float32,
+                    trust_remote_code=False,
+                    output_loading_info=True,
                 )
         except Exception as error:
             raise ScorerError(

@@ -382,7 +382,7 @@ def _alternatives(where: str, cell: Any) -> list[Any]:
             cell = json.loads(cell)
         except ValueError as error:
             raise InputError(f"{where}: captions is not a JSON list ({error})") from error
-    if not isinstance(cell, str | list | tuple):
+    if not isinstance(cell, (str, list, tuple)):
         raise InputError(f"{where}: captions is {cell!r}; give a list of texts")
     return [cell] if isinstance(cell, str) else list(cell)
 
@@ -395,7 +395,7 @@ def clean(where: str, captions: Iterable[Any]) -> tuple[str, ...]:
     """Captions without blanks and repeats, as UTF-8 can hold them."""
     found = []
     for caption in captions:
-        if not isinstance(caption, str | None):
+        if caption is not None and not isinstance(caption, str):
             raise InputError(f"{where}: {caption!r} is no caption; captions are text")
         found.append(metadata.to_utf8((caption or "").strip()))
     return tuple(dict.fromkeys(caption for caption in found if caption))

@@ -46,7 +46,9 @@ def _source(name: str) -> tuple[str, dict[str, Any]]:
 def load_tokenizer(name: str, **hub: Any) -> Any:
     """The tokenizer alone of ``smollm2``, a folder or a hub id; ``hub``: its revision."""
     path, source = _source(name)
-    return transformers.AutoTokenizer.from_pretrained(path, **source, **hub)
+    return transformers.AutoTokenizer.from_pretrained(
+        path, trust_remote_code=False, **source, **hub
+    )
 
 
 class RiCCausalLM:
@@ -75,7 +77,9 @@ class RiCCausalLM:
         if gguf and dtype == "auto":  # it is stored in what nothing computes in
             dtype = torch.float32
         source = {**gguf, **hub, "dtype": dtype, "use_safetensors": not gguf}
-        model = transformers.AutoModelForCausalLM.from_pretrained(path, **source)
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            path, trust_remote_code=False, **source
+        )
         if gguf:  # its tensors were unpacked: for peft too it is a plain model now
             del model.config.quantization_config
         return cls(model, tokenizer)

@@ -420,6 +420,7 @@ class DiffusionFamily(Family):
         found = AutoTokenizer.from_pretrained(
             model_path(checkpoint.base_config or checkpoint.model),
             subfolder=self.tokenizers[0],
+            trust_remote_code=False,
             **checkpoint.hub,
         )
         options = self.encode_options_of(adapter.sampling)
