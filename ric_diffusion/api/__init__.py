@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from ric_diffusion.data.label import LabelReport
     from ric_diffusion.data.responses import write_responses
     from ric_diffusion.evaluation.report.schema import EvaluationResult
+    from ric_diffusion.io.engines import EngineConfig
     from ric_diffusion.io.errors import InputError
     from ric_diffusion.io.progress import Progress, ProgressCallback
     from ric_diffusion.models.causal_lm.backend import LlmConfig
@@ -53,6 +54,7 @@ __all__ = [
     "AdoptResult",
     "Checkpoint",
     "DiffusionConfig",
+    "EngineConfig",
     "EvaluationResult",
     "ExportedPrompt",
     "GeneratedSample",
@@ -122,6 +124,7 @@ _EXTRAS = {"runs": "train", "reports": "eval"}  # that a home's imports need
 _MODULES = {name: f"{__name__}.{home}" for home, names in _HOMES.items() for name in names} | {
     "Checkpoint": "ric_diffusion.models.checkpoint",
     "DiffusionConfig": "ric_diffusion.models.diffusion.backend",
+    "EngineConfig": "ric_diffusion.io.engines",
     "EvaluationResult": "ric_diffusion.evaluation.report.schema",
     "InputError": "ric_diffusion.io.errors",
     "LabelReport": "ric_diffusion.data.label",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,9 +17,11 @@ from ric_diffusion.data.fitting import CentreBy
 from ric_diffusion.data.framing import Framing, Rule
 from ric_diffusion.data.images import UnreadableImage, open_image, picture_suffix
 from ric_diffusion.data.label import LabelReport, label_folder
+from ric_diffusion.data.label_engine import score_on
 from ric_diffusion.data.records import find_records
 from ric_diffusion.data.scoring import scores_of
 from ric_diffusion.data.sidecars import CaptionRule
+from ric_diffusion.io.engines import LOCAL, EngineConfig, opened
 from ric_diffusion.io.errors import InputError, suggest
 from ric_diffusion.io.extras import require
 from ric_diffusion.io.paths import expanded, expanded_name
@@ -157,6 +160,7 @@ def label(
     captions: CaptionRule = "whole",
     centre_by: CentreBy | None = None,
     shard: tuple[int, int] | None = None,
+    engine: EngineConfig = LOCAL,
     progress: ProgressCallback | None = None,
 ) -> LabelReport:
     """Score captioned pictures, or responses to prompts, and write a labelled folder to train on.
@@ -186,6 +190,8 @@ def label(
         shard: ``(k, n)`` with 0 ≤ k < n is the part of one of n processes that share the work,
             of shards those numbered k, k + n, k + 2n, …; a last call without it does what is
             missing, merges, and writes the folder.
+        engine: where the work is done. On Ray, workers share it, each with scorers of its own, so
+            these are given by name.
 
     InputError if the folder, ``out`` or the scorers cannot be used.
     """
@@ -194,16 +200,34 @@ def label(
     if centre_by is not None:
         _check_choice("centre_by", centre_by, get_args(CentreBy))
     seen = _framing(framing, resolution)
+    if engine.name != "local" and shard is not None:
+        raise InputError("shard: the engine shares the work itself; leave one of them out")
+    named = names_of_scorers(scorers) if engine.name != "local" else []
+    using = loaded_scorers(scorers)  # what is wrong with them is said before anything starts
+    source, scored = expanded_name(str(folder)), Counter[str]()
     with reporting(progress):
-        return label_folder(
-            expanded_name(str(folder)),
+        if engine.name != "local":
+            with opened(engine) as running:
+                scored = score_on(
+                    running,
+                    source,
+                    expanded(out),
+                    using,
+                    named,
+                    framing=seen,
+                    captions=captions,
+                )
+        report = label_folder(
+            source,
             expanded(out),
-            loaded_scorers(scorers),
+            using,
             framing=seen,
             captions=captions,
             centre_by=centre_by,
             shard=shard,
         )
+    scored.update(report.scored)
+    return replace(report, scored=dict(scored))
 
 
 def _framing(rule: Rule, resolution: int | None) -> Framing:
@@ -226,6 +250,18 @@ def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
 def loaded_scorers(given: Sequence[ScorerLike]) -> list[Any]:
     """Scorers as they are, names loaded."""
     return [library.load(one) if isinstance(one, str) else one for one in given]
+
+
+def names_of_scorers(given: Sequence[ScorerLike]) -> list[str]:
+    """For workers elsewhere, who load them by name. InputError for one that is not given by it."""
+    found = []
+    for one in given:
+        if not isinstance(one, str):
+            raise InputError(
+                f"scorers: workers elsewhere load {one.name} by its name; give that as text"
+            )
+        found.append(one)
+    return found
 
 
 def pictures_in(paths: Sequence[Path]) -> list[Path]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ric_diffusion.api.labelling import ScorerLike, loaded_scorers
+from ric_diffusion.api.engines import working
+from ric_diffusion.api.evaluation_worker import evaluation_worker
+from ric_diffusion.api.labelling import ScorerLike, loaded_scorers, names_of_scorers
 from ric_diffusion.api.models import (
     Dtype,
     Prompts,
@@ -19,6 +22,8 @@ from ric_diffusion.api.models import (
 from ric_diffusion.api.paths import check_out_folder
 from ric_diffusion.evaluation.compare import calibrate_adapter, evaluate_adapters
 from ric_diffusion.evaluation.report.schema import EvaluationResult
+from ric_diffusion.io.config import to_dict
+from ric_diffusion.io.engines import LOCAL, EngineConfig, Workers
 from ric_diffusion.io.paths import expanded, expanded_name
 from ric_diffusion.io.progress import ProgressCallback, reporting
 from ric_diffusion.models.checkpoint import Checkpoint, ModelName
@@ -37,6 +42,7 @@ def evaluate(
     mapping: str | None = None,
     sampling: Mapping[str, Any] | None = None,
     dtype: Dtype = "float32",
+    engine: EngineConfig = LOCAL,
     progress: ProgressCallback | None = None,
 ) -> EvaluationResult:
     """Measure a model's adapters on the same prompts and seeds, and write a report.
@@ -51,6 +57,8 @@ def evaluate(
         points: how many preferences are swept, and how many targets of each reward.
         seeds: how many for each prompt.
         scorers: more scorers, ones that no adapter was trained on.
+        engine: where samples are drawn, scored and judged. On Ray, each worker has the model and
+            the scorers, which are given by name. It may be another one when a call is repeated.
 
     ``mapping``, ``sampling`` and ``dtype`` are as ``generate`` has them.
 
@@ -69,6 +77,7 @@ def evaluate(
         mapping=mapping,
         sampling=sampling,
         dtype=dtype,
+        engine=engine,
         progress=progress,
     )
 
@@ -86,6 +95,7 @@ def calibrate(
     mapping: str | None = None,
     sampling: Mapping[str, Any] | None = None,
     dtype: Dtype = "float32",
+    engine: EngineConfig = LOCAL,
     progress: ProgressCallback | None = None,
 ) -> EvaluationResult:
     """Measure what the sliders of one adapter give for what they ask, write an adapter that turns
@@ -110,6 +120,7 @@ def calibrate(
         mapping=mapping,
         sampling=sampling,
         dtype=dtype,
+        engine=engine,
         progress=progress,
     )
 
@@ -125,6 +136,7 @@ def _report(
     mapping: str | None,
     sampling: Mapping[str, Any] | None,
     dtype: Dtype,
+    engine: EngineConfig,
     progress: ProgressCallback | None,
     **counts: int,
 ) -> EvaluationResult:
@@ -132,19 +144,33 @@ def _report(
     check_mapping(mapping)
     check_out_folder(out)
     asked, held_out = prompts_of(prompts), loaded_scorers(scorers)
+    names = names_of_scorers(scorers) if engine.name != "local" else []
     process = this_process()  # first: it picks the GPU
     checkpoint, loaded = Checkpoint.of(model), load(model, dtype=dtype)
-    with reporting(progress):
+    named = [expanded_name(str(adapter)) for adapter in adapters]
+    options = sampling_arguments(loaded.family, sampling)
+    of_report = {
+        "checkpoint": to_dict(checkpoint),
+        "dtype": dtype,
+        "adapters": named,
+        "sampling": options,
+        "scorers": names,
+    }
+    with reporting(progress), working(engine) as running:
+        workers = Workers(
+            engine=running, elsewhere=partial(evaluation_worker, run=json.dumps(of_report))
+        )
         result = measure(
             loaded,
             checkpoint.model,
-            [expanded_name(str(adapter)) for adapter in adapters],
+            named,
             prompts=asked,
             scorers=held_out,
             mapping=mapping,
-            sampling=sampling_arguments(loaded.family, sampling),
+            sampling=options,
             revision=checkpoint.revision,
             out=out,
+            workers=workers,
             **counts,
         )
     process.wait_for_everyone()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -11,7 +13,9 @@ from PIL.Image import Image
 
 from ric_diffusion.adapters import hub
 from ric_diffusion.adapters.adapter import ABOUT_FILE
+from ric_diffusion.api.engines import working
 from ric_diffusion.api.paths import check_out_folder
+from ric_diffusion.api.sample_worker import sample_worker
 from ric_diffusion.data.images import save_png
 from ric_diffusion.data.prompts import read_prompts
 from ric_diffusion.data.records import Record, read_labelled
@@ -21,6 +25,7 @@ from ric_diffusion.data.unchanged import DIGEST, check_unchanged
 from ric_diffusion.evaluation.grid import target_line
 from ric_diffusion.evaluation.report.sheet import draw_sheet
 from ric_diffusion.io import config
+from ric_diffusion.io.engines import LOCAL, EngineConfig, Workers
 from ric_diffusion.io.errors import InputError, suggest
 from ric_diffusion.io.files import digests, write_json, write_text
 from ric_diffusion.io.paths import expanded
@@ -328,6 +333,7 @@ def online(
     out: str | Path | None = None,
     resume: bool = False,
     push_to_hub: str | None = None,
+    engine: EngineConfig = LOCAL,
     progress: ProgressCallback | None = None,
 ) -> OnlineResult:
     """Improve an adapter on its own samples: rounds of sampling, scoring, selecting and fine-tuning
@@ -335,6 +341,8 @@ def online(
 
     Args:
         settings: an OnlineRun, or the YAML file of one.
+        engine: where samples are drawn and scored. On Ray, each worker has the model and the
+            scorers, and this process trains. It may be another one when a run is resumed.
 
     The other arguments are as ``train`` has them.
 
@@ -342,12 +350,18 @@ def online(
     CollapseError when the guard finds that diversity or prompts have collapsed.
     """
     source, found = _read(settings, OnlineRun)
+    folder = _out(out, found, source)
     with reporting(progress):
-        return _online(found, source, _out(out, found, source), resume, push_to_hub)
+        return _online(found, source, folder, resume, push_to_hub, engine)
 
 
 def _online(
-    settings: OnlineRun, source: str, out: Path, resume: bool, push_to_hub: str | None
+    settings: OnlineRun,
+    source: str,
+    out: Path,
+    resume: bool,
+    push_to_hub: str | None,
+    engine: EngineConfig,
 ) -> OnlineResult:
     with loading(settings.checkpoint, f"{source}model"):
         family = family_of(settings.checkpoint)
@@ -408,9 +422,20 @@ def _online(
         replay=replay,
         groups=records_groups(records, space),
         data=settings.data,
+        adapter=start.absolute(),
     )
     digest = config.digest(identity)
-    cost, space = run_rounds(backend, task, rounds, out, digest=digest, resume=resume)
+    of_run = {
+        "checkpoint": config.to_dict(settings.checkpoint),
+        "settings": config.to_dict(own),
+        "seed": rounds.seed,
+        "start": str(start.absolute()),
+    }
+    with working(engine) as running:
+        workers = Workers(engine=running, elsewhere=partial(sample_worker, run=json.dumps(of_run)))
+        cost, space = run_rounds(
+            backend, task, rounds, out, digest=digest, resume=resume, workers=workers
+        )
     backend.adapter = replace(
         backend.adapter,
         space=space,

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from ric_diffusion import api
-from ric_diffusion.cli.options import checkpoint_of, sampling_of
+from ric_diffusion.cli.options import checkpoint_of, engine_of, sampling_of
 
 
 def run(options: argparse.Namespace) -> None:
@@ -17,6 +17,7 @@ def run(options: argparse.Namespace) -> None:
         "mapping": options.mapping,
         "sampling": sampling_of(options),
         "dtype": options.dtype,
+        "engine": engine_of(options),
     }
     if options.calibrate:
         if len(options.adapter) > 1:

@@ -6,6 +6,7 @@ import argparse
 from collections import Counter
 
 from ric_diffusion import api
+from ric_diffusion.cli.options import engine_of
 
 SAME = "same as "  # begins a reason that names another file
 
@@ -25,6 +26,7 @@ def run(options: argparse.Namespace) -> None:
         captions=options.captions,
         centre_by=options.centre_by,
         shard=options.shard,
+        engine=engine_of(options),
     )
     what = "pictures" if report.medium == "image" else "texts"
     done = f"{what} labelled"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ric_diffusion import api
+from ric_diffusion.cli.options import engine_of
 
 
 def run(options: argparse.Namespace) -> None:
@@ -13,6 +14,7 @@ def run(options: argparse.Namespace) -> None:
         out=options.out,
         resume=options.resume,
         push_to_hub=options.push_to_hub,
+        engine=engine_of(options),
     )
     if api.is_main_process():
         print(result.adapter)

@@ -36,6 +36,11 @@ def sampling_of(options: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name in SAMPLING if (value := getattr(options, name, None)) is not None}
 
 
+def engine_of(options: argparse.Namespace) -> api.EngineConfig:
+    """Where the work is done."""
+    return api.EngineConfig(name=options.engine, address=options.address, workers=options.workers)
+
+
 def quietly() -> api.ProgressCallback | None:
     """For verbs that are done in a moment: bars only where somebody sees them."""
     return None if sys.stderr.isatty() else lambda progress: None

@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 from ric_diffusion import __version__
 from ric_diffusion.api.values import name_value
-from ric_diffusion.io.errors import CollapseError, InputError
+from ric_diffusion.io.errors import CollapseError, InputError, WorkerError
 
 EXAMPLES = {
     "generate": (
@@ -40,6 +40,7 @@ EXAMPLES = {
         "ric label photos/ --scorers compressibility colorfulness --out labelled/",
         "ric label photos/ --scorers aesthetic --out labelled/ --shard 0/4",
         "ric label 's3://bucket/laion/{00000..00099}.tar' --scorers aesthetic --out labelled/",
+        "ric label photos/ --scorers aesthetic --out labelled/ --engine ray --workers 4",
     ),
     "sample-prompts": (
         "ric sample-prompts --model emoji-64 --prompts prompts.txt --count 8 --out drawn/",
@@ -226,6 +227,7 @@ def build_parser() -> Parser:
         help="do part K of N and no more, so that N processes share the work, K from 0 to N - 1; "
         "run it without --shard at the end",
     )
+    _engine(label)
 
     drawn = verb("sample-prompts", "several pictures of every prompt, to label; resumable")
     _checkpoint(drawn)
@@ -260,6 +262,7 @@ def build_parser() -> Parser:
     online.add_argument("--out", type=Path, metavar="FOLDER")
     online.add_argument("--resume", action="store_true", help="go on where it was interrupted")
     _push(online)
+    _engine(online)
 
     evaluate = verb("evaluate", "measure a model, compare adapters; resumable: run it again")
     _checkpoint(evaluate)
@@ -294,6 +297,7 @@ def build_parser() -> Parser:
         help="what to calibrate on; the same prompts with other seeds by default",
     )
     _sampling(evaluate)
+    _engine(evaluate)
     evaluate.add_argument("--out", type=Path, default=Path("report"), metavar="FOLDER")
 
     app = verb("app", "the sliders in a browser, on this machine alone")
@@ -387,6 +391,29 @@ def _push(parser: Parser) -> None:
         "--push-to-hub",
         metavar="USER/NAME",
         help="upload the adapter when it is done, to a private repository if it is new",
+    )
+
+
+def _engine(parser: Parser) -> None:
+    """Where the work is done."""
+    parser.add_argument(
+        "--engine",
+        choices=["local", "ray"],
+        default="local",
+        help="ray: workers share the work, on this machine or a cluster (default: local)",
+    )
+    parser.add_argument(
+        "--address",
+        metavar="HOST:PORT",
+        help="with --engine ray: of a Ray cluster, or auto for the one this machine is part of; "
+        "by default Ray is started on this machine",
+    )
+    parser.add_argument(
+        "--workers",
+        type=positive,
+        metavar="N",
+        help="with --engine ray: how many; by default one for each GPU, or where there is none "
+        "for each CPU",
     )
 
 
@@ -503,7 +530,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"ric {options.verb}: {as_option(str(error))}", file=sys.stderr)
         return 2
     # A full disk, a diverged run, a model that forgot its prompts: no bug of ours.
-    except (OSError, FloatingPointError, CollapseError) as error:
+    except (OSError, FloatingPointError, CollapseError, WorkerError) as error:
         print(f"ric {options.verb}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as interruption:
@@ -528,11 +555,13 @@ RESUMED = {
 # Arguments of ric_diffusion.api that are options here, by the name that errors begin with.
 ARGUMENTS = (
     "adapter",
+    "address",
     "base_config",
     "captions",
     "centre_by",
     "contrast",
     "denoiser",
+    "engine",
     "framing",
     "guidance_scale",
     "host",
@@ -551,10 +580,12 @@ ARGUMENTS = (
     "rewards",
     "root",
     "scorers",
+    "shard",
     "statistics",
     "steps",
     "true_cfg_scale",
     "variant",
+    "workers",
 )
 
 

@@ -48,6 +48,11 @@ def load_scorers(space: RewardSpace, *, required: bool = True) -> list[Scorer]:
     return found
 
 
+def load_named(specs: Sequence[str]) -> Sequence[Scorer]:
+    """Scorers by their names with options; what workers elsewhere make of them."""
+    return [scorers.load(spec) for spec in specs]
+
+
 def load_or_stand_in(spec: str, **options: Any) -> Scorer:
     """A scorer, or with a warning what takes its place if its weights cannot be fetched here."""
     try:

@@ -36,6 +36,7 @@ from ric_diffusion.evaluation.runner import (
     folder_of,
 )
 from ric_diffusion.io import config
+from ric_diffusion.io.engines import HERE, Workers
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.files import digests
 from ric_diffusion.io.run import RunFolder
@@ -74,6 +75,16 @@ class AdapterChoice:
     adapter: Adapter | None
     sampling: Mapping[str, Any]
 
+    @property
+    def plain(self) -> dict[str, Any]:
+        """Plain data, of which ``choice_of`` makes the same in another process."""
+        return {
+            "given": self.given,
+            "folder": None if self.folder is None else str(self.folder.absolute()),
+            "calibration": config.to_dict(self.adapter.calibration) if self.adapter else {},
+            "sampling": dict(self.sampling),
+        }
+
     def load_into(self, model: Any) -> None:
         """The adapter, or none, becomes the model's."""
         model.unload_adapter()
@@ -95,6 +106,7 @@ def evaluate_adapters(
     sampling: Mapping[str, Any] | None = None,
     revision: str | None = None,
     out: Path,
+    workers: Workers = HERE,
 ) -> EvaluationResult:
     """Measure adapters of one model on the same prompts and write a report. On several processes,
     all of them call it.
@@ -110,6 +122,7 @@ def evaluate_adapters(
         sampling: arguments of sampling; those left out are each adapter's own.
         revision: of the model, if it is on the hub.
         out: the report's folder. What an interrupted call left there is gone on with.
+        workers: who draws, scores and judges.
 
     InputError for what cannot be compared, before anything is written.
     """
@@ -117,7 +130,7 @@ def evaluate_adapters(
     check_rewards(measure, choices)
     shared, base = shared_config(model, measure, prompts, seeds, scorers)
     methods = methods_of(model, choices, base, points=points, mapping=mapping)
-    scores = evaluate_methods(methods, shared, out)
+    scores = evaluate_methods(methods, shared, out, workers)
     return publish(model, name, methods, scores, shared, out)
 
 
@@ -135,6 +148,7 @@ def calibrate_adapter(
     sampling: Mapping[str, Any] | None = None,
     revision: str | None = None,
     out: Path,
+    workers: Workers = HERE,
 ) -> EvaluationResult:
     """Measure what the sliders of one adapter give, write an adapter that turns it around to
     OUT/adapter, and compare the two in a report.
@@ -149,7 +163,9 @@ def calibrate_adapter(
     methods = methods_of(model, [plain], base, points=points, mapping=mapping)
     check_folder(methods[0], shared, folder_of(out, methods[0].name))
     others = replace(shared, prompts=calibration_prompts or prompts)
-    calibration = calibrate(model, plain, base, others, out / SWEEPS, points=points)
+    calibration = calibrate(
+        model, plain, base, others, out / SWEEPS, points=points, workers=workers
+    )
     state = this_process()
     if state.is_main_process:
         for reward in shared.space.names:
@@ -165,7 +181,7 @@ def calibrate_adapter(
             choices[1].load_into(model)
             model.save_adapter(out / ADAPTER)
         methods = methods_of(model, choices, base, points=points, mapping=mapping)
-    scores = evaluate_methods(methods, shared, out)
+    scores = evaluate_methods(methods, shared, out, workers)
     return publish(model, name, methods, scores, shared, out, calibration)
 
 
@@ -194,9 +210,7 @@ def choose(
     if measure is None:
         assert own is not None
         measure = _choice(model, name, own, sampling)
-    alone = AdapterChoice(
-        given=NONE, name="no adapter", folder=None, adapter=None, sampling=measure.sampling
-    )
+    alone = _alone(measure.sampling)
     return measure, [found.get(given, alone) for given in adapters] or [measure]
 
 
@@ -209,6 +223,24 @@ def _choice(model: Any, given: str, folder: Path, sampling: Mapping[str, Any]) -
         folder=folder,
         adapter=model.adapter,
         sampling={**model.adapter.sampling, **sampling},
+    )
+
+
+def choice_of(model: Any, plain: Mapping[str, Any]) -> AdapterChoice:
+    """What was chosen in another process, of its ``plain`` data."""
+    sampling = plain["sampling"]
+    if plain["folder"] is None:
+        return _alone(sampling)
+    found = _choice(model, plain["given"], Path(plain["folder"]), sampling)
+    assert found.adapter is not None
+    curves = config.from_dict(plain["calibration"], dict[str, Curve], "calibration")
+    return replace(found, adapter=replace(found.adapter, calibration=curves))
+
+
+def _alone(sampling: Mapping[str, Any]) -> AdapterChoice:
+    """The model without an adapter."""
+    return AdapterChoice(
+        given=NONE, name="no adapter", folder=None, adapter=None, sampling=sampling
     )
 
 
@@ -357,6 +389,7 @@ def method_of(
         sampler=sampler,
         space=adapter.space if adapter else None,
         about=about,
+        elsewhere=choice.plain,
         prepare=partial(choice.load_into, model),
     )
 
@@ -398,6 +431,7 @@ def calibrate(
     out: Path,
     *,
     points: int,
+    workers: Workers,
 ) -> Calibration:
     """Sweep an uncalibrated adapter, each reward over so many points, and fit; the samples go to
     the folder ``out``. Prompts and the number of seeds are those of ``shared``, the seeds are not.
@@ -411,7 +445,8 @@ def calibrate(
 
     def sweep(name: str, points: list[Point], **drawn: Any) -> tuple[dict[str, Curve], Cost]:
         method = method_of(model, choice, base, name=f"{SWEEPS}, {name}", points=points)
-        found = evaluate(method, replace(shared, held_out=(), **drawn), out / name)
+        config = replace(shared, held_out=(), **drawn)
+        found = evaluate(method, config, out / name, workers)
         scored = Cost(scored=found.scores.size)  # judging is part of it
         return curves_of(found, space), found.cost + scored
 

@@ -36,6 +36,8 @@ class Method:
         space: in whose z the targets are; None without targets.
         meter: counts what drawing costs, to the networks of the sampler and to whatever else was
             metered with it.
+        elsewhere: plain data by which another process makes the same sampler; None if only this one
+            has it.
         prepare: called before anything is drawn or judged. Methods that share a model load their
             adapter in it.
     """
@@ -47,6 +49,7 @@ class Method:
     about: Mapping[str, Any]
     space: RewardSpace | None = None
     meter: Meter = field(default_factory=Meter)
+    elsewhere: Mapping[str, Any] | None = None
     prepare: Callable[[], None] = _nothing
 
     @property

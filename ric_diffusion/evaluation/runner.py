@@ -8,7 +8,8 @@ drawn-PROCESS.jsonl    a line per batch: scores and rejected, and what drawing i
 judged-PROCESS.jsonl   a line per block of prompts: diversity and prompt R-precision
 
 An evaluation that was killed loses one batch at most; run again, it goes on. Several processes take
-every world-th batch and block each; which of them took which makes no difference to what comes out.
+every world-th batch and block each, or workers of an engine one after the other; which of them took
+which makes no difference to what comes out.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from ric_diffusion.evaluation.method import Draw, Method, by_targets
 from ric_diffusion.evaluation.metrics import Array
 from ric_diffusion.evaluation.standard import Standard
 from ric_diffusion.io.config import from_dict, to_dict
+from ric_diffusion.io.engines import HERE, Workers
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.journal import Journal
 from ric_diffusion.io.progress import tracking
@@ -166,6 +168,14 @@ class JudgedBlock:
     prompt_r_precision: tuple[Numbers, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class EvaluationWorker:
+    """What draws, scores and judges: a method, and what all methods share."""
+
+    method: Method
+    config: EvaluationConfig
+
+
 def folder_of(out: Path, name: str) -> Path:
     """Where the method of this name keeps its samples and journals, below a report's folder."""
     return out / METHODS / (re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-") or "method")
@@ -193,7 +203,7 @@ def check_folder(method: Method, config: EvaluationConfig, folder: Path) -> None
 
 
 def evaluate_methods(
-    methods: Sequence[Method], config: EvaluationConfig, out: Path
+    methods: Sequence[Method], config: EvaluationConfig, out: Path, workers: Workers = HERE
 ) -> list[MethodScores]:
     """``evaluate`` for each, in a folder of its own below ``out``. All the folders are checked
     before anything is drawn."""
@@ -201,12 +211,16 @@ def evaluate_methods(
     for method, folder in zip(methods, folders, strict=True):
         check_folder(method, config, folder)
     return [
-        evaluate(method, config, folder) for method, folder in zip(methods, folders, strict=True)
+        evaluate(method, config, folder, workers)
+        for method, folder in zip(methods, folders, strict=True)
     ]
 
 
-def evaluate(method: Method, config: EvaluationConfig, folder: Path) -> MethodScores:
+def evaluate(
+    method: Method, config: EvaluationConfig, folder: Path, workers: Workers = HERE
+) -> MethodScores:
     """Draw, score and judge every cell, on all processes together; each gets all the scores.
+    ``workers`` do it: this process, or others, who make the method of its ``elsewhere``.
 
     What an earlier run with the same settings left in ``folder`` is not done again. InputError if
     it was left by other settings.
@@ -217,15 +231,21 @@ def evaluate(method: Method, config: EvaluationConfig, folder: Path) -> MethodSc
     if state.is_main_process:
         RunFolder(folder, VERB).begin(identity_of(method, config))
     method.prepare()
-    draw_cells(method, config, folder, rank=rank, world=world)
+    draw_cells(method, config, folder, rank=rank, world=world, workers=workers)
     state.wait_for_everyone()
-    judge_cells(method, config, folder, rank=rank, world=world)
+    judge_cells(method, config, folder, rank=rank, world=world, workers=workers)
     state.wait_for_everyone()
     return read_scores(method, config, folder)
 
 
 def draw_cells(
-    method: Method, config: EvaluationConfig, folder: Path, *, rank: int = 0, world: int = 1
+    method: Method,
+    config: EvaluationConfig,
+    folder: Path,
+    *,
+    rank: int = 0,
+    world: int = 1,
+    workers: Workers = HERE,
 ) -> None:
     """Draw, write and score every ``world``-th batch that is not done."""
     batches = config.grid(method.points).batches()
@@ -237,18 +257,41 @@ def draw_cells(
         initial=sum(len(batches[number]) for number in mine if number in done),
         show=rank == 0,
     )
+    found = workers.map(
+        draw_batch,
+        [
+            {"folder": str(folder.absolute()), "batch": number, "cells": to_dict(batches[number])}
+            for number in mine
+            if number not in done
+        ],
+        here=EvaluationWorker(method=method, config=config),
+        called=lambda item: f"{method.name}: batch {item['batch']}",
+        **_elsewhere(method, config),
+    )
     with closing(Journal(folder, "drawn")) as journal, progress as tracker:
-        for number in mine:
-            if number not in done:
-                drawn = _drawn(method, config, folder, number, batches[number])
-                journal.append(to_dict(drawn))
-                tracker.advance(len(batches[number]))
+        for drawn in found:
+            journal.append(drawn)
+            tracker.advance(len(drawn["cells"]))
 
 
-def _drawn(
-    method: Method, config: EvaluationConfig, folder: Path, number: int, batch: Sequence[Cell]
-) -> DrawnBatch:
-    """Draw, write and score the cells of one batch."""
+def _elsewhere(method: Method, config: EvaluationConfig) -> dict[str, Any]:
+    """As plain data, what a worker in another process makes of the method and the config."""
+    return {
+        "method": {"points": to_dict(method.points), **(method.elsewhere or {})},
+        "shared": {
+            "prompts": list(config.prompts),
+            "seeds": list(config.seeds),
+            "held_out": bool(config.held_out),
+            "batch_size": config.batch_size,
+        },
+    }
+
+
+def draw_batch(worker: EvaluationWorker, item: Mapping[str, Any]) -> dict[str, Any]:
+    """Draw, write and score the cells of one batch, from and to plain data: a ``DrawnBatch`` as the
+    journal has it."""
+    method, config, folder = worker.method, worker.config, Path(item["folder"])
+    batch: list[Cell] = from_dict(item["cells"], list[Cell], "cells")
     medium, before = method.sampler.medium, method.meter.read()
     with method.meter.running(method.sampler.network()):
         samples = _draw(method.draw, config.grid(method.points), batch)
@@ -272,12 +315,9 @@ def _drawn(
         )
         for i, (p, q, s) in enumerate(batch)
     )
-    cost = Cost(
-        after.forwards - before.forwards,
-        after.scored - before.scored,
-        after.seconds - before.seconds,
-    )
-    return DrawnBatch(batch=number, cells=cells, cost=cost)
+    drawn = DrawnBatch(batch=item["batch"], cells=cells, cost=after - before)
+    plain: dict[str, Any] = to_dict(drawn)
+    return plain
 
 
 def file_of(method: Method, config: EvaluationConfig, cell: Cell) -> str:
@@ -305,21 +345,39 @@ def blocks_of(method: Method, config: EvaluationConfig) -> list[Block]:
 
 
 def judge_cells(
-    method: Method, config: EvaluationConfig, folder: Path, *, rank: int = 0, world: int = 1
+    method: Method,
+    config: EvaluationConfig,
+    folder: Path,
+    *,
+    rank: int = 0,
+    world: int = 1,
+    workers: Workers = HERE,
 ) -> None:
     """Diversity and prompt R-precision of every ``world``-th block that is not done."""
     done = read_judged(folder)
     todo = [block for block in blocks_of(method, config)[rank::world] if block not in done]
     progress = tracking(f"{method.name}: judge", len(todo), unit="block", show=rank == 0)
+    found = workers.map(
+        judge_block,
+        [
+            {"folder": str(folder.absolute()), "point": p, "prompts": list(prompts)}
+            for p, prompts in todo
+        ],
+        here=EvaluationWorker(method=method, config=config),
+        called=lambda item: f"{method.name}: point {item['point']}, prompts {item['prompts']}",
+        **_elsewhere(method, config),
+    )
     with closing(Journal(folder, "judged")) as journal, progress as tracker:
-        for block in todo:
-            journal.append(to_dict(_judged(method, config, folder, block)))
+        for judged in found:
+            journal.append(judged)
             tracker.advance()
 
 
-def _judged(method: Method, config: EvaluationConfig, folder: Path, block: Block) -> JudgedBlock:
-    """Diversity and prompt R-precision of one block, whose samples are read back."""
-    sampler, (p, prompts) = method.sampler, block
+def judge_block(worker: EvaluationWorker, item: Mapping[str, Any]) -> dict[str, Any]:
+    """Diversity and prompt R-precision of one block, whose samples are read back, from and to plain
+    data: a ``JudgedBlock`` as the journal has it."""
+    method, config, folder = worker.method, worker.config, Path(item["folder"])
+    sampler, p, prompts = method.sampler, item["point"], tuple(item["prompts"])
     cells = [(p, q, s) for q in prompts for s in range(len(config.seeds))]
     samples = [sampler.medium.read(folder / file_of(method, config, cell)) for cell in cells]
     features = np.asarray(sampler.features(samples), float)
@@ -327,12 +385,14 @@ def _judged(method: Method, config: EvaluationConfig, folder: Path, block: Block
         sampler.prompt_r_precision([config.prompts[q] for _, q, _ in cells], samples), float
     )
     shape = len(prompts), len(config.seeds)
-    return JudgedBlock(
+    judged = JudgedBlock(
         point=p,
         prompts=prompts,
         diversity=_plain(np.array([diversity(f) for f in features.reshape(*shape, -1)])),
         prompt_r_precision=tuple(_plain(row) for row in precision.reshape(shape)),
     )
+    plain: dict[str, Any] = to_dict(judged)
+    return plain
 
 
 def read_judged(folder: Path) -> dict[Block, JudgedBlock]:

@@ -17,6 +17,12 @@ class CollapseError(RuntimeError):
     """
 
 
+class WorkerError(RuntimeError):
+    """Workers have failed on one part of the work again and again. One line: which part, and why at
+    last. The command line exits with 1.
+    """
+
+
 def suggest(word: str, options: Iterable[str]) -> str:
     """The end of an error message about an unknown `word`, leading semicolon included.
 

@@ -12,7 +12,7 @@ NEEDS = {
     "llm": ("peft",),
     "optimizers": ("prodigyopt",),
     "quantized": ("bitsandbytes",),
-    "scale": ("fastapi", "uvicorn"),
+    "scale": ("fastapi", "ray", "uvicorn"),
 }
 
 

@@ -17,7 +17,8 @@ guard.json       what it left of diversity and prompt R-precision
 round.json       the round in numbers; written last
 
 Killed anywhere, a run does again at most the batch or the steps it was in. Several processes share
-the samples and the fine-tuning; the first of them writes what there is one of.
+the samples and the fine-tuning; the first of them writes what there is one of. Or workers of an
+engine draw the samples, and this process does all else.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ import numpy as np
 from ric_diffusion.data.records import Record
 from ric_diffusion.io import config as configs
 from ric_diffusion.io.config import at_least
+from ric_diffusion.io.engines import HERE, Workers
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.models.cost import Cost, Meter
 from ric_diffusion.models.hardware import this_process
@@ -43,6 +45,7 @@ from ric_diffusion.training.loop import LoopConfig
 from ric_diffusion.training.requests import SampleRequest, draw_requests
 from ric_diffusion.training.sampling import (
     RoundSample,
+    SampleWorker,
     in_standard_units,
     sample_and_score,
     sample_path,
@@ -101,10 +104,10 @@ class OnlineConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What the rounds work with: ``space`` and ``mapping`` are the adapter's at the start;
-    ``replay`` are labelled records with absolute file names, and ``data`` is the folder that they
-    were labelled in, whose framing holds for samples, too; ``groups`` are what all records of that
-    folder say of their prompts."""
+    """What the rounds work with: ``space`` and ``mapping`` are the adapter's at the start, and
+    ``adapter`` is its folder, where workers elsewhere load it; ``replay`` are labelled records with
+    absolute file names, and ``data`` is the folder that they were labelled in, whose framing holds
+    for samples, too; ``groups`` are what all records of that folder say of their prompts."""
 
     space: RewardSpace
     mapping: str
@@ -113,6 +116,7 @@ class Task:
     replay: Sequence[Record]
     groups: PromptGroups
     data: Path
+    adapter: Path | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,10 +142,17 @@ class RoundResult:
 
 
 def run_rounds(
-    backend: Backend, task: Task, config: OnlineConfig, out: Path, *, digest: str, resume: bool
+    backend: Backend,
+    task: Task,
+    config: OnlineConfig,
+    out: Path,
+    *,
+    digest: str,
+    resume: bool,
+    workers: Workers = HERE,
 ) -> tuple[Cost, RewardSpace]:
     """Run the rounds that ``out`` lacks; returns what all of them cost, and the space with the
-    front they have reached. ``digest`` names the run.
+    front they have reached. ``digest`` names the run; ``workers`` draw the samples.
 
     Raises CollapseError when the guard finds that diversity or prompts have collapsed.
     """
@@ -156,10 +167,19 @@ def run_rounds(
                 backend.load(folder / "adapter")
         else:
             result = run_round(
-                backend, task, config, guard, folder, number=number, digest=digest, resume=resume
+                backend,
+                task,
+                config,
+                guard,
+                folder,
+                number=number,
+                digest=digest,
+                resume=resume,
+                workers=workers,
             )
         process.wait_for_everyone()  # before the next round is begun, all know of this one
-        task = replace(task, space=replace(task.space, front=result.front))
+        space = replace(task.space, front=result.front)
+        task = replace(task, space=space, adapter=folder / "adapter")
         total += result.cost
     return total, task.space
 
@@ -174,6 +194,7 @@ def run_round(
     number: int,
     digest: str,
     resume: bool,
+    workers: Workers = HERE,
 ) -> RoundResult:
     """One round, from its requests to its adapter and its ``round.json``."""
     process = this_process()
@@ -190,7 +211,12 @@ def run_round(
         ),
     )
     scored, sampling_cost = sample_and_score(
-        backend, requests, task.scorers, folder, batch_size=config.batch_size
+        SampleWorker(backend=backend, scorers=task.scorers),
+        requests,
+        folder,
+        batch_size=config.batch_size,
+        workers=workers,
+        adapter=task.adapter,
     )
     samples, groups = in_standard_units(
         scored, [request.prompt for request in requests], task.space, task.groups

@@ -1,8 +1,9 @@
-"""A round's samples: drawn and scored batch by batch, each batch journalled, by all processes."""
+"""A round's samples: drawn and scored batch by batch, each batch journalled, by all processes or
+by the workers of an engine."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 
 from ric_diffusion.data.scoring import scores_of
 from ric_diffusion.io.config import from_dict, to_dict
+from ric_diffusion.io.engines import HERE, Workers
 from ric_diffusion.io.journal import Journal
 from ric_diffusion.io.progress import tracking
 from ric_diffusion.models.cost import Cost, Meter
@@ -54,18 +56,31 @@ def sample_path(folder: Path, number: int, suffix: str) -> Path:
     return folder / "samples" / f"{number:06d}{suffix}"
 
 
+@dataclass(frozen=True, kw_only=True)
+class SampleWorker:
+    """What samples are drawn and scored by: a backend with the round's adapter, and a scorer for
+    each reward."""
+
+    backend: Backend
+    scorers: Sequence[Any]
+
+
 def sample_and_score(
-    backend: Backend,
+    worker: SampleWorker,
     requests: Sequence[SampleRequest],
-    scorers: Sequence[Any],
     folder: Path,
     *,
     batch_size: int,
+    workers: Workers = HERE,
+    adapter: Path | None = None,
 ) -> tuple[list[ScoredSample], Cost]:
     """Draw and score what is asked for, as far as ``folder`` has not got it: all of it, and its
     cost. Samples go to ``folder/samples``, scores to the journal ``folder/scores-*.jsonl``. Of n
     processes, the kth draws the batches k, k + n, k + 2n, …, and all wait for the last. Those of a
-    sharded network draw in turns; who has no batch in one draws that of another, for nothing."""
+    sharded network draw in turns; who has no batch in one draws that of another, for nothing.
+
+    ``workers`` draw the batches: ``worker``, or in other processes some that load ``adapter``.
+    """
     process = this_process()
     firsts = range(0, len(requests), batch_size)
     count = process.num_processes
@@ -76,18 +91,32 @@ def sample_and_score(
         total = sum(len(requests[first : first + batch_size]) for first in own)
         initial = sum(len(done[first].samples) for first in own if first in done)
         stage = f"{folder.name}: samples"
+        drawn = workers.map(
+            draw_batch,
+            [
+                {
+                    "folder": str(folder.absolute()),
+                    "first": first,
+                    "requests": to_dict(requests[first : first + batch_size]),
+                }
+                for first in own
+                if first not in done
+            ],
+            here=worker,
+            called=lambda item: f"{folder}: samples from {item['first']}",
+            adapter=str(adapter and adapter.absolute()),
+        )
         with tracking(
             stage, total, unit="sample", initial=initial, show=process.is_main_process
         ) as progress:
             for turn in turns:
                 missing = [first for first in turn if first not in done]
-                first = next((first for first in own if first in missing), None)
-                if first is not None:
-                    part = requests[first : first + batch_size]
-                    journal.append(to_dict(_drawn(backend, part, scorers, folder, first)))
-                    progress.advance(len(part))
-                elif missing and backend.sharded:
-                    _draw(backend, requests[missing[0] : missing[0] + batch_size])
+                if any(first in own for first in missing):
+                    batch = next(drawn)
+                    journal.append(batch)
+                    progress.advance(len(batch["samples"]))
+                elif missing and worker.backend.sharded:
+                    _draw(worker.backend, requests[missing[0] : missing[0] + batch_size])
         process.wait_for_everyone()
         done = _journalled(journal)
     samples = without_duplicates([one for first in firsts for one in done[first].samples])
@@ -113,23 +142,22 @@ def without_duplicates(samples: Sequence[ScoredSample]) -> list[ScoredSample]:
     return found
 
 
-def _drawn(
-    backend: Backend,
-    requests: Sequence[SampleRequest],
-    scorers: Sequence[Any],
-    folder: Path,
-    first: int,
-) -> ScoredBatch:
-    meter = Meter()
+def draw_batch(worker: SampleWorker, item: Mapping[str, Any]) -> dict[str, Any]:
+    """Draw, write and score consecutive samples, from and to plain data: a ``ScoredBatch`` as the
+    journal has it."""
+    requests = from_dict(item["requests"], list[SampleRequest], "requests")
+    backend, folder, meter = worker.backend, Path(item["folder"]), Meter()
     with meter.running(backend.network()):
         made = _draw(backend, requests)
         prompts = [request.prompt for request in requests]
-        scores = scores_of(made, prompts, meter.metered(scorers))
+        scores = scores_of(made, prompts, meter.metered(worker.scorers))
         scored = judge_samples(backend, made, scores)
         suffix = backend.medium.suffix
-        for number, sample in enumerate(made, start=first):
+        for number, sample in enumerate(made, start=item["first"]):
             backend.medium.write(sample, sample_path(folder, number, suffix))
-    return ScoredBatch(first=first, samples=tuple(scored), cost=meter.read())
+    batch = ScoredBatch(first=item["first"], samples=tuple(scored), cost=meter.read())
+    plain: dict[str, Any] = to_dict(batch)
+    return plain
 
 
 def _draw(backend: Backend, requests: Sequence[SampleRequest]) -> list[Any]:

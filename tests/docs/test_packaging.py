@@ -30,6 +30,7 @@ NAMES = {
 # The extras that a room may import from, beside the core. What needs which is asked before, by
 # ric_diffusion.io.extras or by the scorer.
 MAY = {
+    "io": {"scale"},
     "scorers": {"llm"},
     "data": {"train", "llm", "formats"},
     "adapters": {"train"},
