@@ -237,7 +237,9 @@ def _train(
     records, space = read_labelled(settings.data)
     if start:
         space = continued_space(family.read_adapter(start)[0].space, space, settings.data)
-    groups, labelled = records_groups(records, space), records_digest(records)
+    groups = records_groups(records, space)
+    # Rewards compared within prompts are so with the records that `where` leaves out, too.
+    labelled = {"labelled": records_digest(records)} if space.centred else {}
     records = selected(records, settings.where)
     process = this_process()
     own, precision = family.resolved(
@@ -265,9 +267,8 @@ def _train(
         "weights": config.digest(family.digests(backend.model)),
         "reward_space": config.digest(space.to_dict()),
         "records": records_digest(records),
+        **labelled,
     }
-    if space.centred:  # also with those that `where` leaves out
-        identity["labelled"] = labelled
     if start:
         identity["init"] = config.digest(adapter_digests(start))
     run.check_same(identity, advice={"loop.steps": to_train_longer(_adapter_folder(backend, out))})

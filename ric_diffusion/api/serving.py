@@ -44,7 +44,7 @@ def serve_scorers(
 
     InputError if the address cannot be used, or would be open to other machines without a token.
     """
-    require("scale", "serve-scorer")
+    require("scale", "serve-scorer", "fastapi", "uvicorn")
     import uvicorn
 
     from ric_diffusion.api.scorer_app import build_app

@@ -121,7 +121,7 @@ def opened(config: EngineConfig) -> Iterator[Engine]:
     if config.name == "local":
         yield InProcess()
         return
-    require("scale", "engine ray")
+    require("scale", "engine ray", "ray")
     for name, value in RAY_ENVIRONMENT.items():  # read when Ray is imported
         os.environ.setdefault(name, value)
     from ric_diffusion.io.ray_engine import RayEngine

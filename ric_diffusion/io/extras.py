@@ -16,13 +16,13 @@ NEEDS = {
 }
 
 
-def require(extra: str, what: str) -> None:
-    """InputError, with the command that mends it, unless the packages of an extra are installed.
+def require(extra: str, what: str, *packages: str) -> None:
+    """InputError, with the command that mends it, unless the packages of an extra are installed, or
+    those of them that are given.
 
     ``what`` begins the message: the verb or the kind of model that needs them. Nothing is imported.
     """
-
-    missing = [package for package in NEEDS[extra] if find_spec(package) is None]
+    missing = [package for package in packages or NEEDS[extra] if find_spec(package) is None]
     if missing:
         verb = "is" if len(missing) == 1 else "are"
         raise InputError(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import sys
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -17,9 +18,6 @@ from typing import Any
 
 import torch
 from accelerate.utils import FullyShardedDataParallelPlugin, parse_flag_from_env
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.models.hardware import DTYPES, Precision, this_process
@@ -43,6 +41,9 @@ class Sharding:
     def shard(self, network: Any) -> None:
         """Put a network's weights into shards, on the device. Those that are trained are only if
         all are: a LoRA stays whole in every process."""
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
         weights = list(network.parameters())
         trained = {weight for weight in weights if weight.requires_grad}
         ignored = trained if len(trained) < len(weights) else set()
@@ -76,6 +77,8 @@ def sharding_asked(precision: Precision) -> Sharding | None:
     process = this_process()
     if not (parse_flag_from_env("ACCELERATE_USE_FSDP") and torch.distributed.is_initialized()):
         return None
+    from torch.distributed.fsdp import CPUOffloadPolicy, fully_shard
+
     if "ignored_params" not in inspect.signature(fully_shard).parameters:
         raise InputError("accelerate's config: FSDP of version 2 needs torch 2.7 or newer")
     plugin = FullyShardedDataParallelPlugin()
@@ -117,7 +120,9 @@ def _refuse(name: str, value: object, advice: str) -> None:
 
 def is_sharded(tensor: torch.Tensor) -> bool:
     """Whether this process holds a part of it alone."""
-    return isinstance(tensor, DTensor)
+    # What shards are made with takes half a second to import, and whoever made some has done so.
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(tensor, module.DTensor)
 
 
 def apart(tensors: Iterable[torch.Tensor]) -> tuple[list[Any], list[Any]]:
@@ -132,13 +137,17 @@ def apart(tensors: Iterable[torch.Tensor]) -> tuple[list[Any], list[Any]]:
 @torch.no_grad()
 def whole(tensor: torch.Tensor) -> torch.Tensor:
     """A tensor, gathered by all processes together if it is in shards."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    given: Any = tensor
+    found: torch.Tensor = given.full_tensor() if is_sharded(tensor) else tensor
+    return found
 
 
 @torch.no_grad()
 def local(tensor: torch.Tensor) -> torch.Tensor:
     """What this process holds of a tensor; it shares the tensor's memory."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    given: Any = tensor
+    found: torch.Tensor = given.to_local() if is_sharded(tensor) else tensor
+    return found
 
 
 @torch.no_grad()
@@ -151,6 +160,9 @@ def sharded_as(tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """A tensor that every process has whole, where ``like`` is: in shards if that is, and if they
     are of one shape."""
     tensor = tensor.to(like.device)
-    if not isinstance(like, DTensor) or tensor.shape != like.shape:
+    if not is_sharded(like) or tensor.shape != like.shape:
         return tensor
-    return distribute_tensor(tensor, like.device_mesh, like.placements, src_data_rank=None)
+    from torch.distributed.tensor import distribute_tensor
+
+    shards: Any = like
+    return distribute_tensor(tensor, shards.device_mesh, shards.placements, src_data_rank=None)

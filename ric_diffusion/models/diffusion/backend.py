@@ -276,7 +276,8 @@ class DiffusionBackend(DiffusionSampler, AdaptedBackend):
             step=family.bucket_step,
             max_upscale=self.config.max_upscale,
         )
-        self.set_records([records[i] for i in rows.tolist()], folder, self.groups)
+        if len(rows) < len(records):
+            self.set_records([records[i] for i in rows.tolist()], folder, self.groups)
         self.buckets = self.pictures.buckets()[1]
         self.latents = cached_latents(
             family.latents(pipe), self.pictures, cache, process, mirrored=self._mirrored()
