@@ -249,3 +249,18 @@ def test_malicious_clip_weights_are_refused(options, tmp_path):
     message = refused("clip_score", **{**options, "clip_weights": str(tmp_path / "evil.pt")})
     assert "evil.pt" in message
     assert not (tmp_path / "trap").exists()
+
+
+def test_no_linear_layer_gets_a_transposed_input(options, monkeypatch):
+    """Which bfloat16 on a CPU takes a hundred times as long for; see scorers.clip."""
+    network = scorers.load("clip_score", **options)._clip._model
+    seen, usual = [], torch.nn.functional.linear
+
+    def linear(inputs, *rest):
+        seen.append(inputs.is_contiguous())
+        return usual(inputs, *rest)
+
+    monkeypatch.setattr(torch.nn.functional, "linear", linear)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        network.encode_image(torch.zeros(2, 3, 28, 28))
+    assert len(seen) >= 2 and all(seen)
