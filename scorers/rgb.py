@@ -15,7 +15,8 @@ _ORIENTATION = 0x0112  # EXIF tag
 
 
 def to_rgb(image: Image) -> Image:
-    """A new 8-bit RGB image of what the picture looks like, on white; the input stays as it is.
+    """An 8-bit RGB image of what the picture looks like, on white: the picture itself if it is one
+    and nothing is to be done, else a new one. The input stays as it is.
 
     - EXIF orientation is applied; EXIF that cannot be read counts as upright.
     - Transparency (RGBA, LA, PA, premultiplied, palettes with alpha, ``info["transparency"]``) is
@@ -31,6 +32,9 @@ def to_rgb(image: Image) -> Image:
     from PIL import Image as images
 
     upright = _turn_upright(image)
+    # Not an image of a file: that may yet be closed, or go to its next frame.
+    if type(upright) is images.Image and upright.mode == "RGB" and not upright.info:
+        return upright
     if upright.mode == "I" or upright.mode.startswith("I;16"):
         rgb = _from_16_bit(upright)
     elif upright.has_transparency_data:

@@ -52,6 +52,7 @@ _UNSIGNED = {".tga": "TGA", ".dib": "DIB"}
 # Formats that register with Pillow from packages of their own, in the extra `formats`.
 _PLUGIN_OF = dict.fromkeys((".heic", ".heif", ".hif"), "HEIF") | {".jxl": "JXL"}
 _BLANK_RANGE = 3  # of 255: what JPEG leaves of a flat colour
+_SOME = (8, 8)  # pixels of a picture, evenly spread
 _ORIENTATION = 0x0112  # of EXIF
 _TURNED = range(5, 9)  # on its side
 _NOT_THE_PICTURE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # too many open files, no memory
@@ -123,15 +124,25 @@ def save_png(path: Path, image: Image.Image, metadata: Mapping[str, Any] | None 
 
 def is_blank(image: Image.Image) -> bool:
     """True if all pixels are nearly equal: all white, all black, or a NaN that turned black."""
-    bands = image.convert("RGB").getextrema()
-    return all(high - low <= _BLANK_RANGE for low, high in bands)  # type: ignore[misc]
+    rgb = _as_rgb(image)
+    some = rgb.resize(_SOME, Image.Resampling.NEAREST)  # which tell it of most pictures
+    return _is_flat(some) and _is_flat(rgb)
+
+
+def _is_flat(rgb: Image.Image) -> bool:
+    return all(high - low <= _BLANK_RANGE for low, high in rgb.getextrema())  # type: ignore[misc]
 
 
 def pixel_digest(image: Image.Image) -> str:
     """SHA-256 over size and RGB bytes, in hex: equal for equal pictures, however stored."""
     digest = hashlib.sha256(f"{image.width}x{image.height}\n".encode())
-    digest.update(image.convert("RGB").tobytes())
+    digest.update(_as_rgb(image).tobytes())
     return digest.hexdigest()
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    """Not a copy, as Pillow's own conversion is."""
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _opened(source: Source, suffix: str, use: Callable[[Image.Image], T]) -> T:

@@ -15,6 +15,7 @@ from ric_diffusion.data.labelled import labelled
 from ric_diffusion.data.parquet import Kind, note_of
 from ric_diffusion.data.records import METADATA, TAR_OFFSET, TAR_SIZE, Record, metadata_bytes
 from ric_diffusion.data.skipped import write_skipped
+from ric_diffusion.data.tar_header import plain_header
 from ric_diffusion.data.tar_reader import split_name, stored_name
 from ric_diffusion.data.unchanged import DIGEST, NAME_DIGITS
 from ric_diffusion.io.files import replacing, write_bytes
@@ -118,13 +119,7 @@ class TarWriter:
 
     def add(self, name: str, data: bytes) -> int:
         """Returns where in the file the data begin."""
-        member = tarfile.TarInfo(name)  # of nobody, and of 1970
-        member.size = len(data)
-        try:
-            header = member.tobuf(tarfile.USTAR_FORMAT)  # in half the time
-        except ValueError:  # too long a name
-            header = member.tobuf(tarfile.PAX_FORMAT)
-        offset = self._write(header)
+        offset = self._write(plain_header(name, len(data)) or _any_header(name, len(data)))
         self._write(data)
         self._write(bytes(-len(data) % tarfile.BLOCKSIZE))
         return offset
@@ -148,3 +143,12 @@ class TarWriter:
         self._file.write(data)
         self._offset += len(data)
         return self._offset
+
+
+def _any_header(name: str, size: int) -> bytes:
+    member = tarfile.TarInfo(name)  # of nobody, and of 1970
+    member.size = size
+    try:
+        return member.tobuf(tarfile.USTAR_FORMAT)
+    except ValueError:  # too long a name
+        return member.tobuf(tarfile.PAX_FORMAT)
