@@ -56,6 +56,9 @@ class BaseScorer(ABC):
     # "prompt": scores of pictures of different prompts cannot be compared. A scorer that is none of
     # these and has no such attribute counts as None.
     compares_within: Literal["prompt"] | None = None
+    # Whether it takes the picture and little else: no network, no server. Several processes then
+    # score faster than several threads of one.
+    light: bool = False
     options: dict[str, Any]
     fingerprint: str
 

@@ -25,6 +25,7 @@ class Brightness(BaseScorer):
 
     name = "brightness"
     unit = "%"
+    light = True
 
     def __init__(self) -> None:
         self.options = {}

@@ -27,6 +27,7 @@ class Colorfulness(BaseScorer):
 
     name = "colorfulness"
     unit = "M3"
+    light = True
 
     def __init__(self) -> None:
         self.options = {}

@@ -32,6 +32,7 @@ class Compressibility(BaseScorer):
 
     name = "compressibility"
     unit = "kB"
+    light = True
 
     def __init__(self, *, quality: int = 95, resize: int | None = 512) -> None:
         self._quality = check_integer(self.name, "quality", quality, 1, 100)

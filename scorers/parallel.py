@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -14,9 +16,27 @@ Result = TypeVar("Result")
 
 SHARES = 4  # of the images to each thread, as some take longer than others
 
+_most: ContextVar[int | None] = ContextVar("most", default=None)
+
+
+@contextmanager
+def on_cores(count: int) -> Iterator[None]:
+    """Inside the block this process uses at most so many, as others share its work."""
+    token = _most.set(count)
+    try:
+        yield
+    finally:
+        _most.reset(token)
+
 
 def cores() -> int:
     """How many this process may use: not those that a job's limits leave out."""
+    if (most := _most.get()) is not None:
+        return min(most, _allowed())
+    return _allowed()
+
+
+def _allowed() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -17,7 +17,7 @@ from ric_diffusion.data.fitting import CentreBy
 from ric_diffusion.data.framing import Framing, Rule
 from ric_diffusion.data.images import UnreadableImage, open_image, picture_suffix
 from ric_diffusion.data.label import LabelReport, label_folder
-from ric_diffusion.data.label_engine import score_on
+from ric_diffusion.data.label_engine import score_on, workers_for
 from ric_diffusion.data.records import find_records
 from ric_diffusion.data.scoring import scores_of
 from ric_diffusion.data.sidecars import CaptionRule
@@ -191,7 +191,8 @@ def label(
             of shards those numbered k, k + n, k + 2n, …; a last call without it does what is
             missing, merges, and writes the folder.
         engine: where the work is done. On Ray, workers share it, each with scorers of its own, so
-            these are given by name.
+            these are given by name. So do several processes of this machine: by default one for
+            each core, where the folder is of shards and scorers, given by name, are ``light``.
 
     InputError if the folder, ``out`` or the scorers cannot be used.
     """
@@ -200,13 +201,15 @@ def label(
     if centre_by is not None:
         _check_choice("centre_by", centre_by, get_args(CentreBy))
     seen = _framing(framing, resolution)
-    if engine.name != "local" and shard is not None:
-        raise InputError("shard: the engine shares the work itself; leave one of them out")
-    named = names_of_scorers(scorers) if engine.name != "local" else []
     using = loaded_scorers(scorers)  # what is wrong with them is said before anything starts
     source, scored = expanded_name(str(folder)), Counter[str]()
+    if engine == LOCAL and shard is None and all(isinstance(one, str) for one in scorers):
+        engine = EngineConfig(workers=workers_for(source, using))
     with reporting(progress):
-        if engine.name != "local":
+        if engine.name != "local" or (engine.workers or 1) > 1:
+            if shard is not None:
+                raise InputError("shard: the engine shares the work itself; leave one of them out")
+            named = names_of_scorers(scorers)
             with opened(engine) as running:
                 scored = score_on(
                     running,

@@ -227,7 +227,12 @@ def build_parser() -> Parser:
         help="do part K of N and no more, so that N processes share the work, K from 0 to N - 1; "
         "run it without --shard at the end",
     )
-    _engine(label)
+    _engine(
+        label,
+        "how many processes share the work; on this machine by default one for each core where "
+        "shards are labelled by scorers without a network, with --engine ray one for each GPU, or "
+        "where there is none for each CPU",
+    )
 
     drawn = verb("sample-prompts", "several pictures of every prompt, to label; resumable")
     _checkpoint(drawn)
@@ -394,8 +399,12 @@ def _push(parser: Parser) -> None:
     )
 
 
-def _engine(parser: Parser) -> None:
-    """Where the work is done."""
+def _engine(
+    parser: Parser,
+    workers: str = "with --engine ray: how many; by default one for each GPU, or where there is "
+    "none for each CPU",
+) -> None:
+    """Where the work is done; ``workers``: what that option means."""
     parser.add_argument(
         "--engine",
         choices=["local", "ray"],
@@ -412,8 +421,7 @@ def _engine(parser: Parser) -> None:
         "--workers",
         type=positive,
         metavar="N",
-        help="with --engine ray: how many; by default one for each GPU, or where there is none "
-        "for each CPU",
+        help=workers,
     )
 
 

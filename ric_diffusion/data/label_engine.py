@@ -18,7 +18,10 @@ from ric_diffusion.io import config
 from ric_diffusion.io.engines import Engine
 from ric_diffusion.io.progress import tracking
 from scorers import Scorer
+from scorers.parallel import cores
 
+# Bytes of input, below which other processes would take longer to start than all the work takes.
+WORTH = 8 * 2**20
 SHARDS = 4  # of a folder to each worker: one that dies loses no more than a part of its work
 
 
@@ -56,6 +59,16 @@ def score_on(
             scored.update(found)
             tracker.advance()
     return scored
+
+
+def workers_for(folder: str | os.PathLike[str], scorers: Sequence[Scorer]) -> int:
+    """How many processes of this machine label the input fastest: one for each core, if it lies in
+    shards and is not small, and if the scorers are light; else this one alone, with its threads."""
+    if cores() == 1 or not all(getattr(scorer, "light", False) for scorer in scorers):
+        return 1
+    shards = find_shards(folder)
+    sizes = (os.path.getsize(shard.address) if shard.local else WORTH for shard in shards)
+    return min(cores(), len(shards)) if sum(sizes) >= WORTH else 1
 
 
 def _absolute(folder: str | os.PathLike[str]) -> str:

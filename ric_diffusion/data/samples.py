@@ -171,6 +171,9 @@ def in_threads(
     """`map` in threads, in order, only a few shares ahead of whoever reads the results. A share
     has the items that have SHARE bytes in all, by ``size``, and at most AT_ONCE."""
     threads = min(8, cores())
+    if threads == 1:
+        yield from map(function, items)  # nothing to hand over
+        return
     waiting: deque[Future[list[Result]]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:

@@ -1,8 +1,9 @@
-"""Engines: one task for many items, done in this process or by workers on Ray.
+"""Engines: one task for many items, done in this process, by several on this machine, or by
+workers on Ray.
 
 An engine knows nothing of what it runs. What crosses to a worker is the names of importable
 functions and plain data; what a worker needs beside an item (a model, scorers) it makes itself,
-once. Ray is in ``ray_engine``.
+once. Several processes are in ``local_engine``, Ray is in ``ray_engine``.
 """
 
 from __future__ import annotations
@@ -30,12 +31,13 @@ class EngineConfig:
     """Where work is done. It decides nothing of the result, so it is in no run's identity.
 
     Attributes:
-        name: ``"local"``, in this process, or ``"ray"``.
+        name: ``"local"``, on this machine, or ``"ray"``.
         address: of a Ray cluster: ``"host:port"``, ``"ray://host:port"``, or ``"auto"`` for the one
             that this machine is part of. By default what RAY_ADDRESS says, else Ray is started on
             this machine for as long as the work takes.
-        workers: how many processes of Ray share the work; by default one for each GPU of the
-            cluster, or where it has none for each CPU.
+        workers: how many processes share the work. Of Ray by default one for each GPU of the
+            cluster, or where it has none for each CPU; on this machine by default only this one,
+            but where labelling knows that more are faster.
 
     InputError for an unknown name, and for what only Ray has.
     """
@@ -47,9 +49,8 @@ class EngineConfig:
     def __post_init__(self) -> None:
         if self.name not in NAMES:
             raise InputError(f"engine: {self.name!r} is unknown{suggest(self.name, NAMES)}")
-        for name in ("address", "workers"):
-            if self.name != "ray" and getattr(self, name) is not None:
-                raise InputError(f"{name}: goes with the engine ray; add that, or leave it out")
+        if self.name != "ray" and self.address is not None:
+            raise InputError("address: goes with the engine ray; add that, or leave it out")
         if self.workers is not None and self.workers < 1:
             raise InputError(f"workers: {self.workers}; give 1 or more")
 
@@ -119,7 +120,13 @@ class InProcess:
 def opened(config: EngineConfig) -> Iterator[Engine]:
     """The engine; its workers end with the block."""
     if config.name == "local":
-        yield InProcess()
+        workers = config.workers or 1
+        if workers == 1:
+            yield InProcess()
+        else:
+            from ric_diffusion.io.local_engine import LocalEngine
+
+            yield LocalEngine(workers)
         return
     require("scale", "engine ray", "ray")
     for name, value in RAY_ENVIRONMENT.items():  # read when Ray is imported

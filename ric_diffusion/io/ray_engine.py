@@ -12,12 +12,10 @@ import signal
 import socket
 import threading
 import time
-import traceback
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from pkgutil import resolve_name
 from typing import Any
 
 import ray
@@ -25,43 +23,14 @@ from ray.exceptions import RayError
 
 from ric_diffusion.io.engines import Item, Result, State, name_of
 from ric_diffusion.io.errors import InputError, WorkerError
-from scorers import ScorerError
+from ric_diffusion.io.worker import DONE, FAILED, REFUSALS, Worker
 
 ATTEMPTS = 3  # at one item
 PATIENCE = 60.0  # seconds without any worker, after which the user is told what is waited for
 PROBE = 5.0  # seconds; Ray itself tries for minutes, then ends the process
 OBJECT_STORE = 80 * 2**20  # bytes: Ray's least is 75 MiB, and all that passes here is small
 
-DONE, FAILED = "done", "failed"
-REFUSALS: dict[str, type[Exception]] = {"InputError": InputError, "ScorerError": ScorerError}
-
 _log = logging.getLogger(__name__)
-
-
-class Worker:
-    """In a process of its own: does tasks with what it holds, which the first of them has made."""
-
-    def __init__(self, folder: str) -> None:
-        # Relative paths mean what they mean to the driver, where the machines share its folder.
-        if os.path.isdir(folder):
-            os.chdir(folder)
-        self._made: Any = None
-        self._state: Any = None
-
-    def run(self, make: str, arguments: dict[str, Any], task: str, item: Any) -> tuple[str, Any]:
-        """What came of it, and the result or what is wrong, as plain data."""
-        try:
-            if self._made != (make, arguments):
-                self._made = self._state = None  # two models at once may not fit
-                self._state = resolve_name(make)(**arguments)
-                self._made = make, arguments
-            return DONE, resolve_name(task)(self._state, item)
-        except InputError as error:
-            return "InputError", str(error)
-        except ScorerError as error:
-            return "ScorerError", str(error)
-        except Exception:
-            return FAILED, traceback.format_exc()
 
 
 class RayEngine:

@@ -20,6 +20,12 @@ def test_two_parts_and_the_merge(ric, files, tmp_path):
     alone = tmp_path / "alone"
     assert ric("label", shards, *SCORERS, "--out", alone).code == 0
     assert files(out) == files(alone)
+    shared = tmp_path / "shared"
+    done = ric("label", shards, *SCORERS, "--out", shared, "--workers", 2)
+    assert done.code == 0 and f"{shared}: 4 pictures labelled, 2 skipped" in done.out
+    assert files(shared) == files(alone)
+    done = ric("label", shards, *SCORERS, "--out", shared, "--workers", 2, "--shard", "0/2")
+    assert done.code == 2 and "shard: the engine shares the work itself" in done.err
 
 
 def test_addresses_that_lead_nowhere(ric, tmp_path):

@@ -12,7 +12,6 @@ from support import tasks
     ("given", "message"),
     [
         ({"name": "rya"}, r"engine: 'rya' is unknown; did you mean 'ray'\?"),
-        ({"workers": 2}, "workers: goes with the engine ray; add that, or leave it out"),
         ({"address": "auto"}, "address: goes with the engine ray; add that, or leave it out"),
         ({"name": "ray", "workers": 0}, "workers: 0; give 1 or more"),
     ],

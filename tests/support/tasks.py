@@ -9,6 +9,7 @@ import numpy as np
 
 from ric_diffusion.io.errors import InputError
 from scorers import BaseScorer, ScorerError
+from scorers.parallel import cores
 
 DEADLY = "TESTS_DEADLY"  # names the file that is made by the process which kills itself
 
@@ -34,6 +35,19 @@ def dies_of_three(number, item):
     if item["number"] == 3 and (item["once"] is None or first_time(item["once"])):
         os.kill(os.getpid(), signal.SIGKILL)
     return number * item["number"]
+
+
+def dies_elsewhere(number, item):
+    """As ``product``, but that it ends any process but the one of that id."""
+    if os.getpid() != item["process"]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(0.05)
+    return number * item["number"]
+
+
+def prints(number, item):
+    print("no answer")
+    return number * item, cores()
 
 
 def fails(number, item):
