@@ -10,7 +10,7 @@ import tempfile
 import zlib
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -99,8 +99,11 @@ class RemoteImages(BaseScorer):
                     waiting.append(threads.submit(self._ask, parts, stop))
                     if len(waiting) > IN_FLIGHT:  # one more than are sent: it is ready by then
                         scores += waiting.popleft().result()
-                while waiting:
-                    scores += waiting.popleft().result()
+                # One that fails is heard of at once, and not after those that were sent before it.
+                for done in wait(waiting, return_when=FIRST_EXCEPTION).done:
+                    done.result()
+                for future in waiting:
+                    scores += future.result()
             except BaseException:
                 threads.shutdown(wait=False, cancel_futures=True)
                 stop.set()
