@@ -110,8 +110,8 @@ batches = sorted(map(json.loads, lines), key=lambda batch: batch["first"])
 samples = [sample for batch in batches for sample in batch["samples"]]
 verdicts = json.loads((folder / "selected.json").read_text())["samples"]
 selected = np.array([verdict == "selected" for verdict in verdicts])
-usable = np.array([sample["reject_reason"] is None for sample in samples])
-z = np.array([sample["z"] or [np.nan, np.nan] for sample in samples])
+usable = np.array([verdict in ("selected", "not selected") for verdict in verdicts])
+z = space.normalize([sample["scores"] or [np.nan, np.nan] for sample in samples])
 assert 0 < selected.sum() < usable.sum()
 
 x, y = space.names

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-from ric_diffusion.io.files import copy, replacing, sibling
+from ric_diffusion.io.files import copy, replacing, sibling, sync_all
 from ric_diffusion.rewards import RewardSpace
 
 
@@ -21,12 +21,7 @@ def publish_files(out: Path, files: Mapping[str, bytes | Path]) -> bool:
     if all(_holds(out / name, data) for name, data in files.items()):
         return False
     with ExitStack() as stack:  # left in reverse
-        for name, data in files.items():
-            temporary = stack.enter_context(replacing(out / name))
-            if isinstance(data, bytes):
-                temporary.write_bytes(data)
-            else:
-                os.replace(data, temporary)
+        _write(stack, out, files)
         (out / next(iter(files))).unlink(missing_ok=True)  # from here on there are only renames
     return True
 
@@ -50,8 +45,7 @@ def publish(
         _remove(place / name for name in stale)
         return bool(stale)
     with ExitStack() as stack:  # left in reverse
-        for name, data in files.items():
-            stack.enter_context(replacing(out / name)).write_bytes(data)
+        _write(stack, out, files)
         staging = _stage(stack, sibling(place), new)
         (out / next(iter(files))).unlink(missing_ok=True)  # from here on there are only renames
         place.mkdir(exist_ok=True)
@@ -67,6 +61,20 @@ def space_bytes(space: RewardSpace) -> bytes:
         path = Path(folder, "space")
         space.save(path)
         return path.read_bytes()
+
+
+def _write(stack: ExitStack, out: Path, files: Mapping[str, bytes | Path]) -> None:
+    """Write files beside their places, which they take when `stack` is left. They are on the disk
+    before any of them does, so that one which fails to get there leaves all the old ones."""
+    temporaries = []
+    for name, data in files.items():
+        temporary = stack.enter_context(replacing(out / name))
+        if isinstance(data, bytes):
+            temporary.write_bytes(data)
+        else:
+            os.replace(data, temporary)
+        temporaries.append(temporary)
+    sync_all(temporaries)
 
 
 def _stage(stack: ExitStack, staging: Path, samples: Mapping[str, Path]) -> Path:

@@ -224,6 +224,12 @@ def _host() -> str:
     return hashlib.sha256(platform.node().encode()).hexdigest()[:6]
 
 
+def sync_all(paths: Iterable[Path]) -> None:
+    """Have several files or folders reach the disk."""
+    for path in paths:
+        sync(path)
+
+
 def sync(path: Path) -> None:
     """Have a file or a folder reach the disk."""
     if os.name == "nt" or path.is_symlink():  # Windows syncs no handle opened for reading

@@ -47,6 +47,7 @@ from ric_diffusion.evaluation.report.summary import summarise
 from ric_diffusion.evaluation.report.write import write_report
 from ric_diffusion.evaluation.runner import evaluate_methods
 from ric_diffusion.io import config as configs
+from ric_diffusion.io.engines import HERE
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.files import write_bytes, write_text
 from ric_diffusion.models.cost import Cost
@@ -227,6 +228,7 @@ def ours(
             replace(config, prompts=bench.prompts.calibration, seeds=seeds),
             bench.out / SWEEPS / runs[-1],
             points=bench.config.points,
+            workers=HERE,
         )
         choice, training = calibrated(choice, found.curves), training + found.cost
     adapter = choice.adapter

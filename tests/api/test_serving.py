@@ -366,7 +366,11 @@ serve_scorers([Slow()], port=0, started=lambda line: print(line, flush=True))
 def running(*command):
     environment = {**os.environ, "RIC_SCORER_TOKEN": ""}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen([sys.executable, *command], env=environment, **pipes) as process:
+    # Whoever runs the tests in the background has Ctrl-C ignored, and children inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    started = subprocess.Popen([sys.executable, *command], env=environment, **pipes)
+    signal.signal(signal.SIGINT, before)
+    with started as process:
         try:
             yield process
         finally:
