@@ -54,7 +54,6 @@ class ClipScore(BaseScorer):
 
     def _score(self, images: list[Image], prompts: list[str] | None) -> np.ndarray:
         assert prompts is not None  # needs_prompts
-        pictures = self._clip.encode_images(images, self._batch_size)  # (N, D)
-        texts = self._clip.encode_texts(prompts, self._batch_size)  # (N, D)
-        scores: np.ndarray = 100 * (pictures * texts).sum(dim=1).clamp(min=0).numpy()
+        cosines = self._clip.cosines(images, prompts, self._batch_size)  # (N,)
+        scores: np.ndarray = 100 * cosines.clamp(min=0).numpy()
         return scores

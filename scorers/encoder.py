@@ -107,6 +107,14 @@ class Encoder(ABC):
             read = self._read = (key, self._joined(in_parts(encode, list(distinct), size), size))
         return read[1][[distinct[prompt] for prompt in prompts]]
 
+    def cosines(
+        self, images: Sequence[Image], prompts: Sequence[str], batch_size: int | None = None
+    ) -> torch.Tensor:
+        """Of N pictures and their N prompts, (N,) float32 on the CPU."""
+        pictures = self.encode_images(images, batch_size)  # (N, D)
+        texts = self.encode_texts(prompts, batch_size)  # (N, D)
+        return (pictures * texts).sum(dim=1)
+
     def _joined(self, rows: list[torch.Tensor], size: int) -> torch.Tensor:
         """The rows of all passes; where none was of the size asked for, it did not fit, and is not
         tried again."""

@@ -67,7 +67,6 @@ class Hps(BaseScorer):
 
     def _score(self, images: list[Image], prompts: list[str] | None) -> np.ndarray:
         assert prompts is not None  # needs_prompts
-        pictures = self._clip.encode_images(images, self._batch_size)  # (N, D)
-        texts = self._clip.encode_texts(prompts, self._batch_size)  # (N, D)
-        scores: np.ndarray = (pictures * texts).sum(dim=1).numpy()
+        cosines = self._clip.cosines(images, prompts, self._batch_size)  # (N,)
+        scores: np.ndarray = cosines.numpy()
         return scores

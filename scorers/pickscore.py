@@ -52,7 +52,6 @@ class PickScore(BaseScorer):
 
     def _score(self, images: list[Image], prompts: list[str] | None) -> np.ndarray:
         assert prompts is not None  # needs_prompts
-        pictures = self._clip.encode_images(images, self._batch_size)  # (N, D)
-        texts = self._clip.encode_texts(prompts, self._batch_size)  # (N, D)
-        scores: np.ndarray = self._clip.scale * (pictures * texts).sum(dim=1).numpy()
+        cosines = self._clip.cosines(images, prompts, self._batch_size)  # (N,)
+        scores: np.ndarray = self._clip.scale * cosines.numpy()
         return scores
