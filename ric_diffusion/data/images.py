@@ -9,7 +9,7 @@ import os
 import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, TypeVar
 
 from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
@@ -152,18 +152,21 @@ def _opened(source: Source, suffix: str, use: Callable[[Image.Image], T]) -> T:
     suffix = suffix.lower()
     try:
         _check_source(source)
-        formats = _formats(source, suffix)
-        try:
-            with Image.open(_stream(source), formats=formats) as image:
-                return use(image)
-        except ValueError as error:
-            # Pillow unpacks at most 1 MB of text or colour profile, and makers of pictures write
-            # more; neither is part of what the picture looks like here.
-            if not png.is_too_long(error):
-                raise
-            stripped = png.without_text(source if isinstance(source, bytes) else _bytes(source))
-            with Image.open(io.BytesIO(stripped), formats=formats) as image:
-                return use(image)
+        with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:
+            formats = _formats(file.read(_HEADER), suffix)
+            file.seek(0)
+            try:
+                with Image.open(file, formats=formats) as image:
+                    return use(image)
+            except ValueError as error:
+                # Pillow unpacks at most 1 MB of text or colour profile, and makers of pictures
+                # write more; neither is part of what the picture looks like here.
+                if not png.is_too_long(error):
+                    raise
+                file.seek(0)
+                stripped = io.BytesIO(png.without_text(file.read()))
+                with Image.open(stripped, formats=formats) as image:
+                    return use(image)
     except UnreadableImage:
         raise
     except Exception as error:  # decoders meet broken files with every kind of error
@@ -172,20 +175,11 @@ def _opened(source: Source, suffix: str, use: Callable[[Image.Image], T]) -> T:
         raise UnreadableImage(_reason(error, suffix)) from error
 
 
-def _stream(source: Source) -> BinaryIO | str | os.PathLike[str]:
-    return io.BytesIO(source) if isinstance(source, bytes) else source
-
-
-def _bytes(path: str | os.PathLike[str]) -> bytes:
-    return Path(path).read_bytes()
-
-
-def _formats(source: Source, suffix: str) -> tuple[str, ...]:
+def _formats(header: bytes, suffix: str) -> tuple[str, ...]:
     """The names of the formats that a file may have. UnreadableImage if it takes a package that is
     not there."""
     if suffix in _UNSIGNED:
         return (*FORMATS, _UNSIGNED[suffix])
-    header = source[:_HEADER] if isinstance(source, bytes) else _header(source)
     plugin = _PLUGIN_OF.get(_signature(header) or "")
     if plugin is None:
         return FORMATS
@@ -194,11 +188,6 @@ def _formats(source: Source, suffix: str) -> tuple[str, ...]:
             f"{plugin} takes a package of its own: pip install 'ric-diffusion[formats]'"
         )
     return (plugin,)
-
-
-def _header(path: str | os.PathLike[str]) -> bytes:
-    with open(path, "rb") as file:
-        return file.read(_HEADER)
 
 
 def _signature(header: bytes) -> str | None:
