@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from functools import cache, cached_property
 from typing import Any
 
 from scorers import probes
 from scorers.base import TextScorer
 from scorers.packages import required
-
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
+from scorers.sentences import sentences
 
 
 class Positivity(TextScorer):
@@ -30,7 +28,7 @@ class Positivity(TextScorer):
     @cached_property
     def fingerprint(self) -> str:  # type: ignore[override]  # set by nobody
         """With a digest of the installed lexicon and of what its rules make of fixed texts."""
-        return f"{self.name} sentence-mean vader-{_vader_digest()}"
+        return f"{self.name} sentence-mean-2 vader-{_vader_digest()}"
 
     def _score(self, texts: list[str], prompts: list[str] | None) -> list[float]:
         return [positivity(text) for text in texts]
@@ -38,8 +36,7 @@ class Positivity(TextScorer):
 
 def positivity(text: str) -> float:
     """Mean compound valence of the sentences of one text; line breaks end sentences too."""
-    sentences = [s for s in _SENTENCE_END.split(text) if s.strip()]
-    valences = [_analyzer().polarity_scores(sentence)["compound"] for sentence in sentences]
+    valences = [_analyzer().polarity_scores(each)["compound"] for each in sentences(text)]
     return sum(valences) / len(valences) if valences else 0.0
 
 

@@ -37,6 +37,11 @@ def test_the_mean_over_sentences():
     assert score == pytest.approx((compound("great") + compound("awful, awful, awful")) / 2)
 
 
+def test_the_number_of_a_list_is_no_sentence():
+    (score,) = scorers.load("positivity")(["1. I love it.\n2. I am glad."])
+    assert score == pytest.approx((compound("1. I love it.") + compound("2. I am glad.")) / 2)
+
+
 def test_a_long_happy_text_is_not_stuck_at_the_top():
     text = "I am glad. " * 40
     (score,) = scorers.load("positivity")([text])

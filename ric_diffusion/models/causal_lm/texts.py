@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import zlib
 from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
 
+from scorers.sentences import sentence_ends
+
 BUCKETS = 4096  # of the features, which words and pairs of words are hashed into
-_LAST_SENTENCE = re.compile(r".*[.!?][\"')\]]*(?=\s|$)", re.DOTALL)
 
 
 def word_features(samples: Sequence[str]) -> np.ndarray:
@@ -26,5 +26,5 @@ def word_features(samples: Sequence[str]) -> np.ndarray:
 
 def whole_sentences(text: str) -> str:
     """A text that was cut, up to its last full sentence; as it is if there is none."""
-    found = _LAST_SENTENCE.match(text)
-    return found[0] if found else text
+    ends = sentence_ends(text)
+    return text[: ends[-1]] if ends else text

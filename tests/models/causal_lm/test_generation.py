@@ -98,6 +98,11 @@ def test_a_response_ends_where_it_ended(lm):
         ("version 1.2 of the th", "version 1.2 of the th"),
         ("no end at all", "no end at all"),
         ("It ends.", "It ends."),
+        ("Here are some tips:\n\n1. Start with fr", "Here are some tips:\n\n1. Start with fr"),
+        ("1. Wash it. 2. Boil", "1. Wash it."),
+        ("**Steps:** **1.** Wash it.\n**2.** Bo", "**Steps:** **1.** Wash it."),
+        ("Ask Dr. Smith, e.g. on Mon", "Ask Dr. Smith, e.g. on Mon"),
+        ("It was built in 1990. Then it", "It was built in 1990."),
         ("", ""),
     ],
 )
