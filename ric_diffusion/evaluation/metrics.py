@@ -73,8 +73,8 @@ class Interval:
 def interval(z: Array, statistic: Statistic, *, draws: int = DRAWS, seed: int = 0) -> Interval:
     """Bootstrap of a statistic of z: prompts are drawn with replacement, and so are the seeds of
     each, which no other prompt has."""
-    found = [statistic(z[:, q[:, None], s]) for q, s in _resamples(z.shape[1:3], draws, seed)]
-    return _interval(statistic(z), found)
+    found = [statistic(z[:, q[:, None], s]) for q, s in resamples(z.shape[1:3], draws, seed)]
+    return interval_of(statistic(z), found)
 
 
 def ratio_interval(
@@ -91,12 +91,12 @@ def ratio_interval(
 
     found = [
         ratio(z[:, q[:, None], s], other[:, q[:, None], s])
-        for q, s in _resamples(z.shape[1:3], draws, seed)
+        for q, s in resamples(z.shape[1:3], draws, seed)
     ]
-    return _interval(ratio(z, other), found)
+    return interval_of(ratio(z, other), found)
 
 
-def _resamples(
+def resamples(
     shape: tuple[int, ...], draws: int, seed: int
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Indices of the prompts (Q,) of each draw, and of each one's seeds (Q, S)."""
@@ -106,7 +106,8 @@ def _resamples(
         yield rng.integers(prompts, size=prompts), rng.integers(seeds, size=shape)
 
 
-def _interval(value: ArrayLike, found: Sequence[ArrayLike]) -> Interval:
+def interval_of(value: ArrayLike, found: Sequence[ArrayLike] | Array) -> Interval:
+    """From a statistic and what it is in each draw; those that are not finite are left out."""
     value = np.asarray(value, float)
     columns = np.asarray(found, float).reshape(len(found), -1).T
     ends = [(1 - LEVEL) / 2, (1 + LEVEL) / 2]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,15 +12,16 @@ import numpy as np
 import scorers
 from baselines.ddpo import DdpoConfig
 from baselines.ddpo_run import train_ddpo
-from baselines.runs import due
+from baselines.runs import due, of_seed
 from benchmark import (
     Benchmark,
     PromptSplit,
     base_model,
     basis_of,
+    online_with_seed,
     train_adapter,
-    train_on_the_best,
     train_online,
+    with_seed,
 )
 from ric_diffusion.api.paths import check_out_folder
 from ric_diffusion.api.runs import OnlineRun, TrainConfig, first_captions, selected
@@ -28,13 +29,12 @@ from ric_diffusion.data.records import read_labelled
 from ric_diffusion.data.scoring import load_scorers
 from ric_diffusion.evaluation.method import weights_of
 from ric_diffusion.io import config as configs
-from ric_diffusion.io.errors import InputError
+from ric_diffusion.io.errors import InputError, suggest
 from ric_diffusion.io.files import write_text
 from ric_diffusion.models.cost import Cost
 from ric_diffusion.rewards.selection import SELECTIONS
 
 PROMPTS = "prompts.txt"  # those that online rounds draw
-PARTS = ("text", "selection", "mappings", "base", "best-of", "sft", "soup", "ddpo")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,8 @@ class Alignment:
     The first captions are split by ``seed``: ``prompts`` to the comparison, with ``seeds``
     to each, others to our calibrations; those left are what online rounds and DDPO draw, the latter
     ``ddpo_prompts`` of them. Nobody is compared on prompts that were optimised for.
-    ``held_out``: scorers that are none of the rewards.
+    ``held_out``: scorers that are none of the rewards. ``training_seeds``: how often the methods of
+    a part are trained, by its name; once where it does not say.
     """
 
     RENAMED: ClassVar[Mapping[str, str]] = {
@@ -76,11 +77,15 @@ class Alignment:
     calibration_seeds: int
     points: int
     held_out: tuple[str, ...] = ()
+    training_seeds: Mapping[str, int] = field(default_factory=dict)
     seed: int = 0
 
     def __post_init__(self) -> None:
         counts = "best_of", "ddpo_prompts", "prompts", "seeds"
         configs.at_least(self, 1, *counts, "calibration_prompts", "calibration_seeds")
+        for part, count in self.training_seeds.items():
+            if count < 1:
+                raise ValueError(f"training_seeds.{part} is {count}; give 1 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,10 +102,14 @@ class AlignmentBenchmark(Benchmark):
         return {"num_inference_steps": steps, "guidance_scale": self.config.guidance_scale}
 
 
-def load(path: Path, out: Path, skip: Sequence[str]) -> AlignmentBenchmark:
-    """Whatever is wrong with the config is found here, before hours of work."""
+def load(path: Path, out: Path, parts: Sequence[str], known: Iterable[str]) -> AlignmentBenchmark:
+    """The benchmark with those of the ``known`` parts that take part. Whatever is wrong with the
+    config is found here, before hours of work."""
     check_out_folder(out)
     config = configs.load_yaml(path, Alignment)
+    for part in config.training_seeds:
+        if part not in known:
+            raise InputError(f"{path}: training_seeds.{part}: no such part{suggest(part, known)}")
     ours: Any = {"model": config.model, "data": config.data, "out": None}
     offline, text = (
         # without validation sheets, which would count as cost
@@ -134,11 +143,12 @@ def load(path: Path, out: Path, skip: Sequence[str]) -> AlignmentBenchmark:
         )
     pipe, base = base_model(path, config.model, "diffusion")
     return AlignmentBenchmark(
-        config=config, out=out, skip=skip, offline=offline, text=text, online=online, ddpo=ddpo,
+        config=config, out=out, parts=parts, offline=offline, text=text, online=online, ddpo=ddpo,
         records=records, prompts=prompts, space=space, model=pipe, base=base,
         held_out=[scorers.load(name) for name in config.held_out],
         basis=basis_of(base, space, records),
         labelling=Cost(scored=len(records) * len(space.names)),
+        training_seeds=config.training_seeds,
     )  # fmt: skip
 
 
@@ -157,33 +167,39 @@ def split(names: Sequence[str], config: Alignment, where: str) -> PromptSplit:
     return PromptSplit(compared=compared, calibration=calibration, training=training)
 
 
-def train_adapters(bench: AlignmentBenchmark) -> None:
+def train_ours(bench: AlignmentBenchmark) -> None:
     write_text(bench.out / PROMPTS, "".join(f"{name}\n" for name in bench.prompts.training))
-    train_adapter(bench, "offline", bench.offline)
-    if "text" not in bench.skip:
-        train_adapter(bench, "text", bench.text)
-    train_online(bench, "online", bench.online)
-    if "selection" not in bench.skip:
-        rounds = replace(bench.online.online, selection=other_selection(bench))
-        train_online(bench, "online-other", replace(bench.online, online=rounds))
+    for k in bench.seeds_of("ours"):
+        train_adapter(bench, of_seed("offline", k), with_seed(bench.offline, k))
+        train_online(bench, of_seed("online", k), online_with_seed(bench, bench.online, k))
+
+
+def train_other_selection(bench: AlignmentBenchmark) -> None:
+    rounds = replace(bench.online.online, selection=other_selection(bench))
+    train_online(bench, "online-other", replace(bench.online, online=rounds))
 
 
 def other_selection(bench: AlignmentBenchmark) -> Any:
     return next(name for name in SELECTIONS if name != bench.online.online.selection)
 
 
-def train_baselines(bench: AlignmentBenchmark) -> None:
-    train_on_the_best(bench)
+def train_words(bench: AlignmentBenchmark) -> None:
+    train_adapter(bench, "text", bench.text)
+
+
+def train_ddpo_runs(bench: AlignmentBenchmark) -> None:
     config, space = bench.config, bench.space
     prompts = bench.prompts.training[: config.ddpo_prompts]
-    for name, preference in ddpo_runs(bench).items():
-        settings = {"preference": preference, "prompts": prompts, "ddpo": bench.ddpo}
-        if due(bench.out, name, settings, bench.basis):
-            train_ddpo(config.model, space, preference, prompts, load_scorers(space), bench.ddpo,
-                       bench.out / name, resume=True, device=bench.device)  # fmt: skip
+    for k in bench.seeds_of("ddpo"):
+        ddpo = replace(bench.ddpo, seed=bench.ddpo.seed + k)
+        for name, preference in ddpo_runs(bench, k).items():
+            settings = {"preference": preference, "prompts": prompts, "ddpo": ddpo}
+            if due(bench.out, name, settings, bench.basis):
+                train_ddpo(config.model, space, preference, prompts, load_scorers(space), ddpo,
+                           bench.out / name, resume=True, device=bench.device)  # fmt: skip
 
 
-def ddpo_runs(bench: AlignmentBenchmark) -> dict[str, Mapping[str, float]]:
-    """The preference that each DDPO run is for."""
-    preferences = () if "ddpo" in bench.skip else bench.config.ddpo_preferences
-    return {f"ddpo-{i}": preference for i, preference in enumerate(preferences, start=1)}
+def ddpo_runs(bench: AlignmentBenchmark, k: int) -> dict[str, Mapping[str, float]]:
+    """The preference that each DDPO run of the ``k``-th training seed is for."""
+    preferences = enumerate(bench.config.ddpo_preferences, start=1)
+    return {of_seed(f"ddpo-{i}", k): preference for i, preference in preferences}

@@ -4,8 +4,9 @@ trains and measures them, and the tables that come of it."""
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from baselines.curves import curves_figure
 from baselines.ddpo_run import reward_curve
 from baselines.families import lora_file
 from baselines.methods import baseline_method
-from baselines.runs import due, spent
+from baselines.runs import due, of_seed, spent
 from baselines.sft import best_records, best_records_for, train_sft
 from baselines.soups import Soup
 from cost_plot import cost_figure
@@ -43,9 +44,8 @@ from ric_diffusion.evaluation.grid import Point, preference_points, slider_point
 from ric_diffusion.evaluation.method import Method
 from ric_diffusion.evaluation.report.plots import front_figure, png, reward_pairs
 from ric_diffusion.evaluation.report.schema import EvaluationResult
-from ric_diffusion.evaluation.report.summary import summarise
 from ric_diffusion.evaluation.report.write import write_report
-from ric_diffusion.evaluation.runner import evaluate_methods
+from ric_diffusion.evaluation.runner import MethodScores, evaluate_methods
 from ric_diffusion.io import config as configs
 from ric_diffusion.io.engines import HERE
 from ric_diffusion.io.errors import InputError
@@ -54,6 +54,7 @@ from ric_diffusion.models.cost import Cost
 from ric_diffusion.models.family import family_of, loading
 from ric_diffusion.models.hardware import default_device
 from ric_diffusion.rewards import RewardSpace
+from trainings import Pair, over_trainings
 
 OURS, OFFLINE = "RiC online", "RiC offline"
 CALIBRATED, PLAIN = "calibrated", "not calibrated"
@@ -75,7 +76,8 @@ class Benchmark:
 
     Attributes:
         config: the benchmark's own.
-        skip: the parts that are left out.
+        parts: those that take part, by name.
+        training_seeds: how many trainings a part's methods have, one where it does not say.
         model: without an adapter.
         base: digests of its parts.
         basis: a digest that stands for model and data.
@@ -84,7 +86,7 @@ class Benchmark:
 
     config: Any
     out: Path
-    skip: Sequence[str]
+    parts: Sequence[str]
     offline: TrainConfig
     online: OnlineRun
     records: list[Record]
@@ -95,6 +97,22 @@ class Benchmark:
     base: list[str]
     basis: str
     labelling: Cost
+    training_seeds: Mapping[str, int] = field(default_factory=dict)
+
+    def seeds_of(self, part: str) -> range:
+        """The training seeds of a part's methods, from 0."""
+        return range(self.training_seeds.get(part, 1))
+
+    @cached_property
+    def evaluation(self) -> EvaluationConfig:
+        """What all methods are measured by."""
+        return EvaluationConfig(
+            space=self.space,
+            prompts=self.prompts.compared,
+            seeds=range(FIRST_SEED, FIRST_SEED + self.config.seeds),
+            scorers=load_scorers(self.space),
+            held_out=self.held_out,
+        )
 
     @property
     def settings(self) -> Any:
@@ -118,13 +136,76 @@ class Benchmark:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchmarkMethod:
-    """A method and what its training cost; a ``variant`` differs from another one in nothing that
-    costs."""
+class Trained:
+    """A method as one training left it: what that ``cost``, and its own ``calibration`` if it was
+    calibrated."""
 
     method: Method
-    training: Cost = field(default_factory=Cost)
+    cost: Cost = field(default_factory=Cost)
+    calibration: Calibration | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkMethod:
+    """A method, once for each of its training seeds.
+
+    Attributes:
+        trainings: the report shows the samples of the first.
+        variant: of another method; figures leave it out.
+        plain: the name of the method that is the same without the calibration.
+    """
+
+    trainings: tuple[Trained, ...]
     variant: bool = False
+    plain: str | None = None
+
+    @property
+    def name(self) -> str:
+        return self.trainings[0].method.name
+
+    @property
+    def cost(self) -> Cost:
+        """Of a training, on the average."""
+        total, count = sum((one.cost for one in self.trainings), Cost()), len(self.trainings)
+        return Cost(
+            forwards=round(total.forwards / count),
+            scored=round(total.scored / count),
+            seconds=total.seconds / count,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """What --only and --skip name.
+
+    Attributes:
+        methods: what is measured of it, once all is trained.
+        train: makes the runs that are not there yet.
+        needs: parts whose runs it uses; they are made first.
+    """
+
+    methods: Callable[[Any], Iterator[BenchmarkMethod]]
+    train: Callable[[Any], None] = lambda bench: None
+    needs: tuple[str, ...] = ()
+
+
+def once(trained: Trained, **about: Any) -> BenchmarkMethod:
+    """A method that was trained once, or never."""
+    return BenchmarkMethod(trainings=(trained,), **about)
+
+
+def over_seeds(
+    bench: Benchmark, part: str, one: Callable[[int], Trained], **about: Any
+) -> BenchmarkMethod:
+    """A method of this part, from ``one`` of its trainings by training seed."""
+    trainings = []
+    for k in bench.seeds_of(part):
+        trained = one(k)
+        if k:
+            method = replace(trained.method, name=f"{trained.method.name}, training seed {k}")
+            trained = replace(trained, method=method)
+        trainings.append(trained)
+    return BenchmarkMethod(trainings=tuple(trainings), **about)
 
 
 def base_model(
@@ -169,48 +250,57 @@ def _recipe(bench: Benchmark, settings: Any) -> dict[str, Any]:
     return recipe
 
 
-def train_on_the_best(bench: Benchmark) -> None:
-    """SFT, and a LoRA for each reward."""
-    config, loop = bench.config, bench.offline.loop
-    chosen: dict[str, list[Record]] = {}
-    if "sft" not in bench.skip:
-        chosen["sft"] = best_records(bench.records, bench.space, config.sft_fraction)
-    for name in () if "soup" in bench.skip else bench.space.names:
-        best = best_records_for(bench.records, bench.space, {name: 1.0}, config.soup_fraction)
-        chosen[f"soup-{name}"] = best
-    for name, records in chosen.items():
-        settings = {
-            "records": len(records),
-            bench.model.family.section: bench.settings,
-            "loop": loop,
-        }
-        if due(bench.out, name, settings, bench.basis):
-            train_sft(config.model, records, config.data, bench.space, bench.settings, loop,
-                      bench.out / name, resume=True, device=bench.device)  # fmt: skip
+def with_seed(settings: TrainConfig, k: int) -> TrainConfig:
+    """The settings for the ``k``-th training seed."""
+    return replace(settings, loop=replace(settings.loop, seed=settings.loop.seed + k))
 
 
-def evaluation_config(bench: Benchmark) -> EvaluationConfig:
-    return EvaluationConfig(
-        space=bench.space,
-        prompts=bench.prompts.compared,
-        seeds=range(FIRST_SEED, FIRST_SEED + bench.config.seeds),
-        scorers=load_scorers(bench.space),
-        held_out=bench.held_out,
+def online_with_seed(bench: Benchmark, settings: OnlineRun, k: int) -> OnlineRun:
+    """The same of online rounds, which begin with the offline adapter of that seed."""
+    rounds = settings.online
+    loop = replace(rounds.loop, seed=rounds.loop.seed + k)
+    return replace(
+        settings,
+        adapter=str(bench.out / of_seed("offline", k) / "adapter"),
+        online=replace(rounds, seed=rounds.seed + k, loop=loop),
     )
+
+
+def train_sft_runs(bench: Benchmark) -> None:
+    """Plain fine-tuning on the best of the data."""
+    best = best_records(bench.records, bench.space, bench.config.sft_fraction)
+    for k in bench.seeds_of("sft"):
+        train_on(bench, of_seed("sft", k), best, k)
+
+
+def train_soup_runs(bench: Benchmark) -> None:
+    """A LoRA for each reward, on the best of the data by that."""
+    for name in bench.space.names:
+        best = best_records_for(bench.records, bench.space, {name: 1.0}, bench.config.soup_fraction)
+        for k in bench.seeds_of("soup"):
+            train_on(bench, of_seed(f"soup-{name}", k), best, k)
+
+
+def train_on(bench: Benchmark, name: str, records: Sequence[Record], k: int) -> None:
+    """A LoRA trained on some of the records, by the ``k``-th training seed, unless it is there."""
+    config, loop = bench.config, with_seed(bench.offline, k).loop
+    settings = {"records": len(records), bench.model.family.section: bench.settings, "loop": loop}
+    if due(bench.out, name, settings, bench.basis):
+        train_sft(config.model, records, config.data, bench.space, bench.settings, loop,
+                  bench.out / name, resume=True, device=bench.device)  # fmt: skip
 
 
 def ours(
     bench: Benchmark,
-    config: EvaluationConfig,
     name: str,
     *runs: str,
     mapping: str | None = None,
     calibrate_it: bool = False,
     alone: bool = False,
-) -> tuple[BenchmarkMethod, Calibration | None]:
+) -> Trained:
     """The adapter of the last of ``runs``, which cost what all of them did, and its calibration;
     ``alone``: it also moves each reward alone."""
-    folder, found = bench.out / runs[-1] / "adapter", None
+    folder, found, config = bench.out / runs[-1] / "adapter", None, bench.evaluation
     choice = AdapterChoice(
         given=runs[-1],
         name=name,
@@ -218,7 +308,7 @@ def ours(
         adapter=Adapter.load(folder),
         sampling=bench.sampling,
     )
-    training = bench.labelling + spent(bench.out, runs)
+    cost = bench.labelling + spent(bench.out, runs)
     if calibrate_it:
         seeds = range(bench.config.calibration_seeds)  # their number counts
         found = calibrate(
@@ -230,103 +320,134 @@ def ours(
             points=bench.config.points,
             workers=HERE,
         )
-        choice, training = calibrated(choice, found.curves), training + found.cost
+        choice, cost = calibrated(choice, found.curves), cost + found.cost
     adapter = choice.adapter
     assert adapter is not None
     used = mapping or adapter.mapping
     points = slider_points(adapter.space, used, bench.config.points)
     points = [point for point in points if alone or point.along is None]
     method = method_of(bench.model, choice, bench.base, name=name, points=points, mapping=used)
-    one = BenchmarkMethod(method=method, training=training, variant=mapping is not None)
-    return one, found
+    return Trained(method=method, cost=cost, calibration=found)
 
 
-def base_method(bench: Benchmark, plain: Any) -> Iterator[BenchmarkMethod]:
-    if "base" not in bench.skip:  # it reads no preference, so one point says all
-        yield BenchmarkMethod(method=baseline_method(BASE, BaseModel(plain), plain, [Point()]))
+def base_method(bench: Benchmark, plain: Any) -> BenchmarkMethod:
+    """It reads no preference, so one point says all; ``plain`` draws without rewards."""
+    return once(Trained(method=baseline_method(BASE, BaseModel(plain), plain, [Point()])))
 
 
-def best_data_methods(bench: Benchmark, plain: Any) -> Iterator[BenchmarkMethod]:
-    """What ``train_on_the_best`` trained; ``plain`` draws without rewards."""
-    space = bench.space
-    if "sft" not in bench.skip:  # it reads none either
-        file = bench.lora("sft")
-        tuned = Tuned(SFT, plain, space, [(dict.fromkeys(space.names, 1.0), file)])
-        yield BenchmarkMethod(
+def sft_method(bench: Benchmark, plain: Any) -> BenchmarkMethod:
+    """It reads no preference either."""
+
+    def one(k: int) -> Trained:
+        file = bench.lora(of_seed("sft", k))
+        tuned = Tuned(SFT, plain, bench.space, [(dict.fromkeys(bench.space.names, 1.0), file)])
+        return Trained(
             method=baseline_method(SFT, tuned, plain, [Point()], [file]),
-            training=bench.labelling + spent(bench.out, ["sft"]),
+            cost=bench.labelling + spent(bench.out, [of_seed("sft", k)]),
         )
-    if "soup" not in bench.skip:
-        runs = {name: f"soup-{name}" for name in space.names}
-        yield soup_method(bench, SOUP, plain, runs, bench.labelling)
+
+    return over_seeds(bench, "sft", one)
 
 
-def soup_method(
+def soup_method(bench: Benchmark, plain: Any) -> BenchmarkMethod:
+    def one(k: int) -> Trained:
+        runs = {name: of_seed(f"soup-{name}", k) for name in bench.space.names}
+        return soup_of(bench, SOUP, plain, runs, bench.labelling)
+
+    return over_seeds(bench, "soup", one)
+
+
+def soup_of(
     bench: Benchmark, name: str, plain: Any, runs: Mapping[str, str], before: Cost
-) -> BenchmarkMethod:
-    """Of one run for each reward; ``before``: what their data cost."""
+) -> Trained:
+    """A soup of one run for each reward; ``before``: what their data cost."""
     loras = {reward: bench.lora(run) for reward, run in runs.items()}
     line = preference_points(bench.space, bench.config.points)
     soup = Soup(plain, bench.space, loras)
-    return BenchmarkMethod(
+    return Trained(
         method=baseline_method(name, soup, plain, line, list(loras.values())),
-        training=before + spent(bench.out, runs.values()),
+        cost=before + spent(bench.out, runs.values()),
     )
 
 
-def nearest_method(
-    bench: Benchmark, name: str, plain: Any, runs: Mapping[str, Preference]
-) -> BenchmarkMethod:
+def nearest_of(bench: Benchmark, name: str, plain: Any, runs: Mapping[str, Preference]) -> Trained:
     """Of several runs, each for a preference, the one nearest to what is asked."""
     made_for = [(preference, bench.lora(run)) for run, preference in runs.items()]
     tuned = Tuned(name, plain, bench.space, made_for)
     line = preference_points(bench.space, bench.config.points)
     files = [file for _, file in made_for]
     preferences = [dict(preference) for preference, _ in made_for]
-    return BenchmarkMethod(
+    return Trained(
         method=baseline_method(name, tuned, plain, line, files, preferences=preferences),
-        training=spent(bench.out, runs),
+        cost=spent(bench.out, runs),
     )
 
 
 def options_of(doc: str, config: str, out: str, parts: Sequence[str]) -> tuple[Any, Any]:
-    """The parser of a benchmark, for its errors, and what it was given; ``doc``: the module's."""
+    """The parser of a benchmark, for its errors, and what it was given, with the ``parts`` that are
+    asked for; ``doc``: the module's. The first part can't be skipped: all are compared with it."""
     parser = argparse.ArgumentParser(description=doc.split("\n\n")[0])
     own = Path(__file__).parent / "configs" / config
     parser.add_argument("--config", type=Path, default=own, metavar="CONFIG.yaml")
     parser.add_argument("--out", type=Path, default=Path(out), metavar="FOLDER")
-    parser.add_argument("--skip", nargs="+", choices=parts, default=[], metavar="PART",
-                        help=f"leave out some of {', '.join(parts)}")  # fmt: skip
-    return parser, parser.parse_args()
+    some = parser.add_mutually_exclusive_group()
+    some.add_argument("--skip", nargs="+", choices=parts[1:], default=[], metavar="PART",
+                      help=f"leave out some of {', '.join(parts[1:])}")  # fmt: skip
+    some.add_argument("--only", nargs="+", choices=parts, default=[], metavar="PART",
+                      help=f"train and draw some of {', '.join(parts)}, and write no table; other "
+                      "processes may do others")  # fmt: skip
+    given = parser.parse_args()
+    wanted = given.only or parts
+    given.parts = [part for part in parts if part in wanted and part not in given.skip]
+    return parser, given
+
+
+def trained(bench: Benchmark, parts: Mapping[str, Part]) -> list[BenchmarkMethod]:
+    """All methods of the parts that take part, once all is trained."""
+    needed = {need for name in bench.parts for need in (name, *parts[name].needs)}
+    for name, part in parts.items():
+        if name in needed:
+            part.train(bench)
+    methods: list[BenchmarkMethod] = []
+    for name in bench.parts:
+        bench.model.unload_adapter()
+        methods += parts[name].methods(bench)
+    bench.model.unload_adapter()
+    return methods
+
+
+def measured(bench: Benchmark, methods: Sequence[BenchmarkMethod]) -> list[list[MethodScores]]:
+    """The scores of the trainings of each method; what is not there is drawn."""
+    trainings = [one.method for method in methods for one in method.trainings]
+    scores = iter(evaluate_methods(trainings, bench.evaluation, bench.out))
+    return [[next(scores) for _ in method.trainings] for method in methods]
 
 
 def compared(
-    bench: Benchmark,
-    adapters: Callable[
-        [Any, EvaluationConfig], Iterable[tuple[BenchmarkMethod, Calibration | None]]
-    ],
-    baselines: Callable[[Any], Iterable[BenchmarkMethod]],
-) -> tuple[list[BenchmarkMethod], EvaluationResult]:
-    """All methods, and what came of them, with the costs of training. If one of the first two
-    adapters is calibrated, the other is the same without."""
-    config = evaluation_config(bench)
-    first, found = zip(*adapters(bench, config), strict=True)
-    calibrations = [replace(one, pair=(1 - i, i)) for i, one in enumerate(found[:2]) if one]
-    bench.model.unload_adapter()
-    methods = [*first, *baselines(bench)]
-    scores = evaluate_methods([one.method for one in methods], config, bench.out)
+    bench: Benchmark, methods: Sequence[BenchmarkMethod], scores: Sequence[Sequence[MethodScores]]
+) -> EvaluationResult:
+    """What came of the methods, with the costs of training; ratios are to the first."""
     software = (*bench.model.family.software, *SOFTWARE)
-    result = summarise(
+    result = over_trainings(
         scores,
-        config,
+        bench.evaluation,
         bench.out,
         model=bench.config.model,
         versions={"ric-diffusion": __version__} | {name: version(name) for name in software},
-        calibration=calibrations[0] if calibrations else None,
+        pair=pair_of(methods),
     )
-    measured = zip(result.methods, methods, strict=True)
-    costs = tuple(replace(method, training_cost=one.training) for method, one in measured)
-    return methods, replace(result, methods=costs)
+    rows = zip(result.methods, methods, strict=True)
+    costs = tuple(replace(found, training_cost=method.cost) for found, method in rows)
+    return replace(result, methods=costs)
+
+
+def pair_of(methods: Sequence[BenchmarkMethod]) -> Pair | None:
+    """The method whose sliders are compared with what they are without calibration."""
+    for one in methods:
+        calibrations = [found for some in one.trainings if (found := some.calibration)]
+        if one.plain and calibrations:
+            return Pair(plain=one.plain, calibrated=one.name, calibrations=calibrations)
+    return None
 
 
 def publish(
@@ -340,7 +461,7 @@ def publish(
     """The report, cost.png, methods.png, table.md, and the reward curves of ``runs`` as
     ``curves``."""
     write_report(result, bench.out, bench.model.family.medium)
-    shown = [one.method.name for one in methods if not one.variant]
+    shown = [one.name for one in methods if not one.variant]
     write_bytes(bench.out / "cost.png", png(cost_figure(result, shown)))
     write_bytes(bench.out / "methods.png", png(methods_figure(result, shown)))
     if runs:

@@ -3,11 +3,14 @@
     python scripts/research/benchmark_alignment.py --out runs/alignment
 
 Trains what is not there yet (offline and online adapters, the latter in both selections, reward
-words, SFT, one LoRA per reward, DDPO for several preferences), calibrates our adapters, draws all
-of them with the same prompts and seeds, and writes table.md, cost.png, the fronts of the methods
-(methods.png), the reward curves of DDPO (ddpo.png) and a report (index.html, metrics.json). Every
-part can be interrupted and goes on where it was; --skip leaves parts out, and a later run without
-it adds them.
+words, SFT, one LoRA per reward, DDPO for several preferences; some of them with several training
+seeds), calibrates our adapters, draws all of them with the same prompts and seeds, and writes
+table.md, cost.png, the fronts of the methods (methods.png), the reward curves of DDPO (ddpo.png)
+and a report (index.html, metrics.json). Every part can be interrupted and goes on where it was;
+--skip leaves parts out, and a later run without it adds them. --only makes some parts and no table,
+so that several processes can share the work:
+
+    python scripts/research/benchmark_alignment.py --out runs/alignment --only ddpo
 """
 
 from __future__ import annotations
@@ -16,17 +19,19 @@ from collections.abc import Iterator
 
 import comparison
 from alignment_runs import (
-    PARTS,
     AlignmentBenchmark,
     ddpo_runs,
     load,
     other_selection,
-    train_adapters,
-    train_baselines,
+    train_ddpo_runs,
+    train_other_selection,
+    train_ours,
+    train_words,
 )
 from baselines.base import BaseModel
 from baselines.best_of_n import BestOfN
 from baselines.methods import baseline_method
+from baselines.runs import of_seed
 from benchmark import (
     OFFLINE,
     OURS,
@@ -34,18 +39,25 @@ from benchmark import (
     SFT,
     SOUP,
     BenchmarkMethod,
+    Part,
+    Trained,
     base_method,
-    best_data_methods,
     compared,
-    nearest_method,
+    measured,
+    nearest_of,
+    once,
     options_of,
     ours,
+    over_seeds,
     publish,
+    sft_method,
     soup_method,
+    soup_of,
+    train_sft_runs,
+    train_soup_runs,
+    trained,
 )
 from ric_diffusion.data.scoring import load_scorers
-from ric_diffusion.evaluation.calibration import Calibration
-from ric_diffusion.evaluation.config import EvaluationConfig
 from ric_diffusion.evaluation.grid import preference_points
 from ric_diffusion.evaluation.report.schema import EvaluationResult
 from ric_diffusion.io.errors import InputError
@@ -54,55 +66,99 @@ from ric_diffusion.models.diffusion.sampler import DiffusionSampler
 from ric_diffusion.rewards import MAPPINGS
 
 BEST, DDPO, DDPO_SOUP = "best of {}", "DDPO", "rewarded soup of DDPO"
+ONLINE_PLAIN, OFFLINE_PLAIN = f"{OURS}, {PLAIN}", f"{OFFLINE}, {PLAIN}"
 
 
-def adapters(
-    bench: AlignmentBenchmark, config: EvaluationConfig
-) -> Iterator[tuple[BenchmarkMethod, Calibration | None]]:
-    """Ours in all variants, with their calibrations; the first is what all others are compared
-    with, the second the same without its calibration, and these two also move each reward alone."""
-    runs = "offline", "online"
-    yield ours(bench, config, OURS, *runs, calibrate_it=True, alone=True)
-    yield ours(bench, config, f"{OURS}, {PLAIN}", *runs, alone=True)
-    if "selection" not in bench.skip:
-        other = f"{OURS}, {other_selection(bench)}, {PLAIN}"
-        yield ours(bench, config, other, "offline", "online-other")
-    yield ours(bench, config, OFFLINE, "offline", calibrate_it=True)
-    yield ours(bench, config, f"{OFFLINE}, {PLAIN}", "offline")
-    if "text" not in bench.skip:
-        yield ours(bench, config, f"{OFFLINE}, words, {PLAIN}", "text")
-    for mapping in () if "mappings" in bench.skip else MAPPINGS:
+def our_methods(bench: AlignmentBenchmark) -> Iterator[BenchmarkMethod]:
+    """The first is what all others are compared with, the second the same without its calibration,
+    and these two also move each reward alone."""
+
+    def offline(k: int) -> str:
+        return of_seed("offline", k)
+
+    def online(k: int) -> tuple[str, str]:
+        return offline(k), of_seed("online", k)
+
+    yield over_seeds(
+        bench,
+        "ours",
+        lambda k: ours(bench, OURS, *online(k), calibrate_it=True, alone=True),
+        plain=ONLINE_PLAIN,
+    )
+    yield over_seeds(bench, "ours", lambda k: ours(bench, ONLINE_PLAIN, *online(k), alone=True))
+    yield over_seeds(bench, "ours", lambda k: ours(bench, OFFLINE, offline(k), calibrate_it=True))
+    yield over_seeds(bench, "ours", lambda k: ours(bench, OFFLINE_PLAIN, offline(k)))
+
+
+def other_selection_method(bench: AlignmentBenchmark) -> Iterator[BenchmarkMethod]:
+    name = f"{OURS}, {other_selection(bench)}, {PLAIN}"
+    yield once(ours(bench, name, "offline", "online-other"))
+
+
+def words_method(bench: AlignmentBenchmark) -> Iterator[BenchmarkMethod]:
+    yield once(ours(bench, f"{OFFLINE}, words, {PLAIN}", "text"))
+
+
+def mapping_methods(bench: AlignmentBenchmark) -> Iterator[BenchmarkMethod]:
+    for mapping in MAPPINGS:
         if mapping != bench.offline.diffusion.mapping:
             name = f"{OURS}, mapping {mapping}"
-            yield ours(bench, config, name, *runs, mapping=mapping, calibrate_it=True)
+            found = ours(bench, name, "offline", "online", mapping=mapping, calibrate_it=True)
+            yield once(found, variant=True)
 
 
-def baselines(bench: AlignmentBenchmark) -> Iterator[BenchmarkMethod]:
-    pipe, space, n = bench.model, bench.space, bench.config.best_of
-    plain = DiffusionSampler(pipe, bench.plain_sampling)
-    line = preference_points(space, bench.config.points)
-    yield from base_method(bench, plain)
-    if "best-of" not in bench.skip:
-        for name, part in ((BEST.format(n), 1), (equal_cost(n), n)):
-            steps = bench.sampling["num_inference_steps"] // part
-            shorter = {**bench.plain_sampling, "num_inference_steps": steps}
-            meter, sampler = Meter(), DiffusionSampler(pipe, shorter)
-            best = BestOfN(BaseModel(sampler), space, meter.metered(load_scorers(space)), n)
-            yield BenchmarkMethod(
-                method=baseline_method(name, best, sampler, line, meter=meter, n=n)
-            )
-    yield from best_data_methods(bench, plain)
-    if runs := ddpo_runs(bench):
-        # on the chain that it was trained on
-        noisy = DiffusionSampler(pipe, {**bench.plain_sampling, "eta": bench.ddpo.eta})
-        yield nearest_method(bench, DDPO, noisy, runs)
-        corners = {next(iter(w)): name for name, w in runs.items() if len(w) == 1}
-        if set(corners) == set(space.names):
-            yield soup_method(bench, DDPO_SOUP, noisy, corners, Cost())
+def best_of_methods(bench: AlignmentBenchmark) -> Iterator[BenchmarkMethod]:
+    n, line = bench.config.best_of, preference_points(bench.space, bench.config.points)
+    for name, part in ((BEST.format(n), 1), (equal_cost(n), n)):
+        steps = bench.sampling["num_inference_steps"] // part
+        shorter = {**bench.plain_sampling, "num_inference_steps": steps}
+        meter, sampler = Meter(), DiffusionSampler(bench.model, shorter)
+        scorers = meter.metered(load_scorers(bench.space))
+        best = BestOfN(BaseModel(sampler), bench.space, scorers, n)
+        method = baseline_method(name, best, sampler, line, meter=meter, n=n)
+        yield once(Trained(method=method))
+
+
+def ddpo_methods(bench: AlignmentBenchmark) -> Iterator[BenchmarkMethod]:
+    # on the chain that it was trained on
+    noisy = DiffusionSampler(bench.model, {**bench.plain_sampling, "eta": bench.ddpo.eta})
+    yield over_seeds(bench, "ddpo", lambda k: nearest_of(bench, DDPO, noisy, ddpo_runs(bench, k)))
+
+    def corners(k: int) -> dict[str, str]:
+        return {next(iter(w)): name for name, w in ddpo_runs(bench, k).items() if len(w) == 1}
+
+    if set(corners(0)) == set(bench.space.names):
+        yield over_seeds(
+            bench, "ddpo", lambda k: soup_of(bench, DDPO_SOUP, noisy, corners(k), Cost())
+        )
 
 
 def equal_cost(n: int) -> str:
     return f"{BEST.format(n)} at equal cost"
+
+
+# A peer joins here: with what trains it (alignment_runs.py), and with what it is measured as. How
+# often it is trained is in `training_seeds` of the config, by the name it has here.
+PARTS = {
+    "ours": Part(train=train_ours, methods=our_methods),
+    "selection": Part(train=train_other_selection, methods=other_selection_method, needs=("ours",)),
+    "text": Part(train=train_words, methods=words_method),
+    "mappings": Part(methods=mapping_methods, needs=("ours",)),
+    "base": Part(methods=lambda bench: iter([base_method(bench, plain(bench))])),
+    "best-of": Part(methods=best_of_methods),
+    "sft": Part(
+        train=train_sft_runs, methods=lambda bench: iter([sft_method(bench, plain(bench))])
+    ),
+    "soup": Part(
+        train=train_soup_runs, methods=lambda bench: iter([soup_method(bench, plain(bench))])
+    ),
+    "ddpo": Part(train=train_ddpo_runs, methods=ddpo_methods),
+}
+
+
+def plain(bench: AlignmentBenchmark) -> DiffusionSampler:
+    """Draws without rewards."""
+    return DiffusionSampler(bench.model, bench.plain_sampling)
 
 
 def bars(result: EvaluationResult, best_of: int) -> list[comparison.Bar]:
@@ -123,16 +179,19 @@ def bars(result: EvaluationResult, best_of: int) -> list[comparison.Bar]:
 
 
 def main() -> None:
-    parser, options = options_of(__doc__, "emoji-alignment.yaml", "runs/alignment", PARTS)
+    parser, options = options_of(__doc__, "emoji-alignment.yaml", "runs/alignment", list(PARTS))
     try:
-        bench = load(options.config, options.out, options.skip)
-        train_adapters(bench)
-        train_baselines(bench)
-        methods, result = compared(bench, adapters, baselines)
+        bench = load(options.config, options.out, options.parts, PARTS)
+        methods = trained(bench, PARTS)
+        scores = measured(bench, methods)
     except InputError as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
+    if options.only:
+        return
+    result = compared(bench, methods, scores)
     asked = bars(result, bench.config.best_of)
-    publish(bench, result, methods, asked, "ddpo.png", ddpo_runs(bench))
+    runs = ddpo_runs(bench, 0) if "ddpo" in bench.parts else {}
+    publish(bench, result, methods, asked, "ddpo.png", runs)
 
 
 if __name__ == "__main__":

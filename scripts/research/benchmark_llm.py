@@ -8,8 +8,8 @@ Trains what is not there yet (offline and online adapter, SFT, one LoRA per rewa
 several preferences), has all of them respond to the same prompts, our online adapter also with a
 calibration, and writes table.md, cost.png, the fronts of the methods (methods.png), the reward
 curves of GRPO (grpo.png) and a report (index.html, metrics.json). Every part can be interrupted and
-goes on where it was; --skip leaves parts out, and a later run without it adds them. GRPO needs the
-extra `benchmark`.
+goes on where it was; --skip leaves parts out, and a later run without it adds them; --only makes
+some parts and no table. GRPO needs the extra `benchmark`.
 """
 
 from __future__ import annotations
@@ -28,21 +28,23 @@ from benchmark import (
     SOUP,
     Benchmark,
     BenchmarkMethod,
+    Part,
     base_method,
-    best_data_methods,
     compared,
-    nearest_method,
+    measured,
+    nearest_of,
+    once,
     options_of,
     ours,
     publish,
-    train_adapter,
-    train_on_the_best,
-    train_online,
+    sft_method,
+    soup_method,
+    train_sft_runs,
+    train_soup_runs,
+    trained,
 )
 from comparison import Bar
-from llm_runs import PARTS, grpo_runs, load, train_grpo_runs
-from ric_diffusion.evaluation.calibration import Calibration
-from ric_diffusion.evaluation.config import EvaluationConfig
+from llm_runs import grpo_runs, load, train_grpo_runs, train_ours
 from ric_diffusion.evaluation.report.schema import EvaluationResult
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.files import write_json
@@ -53,25 +55,40 @@ GRPO = "GRPO"
 SPEED = "speed.json"
 
 
-def adapters(
-    bench: Benchmark, config: EvaluationConfig
-) -> Iterator[tuple[BenchmarkMethod, Calibration | None]]:
-    """Ours; the first is what all others are compared with, the second the same calibrated, which
-    costs more, and these two also move each reward alone."""
-    runs = "offline", "online"
-    yield ours(bench, config, OURS, *runs, alone=True)
-    if CALIBRATED not in bench.skip:
-        name = f"{OURS}, {CALIBRATED}"
-        yield ours(bench, config, name, *runs, calibrate_it=True, alone=True)
-    yield ours(bench, config, OFFLINE, "offline")
+def our_methods(bench: Benchmark) -> Iterator[BenchmarkMethod]:
+    """The first is what all others are compared with, and also moves each reward alone."""
+    yield once(ours(bench, OURS, "offline", "online", alone=True))
+    yield once(ours(bench, OFFLINE, "offline"))
 
 
-def baselines(bench: Benchmark) -> Iterator[BenchmarkMethod]:
-    plain = LlmSampler(bench.model, bench.sampling)
-    yield from base_method(bench, plain)
-    yield from best_data_methods(bench, plain)
-    if runs := grpo_runs(bench):
-        yield nearest_method(bench, GRPO, plain, runs)
+def calibrated_method(bench: Benchmark) -> Iterator[BenchmarkMethod]:
+    """The first of ours calibrated, which costs more."""
+    name = f"{OURS}, {CALIBRATED}"
+    found = ours(bench, name, "offline", "online", calibrate_it=True, alone=True)
+    yield once(found, plain=OURS)
+
+
+def grpo_method(bench: Benchmark) -> Iterator[BenchmarkMethod]:
+    yield once(nearest_of(bench, GRPO, plain(bench), grpo_runs(bench)))
+
+
+def plain(bench: Benchmark) -> LlmSampler:
+    """Draws without rewards."""
+    return LlmSampler(bench.model, bench.sampling)
+
+
+PARTS = {
+    "ours": Part(train=train_ours, methods=our_methods),
+    "calibrated": Part(methods=calibrated_method, needs=("ours",)),
+    "base": Part(methods=lambda bench: iter([base_method(bench, plain(bench))])),
+    "sft": Part(
+        train=train_sft_runs, methods=lambda bench: iter([sft_method(bench, plain(bench))])
+    ),
+    "soup": Part(
+        train=train_soup_runs, methods=lambda bench: iter([soup_method(bench, plain(bench))])
+    ),
+    "grpo": Part(train=train_grpo_runs, methods=grpo_method),
+}
 
 
 def speed(bench: Benchmark) -> dict[str, Any]:
@@ -128,18 +145,19 @@ def bars(result: EvaluationResult, bench: Benchmark) -> list[Bar]:
 
 
 def main() -> None:
-    parser, options = options_of(__doc__, "smollm2-alignment.yaml", "runs/alignment-llm", PARTS)
+    name, out = "smollm2-alignment.yaml", "runs/alignment-llm"
+    parser, options = options_of(__doc__, name, out, list(PARTS))
     try:
-        bench = load(options.config, options.out, options.skip)
-        train_adapter(bench, "offline", bench.offline)
-        train_online(bench, "online", bench.online)
-        train_on_the_best(bench)
-        train_grpo_runs(bench)
-        methods, result = compared(bench, adapters, baselines)
-        asked = bars(result, bench)
+        bench = load(options.config, options.out, options.parts)
+        methods = trained(bench, PARTS)
+        scores = measured(bench, methods)
     except InputError as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
-    publish(bench, result, methods, asked, "grpo.png", grpo_runs(bench))
+    if options.only:
+        return
+    result = compared(bench, methods, scores)
+    runs = grpo_runs(bench) if "grpo" in bench.parts else {}
+    publish(bench, result, methods, bars(result, bench), "grpo.png", runs)
 
 
 if __name__ == "__main__":

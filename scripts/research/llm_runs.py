@@ -13,7 +13,14 @@ import torch
 
 from baselines.grpo import GrpoConfig, train_grpo, used
 from baselines.runs import due
-from benchmark import CALIBRATED, Benchmark, PromptSplit, base_model, basis_of
+from benchmark import (
+    Benchmark,
+    PromptSplit,
+    base_model,
+    basis_of,
+    train_adapter,
+    train_online,
+)
 from ric_diffusion.api.paths import check_out_folder
 from ric_diffusion.api.runs import OnlineRun, TrainConfig, selected
 from ric_diffusion.data.prompts import read_prompts
@@ -24,8 +31,6 @@ from ric_diffusion.io import config as configs
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.models.cost import COST, Cost
 from ric_diffusion.models.diffusion.backend import DiffusionConfig
-
-PARTS = (CALIBRATED, "base", "sft", "soup", "grpo")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +71,7 @@ class LlmAlignment:
         configs.at_least(self, 1, "seeds", "calibration_prompts", "calibration_seeds")
 
 
-def load(path: Path, out: Path, skip: Sequence[str]) -> Benchmark:
+def load(path: Path, out: Path, parts: Sequence[str]) -> Benchmark:
     """Whatever is wrong with the config is found here, before hours of work."""
     check_out_folder(out)
     config = configs.load_yaml(path, LlmAlignment)
@@ -91,7 +96,7 @@ def load(path: Path, out: Path, skip: Sequence[str]) -> Benchmark:
     lm, base = base_model(path, config.model, "llm", getattr(torch, offline.llm.dtype))
     held_out = lm.family.held_out(lm, base, configs.to_dict(offline.llm.sampling))
     return Benchmark(
-        config=config, out=out, skip=skip, offline=offline, online=online, records=records,
+        config=config, out=out, parts=parts, offline=offline, online=online, records=records,
         prompts=prompts, space=space, held_out=held_out, model=lm, base=base,
         basis=basis_of(base, space, records),
         labelling=sampled + Cost(scored=len(records) * len(space.names)),
@@ -122,6 +127,11 @@ def cost_of(responses: Path) -> Cost:
         ) from None
 
 
+def train_ours(bench: Benchmark) -> None:
+    train_adapter(bench, "offline", bench.offline)
+    train_online(bench, "online", bench.online)
+
+
 def train_grpo_runs(bench: Benchmark) -> None:
     config, space, prompts = bench.config, bench.space, bench.prompts.training
     llm, grpo = used(bench.settings), config.grpo
@@ -134,5 +144,5 @@ def train_grpo_runs(bench: Benchmark) -> None:
 
 def grpo_runs(bench: Benchmark) -> dict[str, Mapping[str, float]]:
     """The preference that each GRPO run is for."""
-    preferences = () if "grpo" in bench.skip else bench.config.grpo_preferences
-    return {f"grpo-{i}": preference for i, preference in enumerate(preferences, start=1)}
+    preferences = enumerate(bench.config.grpo_preferences, start=1)
+    return {f"grpo-{i}": preference for i, preference in preferences}

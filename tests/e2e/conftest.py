@@ -78,8 +78,8 @@ def ric_process():
 @pytest.fixture
 def script(monkeypatch, capsys):
     """script(path, *arguments) runs a benchmark in this process: its exit code, output, errors."""
-    resamples = figures._resamples  # a thousand draws of tiny data would take most of the time
-    monkeypatch.setattr(figures, "_resamples", lambda shape, n, seed: resamples(shape, 20, seed))
+    resamples = figures.resamples  # a thousand draws of tiny data would take most of the time
+    monkeypatch.setattr(figures, "resamples", lambda shape, n, seed: resamples(shape, 20, seed))
     monkeypatch.setattr(figures, "REFERENCE", -1e3)  # noise is far below any training data
 
     def run(path, *arguments):

@@ -76,8 +76,8 @@ def test_training_compares_with_all_records_also_those_it_leaves_out(made, tmp_p
 
 
 def test_a_report_and_a_sweep_compare_their_own_samples(made, root, ric, tmp_path, monkeypatch):
-    resamples = metrics._resamples  # a thousand draws of tiny data would take most of the time
-    monkeypatch.setattr(metrics, "_resamples", lambda shape, n, seed: resamples(shape, 20, seed))
+    resamples = metrics.resamples  # a thousand draws of tiny data would take most of the time
+    monkeypatch.setattr(metrics, "resamples", lambda shape, n, seed: resamples(shape, 20, seed))
     report = tmp_path / "report"
     model = ["--model", root / "model", "--adapter", made / "run" / "adapter"]
     done = ric("evaluate", *model, "none", "--prompts", made / "prompts.txt", "--points", 2,

@@ -92,7 +92,7 @@ def _calibration(
     """What was calibrated, and how the error with it compares to that without."""
     curves = calibration.curves
     pair = [scores[i] for i in calibration.pair] if curves else []
-    error, ratio = map(_estimate, _errors(pair, curves, standard)) if curves else (None, None)
+    error, ratio = map(estimate, _errors(pair, curves, standard)) if curves else (None, None)
     return CalibrationResult(
         methods=tuple(one.name for one in pair),
         prompts=tuple(calibration.prompts),
@@ -105,7 +105,7 @@ def _calibration(
                 reward=name,
                 reachable=curve.reachable,
                 curve=curve,
-                error_ratio=_estimate(_errors(pair, {name: curve}, standard)[1]),
+                error_ratio=estimate(_errors(pair, {name: curve}, standard)[1]),
             )
             for name, curve in curves.items()
         ),
@@ -176,12 +176,12 @@ def _method(
     z = preference_z(scores, standard)
     ratio = None
     if scores is not first:
-        ratio = _estimate(ratio_interval(z, preference_z(first, standard), metrics.volume_of))
+        ratio = estimate(ratio_interval(z, preference_z(first, standard), metrics.volume_of))
     near = metrics.near_front(means_of(z))
     return MethodResult(
         name=scores.name,
         about=dict(scores.about),
-        hypervolume=_estimate(interval(z, metrics.volume_of)),
+        hypervolume=estimate(interval(z, metrics.volume_of)),
         hypervolume_ratio=ratio,
         near_front=NearFront(count=int(near.sum()), total=len(near)),
         points=_points(scores, z, config, folder),
@@ -190,15 +190,15 @@ def _method(
             for name in space.names
             if any(point.along == name for point in scores.points)
         ),
-        diversity=_estimate(interval(scores.diversity[..., None, None], _overall)),
-        prompt_r_precision=_estimate(interval(scores.prompt_r_precision[..., None], _overall)),
+        diversity=estimate(interval(scores.diversity[..., None, None], overall)),
+        prompt_r_precision=estimate(interval(scores.prompt_r_precision[..., None], overall)),
         samples=math.prod(scores.scores.shape[:3]),
         rejected=dict(scores.rejected),
         cost=scores.cost,
     )
 
 
-def _overall(values: Array) -> float:
+def overall(values: Array) -> float:
     """Mean over points of their means, (P, Q, S, 1) → a number; NaN of nothing."""
     means = means_of(values)
     return float(means[np.isfinite(means)].mean()) if np.isfinite(means).any() else math.nan
@@ -220,13 +220,13 @@ def _points(
         PointResult(
             preference=None if point.preference is None else dict(point.preference),
             targets=dict(point.targets),
-            obtained={name: _estimate(obtained, p, i) for i, name in enumerate(names)},
-            scores={name: _finite(raw[p, i]) for i, name in enumerate(names)},
+            obtained={name: estimate(obtained, p, i) for i, name in enumerate(names)},
+            scores={name: finite(raw[p, i]) for i, name in enumerate(names)},
             on_front=bool(on[p]),
             near_front=bool(near[p]),
-            held_out={name: _estimate(others, p, i) for i, name in enumerate(held_out)},
-            prompt_r_precision=_estimate(precision, p, 0),
-            diversity=_estimate(diversity, p, 0),
+            held_out={name: estimate(others, p, i) for i, name in enumerate(held_out)},
+            prompt_r_precision=estimate(precision, p, 0),
+            diversity=estimate(diversity, p, 0),
             files=tuple(tuple(str(folder / file) for file in row) for row in scores.files[p]),
         )
         for p, point in enumerate(scores.points[: len(z)])
@@ -255,24 +255,25 @@ def _control(requested: Array, z: Array, name: str, reachable: metrics.Ends) -> 
     return ControlResult(
         reward=name,
         requested=tuple(requested.tolist()),
-        obtained=tuple(_estimate(obtained, p, 0) for p in range(len(requested))),
-        reached=(_finite(low), _finite(high)),
-        reachable=(_finite(reachable[0]), _finite(reachable[1])),
-        error=_estimate(interval(grid, error)),
-        sample_error=_estimate(interval(grid, sample_error)),
-        saturation=_estimate(interval(grid, saturation)),
-        spearman_of_means=_finite(of_means),
-        spearman_per_sample=_finite(per_sample),
+        obtained=tuple(estimate(obtained, p, 0) for p in range(len(requested))),
+        reached=(finite(low), finite(high)),
+        reachable=(finite(reachable[0]), finite(reachable[1])),
+        error=estimate(interval(grid, error)),
+        sample_error=estimate(interval(grid, sample_error)),
+        saturation=estimate(interval(grid, saturation)),
+        spearman_of_means=finite(of_means),
+        spearman_per_sample=finite(per_sample),
     )
 
 
-def _estimate(found: Interval, *index: int) -> Estimate:
+def estimate(found: Interval, *index: int) -> Estimate:
     """A statistic, or one of its elements, with its interval."""
     value, low, high = (
-        _finite(float(array[index])) for array in (found.value, found.low, found.high)
+        finite(float(array[index])) for array in (found.value, found.low, found.high)
     )
     return Estimate(value=value, low=low, high=high)
 
 
-def _finite(value: float) -> float | None:
+def finite(value: float) -> float | None:
+    """None for what JSON has no number for."""
     return float(value) if math.isfinite(value) else None

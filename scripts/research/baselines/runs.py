@@ -16,6 +16,11 @@ from ric_diffusion.models.cost import COST, Cost
 PARTS = "parts"
 
 
+def of_seed(name: str, k: int) -> str:
+    """The name of the run that is ``name`` but for its training seed, the ``k``-th from 0."""
+    return f"{name}-seed{k}" if k else name
+
+
 def due(out: Path, name: str, settings: Any, basis: str) -> bool:
     """Whether the run has still to be made, or finished; what it is is then in its run.json.
 

@@ -27,14 +27,13 @@ ASKS, JUDGED = ["how do i bake a cake?", "why?", "two tips"], ["and the sea?", "
 SEEDS, POINTS, CALIBRATION, TOKENS = 2, 3, 1, 8
 METHODS = [
     "RiC online",
-    "RiC online, calibrated",
     "RiC offline",
+    "RiC online, calibrated",
     "base model",
     "SFT",
     "rewarded soup",
     "GRPO",
 ]
-EVERYTHING = ["calibrated", "base", "sft", "soup", "grpo"]
 
 
 @pytest.fixture
@@ -152,7 +151,7 @@ def test_everything_once(benchmark, config, data, tmp_path, monkeypatch):
     grpo = 2 * 2 * 4  # runs, steps, responses; they need none of our data
     assert grpo * 5 <= spent["GRPO"].forwards <= grpo * (TOKENS + 4)
     assert spent["GRPO"].scored == grpo * 2 and spent["base model"].forwards == 0
-    assert {name for name, method in found.items() if method.control} == set(METHODS[:2])
+    assert {name for name, method in found.items() if method.control} == {METHODS[0], METHODS[2]}
     points = {name: len(method.points) for name, method in found.items()}
     assert {name for name, count in points.items() if count == 1} == {"base model", "SFT"}
     sampling = [method.about["sampling"] for method in found.values()]
@@ -205,7 +204,7 @@ def test_everything_once(benchmark, config, data, tmp_path, monkeypatch):
     code, _, err = benchmark("--config", config(), "--out", out, "--skip", *some)
     assert code == 0, err
     methods, bars = tables_of(out)
-    assert list(methods) == [METHODS[0], *METHODS[2:5]]
+    assert list(methods) == [*METHODS[:2], *METHODS[3:5]]
     assert bars["hypervolume, RiC online / GRPO"]["value"] == "not run"
     other = config(grpo={"steps": 3, "groups": 1, "group_size": 4, "minibatch": 4})
     code, _, err = benchmark("--config", other, "--out", out)
