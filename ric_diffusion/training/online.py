@@ -32,7 +32,7 @@ import numpy as np
 
 from ric_diffusion.data.records import Record
 from ric_diffusion.io import config as configs
-from ric_diffusion.io.config import at_least
+from ric_diffusion.io.config import at_least, probabilities
 from ric_diffusion.io.engines import HERE, Workers
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.models.cost import Cost, Meter
@@ -63,9 +63,12 @@ class OnlineConfig:
     Targets: the point of the front along a preference drawn evenly from the simplex, with up to
     ``exploration`` z added to every reward. The front is extended to the quantile
     ``front_quantile`` of what the samples reach: high where they scatter little, since few are
-    drawn for any one direction; lower where single ones get much further than most. ``selection``
-    keeps about ``keep_fraction`` of the samples, and of the records the adapter was trained on, of
-    which so many are replayed that they make up ``replay_fraction`` of a round's training data.
+    drawn for any one direction; lower where single ones get much further than most. Samples with a
+    prompt R-precision below ``prompt_r_precision`` are rejected: what buys rewards with the prompt
+    is not trained on, and the front is that of the others. 0 judges none, which takes fewer passes.
+    ``selection`` keeps about ``keep_fraction`` of the samples, and of the records the adapter was
+    trained on, of which so many are replayed that they make up ``replay_fraction`` of a round's
+    training data.
     """
 
     rounds: int = 2
@@ -73,6 +76,7 @@ class OnlineConfig:
     batch_size: int = 64
     exploration: float = 0.3
     front_quantile: float = 0.98
+    prompt_r_precision: float = 0.0
     selection: Criterion = "fronts"
     keep_fraction: float = 0.5
     replay_fraction: float = 0.5
@@ -90,6 +94,7 @@ class OnlineConfig:
     def __post_init__(self) -> None:
         at_least(self, 1, "rounds", "samples", "batch_size")
         at_least(self, 0, "exploration", "seed")
+        probabilities(self, "prompt_r_precision")
         if not 0 < self.keep_fraction <= 1:
             raise ValueError(f"keep_fraction is {self.keep_fraction}; give more than 0, at most 1")
         if not 0 < self.front_quantile < 1:
@@ -215,6 +220,7 @@ def run_round(
         requests,
         folder,
         batch_size=config.batch_size,
+        prompt_r_precision=config.prompt_r_precision,
         workers=workers,
         adapter=task.adapter,
     )

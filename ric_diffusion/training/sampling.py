@@ -22,6 +22,7 @@ from ric_diffusion.models.protocol import Backend
 from ric_diffusion.rewards import PromptGroups, RewardSpace
 from ric_diffusion.training.requests import SampleRequest
 
+OFF_PROMPT = "prompt not followed"
 OUT_OF_RANGE = 6.0  # z; no reward encoder reads further, and no honest sample lies there
 
 
@@ -71,6 +72,7 @@ def sample_and_score(
     folder: Path,
     *,
     batch_size: int,
+    prompt_r_precision: float = 0.0,
     workers: Workers = HERE,
     adapter: Path | None = None,
 ) -> tuple[list[ScoredSample], Cost]:
@@ -78,6 +80,8 @@ def sample_and_score(
     cost. Samples go to ``folder/samples``, scores to the journal ``folder/scores-*.jsonl``. Of n
     processes, the kth draws the batches k, k + n, k + 2n, …, and all wait for the last. Those of a
     sharded network draw in turns; who has no batch in one draws that of another, for nothing.
+    Samples with a prompt R-precision below ``prompt_r_precision`` are rejected, the distractors
+    being other prompts of the batch; at 0 none is judged.
 
     ``workers`` draw the batches: ``worker``, or in other processes some that load ``adapter``.
     """
@@ -98,6 +102,7 @@ def sample_and_score(
                     "folder": str(folder.absolute()),
                     "first": first,
                     "requests": to_dict(requests[first : first + batch_size]),
+                    "prompt_r_precision": prompt_r_precision,
                 }
                 for first in own
                 if first not in done
@@ -116,7 +121,8 @@ def sample_and_score(
                     journal.append(batch)
                     progress.advance(len(batch["samples"]))
                 elif missing and worker.backend.sharded:
-                    _draw(worker.backend, requests[missing[0] : missing[0] + batch_size])
+                    some = requests[missing[0] : missing[0] + batch_size]
+                    _draw(worker.backend, some, prompt_r_precision)
         process.wait_for_everyone()
         done = _journalled(journal)
     samples = without_duplicates([one for first in firsts for one in done[first].samples])
@@ -148,10 +154,10 @@ def draw_batch(worker: SampleWorker, item: Mapping[str, Any]) -> dict[str, Any]:
     requests = from_dict(item["requests"], list[SampleRequest], "requests")
     backend, folder, meter = worker.backend, Path(item["folder"]), Meter()
     with meter.running(backend.network()):
-        made = _draw(backend, requests)
+        made, on_prompt = _draw(backend, requests, item["prompt_r_precision"])
         prompts = [request.prompt for request in requests]
         scores = scores_of(made, prompts, meter.metered(worker.scorers))
-        scored = judge_samples(backend, made, scores)
+        scored = judge_samples(backend, made, scores, on_prompt)
         suffix = backend.medium.suffix
         for number, sample in enumerate(made, start=item["first"]):
             backend.medium.write(sample, sample_path(folder, number, suffix))
@@ -160,25 +166,35 @@ def draw_batch(worker: SampleWorker, item: Mapping[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def _draw(backend: Backend, requests: Sequence[SampleRequest]) -> list[Any]:
-    return backend.sample(
-        [request.prompt for request in requests],
+def _draw(
+    backend: Backend, requests: Sequence[SampleRequest], least: float
+) -> tuple[list[Any], np.ndarray]:
+    """The samples, and which of them have a prompt R-precision of at least so much, (N,); without
+    a limit of ``least`` none is judged, which takes passes of the network."""
+    prompts = [request.prompt for request in requests]
+    made = backend.sample(
+        prompts,
         [request.targets for request in requests],
         [request.seed for request in requests],
     )
+    if not least:
+        return made, np.ones(len(made), bool)
+    return made, backend.prompt_r_precision(prompts, made) >= least
 
 
 def judge_samples(
-    backend: Backend, samples: Sequence[Any], scores: np.ndarray
+    backend: Backend, samples: Sequence[Any], scores: np.ndarray, on_prompt: np.ndarray
 ) -> list[ScoredSample]:
-    """Which samples can be used: nothing is ever labelled that is not a number or blank. ``scores``
-    (N, n) in the scorers' units."""
+    """Which samples can be used: nothing is ever labelled that is not a number or blank, or that
+    is not ``on_prompt`` (N,). ``scores`` (N, n) in the scorers' units."""
     found = []
-    for sample, row in zip(samples, scores, strict=True):
+    for sample, row, good in zip(samples, scores, on_prompt.tolist(), strict=True):
         digest = backend.medium.digest(sample)
         reject_reason = backend.medium.reject_reason(sample)
         if reject_reason is None and not np.isfinite(row).all():
             reject_reason = "score is not finite"
+        if reject_reason is None and not good:
+            reject_reason = OFF_PROMPT
         if reject_reason is None:
             found.append(ScoredSample(digest=digest, scores=tuple(row.tolist())))
         else:

@@ -244,6 +244,31 @@ def test_what_cannot_be_used_is_never_selected(task, tmp_path):
         assert (sample["scores"] is None) == (not usable)
 
 
+def test_what_leaves_its_prompt_is_rejected_where_that_is_asked_for(task, tmp_path):
+    class Wandering(Points):
+        """Further out, the prompt is no longer the best of four, the front's most of all."""
+
+        def prompt_r_precision(self, prompts, samples):
+            self.net(torch.zeros(len(samples), 2))  # judging takes passes, which cost
+            return np.where(np.array(samples)[:, 0] > 1.0, 2 / 3, 1.0)
+
+    def one_round(name, least):
+        config = dataclasses.replace(CONFIG, rounds=1, guard=NO_GUARD, prompt_r_precision=least)
+        _, cost = run(task, tmp_path / name, Wandering(gain=1.0), config)
+        folder = tmp_path / name / "round-1"
+        return read(folder / "selected.json")["samples"], read(folder / "round.json"), cost
+
+    verdicts, strict, judged = one_round("strict", 1.0)
+    x = [point[0] for point in map(read, sorted((tmp_path / "strict").glob("round-1/samples/*")))]
+    assert [verdict == "prompt not followed" for verdict in verdicts] == [one > 1.0 for one in x]
+    assert 0 < verdicts.count("prompt not followed") < 48
+    for least in (0.0, 2 / 3):
+        verdicts, loose, cost = one_round(f"loose-{least}", least)
+        assert "prompt not followed" not in verdicts
+        assert loose["mean_z"]["x"] > strict["mean_z"]["x"] + 0.3
+        assert judged.forwards - cost.forwards == (48 if least == 0 else 0)
+
+
 def test_nothing_usable_is_said_in_one_line(task, tmp_path):
     class Broken(Points):
         def sample(self, prompts, targets, seeds):
@@ -315,6 +340,7 @@ def test_diversity_by_hand():
         ({"replay_fraction": 1.0}, "replay_fraction is 1"),
         ({"exploration": -1.0}, "exploration is -1"),
         ({"front_quantile": 1.0}, "front_quantile is 1"),
+        ({"prompt_r_precision": 1.1}, "prompt_r_precision is 1.1"),
         ({"seed": -1}, "seed is -1"),
     ],
 )
