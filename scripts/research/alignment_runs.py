@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
 import scorers
 from baselines.ddpo import DdpoConfig
-from baselines.ddpo_run import train_ddpo
+from baselines.ddpo_run import reward_curve, train_ddpo
 from baselines.runs import due, of_seed
 from benchmark import (
     Benchmark,
@@ -23,10 +24,12 @@ from benchmark import (
     train_online,
     with_seed,
 )
+from plateau import PlateauConfig
 from ric_diffusion.api.paths import check_out_folder
 from ric_diffusion.api.runs import OnlineRun, TrainConfig, first_captions, selected
 from ric_diffusion.data.records import read_labelled
 from ric_diffusion.data.scoring import load_scorers
+from ric_diffusion.evaluation.grid import preference_line
 from ric_diffusion.evaluation.method import weights_of
 from ric_diffusion.io import config as configs
 from ric_diffusion.io.errors import InputError, suggest
@@ -34,7 +37,32 @@ from ric_diffusion.io.files import write_text
 from ric_diffusion.models.cost import Cost
 from ric_diffusion.rewards.selection import SELECTIONS
 
+Settings = TypeVar("Settings")
 PROMPTS = "prompts.txt"  # those that online rounds draw
+PLATEAU = "ddpo-plateau"  # a run
+MODULATED, UNMODULATED = "text-modulated", "tokens-unmodulated"  # runs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """Ours with other settings, of which only those are said that differ: of ``diffusion`` as ric
+    train and ric online have it, of ``online``, and of ``sampling``."""
+
+    diffusion: Mapping[str, Any] = field(default_factory=dict)
+    online: Mapping[str, Any] = field(default_factory=dict)
+    sampling: Mapping[str, int | float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VariantRuns:
+    """The trainings of a variant, by the names of their runs, those of ours where it is not its
+    own; and how its adapter draws."""
+
+    name: str
+    runs: tuple[str, str]
+    offline: TrainConfig | None
+    online: OnlineRun | None
+    sampling: Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +76,9 @@ class Alignment:
     The first captions are split by ``seed``: ``prompts`` to the comparison, with ``seeds``
     to each, others to our calibrations; those left are what online rounds and DDPO draw, the latter
     ``ddpo_prompts`` of them. Nobody is compared on prompts that were optimised for.
-    ``held_out``: scorers that are none of the rewards. ``training_seeds``: how often the methods of
-    a part are trained, by its name; once where it does not say.
+    ``held_out``: scorers that are none of the rewards. ``variants``: of ours, by name, to see what
+    each setting is worth. ``ddpo_plateau``: one more run, for longer. ``training_seeds``: how often
+    the methods of a part are trained, by its name; once where it does not say.
     """
 
     RENAMED: ClassVar[Mapping[str, str]] = {
@@ -78,6 +107,8 @@ class Alignment:
     points: int
     held_out: tuple[str, ...] = ()
     training_seeds: Mapping[str, int] = field(default_factory=dict)
+    variants: Mapping[str, Variant] = field(default_factory=dict)
+    ddpo_plateau: PlateauConfig | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -94,6 +125,7 @@ class AlignmentBenchmark(Benchmark):
 
     text: TrainConfig
     ddpo: DdpoConfig
+    variants: Sequence[VariantRuns] = ()
 
     @property
     def plain_sampling(self) -> Mapping[str, Any]:
@@ -141,6 +173,13 @@ def load(path: Path, out: Path, parts: Sequence[str], known: Iterable[str]) -> A
         raise InputError(
             f"{path}: held_out: {trained[0]} is a reward of {config.data}; leave it out"
         )
+    if (plateau := config.ddpo_plateau) is not None:
+        asked = weights_of(plateau.preference, space).tolist()
+        line = preference_line(space.names, config.points)
+        if not any(np.allclose(asked, list(point.values())) for point in line):
+            raise InputError(f"{path}: ddpo_plateau.preference: is none of the {config.points} "
+                             "that ours is asked for; give one that lies on the sweep")  # fmt: skip
+    variants = variants_of(config.variants, offline, online, out, f"{path}: variants.")
     pipe, base = base_model(path, config.model, "diffusion")
     return AlignmentBenchmark(
         config=config, out=out, parts=parts, offline=offline, text=text, online=online, ddpo=ddpo,
@@ -148,8 +187,60 @@ def load(path: Path, out: Path, parts: Sequence[str], known: Iterable[str]) -> A
         held_out=[scorers.load(name) for name in config.held_out],
         basis=basis_of(base, space, records),
         labelling=Cost(scored=len(records) * len(space.names)),
-        training_seeds=config.training_seeds,
+        training_seeds=config.training_seeds, variants=variants,
     )  # fmt: skip
+
+
+def variants_of(
+    variants: Mapping[str, Variant],
+    offline: TrainConfig,
+    online: OnlineRun,
+    out: Path,
+    where: str,
+) -> list[VariantRuns]:
+    """What variants have to be trained for: those that are trained alike share the runs, which have
+    the name of the first. ``where``: in front of errors."""
+    found, shared = [], {}
+    for name, variant in variants.items():
+        diffusion = changed(offline.diffusion, variant.diffusion, f"{where}{name}: diffusion")
+        rounds = changed(online.online, variant.online, f"{where}{name}: online")
+        own = shared.setdefault(configs.digest([diffusion, rounds]), slug(name))
+        first = f"offline-with-{own}" if variant.diffusion else "offline"
+        second = f"online-with-{own}" if variant.diffusion or variant.online else "online"
+        again = replace(
+            online, diffusion=diffusion, online=rounds, adapter=str(out / first / "adapter")
+        )
+        found.append(
+            VariantRuns(
+                name=name,
+                runs=(first, second),
+                offline=replace(offline, diffusion=diffusion) if variant.diffusion else None,
+                online=again if second != "online" else None,
+                sampling={**diffusion.sampling, **variant.sampling},
+            )
+        )
+    return found
+
+
+def slug(name: str) -> str:
+    """The name as a part of a folder's."""
+    return re.sub(r"[^a-z0-9.]+", "-", name.lower()).strip("-.")
+
+
+def changed(settings: Settings, changes: Mapping[str, Any], where: str) -> Settings:
+    """The settings with some of them changed, each checked as in a file."""
+    plain = configs.to_dict(settings)
+    return configs.from_dict(_merged(plain, changes), type(settings), where)
+
+
+def _merged(plain: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Mappings are merged, all else is replaced."""
+    merged = dict(plain)
+    for key, value in changes.items():
+        before = plain.get(key)
+        both = isinstance(value, Mapping) and isinstance(before, Mapping)
+        merged[key] = _merged(before, value) if both else value
+    return merged
 
 
 def split(names: Sequence[str], config: Alignment, where: str) -> PromptSplit:
@@ -183,20 +274,61 @@ def other_selection(bench: AlignmentBenchmark) -> Any:
     return next(name for name in SELECTIONS if name != bench.online.online.selection)
 
 
-def train_words(bench: AlignmentBenchmark) -> None:
+def train_conditionings(bench: AlignmentBenchmark) -> None:
+    """Words, and words and tokens each the other way round: words that also learn to modulate every
+    block, by the network's own way from the text to there, and tokens that only attention reads."""
     train_adapter(bench, "text", bench.text)
+    words, lora = bench.text.diffusion, bench.text.diffusion.lora
+    targets = tuple(dict.fromkeys((*lora.targets, "modulation")))
+    words = replace(words, lora=replace(lora, targets=targets))
+    train_adapter(bench, MODULATED, replace(bench.text, diffusion=words))
+    tokens = replace(bench.offline.diffusion, modulation=False)
+    train_adapter(bench, UNMODULATED, replace(bench.offline, diffusion=tokens))
+
+
+def train_variants(bench: AlignmentBenchmark) -> None:
+    for variant in bench.variants:
+        offline, online = variant.runs
+        if variant.offline is not None:
+            train_adapter(bench, offline, variant.offline)
+        if variant.online is not None:
+            train_online(bench, online, variant.online)
 
 
 def train_ddpo_runs(bench: AlignmentBenchmark) -> None:
-    config, space = bench.config, bench.space
-    prompts = bench.prompts.training[: config.ddpo_prompts]
     for k in bench.seeds_of("ddpo"):
         ddpo = replace(bench.ddpo, seed=bench.ddpo.seed + k)
         for name, preference in ddpo_runs(bench, k).items():
-            settings = {"preference": preference, "prompts": prompts, "ddpo": ddpo}
+            settings = {**_task(bench, preference), "ddpo": ddpo}
             if due(bench.out, name, settings, bench.basis):
-                train_ddpo(config.model, space, preference, prompts, load_scorers(space), ddpo,
-                           bench.out / name, resume=True, device=bench.device)  # fmt: skip
+                _ddpo(bench, name, preference, ddpo)
+
+
+def train_ddpo_plateau(bench: AlignmentBenchmark) -> None:
+    """One run, which goes on where ``iterations`` was raised since."""
+    plateau = bench.config.ddpo_plateau
+    if plateau is None:
+        return
+    same = configs.to_dict(bench.ddpo)
+    del same["iterations"]
+    settings = {**_task(bench, plateau.preference), "ddpo": same}
+    unfinished = due(bench.out, PLATEAU, settings, bench.basis)
+    if unfinished or len(reward_curve(bench.out / PLATEAU)[0]) < plateau.iterations:
+        ddpo = replace(bench.ddpo, iterations=plateau.iterations)
+        _ddpo(bench, PLATEAU, plateau.preference, ddpo)
+
+
+def _task(bench: AlignmentBenchmark, preference: Mapping[str, float]) -> dict[str, Any]:
+    prompts = bench.prompts.training[: bench.config.ddpo_prompts]
+    return {"preference": preference, "prompts": prompts}
+
+
+def _ddpo(
+    bench: AlignmentBenchmark, name: str, preference: Mapping[str, float], ddpo: DdpoConfig
+) -> None:
+    prompts = _task(bench, preference)["prompts"]
+    train_ddpo(bench.config.model, bench.space, preference, prompts, load_scorers(bench.space),
+               ddpo, bench.out / name, resume=True, device=bench.device)  # fmt: skip
 
 
 def ddpo_runs(bench: AlignmentBenchmark, k: int) -> dict[str, Mapping[str, float]]:

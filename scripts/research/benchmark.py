@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
+from safetensors.torch import load_file
 
 import comparison
 from baselines.base import BaseModel, Preference, Tuned
@@ -54,7 +55,7 @@ from ric_diffusion.models.cost import Cost
 from ric_diffusion.models.family import family_of, loading
 from ric_diffusion.models.hardware import default_device
 from ric_diffusion.rewards import RewardSpace
-from trainings import Pair, over_trainings
+from trainings import Comparison, Pair, over_trainings
 
 OURS, OFFLINE = "RiC online", "RiC offline"
 CALIBRATED, PLAIN = "calibrated", "not calibrated"
@@ -297,16 +298,17 @@ def ours(
     mapping: str | None = None,
     calibrate_it: bool = False,
     alone: bool = False,
+    sampling: Mapping[str, Any] | None = None,
 ) -> Trained:
     """The adapter of the last of ``runs``, which cost what all of them did, and its calibration;
-    ``alone``: it also moves each reward alone."""
+    ``alone``: it also moves each reward alone; ``sampling``: in place of the benchmark's."""
     folder, found, config = bench.out / runs[-1] / "adapter", None, bench.evaluation
     choice = AdapterChoice(
         given=runs[-1],
         name=name,
         folder=folder,
         adapter=Adapter.load(folder),
-        sampling=bench.sampling,
+        sampling=bench.sampling if sampling is None else sampling,
     )
     cost = bench.labelling + spent(bench.out, runs)
     if calibrate_it:
@@ -328,6 +330,12 @@ def ours(
     points = [point for point in points if alone or point.along is None]
     method = method_of(bench.model, choice, bench.base, name=name, points=points, mapping=used)
     return Trained(method=method, cost=cost, calibration=found)
+
+
+def parameters_of(run: Path) -> int:
+    """How many numbers a run's adapter has: its LoRA's, and the reward encoder's."""
+    files = (run / "adapter").glob("*.safetensors")
+    return sum(tensor.numel() for file in files for tensor in load_file(file).values())
 
 
 def base_method(bench: Benchmark, plain: Any) -> BenchmarkMethod:
@@ -425,10 +433,10 @@ def measured(bench: Benchmark, methods: Sequence[BenchmarkMethod]) -> list[list[
 
 def compared(
     bench: Benchmark, methods: Sequence[BenchmarkMethod], scores: Sequence[Sequence[MethodScores]]
-) -> EvaluationResult:
+) -> Comparison:
     """What came of the methods, with the costs of training; ratios are to the first."""
     software = (*bench.model.family.software, *SOFTWARE)
-    result = over_trainings(
+    found = over_trainings(
         scores,
         bench.evaluation,
         bench.out,
@@ -436,9 +444,9 @@ def compared(
         versions={"ric-diffusion": __version__} | {name: version(name) for name in software},
         pair=pair_of(methods),
     )
-    rows = zip(result.methods, methods, strict=True)
-    costs = tuple(replace(found, training_cost=method.cost) for found, method in rows)
-    return replace(result, methods=costs)
+    rows = zip(found.result.methods, methods, strict=True)
+    costs = tuple(replace(row, training_cost=method.cost) for row, method in rows)
+    return replace(found, result=replace(found.result, methods=costs))
 
 
 def pair_of(methods: Sequence[BenchmarkMethod]) -> Pair | None:
@@ -452,14 +460,16 @@ def pair_of(methods: Sequence[BenchmarkMethod]) -> Pair | None:
 
 def publish(
     bench: Benchmark,
-    result: EvaluationResult,
+    found: Comparison,
     methods: Sequence[BenchmarkMethod],
     bars: Sequence[comparison.Bar],
     curves: str,
     runs: Mapping[str, Preference],
+    tables: Sequence[str] = (),
 ) -> None:
-    """The report, cost.png, methods.png, table.md, and the reward curves of ``runs`` as
-    ``curves``."""
+    """The report, cost.png, methods.png, table.md with further ``tables`` at its end, and the
+    reward curves of ``runs`` as ``curves``."""
+    result = found.result
     write_report(result, bench.out, bench.model.family.medium)
     shown = [one.name for one in methods if not one.variant]
     write_bytes(bench.out / "cost.png", png(cost_figure(result, shown)))
@@ -470,7 +480,11 @@ def publish(
             for name, preference in runs.items()
         }
         write_bytes(bench.out / curves, png(curves_figure(drawn)))
-    tables = [comparison.methods_table(result), comparison.bars_table(bars)]
+    tables = [
+        comparison.methods_table(result, found.hypervolumes),
+        comparison.bars_table(bars),
+        *tables,
+    ]
     write_text(bench.out / "table.md", "\n".join(tables))
     print(bench.out / "table.md")
 

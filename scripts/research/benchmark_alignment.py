@@ -2,37 +2,48 @@
 
     python scripts/research/benchmark_alignment.py --out runs/alignment
 
-Trains what is not there yet (offline and online adapters, the latter in both selections, reward
-words, SFT, one LoRA per reward, DDPO for several preferences; some of them with several training
-seeds), calibrates our adapters, draws all of them with the same prompts and seeds, and writes
-table.md, cost.png, the fronts of the methods (methods.png), the reward curves of DDPO (ddpo.png)
-and a report (index.html, metrics.json). Every part can be interrupted and goes on where it was;
---skip leaves parts out, and a later run without it adds them. --only makes some parts and no table,
-so that several processes can share the work:
+Trains what is not there yet (offline and online adapters, the latter in both selections and with
+other settings, reward words, SFT, one LoRA per reward, DDPO for several preferences; some of them
+with several training seeds), calibrates our adapters, draws all of them with the same prompts and
+seeds, and writes table.md, cost.png, the fronts of the methods (methods.png), hypervolume against
+what is kept of prompts (frontier.png), the reward curves of DDPO (ddpo.png, ddpo-plateau.png) and a
+report (index.html, metrics.json). Every part can be interrupted and goes on where it was; --skip
+leaves parts out, and a later run without it adds them. --only makes some parts and no table, so
+that several processes can share the work; parts that begin with our adapters need those first:
 
+    python scripts/research/benchmark_alignment.py --out runs/alignment --only ours
     python scripts/research/benchmark_alignment.py --out runs/alignment --only ddpo
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import comparison
 from alignment_runs import (
+    MODULATED,
+    PLATEAU,
+    UNMODULATED,
     AlignmentBenchmark,
     ddpo_runs,
     load,
     other_selection,
+    train_conditionings,
+    train_ddpo_plateau,
     train_ddpo_runs,
     train_other_selection,
     train_ours,
-    train_words,
+    train_variants,
 )
-from baselines.base import BaseModel
+from baselines.base import BaseModel, Tuned
 from baselines.best_of_n import BestOfN
+from baselines.curves import curves_figure
+from baselines.ddpo_run import reward_curve
 from baselines.methods import baseline_method
-from baselines.runs import of_seed
+from baselines.runs import of_seed, spent
 from benchmark import (
+    BASE,
     OFFLINE,
     OURS,
     PLAIN,
@@ -49,6 +60,7 @@ from benchmark import (
     options_of,
     ours,
     over_seeds,
+    parameters_of,
     publish,
     sft_method,
     soup_method,
@@ -57,21 +69,34 @@ from benchmark import (
     train_soup_runs,
     trained,
 )
+from frontier import frontier_figure, frontier_table
+from plateau import plateau_table, weighted_z
 from ric_diffusion.data.scoring import load_scorers
-from ric_diffusion.evaluation.grid import preference_points
+from ric_diffusion.evaluation.grid import Point, preference_points
+from ric_diffusion.evaluation.method import weights_of
+from ric_diffusion.evaluation.report.plots import png
 from ric_diffusion.evaluation.report.schema import EvaluationResult
 from ric_diffusion.io.errors import InputError
+from ric_diffusion.io.files import write_bytes
 from ric_diffusion.models.cost import Cost, Meter
 from ric_diffusion.models.diffusion.sampler import DiffusionSampler
 from ric_diffusion.rewards import MAPPINGS
 
 BEST, DDPO, DDPO_SOUP = "best of {}", "DDPO", "rewarded soup of DDPO"
+LONGER = "DDPO, {} iterations for one preference"
+WORDS = f"{OFFLINE}, words, {PLAIN}"
 ONLINE_PLAIN, OFFLINE_PLAIN = f"{OURS}, {PLAIN}", f"{OFFLINE}, {PLAIN}"
+
+CONDITIONINGS = {  # how a model is told the rewards, beside tokens that modulate: runs by name
+    WORDS: "text",
+    f"{OFFLINE}, words that modulate, {PLAIN}": MODULATED,
+    f"{OFFLINE}, tokens that do not modulate, {PLAIN}": UNMODULATED,
+}
 
 
 def our_methods(bench: AlignmentBenchmark) -> Iterator[BenchmarkMethod]:
-    """The first is what all others are compared with, the second the same without its calibration,
-    and these two also move each reward alone."""
+    """The first is what all others are compared with, the second the same without its calibration.
+    These two and the last also move each reward alone."""
 
     def offline(k: int) -> str:
         return of_seed("offline", k)
@@ -87,7 +112,7 @@ def our_methods(bench: AlignmentBenchmark) -> Iterator[BenchmarkMethod]:
     )
     yield over_seeds(bench, "ours", lambda k: ours(bench, ONLINE_PLAIN, *online(k), alone=True))
     yield over_seeds(bench, "ours", lambda k: ours(bench, OFFLINE, offline(k), calibrate_it=True))
-    yield over_seeds(bench, "ours", lambda k: ours(bench, OFFLINE_PLAIN, offline(k)))
+    yield over_seeds(bench, "ours", lambda k: ours(bench, OFFLINE_PLAIN, offline(k), alone=True))
 
 
 def other_selection_method(bench: AlignmentBenchmark) -> Iterator[BenchmarkMethod]:
@@ -95,8 +120,15 @@ def other_selection_method(bench: AlignmentBenchmark) -> Iterator[BenchmarkMetho
     yield once(ours(bench, name, "offline", "online-other"))
 
 
-def words_method(bench: AlignmentBenchmark) -> Iterator[BenchmarkMethod]:
-    yield once(ours(bench, f"{OFFLINE}, words, {PLAIN}", "text"))
+def conditioning_methods(bench: AlignmentBenchmark) -> Iterator[BenchmarkMethod]:
+    for name, run in CONDITIONINGS.items():
+        yield once(ours(bench, name, run, alone=True))
+
+
+def variant_methods(bench: AlignmentBenchmark) -> Iterator[BenchmarkMethod]:
+    for variant in bench.variants:
+        name = f"{OURS}, {variant.name}, {PLAIN}"
+        yield once(ours(bench, name, *variant.runs, sampling=variant.sampling), variant=True)
 
 
 def mapping_methods(bench: AlignmentBenchmark) -> Iterator[BenchmarkMethod]:
@@ -120,8 +152,7 @@ def best_of_methods(bench: AlignmentBenchmark) -> Iterator[BenchmarkMethod]:
 
 
 def ddpo_methods(bench: AlignmentBenchmark) -> Iterator[BenchmarkMethod]:
-    # on the chain that it was trained on
-    noisy = DiffusionSampler(bench.model, {**bench.plain_sampling, "eta": bench.ddpo.eta})
+    noisy = noisy_plain(bench)
     yield over_seeds(bench, "ddpo", lambda k: nearest_of(bench, DDPO, noisy, ddpo_runs(bench, k)))
 
     def corners(k: int) -> dict[str, str]:
@@ -133,6 +164,28 @@ def ddpo_methods(bench: AlignmentBenchmark) -> Iterator[BenchmarkMethod]:
         )
 
 
+def ddpo_plateau_method(bench: AlignmentBenchmark) -> Iterator[BenchmarkMethod]:
+    if (plateau := bench.config.ddpo_plateau) is None:
+        return
+    # Its name has the iterations, so that a longer run is drawn beside a shorter one.
+    name, noisy, file = LONGER.format(plateau.iterations), noisy_plain(bench), bench.lora(PLATEAU)
+    tuned = Tuned(name, noisy, bench.space, [(plateau.preference, file)])
+    point = Point(preference=plateau_weights(bench))
+    method = baseline_method(name, tuned, noisy, [point], [file])
+    yield once(Trained(method=method, cost=spent(bench.out, [PLATEAU])), variant=True)
+
+
+def plateau_weights(bench: AlignmentBenchmark) -> dict[str, float]:
+    """The preference of that run, by reward, of sum 1."""
+    weights = weights_of(bench.config.ddpo_plateau.preference, bench.space).tolist()
+    return dict(zip(bench.space.names, weights, strict=True))
+
+
+def noisy_plain(bench: AlignmentBenchmark) -> DiffusionSampler:
+    """Draws without rewards, on the chain that DDPO trains on."""
+    return DiffusionSampler(bench.model, {**bench.plain_sampling, "eta": bench.ddpo.eta})
+
+
 def equal_cost(n: int) -> str:
     return f"{BEST.format(n)} at equal cost"
 
@@ -142,7 +195,8 @@ def equal_cost(n: int) -> str:
 PARTS = {
     "ours": Part(train=train_ours, methods=our_methods),
     "selection": Part(train=train_other_selection, methods=other_selection_method, needs=("ours",)),
-    "text": Part(train=train_words, methods=words_method),
+    "text": Part(train=train_conditionings, methods=conditioning_methods),
+    "variants": Part(train=train_variants, methods=variant_methods, needs=("ours",)),
     "mappings": Part(methods=mapping_methods, needs=("ours",)),
     "base": Part(methods=lambda bench: iter([base_method(bench, plain(bench))])),
     "best-of": Part(methods=best_of_methods),
@@ -153,6 +207,7 @@ PARTS = {
         train=train_soup_runs, methods=lambda bench: iter([soup_method(bench, plain(bench))])
     ),
     "ddpo": Part(train=train_ddpo_runs, methods=ddpo_methods),
+    "plateau": Part(train=train_ddpo_plateau, methods=ddpo_plateau_method),
 }
 
 
@@ -171,10 +226,35 @@ def bars(result: EvaluationResult, best_of: int) -> list[comparison.Bar]:
         comparison.beats(result, DDPO, 1.0),
         comparison.cheaper(result, DDPO, 0.10),
         comparison.near(result, 9 / 11),
+        comparison.keeps(result, BASE, 0.97),
+        *comparison.follows(result, WORDS, least=0.95, span=1.0),
         *comparison.calibration(result, halved=0.5, most=0.25),
     ]
     if len(result.rewards) > 2:  # for two, benchmark_control.py asks for more
         found += comparison.control(result, 0.9)
+    return found
+
+
+def tables(bench: AlignmentBenchmark, result: EvaluationResult) -> list[str]:
+    """What each way to condition is worth, what is kept of prompts, and what a longer DDPO run
+    comes to; with frontier.png and ddpo-plateau.png."""
+    found = []
+    if "text" in bench.parts:
+        runs = {OFFLINE_PLAIN: "offline", **CONDITIONINGS}
+        parameters = {name: parameters_of(bench.out / run) for name, run in runs.items()}
+        found.append(comparison.conditioning_table(result, parameters))
+    plateau = bench.config.ddpo_plateau if "plateau" in bench.parts else None
+    longer = LONGER.format(plateau.iterations) if plateau else None
+    # which is of one preference, not of all
+    swept = replace(result, methods=tuple(one for one in result.methods if one.name != longer))
+    found.append(frontier_table(swept, BASE))
+    write_bytes(bench.out / "frontier.png", png(frontier_figure(swept, BASE)))
+    if longer:
+        weights, curve = plateau_weights(bench), reward_curve(bench.out / PLATEAU)
+        found.append(plateau_table(result, longer, weights, curve[1]))
+        level = weighted_z(result.methods[0], weights)
+        levels = {} if level is None else {OURS: level}
+        write_bytes(bench.out / f"{PLATEAU}.png", png(curves_figure({longer: curve}, levels)))
     return found
 
 
@@ -188,10 +268,11 @@ def main() -> None:
         parser.exit(2, f"{parser.prog}: {error}\n")
     if options.only:
         return
-    result = compared(bench, methods, scores)
-    asked = bars(result, bench.config.best_of)
+    found = compared(bench, methods, scores)
+    asked = bars(found.result, bench.config.best_of)
     runs = ddpo_runs(bench, 0) if "ddpo" in bench.parts else {}
-    publish(bench, result, methods, asked, "ddpo.png", runs)
+    more = tables(bench, found.result)
+    publish(bench, found, methods, asked, "ddpo.png", runs, more)
 
 
 if __name__ == "__main__":

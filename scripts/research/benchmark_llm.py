@@ -155,9 +155,9 @@ def main() -> None:
         parser.exit(2, f"{parser.prog}: {error}\n")
     if options.only:
         return
-    result = compared(bench, methods, scores)
+    found = compared(bench, methods, scores)
     runs = grpo_runs(bench) if "grpo" in bench.parts else {}
-    publish(bench, result, methods, bars(result, bench), "grpo.png", runs)
+    publish(bench, found, methods, bars(found.result, bench), "grpo.png", runs)
 
 
 if __name__ == "__main__":

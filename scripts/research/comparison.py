@@ -4,10 +4,15 @@ result whose methods also say what their training cost."""
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ric_diffusion.evaluation.report.schema import Estimate, EvaluationResult, MethodResult
+from ric_diffusion.evaluation.report.schema import (
+    ControlResult,
+    Estimate,
+    EvaluationResult,
+    MethodResult,
+)
 from ric_diffusion.evaluation.report.text import number, percent_with_interval, with_interval
 from ric_diffusion.models.cost import Cost
 
@@ -85,6 +90,46 @@ def cheaper(result: EvaluationResult, name: str, most: float) -> Bar:
         return Bar(what=what, found=NOT_RUN, bar=bar, met=None)
     ratio = training_of(first).forwards / training_of(other).forwards
     return Bar(what=what, found=number(ratio, 3), bar=bar, met=ratio <= most)
+
+
+def keeps(result: EvaluationResult, base: str, least: float) -> Bar:
+    """What the first method keeps of the prompt R-precision of the method ``base``."""
+    first, other = result.methods[0].prompt_r_precision.value, result.method(base)
+    what, bar = f"prompt R-precision, {result.methods[0].name} / {base}", f"≥ {least:g}"
+    if other is None:
+        return Bar(what=what, found=NOT_RUN, bar=bar, met=None)
+    of_base = other.prompt_r_precision.value
+    kept = None if first is None or not of_base else first / of_base
+    return Bar(what=what, found=number(kept, 3), bar=bar, met=kept is not None and kept >= least)
+
+
+def follows(result: EvaluationResult, name: str, *, least: float, span: float) -> list[Bar]:
+    """For each reward that the method ``name`` moved alone: do its means follow, and how far?"""
+    method = result.method(name)
+    if method is None:
+        return [Bar(what=f"control, {name}", found=NOT_RUN, bar=f"≥ {least:g}", met=None)]
+    bars = []
+    for sweep in method.control:
+        rank, moved = sweep.spearman_of_means, span_of(sweep)
+        for what, found, bar in (
+            ("Spearman of the means", rank, least),
+            ("span of the means, z", moved, span),
+        ):
+            bars.append(
+                Bar(
+                    what=f"{name}, {sweep.reward}: {what}",
+                    found=number(found, 3),
+                    bar=f"≥ {bar:g}",
+                    met=found is not None and found >= bar,
+                )
+            )
+    return bars
+
+
+def span_of(sweep: ControlResult) -> float | None:
+    """How far the means go from the lowest request to the highest, in z."""
+    first, last = sweep.obtained[0].value, sweep.obtained[-1].value
+    return None if first is None or last is None else last - first
 
 
 def near(result: EvaluationResult, fraction: float) -> Bar:
@@ -168,11 +213,14 @@ def fluent(result: EvaluationResult, name: str, most: float) -> Bar:
     )
 
 
-def methods_table(result: EvaluationResult) -> str:
-    """A row for each method: what it reaches, what its training cost, what a sample of it costs,
-    and what became of the rest, with the mean of each held-out scorer over the sweep."""
+def methods_table(
+    result: EvaluationResult, hypervolumes: Mapping[str, Sequence[float | None]]
+) -> str:
+    """A row for each method: what it reaches, and what each of its trainings does by itself; what a
+    training cost, what a sample costs, and what became of the rest, with the mean of each held-out
+    scorer over the sweep. ``hypervolumes``: of the trainings, by the method's name."""
     held_out = [scorer.name for scorer in result.held_out]
-    header = ["method", "hypervolume", f"× {result.methods[0].name}",
+    header = ["method", "hypervolume", "of each training", f"× {result.methods[0].name}",
               "training, million forwards", "training, thousand scored", "training, minutes",
               "a sample, forwards", "a sample, scored", "diversity", "prompt R-precision",
               "near its front", *held_out]  # fmt: skip
@@ -180,6 +228,7 @@ def methods_table(result: EvaluationResult) -> str:
         [
             method.name,
             with_interval(method.hypervolume),
+            _each(hypervolumes[method.name]),
             with_interval(method.hypervolume_ratio) if method.hypervolume_ratio else "1",
             number(training_of(method).forwards / 1e6, 3),
             number(training_of(method).scored / 1e3, 1),
@@ -196,11 +245,36 @@ def methods_table(result: EvaluationResult) -> str:
     return markdown(header, rows)
 
 
+def _each(values: Sequence[float | None]) -> str:
+    """Nothing of a single one, whose figure stands before it."""
+    return ", ".join(map(number, values)) if len(values) > 1 else ""
+
+
 def _mean_held_out(method: MethodResult, name: str) -> float | None:
     """Over the points of the sweep that have a value."""
     values = [point.held_out[name].value for point in method.points]
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
+
+
+def conditioning_table(result: EvaluationResult, parameters: Mapping[str, int]) -> str:
+    """A row for each of these methods, with what it trained: what comes of every way to tell a
+    model the rewards."""
+    rewards = [reward.name for reward in result.rewards]
+    header = ["method", "trained, million parameters", "hypervolume"]
+    for reward in rewards:
+        header += [f"{reward}: Spearman of the means", f"{reward}: span, z"]
+    rows = []
+    for name, count in parameters.items():
+        method = result.method(name)
+        assert method is not None
+        row = [name, number(count / 1e6), with_interval(method.hypervolume)]
+        for reward in rewards:
+            sweep = method.control_of(reward)
+            assert sweep is not None
+            row += [number(sweep.spearman_of_means, 3), number(span_of(sweep))]
+        rows.append(row)
+    return markdown(header, rows)
 
 
 def bars_table(bars: Sequence[Bar]) -> str:

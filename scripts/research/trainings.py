@@ -72,6 +72,15 @@ class Measured:
         return self.results[FIRST].name
 
 
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """``result``, whose methods have the figures of all their trainings, and by the method's name
+    the ``hypervolumes`` of each."""
+
+    result: EvaluationResult
+    hypervolumes: Mapping[str, tuple[float | None, ...]]
+
+
 def over_trainings(
     scores: Sequence[Sequence[MethodScores]],
     config: EvaluationConfig,
@@ -80,9 +89,9 @@ def over_trainings(
     model: str,
     versions: Mapping[str, str],
     pair: Pair | None = None,
-) -> EvaluationResult:
-    """The result of a report in ``out`` on methods for ``model``, of each the ``scores`` of its
-    trainings. Where all were trained once, it is what ``summarise`` gives."""
+) -> Comparison:
+    """What came of methods for ``model``, of each the ``scores`` of its trainings, as a report in
+    ``out``. Where all were trained once, it is what ``summarise`` gives."""
     flat = [one for trainings in scores for one in trainings]
     calibration = None
     if pair is not None:
@@ -98,11 +107,13 @@ def over_trainings(
     ]
     volumes = [_volumes(one, standard) for one in methods]
     rows = tracked(methods, "intervals over trainings", unit="method")
-    return replace(
+    result = replace(
         single,
         methods=tuple(_method(one, volumes, standard, config, pair) for one in rows),
         calibration=_calibration(single.calibration, methods, pair, standard) if pair else None,
     )
+    each = {one.name: tuple(some.hypervolume.value for some in one.results) for one in methods}
+    return Comparison(result=result, hypervolumes=each)
 
 
 def drawn(z: Array, statistic: Statistic) -> Array:

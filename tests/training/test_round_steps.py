@@ -62,7 +62,9 @@ NO_GROUPS = SPACE.groups(np.zeros((0, 2)), [])
 
 
 def judge(samples):
-    return judge_samples(Points(), samples, np.array(samples, dtype=float))
+    return judge_samples(
+        Points(), samples, np.array(samples, dtype=float), np.ones(len(samples), bool)
+    )
 
 
 def test_what_cannot_be_used_has_a_reason_and_no_scores():
@@ -78,7 +80,7 @@ def test_what_cannot_be_used_has_a_reason_and_no_scores():
 
 def test_a_score_that_is_not_finite_is_a_reason():
     scores = np.array([[0.5, np.inf]])
-    (sample,) = judge_samples(Points(), [(0.5, 1.0)], scores)
+    (sample,) = judge_samples(Points(), [(0.5, 1.0)], scores, np.ones(1, bool))
     assert sample.reject_reason == "score is not finite" and sample.scores is None
 
 

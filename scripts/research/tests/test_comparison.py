@@ -14,6 +14,7 @@ from ric_diffusion.evaluation.standard import Standard
 from ric_diffusion.models.cost import Cost
 from support.report import estimate, method_of, point_of, result_of
 from support.scores import base_of, config_of, scores_of
+from support.tables import rows_of
 
 SPENT = {"ours": Cost(700_000, 8192), "rival": Cost(8_600_000, 64_000, 132.0), "no adapter": Cost()}
 
@@ -39,12 +40,6 @@ def result(config, scores):
     return replace(found, methods=tuple(methods))
 
 
-def rows_of(table):
-    lines = [line[2:-2].split(" | ") for line in table.splitlines()]
-    assert lines[1] == ["---"] * len(lines[0])
-    return [dict(zip(lines[0], line, strict=True)) for line in lines[2:]]
-
-
 def with_ratio(result, value, low, high):
     """The result with this ratio of the second method to the first."""
     first, second, *rest = result.methods
@@ -58,9 +53,11 @@ def with_first(result, **changes):
 
 
 def test_a_row_for_each_method(result):
-    ours, rival, alone = rows_of(comparison.methods_table(result))
+    each = {"ours": [7.126, None, 8.0], "rival": [6.5], "no adapter": [4.0]}
+    ours, rival, alone = rows_of(comparison.methods_table(result, each))
     assert [row["method"] for row in (ours, rival, alone)] == list(SPENT)
     assert ours["× ours"] == "1"
+    assert (ours["of each training"], rival["of each training"]) == ("7.13, –, 8.00", "")
     ratio = result.methods[1].hypervolume_ratio
     assert rival["× ours"].startswith(f"{ratio.value:.2f} ({ratio.low:.2f} to ")
     assert rival["training, million forwards"] == "8.600"
@@ -158,6 +155,24 @@ def test_what_was_not_run_is_said(result):
     rows = rows_of(comparison.bars_table([*bars, comparison.near(result, 1.0)]))
     assert [row["value"] for row in rows] == ["not run"] * 4 + ["5 of 5"]
     assert [row[""] for row in rows] == [""] * 4 + ["met"]
+
+
+def test_a_row_for_every_way_to_condition(result):
+    first, second = rows_of(comparison.conditioning_table(result, {"rival": 2_500_000, "ours": 10}))
+    assert (first["method"], first["trained, million parameters"]) == ("rival", "2.50")
+    (sweep, _) = result.methods[0].control
+    ends = sweep.obtained[0].value, sweep.obtained[-1].value
+    assert float(second[f"{sweep.reward}: span, z"]) == pytest.approx(ends[1] - ends[0], abs=0.005)
+    assert first[f"{sweep.reward}: Spearman of the means"] == "1.000"
+
+
+def test_following_rewards(result):
+    bars = comparison.follows(result, "rival", least=0.95, span=1.0)
+    assert [bar.met for bar in bars] == [True, True] * 2 and len({bar.what for bar in bars}) == 4
+    far = comparison.follows(result, "rival", least=0.95, span=9.0)
+    assert [bar.met for bar in far] == [True, False] * 2
+    (gone,) = comparison.follows(result, "gone", least=0.95, span=1.0)
+    assert gone.met is None and gone.found == "not run"
 
 
 @pytest.mark.parametrize(("ours", "met"), [(-2.4, True), (-2.6, False), (None, False)])

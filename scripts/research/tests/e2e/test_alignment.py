@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -18,9 +19,21 @@ from support.processes import HOME
 from support.tables import first_number, tables_of
 
 SCRIPT = HOME / "scripts" / "research" / "benchmark_alignment.py"
-EVERYTHING = ["text", "selection", "mappings", "base", "best-of", "sft", "soup", "ddpo"]
+EVERYTHING = [
+    "selection",
+    "text",
+    "variants",
+    "mappings",
+    "base",
+    "best-of",
+    "sft",
+    "soup",
+    "ddpo",
+    "plateau",
+]
 STEPS, PROMPTS, SEEDS, POINTS = 4, 2, 2, 3
 SAMPLING = {"guidance_scale": 4.0, "prompt_guidance": 2.0, "num_inference_steps": STEPS}
+KEPT = {"prompt_r_precision": 0.3}
 CALIBRATION = 1  # prompts, under a seed of their own
 METHODS = [
     "RiC online",
@@ -29,6 +42,11 @@ METHODS = [
     "RiC offline, not calibrated",
     "RiC online, quantile, not calibrated",
     "RiC offline, words, not calibrated",
+    "RiC offline, words that modulate, not calibrated",
+    "RiC offline, tokens that do not modulate, not calibrated",
+    "RiC online, more guidance, not calibrated",
+    "RiC online, prompts kept, not calibrated",
+    "RiC online, prompts kept and guided, not calibrated",
     "RiC online, mapping linear",
     "RiC online, mapping l2",
     "RiC online, mapping linf",
@@ -40,6 +58,7 @@ METHODS = [
     "rewarded soup",
     "DDPO",
     "rewarded soup of DDPO",
+    "DDPO, 2 iterations for one preference",
 ]
 
 
@@ -97,6 +116,12 @@ def config(root, tiny, tmp_path_factory):
             "calibration_prompts": CALIBRATION,
             "calibration_seeds": 1,
             "points": POINTS,
+            "ddpo_plateau": {"preference": {first: 2.0, last: 2.0}, "iterations": 2},
+            "variants": {
+                "more guidance": {"sampling": {"prompt_guidance": 3.0}},
+                "prompts kept": {"online": KEPT},
+                "prompts kept and guided": {"online": KEPT, "sampling": {"prompt_guidance": 3.0}},
+            },
         }
         return tiny.write_config(folder / "alignment.yaml", settings | changes)
 
@@ -116,7 +141,8 @@ def test_everything_once(benchmark, config, root, tiny, tmp_path, monkeypatch):
     spent = {name: method.training_cost for name, method in found.items()}
     trained, labels = 3 * 4 * 3, 14 * 2  # steps, batch, forward and backward; pictures, rewards
     moved = 2 * 2 * POINTS * CALIBRATION  # by a calibration: two sweeps, two rewards
-    for name in ("RiC offline, not calibrated", "RiC offline, words, not calibrated", "SFT"):
+    conditioned = [name for name in METHODS if name.startswith("RiC offline, ")]
+    for name in (*conditioned, "SFT"):
         assert (spent[name].forwards, spent[name].scored) == (trained, labels)
     assert spent["RiC offline"].forwards == trained + moved * 2 * STEPS
     assert spent["RiC offline"].scored == labels + moved * 2
@@ -134,16 +160,20 @@ def test_everything_once(benchmark, config, root, tiny, tmp_path, monkeypatch):
     assert set(one.values()) == {2 * STEPS}
     assert found["best of 4 at equal cost"].cost.scored == POINTS * PROMPTS * SEEDS * 4 * 2
     points = {name: len(method.points) for name, method in found.items()}
-    assert {name for name, count in points.items() if count == 1} == {"base model", "SFT"}
+    assert {name for name, count in points.items() if count == 1} == {
+        "base model",
+        "SFT",
+        METHODS[-1],
+    }
     swept = {name for name, method in found.items() if method.control}  # each reward alone
-    assert swept == set(METHODS[:2])
+    assert swept == {*METHODS[:2], *conditioned} and len(conditioned) == 4
     asked = [
         [point.targets for point in found[name].points]
         for name in ("RiC online", "RiC online, mapping linear")
     ]
     assert asked[0] != asked[1]
 
-    methods, bars = tables_of(out)
+    methods, bars, conditionings, frontier, plateau = tables_of(out)
     assert list(methods) == METHODS
     for row in methods.values():
         assert first_number(row["hypervolume"]) > 0 and first_number(row["× RiC online"]) > 0
@@ -151,13 +181,21 @@ def test_everything_once(benchmark, config, root, tiny, tmp_path, monkeypatch):
     curved = [one.reward for one in result.calibration.rewards]
     assert list(result.calibration.methods) == METHODS[1::-1] and curved
     # two for all sliders; for a reward that cannot be calibrated one less
-    assert len(bars) == 9 + 2 + 2 + len(curved)
+    assert len(bars) == 9 + 5 + 2 + 2 + len(curved)
     assert {row[""] for row in bars.values()} <= {"met", "missed"}
     ratio = bars["forward passes of training, RiC online / DDPO"]
     assert first_number(ratio["value"]) == pytest.approx(
         online.forwards / spent["DDPO"].forwards, abs=1e-3
     )
-    for name in ("cost.png", "methods.png", "front.png", "ddpo.png"):
+    kept = bars["prompt R-precision, RiC online / base model"]
+    expected = (found[name].prompt_r_precision.value for name in ("RiC online", "base model"))
+    assert first_number(kept["value"]) == pytest.approx(next(expected) / next(expected), abs=1e-3)
+    assert set(conditionings) == set(conditioned) and set(frontier) == set(METHODS[:-1])
+    (longer,) = plateau.values()
+    assert longer["iterations"] == "2"
+    assert first_number(longer["training, million forwards"]) == pytest.approx(0, abs=1e-3)
+    figures = "cost", "methods", "front", "frontier", "ddpo", "ddpo-plateau"
+    for name in map("{}.png".format, figures):
         with Image.open(out / name) as image:
             image.load()
             assert image.width >= 800
@@ -165,6 +203,15 @@ def test_everything_once(benchmark, config, root, tiny, tmp_path, monkeypatch):
 
     names = ("offline", "text", "online", "online-other", "sft")
     used = {name: settings_of(out, name) for name in names}
+    others = ("text-modulated", "tokens-unmodulated", "online-with-prompts-kept")
+    words, tokens, variant = (settings_of(out, name) for name in others)
+    assert words["diffusion"]["mode"] == "text" and tokens["diffusion"]["mode"] == "embedding"
+    assert words["diffusion"]["lora"]["targets"] == ["attention", "convolution", "modulation"]
+    assert used["offline"]["diffusion"] == tokens["diffusion"] | {"modulation": True}
+    assert variant["online"] == used["online"]["online"] | KEPT
+    assert not (
+        out / "online-with-prompts-kept-and-guided"
+    ).exists()  # it is trained as the one before
     for name in ("offline", "text", "sft"):
         assert used[name]["loop"]["steps"] == 3
     ddpo = settings_of(out, "ddpo-1")
@@ -183,6 +230,10 @@ def test_everything_once(benchmark, config, root, tiny, tmp_path, monkeypatch):
 
     # DDPO draws as it was trained, and all are scored by what none was trained on.
     sampling = {name: method.about["sampling"] for name, method in found.items()}
+    for name in ("more guidance", "prompts kept and guided"):
+        assert sampling[f"RiC online, {name}, not calibrated"] == SAMPLING | {
+            "prompt_guidance": 3.0
+        }
     plain = {"num_inference_steps": STEPS, "guidance_scale": 2.5}
     assert sampling["RiC online"] == SAMPLING
     assert sampling["SFT"] == sampling["base model"] == sampling["rewarded soup"] == plain
@@ -201,9 +252,19 @@ def test_everything_once(benchmark, config, root, tiny, tmp_path, monkeypatch):
     assert benchmark(*again)[0] == 0
     assert (out / "table.md").read_bytes() == before
     assert benchmark(*again, "--skip", "ddpo", "mappings")[0] == 0
-    methods, bars = tables_of(out)
+    methods, bars, *_ = tables_of(out)
     assert len(methods) == len(METHODS) - 6
     assert bars["hypervolume, RiC online / DDPO"]["value"] == "not run"
+
+    # One run may be made longer; the table is written without --only.
+    monkeypatch.undo()
+    plateau = {"preference": {"compressibility": 2.0, "colorfulness": 2.0}, "iterations": 3}
+    other = config(root / "labelled", held_out=["brightness"], ddpo_plateau=plateau)
+    before = (out / "table.md").read_bytes()
+    code, _, err = benchmark("--config", other, "--out", out, "--only", "plateau")
+    assert code == 0, err
+    assert (out / "table.md").read_bytes() == before
+    assert len((out / "ddpo-plateau" / "log.jsonl").read_text().splitlines()) == 3
 
     # Other settings are not mixed with these.
     other = config(root / "labelled", soup_fraction=0.5, held_out=["brightness"])
@@ -215,21 +276,40 @@ def test_everything_once(benchmark, config, root, tiny, tmp_path, monkeypatch):
     assert code == 2 and "holds a run with other seeds" in err
 
 
-def test_three_rewards(benchmark, config, root, tmp_path):
+def test_three_rewards_and_two_training_seeds(benchmark, config, root, tmp_path):
     data, out = tmp_path / "three", tmp_path / "alignment"
     names = ["compressibility:resize=none", "colorfulness", "brightness"]
     assert main(["label", str(root / "pictures"), "--scorers", *names, "--out", str(data)]) == 0
-    given = ["--config", config(data), "--out", out, "--skip"]
-    code, _, err = benchmark(*given, *[part for part in EVERYTHING if part != "ddpo"])
+    twice = {"training_seeds": {"ours": 2, "soup": 2}, "ddpo_plateau": None}
+    given = ["--config", config(data, **twice), "--out", out]
+    code, said, err = benchmark(*given, "--only", "soup")
+    assert code == 0 and not said and not (out / "table.md").exists(), err
+    assert not (out / "offline").exists()
+    skipped = [part for part in EVERYTHING if part not in ("ddpo", "soup")]
+    code, _, err = benchmark(*given, "--skip", *skipped)
     assert code == 0, err
-    methods, bars = tables_of(out)
-    assert list(methods) == [*METHODS[:4], "DDPO"]
+    methods, bars, _ = tables_of(out)
+    assert list(methods) == [*METHODS[:4], "rewarded soup", "DDPO"]
     for name in ("compressibility", "colorfulness", "brightness"):
         row = bars[f"control, {name}: Spearman of the means"]
         assert -1 <= first_number(row["value"]) <= 1 and row["bar"] == "≥ 0.9"
-    (first, *_) = EvaluationResult.load(out / "metrics.json").methods
+    first, *_, soup, _ = EvaluationResult.load(out / "metrics.json").methods
     corners = [list(point.preference.values()) for point in first.points]
     assert corners == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
+
+    # Every training has a run of its own, and begins with that of its own seed.
+    for name in ("RiC online", "RiC offline", "rewarded soup"):
+        each = methods[name]["of each training"].split(", ")
+        assert len(set(each)) == 2
+        mean = sum(map(float, each)) / 2
+        assert first_number(methods[name]["hypervolume"]) == pytest.approx(mean, abs=0.011)
+    assert not methods["DDPO"]["of each training"]
+    seeds = [settings_of(out, name)["loop"]["seed"] for name in ("offline", "offline-seed1")]
+    assert seeds == [0, 1]
+    online = settings_of(out, "online-seed1")
+    assert online["adapter"] == str(out / "offline-seed1" / "adapter")
+    assert online["online"]["seed"] == online["online"]["loop"]["seed"] == 1
+    assert soup.training_cost.forwards == 3 * 3 * 4 * 3  # of one training: three LoRAs
 
 
 @pytest.mark.parametrize("name", ["emoji-alignment", "emoji-alignment-three"])
@@ -248,6 +328,10 @@ def test_own_configs_differ_in_their_mode_alone(monkeypatch, name):
     assert offline.data == config.data
     for run in (text, online):
         assert replace(run.diffusion, mode=offline.diffusion.mode) == offline.diffusion
+    variants = runs.variants_of(config.variants, offline, online, Path("out"), "")
+    assert len({variant.sampling["guidance_scale"] for variant in variants}) <= 1
+    parts = import_module("benchmark_alignment").PARTS
+    assert set(config.training_seeds) <= set(parts) and list(parts)[1:] == EVERYTHING
 
 
 @pytest.mark.parametrize(
@@ -262,6 +346,26 @@ def test_own_configs_differ_in_their_mode_alone(monkeypatch, name):
         ({"model": "smollm2"}, "model smollm2: is of causal language models; give one whose"),
         ({"prompts": 3}, "ddpo_prompts are 5, the data has 4 names; ask for fewer"),
         ({"held_out": ["colorfulness"]}, "held_out: colorfulness is a reward of"),
+        (
+            {"training_seeds": {"soups": 3}},
+            "training_seeds.soups: no such part; did you mean 'soup'",
+        ),
+        ({"training_seeds": {"soup": 0}}, "training_seeds.soup is 0; give 1 or more"),
+        ({"variants": {"a": {"online": {"share": 1}}}}, "variants.a: online: share: is called"),
+        ({"variants": {"a": {"diffusion": {"lora": {"rank": 0}}}}}, "variants.a: diffusion: lora"),
+        (
+            {"ddpo_plateau": {"preference": {"colorfulness": 0.3}, "iterations": 0}},
+            "ddpo_plateau: iterations is 0; give 1 or more",
+        ),
+        (
+            {
+                "ddpo_plateau": {
+                    "preference": {"colorfulness": 3, "compressibility": 1},
+                    "iterations": 9,
+                }
+            },
+            "ddpo_plateau.preference: is none of the 3 that ours is asked for",
+        ),
         ({"offline": "gone.yaml"}, "gone.yaml: cannot be read"),
     ],
 )

@@ -1,0 +1,119 @@
+"""What methods reach in rewards against what they keep of their prompts, and which of them
+dominates which: a table and a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from comparison import markdown
+from cost_plot import MARK, rims
+from ric_diffusion.evaluation.metrics import Array
+from ric_diffusion.evaluation.report.labels import Label, along, place
+from ric_diffusion.evaluation.report.plots import (
+    LIGHT,
+    Theme,
+    blank_panels,
+    colour_of,
+    marker_of,
+    with_ends,
+)
+from ric_diffusion.evaluation.report.schema import EvaluationResult, MethodResult
+from ric_diffusion.evaluation.report.text import number, with_interval
+
+SIZE = 9.0, 6.0  # inches
+NAMED = 2  # so many that dominate a method are named
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a method is: its hypervolume, and how much it ``kept`` of the base model's prompt
+    R-precision."""
+
+    method: MethodResult
+    hypervolume: float
+    kept: float
+
+    def beats(self, other: Place) -> bool:
+        """Whether it dominates the other: as good in both and better in one, whatever the
+        intervals."""
+        ours, theirs = (self.hypervolume, self.kept), (other.hypervolume, other.kept)
+        return ours != theirs and all(a >= b for a, b in zip(ours, theirs, strict=True))
+
+
+def places(result: EvaluationResult, base: str) -> list[Place]:
+    """Of all methods that have both figures; without a method called ``base`` what is kept is the
+    prompt R-precision itself."""
+    alone = result.method(base)
+    of_base = (alone.prompt_r_precision.value if alone else None) or 1.0
+    return [
+        Place(method=one, hypervolume=volume, kept=precision / of_base)
+        for one in result.methods
+        if (volume := one.hypervolume.value) is not None
+        and (precision := one.prompt_r_precision.value) is not None
+    ]
+
+
+def frontier_table(result: EvaluationResult, base: str) -> str:
+    """A row for each method, those that keep most first, with some of those that dominate it."""
+    found = sorted(places(result, base), key=lambda one: (-one.kept, -one.hypervolume))
+    header = ["method", "prompt R-precision / base", "hypervolume", "dominated by"]
+    rows = [
+        [
+            one.method.name,
+            number(one.kept, 3),
+            with_interval(one.method.hypervolume),
+            _named([other.method.name for other in found if other.beats(one)]),
+        ]
+        for one in found
+    ]
+    return markdown(header, rows)
+
+
+def _named(names: Sequence[str]) -> str:
+    """Some of them by name."""
+    others = len(names) - NAMED
+    said = "; ".join(names[:NAMED]) or "none"
+    return f"{said}; {others} more" if others > 0 else said
+
+
+def frontier_figure(result: EvaluationResult, base: str, theme: Theme = LIGHT) -> Figure:
+    """Hypervolume, with its interval, against what is kept of the prompts. Methods that none
+    dominates are full, coloured and joined; the others are hollow."""
+    found = places(result, base)
+    figure, (axes,) = blank_panels(1, theme, SIZE)
+    axes.set_xlabel("prompt R-precision / base model's")
+    axes.set_ylabel("hypervolume")
+    labels, marked = [], []
+    for i, method in enumerate(result.methods):
+        one = next((some for some in found if some.method is method), None)
+        if one is None:
+            continue
+        on = not any(other.beats(one) for other in found)
+        colour = colour_of(theme, i) if on else theme.grey
+        _, low, high = with_ends(method.hypervolume)
+        axes.vlines(one.kept, low, high, color=colour, alpha=0.35, linewidth=1.5)
+        axes.plot(
+            one.kept, one.hypervolume, marker_of(i), color=colour, markersize=MARK,
+            markerfacecolor=colour if on else theme.paper,
+        )  # fmt: skip
+        anchor = np.array([[one.kept, one.hypervolume]])
+        labels.append((not on, Label(text=method.name, colour=colour, anchors=anchor)))
+        marked.append(anchor[0])
+    line = _front(found)
+    axes.plot(*line.T, color=theme.grey, linewidth=1, zorder=0)
+    axes.margins(0.12)
+    figure.draw_without_rendering()
+    first = [label for _, label in sorted(labels, key=lambda pair: pair[0])]
+    drawn = np.concatenate([rims(axes, np.array(marked)), along(line)])
+    place(axes, first, drawn, paper=theme.paper)
+    return figure
+
+
+def _front(found: Sequence[Place]) -> Array:
+    """The methods that none beats, (F, 2), from left to right."""
+    on = [one for one in found if not any(other.beats(one) for other in found)]
+    return np.array(sorted((one.kept, one.hypervolume) for one in on))

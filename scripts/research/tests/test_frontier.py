@@ -1,0 +1,76 @@
+"""What is said of methods that keep more or less of their prompts."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import comparison
+from frontier import frontier_figure, frontier_table, places
+from support.report import estimate, method_of, point_of, result_of
+from support.tables import rows_of
+
+# hypervolume and prompt R-precision
+FIGURES = {
+    "ours": (11.0, 0.88),
+    "ours, guided": (10.0, 0.95),
+    "rival": (9.0, 0.95),
+    "twin": (9.0, 0.95),
+    "base": (4.0, 0.96),
+    "lost": (5.0, None),
+}
+
+
+@pytest.fixture(scope="module")
+def result():
+    point = point_of({"a": 0.0, "b": 0.0})
+    methods = (
+        replace(
+            method_of(name, [point]),
+            hypervolume=estimate(volume),
+            prompt_r_precision=estimate(kept),
+        )
+        for name, (volume, kept) in FIGURES.items()
+    )
+    return replace(result_of(["a", "b"]), methods=tuple(methods))
+
+
+def test_the_table_says_who_does_better_in_both(result):
+    rows = rows_of(frontier_table(result, "base"))
+    assert [row["method"] for row in rows] == ["base", "ours, guided", "rival", "twin", "ours"]
+    assert [row["dominated by"] for row in rows] == [
+        "none", "none", "ours, guided", "ours, guided", "none",
+    ]  # fmt: skip
+    assert rows[-1]["prompt R-precision / base"] == "0.917"
+    assert next(one.kept for one in places(result, "not there")) == 0.88
+
+
+def test_of_many_some_are_named(result):
+    worst = replace(result.methods[0], name="worst", hypervolume=estimate(1.0))
+    some = replace(result, methods=(*result.methods, worst))
+    (row,) = (row for row in rows_of(frontier_table(some, "base")) if row["method"] == "worst")
+    assert row["dominated by"] == "base; ours, guided; 3 more"
+
+
+def test_the_figure_joins_those_that_none_beats(result):
+    (axes,) = frontier_figure(result, "base").axes
+    points = [line for line in axes.lines if len(line.get_xdata()) == 1]
+    drawn = np.concatenate([line.get_xydata() for line in points])
+    known = {name: figures for name, figures in FIGURES.items() if figures[1] is not None}
+    kept = [figures[1] / 0.96 for figures in known.values()]
+    assert drawn[:, 0].tolist() == pytest.approx(kept)
+    assert drawn[:, 1].tolist() == [figures[0] for figures in known.values()]
+    hollow = [line.get_markerfacecolor() == "#ffffff" for line in points]
+    assert dict(zip(known, hollow, strict=True)) == {
+        "ours": False, "ours, guided": False, "rival": True, "twin": True, "base": False,
+    }  # fmt: skip
+    (line,) = (line for line in axes.lines if len(line.get_xdata()) > 1)
+    assert line.get_ydata().tolist() == [11.0, 10.0, 4.0]
+    assert {text.get_text() for text in axes.texts} == set(known)
+
+
+@pytest.mark.parametrize(("least", "met"), [(0.9, True), (0.97, False)])
+def test_keeping_prompts(result, least, met):
+    bar = comparison.keeps(result, "base", least)
+    assert (bar.found, bar.met) == ("0.917", met)
+    assert comparison.keeps(result, "gone", least).met is None
