@@ -10,10 +10,12 @@ and the LoRA, in the files that the family's format has (adapters/format.py), un
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
+
+import numpy as np
 
 from ric_diffusion.adapters.format import LoraFormat
 from ric_diffusion.adapters.lora import Lora
@@ -33,6 +35,9 @@ FORMAT_VERSION = 1
 ABOUT_FILE = "ric_adapter.json"
 ENCODER_FILE = "reward_encoder.safetensors"
 CARD_FILE = "README.md"
+
+# Where no network is at hand to say what it expects of a prompt.
+AVERAGE = "calibrated as for an average prompt; with the model at hand this prompt's own counts"
 
 TOLD = 0.05  # z; a target moved by less is not worth a line
 
@@ -99,6 +104,38 @@ class Adapter:
     ) -> dict[str, float]:
         """A preference -> targets in z, by the adapter's own mapping unless one is given."""
         return to_targets(preference, self.space, mapping or self.mapping)
+
+    @property
+    def knows_prompts(self) -> bool:
+        """Whether its calibration is another one for every prompt."""
+        return any(curve.prompt for curve in self.calibration.values())
+
+    def for_prompt(self, features: np.ndarray) -> Self:
+        """The adapter as it is calibrated for the prompt with these features (D,): what it says of
+        reach and of model targets holds for that prompt alone."""
+        curves = {name: curve.for_prompt(features) for name, curve in self.calibration.items()}
+        return replace(self, calibration=curves)
+
+    def for_prompts(
+        self, prompts: Sequence[str], features_of: Callable[[list[str]], np.ndarray]
+    ) -> list[Self]:
+        """The same for each of N prompts, whose features ``features_of`` is asked for once, if they
+        matter at all."""
+        if not self.knows_prompts:
+            return [self] * len(prompts)
+        distinct = list(dict.fromkeys(prompts))
+        rows = zip(distinct, features_of(distinct), strict=True)
+        found = {prompt: self.for_prompt(row) for prompt, row in rows}
+        return [found[prompt] for prompt in prompts]
+
+    def check_features(self, count: int) -> None:
+        """InputError unless calibration reads as many features as prompts of a model have."""
+        for name, curve in self.calibration.items():
+            if curve.prompt is not None and curve.prompt.features != count:
+                raise InputError(
+                    f"the calibration of {name} reads {curve.prompt.features} features of a "
+                    f"prompt, this model has {count}: it was calibrated on another architecture"
+                )
 
     def reachable(self, targets: Mapping[str, float]) -> dict[str, float]:
         """Targets in z, each moved to the nearest value its calibration says can be had."""

@@ -138,6 +138,7 @@ def _slider_table(adapter: Adapter) -> list[str]:
             "A calibrated slider gives on average what it is asked, as far as that was measured to "
             "be reachable; beyond, it gives the nearest that is."
         )
+        said += _prompt_aware(adapter)
     if space.centred:
         said.append(
             f"{', '.join(space.centred)}: of a sample compared {WITHIN} with the others of it, so "
@@ -151,6 +152,22 @@ def _slider_table(adapter: Adapter) -> list[str]:
     return [
         *("| " + " | ".join(row) + " |" for row in [header, ["---"] * len(header), *rows]),
         *said,
+    ]
+
+
+def _prompt_aware(adapter: Adapter) -> list[str]:
+    """Whether calibration knows the prompt, and what that is worth."""
+    known = {name: curve.prompt for name, curve in adapter.calibration.items() if curve.prompt}
+    if not known:
+        return ["It does not know the prompt: what a single one gives may be off the average."]
+    errors = [
+        f"{effect.errors[0]:.2f} z of {name} without it and {effect.errors[1]:.2f} z with it"
+        for name, effect in known.items()
+    ]
+    return [
+        "It knows the prompt, from what the model expects of it before drawing. Measured on "
+        f"prompts that were left out of its fit, a single sample misses {', '.join(errors)}. "
+        "What is reachable moves with the prompt too; the table has the average."
     ]
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ric_diffusion.adapters import export as files
 from ric_diffusion.adapters import hub
+from ric_diffusion.adapters.adapter import AVERAGE
 from ric_diffusion.adapters.export import FORMATS, Format
 from ric_diffusion.adapters.format import DiffusersFormat
 from ric_diffusion.api.models import check_mapping
@@ -95,6 +96,8 @@ def prompt_text(
         tokenizer = family.tokenizer(base, found)
     text, cut = found.text(prompt, wanted, tokenizer)
     notes = found.unreachable(wanted)
+    if found.knows_prompts:
+        notes.append(AVERAGE)
     if cut:
         notes.append(f"the prompt was cut; {tokenizer.model_max_length} tokens are read at most")
     return ExportedPrompt(text=text, notes=tuple(notes))

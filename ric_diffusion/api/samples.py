@@ -277,9 +277,10 @@ def _responses(
     if lm.adapter is not None:
         own = lm.adapter.sampling
         wanted = lm.adapter.targets_for(**asked, mapping=mapping)
-        for line in lm.adapter.unreachable(wanted):
+        [adapter] = lm.adapters_for([prompt])
+        for line in adapter.unreachable(wanted):
             _log.warning(line)
-        used = lm.adapter.used(wanted)
+        used = adapter.used(wanted)
     sampler = lm.family.sampler(lm, {**own, **options})
     # In one batch: each response comes out as if it were alone.
     samples = sampler.sample([prompt] * len(seeds), [used] * len(seeds), list(seeds))

@@ -141,7 +141,7 @@ def sweep(
         drawn = run_sweep(
             pipe.family.sampler(pipe, options),
             space,
-            sweep_points(own, points, along=along, mapping=mapping),
+            sweep_points(pipe.adapters_for([prompt])[0], points, along=along, mapping=mapping),
             [prompt],
             [seed],
             load_scorers(space, required=False),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,8 @@ KEPT_SAMPLES, KEPT_TEXTS = 32, 64
 
 @dataclass(frozen=True, kw_only=True)
 class SampleRequest:
-    """What is asked for: ``targets`` in z as they will be used, a reward left out is auto."""
+    """What is asked for: ``targets`` in z, a reward left out is auto; as they will be used, unless
+    calibration is another one for every prompt."""
 
     prompt: str
     seed: int
@@ -46,6 +47,7 @@ class Engine:
         """``name``: how the user called the model. InputError if it has no sliders."""
         require_adapter(model, name)
         self.name, self.family, self.adapter = name, model.family, model.adapter
+        self.model = model
         self.space: RewardSpace = model.adapter.space
         self.scoring = Scoring.of(self.space, self.family.medium)
         self.sampler = self.family.sampler(model)
@@ -96,7 +98,14 @@ class Engine:
             wanted = self.adapter.mapped(preference)
         else:
             wanted = self.space.check_targets(targets or {})
-        return SampleRequest(prompt=prompt, seed=int(number), targets=self.adapter.used(wanted))
+        if not self.adapter.knows_prompts:  # else the model has to be asked, when it is free
+            wanted = self.adapter.used(wanted)
+        return SampleRequest(prompt=prompt, seed=int(number), targets=wanted)
+
+    def _usable(self, request: SampleRequest) -> SampleRequest:
+        """The request as calibration for its prompt has it."""
+        [adapter] = self.model.adapters_for([request.prompt])
+        return replace(request, targets=adapter.used(request.targets))
 
     @torch.inference_mode()
     def draw(self, request: SampleRequest, job: Job) -> GeneratedSample:
@@ -106,8 +115,9 @@ class Engine:
 
         def make() -> GeneratedSample:
             with job.watching(self.sampler.network(), self.passes):
-                (sample,) = self.sampler.sample([request.prompt], [request.targets], [request.seed])
-            return self._measured(request, sample)
+                used = self._usable(request)
+                (sample,) = self.sampler.sample([used.prompt], [used.targets], [used.seed])
+            return self._measured(used, sample)
 
         key = (request.prompt, request.seed, *request.targets.items())
         drawn: GeneratedSample = self.drawn.get(key, make)
@@ -124,6 +134,7 @@ class Engine:
             raise InputError(f"strength {strength:g}: give {1 / self.steps:g} to 1")
         picture = self._opened(path)
         with job.watching(self.painter.denoiser, int(self.passes * strength)):
+            request = self._usable(request)
             output = self.painter(
                 [request.prompt],
                 image=[picture],
@@ -139,10 +150,11 @@ class Engine:
         """The request's prompt and seed at every one of the points."""
         passes = math.ceil(len(points) / AT_ONCE) * self.passes
         with job.watching(self.sampler.network(), passes):
+            [adapter] = self.model.adapters_for([request.prompt])
             return run_sweep(
                 self.sampler,
                 self.space,
-                points,
+                [replace(point, targets=adapter.used(point.targets)) for point in points],
                 [request.prompt],
                 [request.seed],
                 self.scoring.scorers,

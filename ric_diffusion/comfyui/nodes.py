@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ric_diffusion.adapters.adapter import Adapter
+from ric_diffusion.adapters.adapter import AVERAGE, Adapter
 from ric_diffusion.adapters.export import comfyui_state
 from ric_diffusion.adapters.format import DiffusersFormat
 from ric_diffusion.api.values import by_name, name_value
@@ -118,6 +118,8 @@ class ApplyRewards:
             )
         asked: dict[str, Any] = {meaning: parsed(rewards)}
         targets = adapter.targets_for(**asked)
+        if adapter.knows_prompts:
+            _log.warning(AVERAGE)
         for line in adapter.unreachable(targets):
             _log.warning(line)
         read = adapter.model_targets(adapter.used(targets))

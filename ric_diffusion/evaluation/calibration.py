@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from ric_diffusion.adapters.adapter import Adapter
 from ric_diffusion.evaluation.metrics import means_of
@@ -11,7 +13,7 @@ from ric_diffusion.evaluation.runner import MethodScores
 from ric_diffusion.evaluation.standard import Standard
 from ric_diffusion.io import config
 from ric_diffusion.models.cost import Cost
-from ric_diffusion.rewards import Curve, RewardSpace
+from ric_diffusion.rewards import Curve, RewardSpace, fit_effect
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +22,8 @@ class Calibration:
     ``seeds`` for the first of them, at ``cost``.
 
     A report with a calibration compares an adapter without it and with it: the methods at the two
-    positions of ``pair``.
+    positions of ``pair``. Where curves know prompts, the method at ``average`` has the same curves
+    without that.
     """
 
     curves: Mapping[str, Curve]
@@ -28,6 +31,7 @@ class Calibration:
     seeds: Sequence[int]
     cost: Cost
     pair: tuple[int, int] = (0, 1)
+    average: int | None = None
 
 
 def calibration_digest(adapter: Adapter) -> str | None:
@@ -49,3 +53,24 @@ def curves_of(scores: MethodScores, space: RewardSpace) -> dict[str, Curve]:
         if curve := Curve.fit(requested, means[rows, column]):
             found[name] = curve
     return found
+
+
+def with_prompts(
+    curves: Mapping[str, Curve], scores: MethodScores, space: RewardSpace, features: np.ndarray
+) -> dict[str, Curve]:
+    """The curves of ``curves_of`` with what prompts change of them, as far as the prompts' features
+    (Q, D) tell it."""
+    z = Standard.of(space, [scores.scores]).z(scores.scores)
+    found = {}
+    for name, curve in curves.items():
+        rows = [p for p, point in enumerate(scores.points) if point.along == name]
+        requested = [scores.points[p].targets[name] for p in rows]
+        expected = np.interp(requested, curve.requested, curve.obtained)
+        effect = fit_effect(features, expected, z[rows, ..., space.names.index(name)])
+        found[name] = replace(curve, prompt=effect)
+    return found
+
+
+def on_average(curves: Mapping[str, Curve]) -> dict[str, Curve]:
+    """The curves without what prompts change of them."""
+    return {name: replace(curve, prompt=None) for name, curve in curves.items()}

@@ -17,10 +17,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ric_diffusion import __version__
 from ric_diffusion.adapters.adapter import ABOUT_FILE, Adapter
 from ric_diffusion.data.scoring import load_scorers
-from ric_diffusion.evaluation.calibration import Calibration, calibration_digest, curves_of
+from ric_diffusion.evaluation.calibration import (
+    Calibration,
+    calibration_digest,
+    curves_of,
+    on_average,
+    with_prompts,
+)
 from ric_diffusion.evaluation.config import EvaluationConfig
 from ric_diffusion.evaluation.grid import Point, level_points, range_points, slider_points
 from ric_diffusion.evaluation.method import Method, by_targets
@@ -39,11 +47,13 @@ from ric_diffusion.io import config
 from ric_diffusion.io.engines import HERE, Workers
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.files import digests
+from ric_diffusion.io.progress import tracking
 from ric_diffusion.io.run import RunFolder
-from ric_diffusion.models.cost import Cost
+from ric_diffusion.models.cost import Cost, Meter
 from ric_diffusion.models.family import ADAPTER_SUBFOLDER, model_path
 from ric_diffusion.models.hardware import this_process
 from ric_diffusion.rewards import Curve, RewardSpace
+from ric_diffusion.rewards.prompt_effect import LEAST_PROMPTS
 from ric_diffusion.rewards.space import WITHIN
 
 NONE = "none"  # the word for the model without adapter
@@ -180,6 +190,11 @@ def calibrate_adapter(
             # One that is there came of the same sweep and is kept.
             choices[1].load_into(model)
             model.save_adapter(out / ADAPTER)
+        if any(curve.prompt for curve in calibration.curves.values()):
+            calibration = replace(calibration, average=len(choices))
+            choices.append(
+                calibrated(plain, on_average(calibration.curves), "calibrated on average")
+            )
         methods = methods_of(model, choices, base, points=points, mapping=mapping)
     scores = evaluate_methods(methods, shared, out, workers)
     return publish(model, name, methods, scores, shared, out, calibration)
@@ -385,7 +400,7 @@ def method_of(
     return Method(
         name=name,
         points=points,
-        draw=by_targets(sampler, adapter),
+        draw=by_targets(sampler, model.adapters_for if adapter is not None else None),
         sampler=sampler,
         space=adapter.space if adapter else None,
         about=about,
@@ -416,11 +431,13 @@ def uncalibrated(choice: AdapterChoice) -> AdapterChoice:
     return replace(choice, adapter=replace(choice.adapter, calibration={}))
 
 
-def calibrated(choice: AdapterChoice, curves: Mapping[str, Curve]) -> AdapterChoice:
+def calibrated(
+    choice: AdapterChoice, curves: Mapping[str, Curve], name: str = "calibrated"
+) -> AdapterChoice:
     """The adapter with these curves, which hold for the sampling they were measured with."""
     assert choice.adapter is not None
     adapter = replace(choice.adapter, calibration=curves, sampling=choice.sampling)
-    return replace(choice, name="calibrated", adapter=adapter)
+    return replace(choice, name=name, adapter=adapter)
 
 
 def calibrate(
@@ -437,25 +454,42 @@ def calibrate(
     the folder ``out``. Prompts and the number of seeds are those of ``shared``, the seeds are not.
 
     A first sweep over a few of the prompts, evenly spaced, places the requests of the second, whose
-    means the curves go through: what is obtained may jump between two evenly spaced requests.
+    means the curves go through: what is obtained may jump between two evenly spaced requests. What
+    its prompts change of the curves is fitted where there are prompts enough.
     """
     space = space_of(choice)
     seeds = range(CALIBRATION_SEED, CALIBRATION_SEED + len(shared.seeds))
     few = shared.prompts[: math.ceil(COARSELY * len(shared.prompts))]
 
-    def sweep(name: str, points: list[Point], **drawn: Any) -> tuple[dict[str, Curve], Cost]:
+    def sweep(name: str, points: list[Point], **drawn: Any) -> tuple[MethodScores, Cost]:
         method = method_of(model, choice, base, name=f"{SWEEPS}, {name}", points=points)
         config = replace(shared, held_out=(), **drawn)
         found = evaluate(method, config, out / name, workers)
         scored = Cost(scored=found.scores.size)  # judging is part of it
-        return curves_of(found, space), found.cost + scored
+        return found, found.cost + scored
 
     even, first = range_points(space, points), [CALIBRATION_SEED - 1]
     coarse, coarse_cost = sweep(COARSE, even, prompts=few, seeds=first)
-    curves, fine_cost = sweep(FINE, level_points(space, coarse, points), seeds=seeds)
-    return Calibration(
-        curves=curves, prompts=shared.prompts, seeds=seeds, cost=coarse_cost + fine_cost
-    )
+    level = level_points(space, curves_of(coarse, space), points)
+    fine, fine_cost = sweep(FINE, level, seeds=seeds)
+    curves = curves_of(fine, space)
+    cost = coarse_cost + fine_cost
+    if curves and len(shared.prompts) >= LEAST_PROMPTS:
+        features, spent = features_of(model, shared.prompts)
+        curves, cost = with_prompts(curves, fine, space, features), cost + spent
+    return Calibration(curves=curves, prompts=shared.prompts, seeds=seeds, cost=cost)
+
+
+def features_of(model: Any, prompts: Sequence[str]) -> tuple[np.ndarray, Cost]:
+    """What calibration may know Q prompts by, (Q, D), of the model with the adapter that is
+    calibrated, and what that cost."""
+    meter, rows = Meter(), []
+    progress = tracking(f"{SWEEPS}, prompts", len(prompts), unit="prompt")
+    with progress as tracker, meter.running(model.family.sampler(model).network()):
+        for prompt in prompts:
+            rows.append(model.prompt_features([prompt])[0])
+            tracker.advance()
+    return np.array(rows), meter.read()
 
 
 def publish(

@@ -58,17 +58,20 @@ class Method:
         return sum(point.along is None for point in self.points)
 
 
-def by_targets(sampler: Sampler, adapter: Adapter | None = None) -> Draw:
+def by_targets(
+    sampler: Sampler, adapters_for: Callable[[Sequence[str]], Sequence[Adapter]] | None = None
+) -> Draw:
     """Draw from a model that is asked for a point's targets.
 
-    ``adapter``: the model's. A sweep asks on purpose for more than its calibration says can be had;
-    the model is given what it would use instead, so that it need not warn of each.
+    ``adapters_for``: the model's. A sweep asks on purpose for more than calibration says can be
+    had of a prompt; the model is given what it would use instead, so that it need not warn of each.
     """
 
     def draw(points: Sequence[Point], prompts: Sequence[str], seeds: Sequence[int]) -> list[Any]:
         asked = [point.targets for point in points]
-        if adapter is not None:
-            asked = [adapter.reachable(targets) for targets in asked]
+        if adapters_for is not None:
+            pairs = zip(adapters_for(prompts), asked, strict=True)
+            asked = [adapter.reachable(targets) for adapter, targets in pairs]
         return sampler.sample(prompts, asked, seeds)
 
     return draw

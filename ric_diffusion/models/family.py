@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 
 from ric_diffusion.adapters.adapter import Adapter
@@ -58,6 +59,13 @@ class Model(Protocol):
 
     def save_adapter(self, folder: str | Path) -> None:
         """Write the loaded adapter, or the one in training, as a folder of its own."""
+
+    def prompt_features(self, prompts: Sequence[str]) -> np.ndarray:
+        """(N, D) float32: what calibration knows N prompts by, rewards on auto. InputError without
+        an adapter."""
+
+    def adapters_for(self, prompts: Sequence[str]) -> list[Adapter]:
+        """The loaded adapter as it is calibrated for each of these prompts."""
 
 
 @dataclass(frozen=True, kw_only=True)

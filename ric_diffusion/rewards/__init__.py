@@ -5,16 +5,19 @@ from ric_diffusion.rewards.centring import Centring, PromptGroups
 from ric_diffusion.rewards.fitness import narrow, outliers
 from ric_diffusion.rewards.front import directions, fit_front, hypervolume, nondominated
 from ric_diffusion.rewards.mappings import MAPPINGS, opposite, to_targets
+from ric_diffusion.rewards.prompt_effect import PromptEffect, fit_effect
 from ric_diffusion.rewards.space import Reward, RewardSpace
 
 __all__ = [
     "MAPPINGS",
     "Centring",
     "Curve",
+    "PromptEffect",
     "PromptGroups",
     "Reward",
     "RewardSpace",
     "directions",
+    "fit_effect",
     "fit_front",
     "hypervolume",
     "narrow",

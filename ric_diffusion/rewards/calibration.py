@@ -1,7 +1,7 @@
 """Calibration: what a model gives for what it is asked, turned around. Pure numpy."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.rewards import checks
+from ric_diffusion.rewards.prompt_effect import PromptEffect
 
 Array = NDArray[np.float64]
 
@@ -17,11 +18,13 @@ Array = NDArray[np.float64]
 class Curve:
     """One reward, swept alone: at ``requested`` z the model gives ``obtained`` z on average.
 
-    Both rise strictly. The reachable range is that of ``obtained``.
+    Both rise strictly. The reachable range is that of ``obtained``. ``prompt``: what a prompt
+    changes of it, None where that is not known.
     """
 
     requested: tuple[float, ...]
     obtained: tuple[float, ...]
+    prompt: PromptEffect | None = None
 
     def __post_init__(self) -> None:
         for key in ("requested", "obtained"):
@@ -60,12 +63,24 @@ class Curve:
         """``z``, or the nearest value that can be had."""
         return float(np.clip(z, *self.reachable))
 
-    def to_dict(self) -> dict[str, list[float]]:
-        return {"requested": list(self.requested), "obtained": list(self.obtained)}
+    def for_prompt(self, features: ArrayLike) -> Self:
+        """The curve of the prompt with these features (D,), of which no other prompt is known."""
+        if self.prompt is None:
+            return self
+        moved = self.prompt.applied(self.obtained, features)
+        return replace(self, obtained=tuple(moved.tolist()), prompt=None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data; without ``prompt`` where there is none, as releases before it wrote it."""
+        plain = asdict(self)
+        return plain if self.prompt else {k: v for k, v in plain.items() if k != "prompt"}
 
     @classmethod
     def from_dict(cls, stored: Any) -> Self:
-        given = checks.fields(stored, ("requested", "obtained"), "calibration")
+        stored = {"prompt": None, **checks.mapping(stored, "calibration")}
+        given = checks.fields(stored, ("requested", "obtained", "prompt"), "calibration")
+        if given["prompt"] is not None:
+            given["prompt"] = PromptEffect.from_dict(given["prompt"])
         return cls(**given)
 
 

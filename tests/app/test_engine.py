@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ric_diffusion.api import load
+from ric_diffusion.api import generate, load
 from ric_diffusion.app.engine import MAX_PROMPT, MAX_SEED, Engine
 from ric_diffusion.app.jobs import Job, Jobs, ModelThread, Stopped
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.rewards import Curve, to_targets
+from support.prompts import knowing
 
 TARGETS = {"compressibility": 1.2, "colorfulness": -0.5}
 
@@ -155,6 +156,26 @@ def test_sweeps(engine, job):
     points = engine.preferences(5)
     assert len(points) == 5
     assert points[2].preference == {"compressibility": 0.5, "colorfulness": 0.5}
+
+
+def test_a_prompt_is_drawn_as_calibration_for_it_has_it(root, job, tmp_path):
+    """What is asked waits for the model to be free; what is used is told with the picture."""
+    model = load(root / "model", root / "embedding" / "adapter")
+    features = model.prompt_features(["blue car", "red apple"])
+    curve = knowing(Curve(requested=(-2, 2), obtained=(-0.5, 0.5)), features, offset=1.0)
+    model.adapter = replace(model.adapter, calibration={"colorfulness": curve})
+    engine = Engine(model, "tiny")
+    Image.new("RGB", (70, 64), "teal").save(tmp_path / "teal.png")
+    for prompt, most in (("blue car", 0.5), ("red apple", 1.5)):
+        request = engine.request(prompt, 0, targets={"colorfulness": 2.0})
+        drawn = engine.draw(request, job)
+        assert drawn.targets["colorfulness"] == pytest.approx(most)
+        moved = engine.transform(request, tmp_path / "teal.png", 1.0, job)
+        assert moved.targets["colorfulness"] == pytest.approx(most)
+        swept = engine.sweep(request, engine.line("colorfulness", None, 2), job)
+        assert swept.points[1].targets["colorfulness"] == pytest.approx(0.5)
+    [sample] = generate(model, "red apple", targets={"colorfulness": 2.0})
+    assert np.array_equal(np.array(sample.sample), np.array(drawn.sample))
 
 
 def test_sweeps_stay_within_reach(engine, monkeypatch):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import ric_diffusion.comfyui
-from ric_diffusion.adapters.adapter import Adapter
+from ric_diffusion.adapters.adapter import AVERAGE, Adapter
 from ric_diffusion.comfyui import nodes
 from ric_diffusion.conditioning.conditioner import EmbeddingConditioner, TextConditioner
 from ric_diffusion.conditioning.encoder import RewardEncoder
@@ -17,6 +17,7 @@ from ric_diffusion.conditioning.grammar import Grammar
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.models.family import ASSETS, adapter_family
 from ric_diffusion.rewards import Curve, RewardSpace
+from support.prompts import knowing
 
 NODES = ric_diffusion.comfyui.NODE_CLASS_MAPPINGS
 
@@ -119,6 +120,11 @@ def test_a_preference_is_mapped_and_calibration_counts(sd15, caplog):
     values = torch.tensor([[requests[name] for name in adapter.space.names]])
     assert torch.allclose(found[:, 77:], adapter.encoder(values), atol=1e-6)
     assert "colorfulness" in caplog.text and "beyond the reachable range" in caplog.text
+    assert AVERAGE not in caplog.text
+    known = knowing(curve, [[0.0] * 8, [1.0] * 8], offset=0.5)
+    average = replace(adapter, calibration={"colorfulness": known})
+    [[same, _]] = apply(average, conditioning(0, 768), "colorfulness=1", "preference")
+    assert torch.equal(same, found) and AVERAGE in caplog.text
 
 
 @pytest.mark.parametrize(

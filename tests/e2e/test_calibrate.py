@@ -16,6 +16,7 @@ from ric_diffusion import RiCStableDiffusionPipeline
 from ric_diffusion.adapters.adapter import Adapter
 from ric_diffusion.cli import main
 from ric_diffusion.evaluation.metrics import control_error
+from ric_diffusion.models.diffusion.pipeline import RiCMixin
 from ric_diffusion.models.diffusion.sampler import DiffusionSampler
 from ric_diffusion.rewards import Curve
 from support.processes import starter
@@ -23,6 +24,7 @@ from support.processes import starter
 REPORT = {"metrics.json", "front.png", "control.png", "grid.png", "index.html", "methods"}
 POINTS, SEEDS = 7, 2
 BATCHES = {"coarse": 1, "fine": 2, "embedding": 3, "calibrated": 3}  # of 32 samples or fewer
+APART = 0.1  # z between one prompt and the next
 GAIN, SHIFT = 0.5, 0.3  # what the painted model gives of what it is asked, in z
 LEFT = (
     "ric evaluate: compressibility: what is obtained does not rise with what is asked; left "
@@ -322,3 +324,47 @@ def test_drawn_by_the_model_itself(mode, arguments, ric, root, tmp_path):
     with Image.open(both / point["files"][0][0]) as stored:
         difference = np.asarray(stored, float) - np.asarray(drawn[0], float)
     assert np.abs(difference).max() <= 2  # batches of other sizes round differently
+
+
+def test_calibration_learns_what_prompts_change(root, tmp_path, capsys, patched, monkeypatch):
+    """A painted model whose prompts differ by what features tell of them: the adapter knows it, and
+    single samples come out as asked where the average curve leaves them apart."""
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("".join(f"prompt {number}\n" for number in range(-4, 5)))
+    paint = painted_by(GAIN)
+
+    def sample(self, texts, targets, seeds):
+        own = self.pipe.adapters_for(texts)
+        z = [a.model_targets(a.reachable(t)) for a, t in zip(own, targets, strict=True)]
+        moved = [one.get("colorfulness", 0.0) + int(text.split()[1]) * APART / GAIN
+                 for one, text in zip(z, texts, strict=True)]  # fmt: skip
+        with monkeypatch.context() as plain:  # painted_by goes through the average curve again
+            plain.setattr(Adapter, "model_targets", lambda self, given: given)
+            plain.setattr(Adapter, "reachable", lambda self, given: given)
+            return paint(self, texts, [{"colorfulness": one} for one in moved], seeds)
+
+    def features(self, texts, **options):
+        rng = np.random.default_rng(0)
+        return np.array([[int(text.split()[1]), rng.normal()] for text in texts], np.float32)
+
+    patched(sample)
+    monkeypatch.setattr(RiCMixin, "prompt_features", features)
+    monkeypatch.setattr(Adapter, "check_features", lambda self, count: None)
+    out = tmp_path / "out"
+    assert main(["evaluate", "--model", str(root / "model"), "--prompts", str(prompts),
+                 "--adapter", str(root / "embedding" / "adapter"), "--points", "3", "--seeds", "1",
+                 "--steps", "2", "--calibrate", "--out", str(out)]) == 0  # fmt: skip
+    metrics = json.loads((out / "metrics.json").read_text())
+    names = ["embedding", "calibrated", "calibrated on average"]
+    assert [one["name"] for one in metrics["methods"]] == names
+    assert metrics["calibration"]["methods"] == names[:2]
+    assert metrics["calibration"]["average"] == names[2]
+    assert Adapter.load(out / "adapter").knows_prompts
+    errors = [control_of(metrics, i)["sample_error"]["value"] for i in range(3)]
+    assert errors[1] < 0.5 * errors[2] and errors[1] < 0.5 * errors[0]
+    (found,) = metrics["calibration"]["rewards"]
+    average, known = found["left_out"]
+    assert average == pytest.approx(APART * np.abs(range(-4, 5)).mean(), abs=0.05)
+    assert known < 0.5 * average and found["curve"]["prompt"] is None
+    assert f"{known:.2f} z with it" in (out / "adapter" / "README.md").read_text()
+    capsys.readouterr()

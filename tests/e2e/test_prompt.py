@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 from ric_diffusion import RiCStableDiffusionPipeline
-from ric_diffusion.adapters.adapter import Adapter
+from ric_diffusion.adapters.adapter import AVERAGE, Adapter
 from ric_diffusion.rewards import Curve
+from support.prompts import knowing
 
 LONG = "red apple " * 40
 
@@ -74,6 +75,17 @@ def test_it_is_what_the_pipeline_reads(ric, root, seen, tmp_path, prompt, args, 
     said = "colorfulness: 9.00 z is beyond the reachable range; 0.60 is used" in done.err
     assert said == (calibrated and "targets" in asked)
     assert ("the prompt was cut; 64 tokens" in done.err) == (prompt is LONG)
+
+
+def test_without_the_model_a_prompt_counts_as_an_average_one(ric, root, tmp_path):
+    folder = shutil.copytree(root / "text" / "adapter", tmp_path / "calibrated")
+    curve = Curve(requested=(-2.0, 2.0), obtained=(-0.5, 0.5))
+    known = knowing(curve, [[0.0] * 8, [1.0] * 8], offset=0.5)
+    about = replace(Adapter.load(folder), calibration={"colorfulness": known}).about()
+    (folder / "ric_adapter.json").write_text(json.dumps(about))
+    done = ric("prompt", "--adapter", folder, "--prompt", "car", "--targets", "colorfulness=0.25")
+    assert (done.code, done.out) == (0, "car <colorfulness> 1.0\n")
+    assert AVERAGE in done.err
 
 
 def test_a_negative_prompt_can_be_written_too(ric, asked, root, seen):

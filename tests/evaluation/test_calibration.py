@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ric_diffusion.evaluation.calibration import curves_of
+from ric_diffusion.evaluation.calibration import curves_of, on_average, with_prompts
 from ric_diffusion.evaluation.report.page import page
 from ric_diffusion.evaluation.report.summary import summarise
 from ric_diffusion.evaluation.report.text import statements, with_interval
@@ -178,12 +178,13 @@ def test_what_is_found_comes_first():
         with_calibration(calibration, gain=GAIN, noise=0.02, seed=1),
     ]
     _, result = said_of(given, calibration)
-    helped, left, *others = statements(result)
+    helped, single, left, *others = statements(result)
     without, calibrated = (with_interval(one.error) for one in controls(result))
     assert helped.startswith(
         f"Calibration brings the error of {FIRST} from {without} to {calibrated} z inside"
     )
     assert helped.endswith(" z: it helps.")
+    assert single.startswith(f"A single sample misses the {FIRST} it was asked for by")
     assert left.startswith(f"{OTHER} is not calibrated")
     # The error of a calibrated reward is told once, and that of the other for each model.
     assert not any("misses" in text for text in others if f"for {FIRST}" in text)
@@ -194,9 +195,9 @@ def test_verdicts():
     calibration = calibration_of(FIRST)
     good = scores_of(CONFIG, gain=1.0, noise=0.02)
     noisy = [scores_of(CONFIG, gain=1.0, noise=0.5, seed=seed) for seed in (1, 2)]
-    (harm, _), _ = said_of([good, scores_of(CONFIG, gain=-1.0)], calibration)
+    (harm, *_), _ = said_of([good, scores_of(CONFIG, gain=-1.0)], calibration)
     assert harm.endswith("it does harm.")
-    (tie, _), _ = said_of(noisy, calibration)
+    (tie, *_), _ = said_of(noisy, calibration)
     assert tie.endswith("the two cannot be told apart.")
 
 
@@ -243,3 +244,78 @@ def test_the_page_says_how():
     assert f"{FIRST} {low:+.2f} to {high:+.2f} z".replace("-", "−") in text
     assert "1\N{NARROW NO-BREAK SPACE}234 forward passes" in text
     assert "Calibration" not in text_of(summary_of([model], None))
+
+
+MANY = config_of(prompts=[f"prompt {q}" for q in range(16)])
+
+
+def shifted(scores, shifts):
+    """The same scores with so many z more of the first reward for each prompt, (Q,)."""
+    moved = scores.scores.copy()
+    moved[..., 0] += CONFIG.space.stds[0] * np.asarray(shifts)[:, None]
+    return dataclasses.replace(scores, scores=moved)
+
+
+def prompt_aware():
+    """The calibration of a method whose prompts differ in the first reward alone, and how much."""
+    features = np.random.default_rng(3).normal(size=(16, 2))
+    shifts = 0.5 * (features[:, 0] - features[:, 0].mean())
+    found = shifted(sweep_of(MANY, GAIN, noise=0.05), shifts)
+    curves = with_prompts(curves_of(found, MANY.space), found, MANY.space, features)
+    calibration = dataclasses.replace(
+        calibration_of(), curves=curves, prompts=MANY.prompts, average=2
+    )
+    return calibration, features, shifts
+
+
+def test_prompts_are_known_where_their_features_tell_them_apart():
+    calibration, features, shifts = prompt_aware()
+    curve, other = calibration.curves[FIRST], calibration.curves[OTHER]
+    assert other.prompt is None and curve.prompt.slope is None
+    for row, shift in zip(features, shifts, strict=True):
+        own = curve.for_prompt(row)
+        assert own.obtained == pytest.approx(np.array(curve.obtained) + shift, abs=0.15)
+    before, after = curve.prompt.errors
+    assert before == pytest.approx(np.abs(shifts).mean(), abs=0.1) and after < 0.3 * before
+    assert on_average(calibration.curves)[FIRST] == dataclasses.replace(curve, prompt=None)
+
+
+def test_the_report_tells_single_samples_before_on_average_and_with_the_prompt():
+    calibration, _, shifts = prompt_aware()
+    given = [
+        shifted(scores_of(MANY, name="plain", gain=GAIN, noise=0.05), shifts),
+        scores_of(MANY, name="calibrated", gain=1.0, noise=0.05, seed=1),
+        shifted(scores_of(MANY, name="on average", gain=1.0, noise=0.05, seed=2), shifts),
+    ]
+    result = summarise(given, MANY, Path("report"), model="m", versions={}, calibration=calibration)
+    assert result.calibration.methods == ("plain", "calibrated")
+    assert result.calibration.average == "on average"
+    first, second = result.calibration.rewards
+    assert first.left_out == calibration.curves[FIRST].prompt.errors and second.left_out is None
+    assert first.curve.prompt is None  # a report does without its numbers
+    errors = result.sample_errors(FIRST)
+    values = [one.value for one in errors]
+    assert values == sorted(values, reverse=True)
+    assert values[1] == pytest.approx(np.abs(shifts).mean(), abs=0.08) and values[2] < 0.1
+    told = [with_interval(one) for one in errors]
+    promised = f"{first.left_out[1]:.2f}"
+    assert (
+        f"A single sample misses the {FIRST} it was asked for by {told[0]} z without calibration, "
+        f"{told[1]} z with the average curve and {told[2]} z with calibration for its prompt, of "
+        f"which prompts left out of the fit promised {promised} z."
+    ) in statements(result)
+    assert f"{first.left_out[0]:.2f} z by the average curve, {promised} z with the prompt" in (
+        text_of(result)
+    )
+
+
+def test_a_calibration_that_knows_no_prompts_says_so():
+    calibration = calibration_of(FIRST)
+    given = [
+        scores_of(CONFIG, gain=GAIN, noise=0.05),
+        with_calibration(calibration, gain=GAIN, noise=0.05),
+    ]
+    result = summary_of(given, calibration)
+    assert result.calibration.average is None and len(result.sample_errors(FIRST)) == 2
+    assert "what a prompt gives is not told from its features" in text_of(result)
+    assert summary_of(given, None).sample_errors(FIRST) == []

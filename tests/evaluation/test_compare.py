@@ -79,6 +79,9 @@ class Model:
     def unload_adapter(self):
         self.adapter = None
 
+    def adapters_for(self, prompts):
+        return [self.adapter] * len(prompts)
+
     def save_adapter(self, folder):
         write_json(folder / "ric_adapter.json", self.adapter.about())
 

@@ -48,14 +48,17 @@ def test_points_of_an_evaluation_are_drawn_by_their_targets(painter):
 
 def test_targets_are_moved_to_where_they_can_be_had(painter):
     class Limited:
-        """An adapter, as far as drawing goes."""
+        """An adapter, as far as drawing goes, of one prompt."""
+
+        def __init__(self, prompt):
+            self.most = {"a": 1.0, "b": 1.5}[prompt]
 
         def reachable(self, targets):
-            return {name: min(z, 1.0) for name, z in targets.items()}
+            return {name: min(z, self.most) for name, z in targets.items()}
 
-    points = [Point(targets={"bright": z}) for z in (0.0, 2.0)]
-    samples = by_targets(painter, Limited())(points, ["a"] * 2, [1, 1])
-    assert [s.getpixel((0, 0)) for s in samples] == [124, 144]
+    points = [Point(targets={"bright": z}) for z in (0.0, 2.0, 2.0)]
+    draw = by_targets(painter, lambda prompts: [Limited(prompt) for prompt in prompts])
+    assert [s.getpixel((0, 0)) for s in draw(points, ["a", "a", "b"], [1, 1, 1])] == [124, 144, 154]
 
 
 def test_weights_in_the_order_of_the_space(space):

@@ -208,6 +208,24 @@ def _calibration(calibration: CalibrationResult, result: EvaluationResult) -> li
                         f"{_thousands(calibration.cost.forwards)} forward passes"),
         ("Error, calibrated", "for all methods over the same requests, those inside what can be "
                               f"reached: {'; '.join(reached) or 'nothing'}"),
+        *_knows_prompts(calibration),
+    ]  # fmt: skip
+
+
+def _knows_prompts(calibration: CalibrationResult) -> list[tuple[str, str]]:
+    """What prompts left out of the fit said of calibration that knows the prompt."""
+    said = [
+        f"{one.reward} {number(one.left_out[0])} z by the average curve, {number(one.left_out[1])} "
+        "z with the prompt"
+        for one in calibration.rewards
+        if one.left_out is not None
+    ]
+    if not said:
+        return [("Calibration and prompts", "what a prompt gives is not told from its features")]
+    return [
+        ("Calibration and prompts", "ridge regression of what each prompt gives on what the model "
+                                    "expects of it before drawing; mean error of single samples of "
+                                    f"prompts left out of the fit: {'; '.join(said)}"),
     ]  # fmt: skip
 
 

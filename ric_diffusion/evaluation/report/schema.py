@@ -157,13 +157,18 @@ class MethodResult:
 
 @dataclass(frozen=True, kw_only=True)
 class RewardCalibration:
-    """A calibrated reward: its ``reachable`` range in z, its curve, and the error of the slider
-    over that without calibration."""
+    """A calibrated reward: its ``reachable`` range in z, its average curve, and the error of the
+    slider over that without calibration.
+
+    ``left_out``: where calibration knows the prompt, the mean error of single samples of prompts
+    that were left out of its fit: by the average curve, and with the prompt.
+    """
 
     reward: str
     reachable: tuple[float, float]
     curve: Curve
     error_ratio: Estimate
+    left_out: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,6 +178,8 @@ class CalibrationResult:
     Attributes:
         methods: the names of the two that are compared, without calibration and with it; none
             where nothing could be calibrated.
+        average: the name of the method with the average curves alone, where the calibrated one
+            knows the prompt besides.
         seeds: those of the first prompt.
         error: of all calibrated sliders together, and ``error_ratio`` that over the one without.
         uncalibrated: rewards where what is obtained does not rise with what is asked.
@@ -186,6 +193,7 @@ class CalibrationResult:
     error_ratio: Estimate | None
     rewards: tuple[RewardCalibration, ...]
     uncalibrated: tuple[str, ...]
+    average: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,6 +235,17 @@ class EvaluationResult:
         if len(found) != 2:
             raise ValueError(f"{reward} is not calibrated in this report")
         return found[0], found[1]
+
+    def sample_errors(self, reward: str) -> list[Estimate]:
+        """The errors of single samples of a calibrated reward: without calibration, with the
+        average curve where that was measured, with all of it. Empty without a calibration."""
+        if self.calibration is None or not self.calibration.methods:
+            return []
+        without, calibrated = self.calibration.methods
+        named = (without, self.calibration.average, calibrated)
+        methods = [method for name in named if name and (method := self.method(name))]
+        sweeps = [method.control_of(reward) for method in methods]
+        return [sweep.sample_error for sweep in sweeps if sweep is not None]
 
     def save(self, path: Path) -> None:
         """Write it as JSON, in one move."""

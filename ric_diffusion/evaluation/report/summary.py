@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -104,12 +105,14 @@ def _calibration(
             RewardCalibration(
                 reward=name,
                 reachable=curve.reachable,
-                curve=curve,
+                curve=replace(curve, prompt=None),
                 error_ratio=estimate(_errors(pair, {name: curve}, standard)[1]),
+                left_out=curve.prompt.errors if curve.prompt else None,
             )
             for name, curve in curves.items()
         ),
         uncalibrated=tuple(name for name in standard.space.names if name not in curves),
+        average=None if calibration.average is None else scores[calibration.average].name,
     )
 
 

@@ -9,6 +9,7 @@ from ric_diffusion.evaluation.report.schema import (
     Estimate,
     EvaluationResult,
     MethodResult,
+    RewardCalibration,
 )
 
 DETAILED = 3  # so many methods are spoken of one by one
@@ -79,8 +80,27 @@ def _calibration(result: EvaluationResult) -> Iterator[str]:
             f"Calibration brings the error of {name} from {with_interval(without)} to "
             f"{with_interval(calibrated)} z inside what can be reached, {reachable} z: {verdict}."
         )
+        yield _sample_errors(result, found)
     for name in result.calibration.uncalibrated:
         yield f"{name} is not calibrated, since what is obtained does not rise with its slider."
+
+
+def _sample_errors(result: EvaluationResult, found: RewardCalibration) -> str:
+    """What calibration does for single samples, and what was expected of it."""
+    *before, calibrated = result.sample_errors(found.reward)
+    stages = [f"{with_interval(before[0])} z without calibration"]
+    if len(before) > 1:
+        stages.append(f"{with_interval(before[1])} z with the average curve")
+    last = "with calibration"
+    if found.left_out is not None:
+        last = (
+            "with calibration for its prompt, of which prompts left out of the fit promised "
+            f"{number(found.left_out[1])} z"
+        )
+    return (
+        f"A single sample misses the {found.reward} it was asked for by {', '.join(stages)} and "
+        f"{with_interval(calibrated)} z {last}."
+    )
 
 
 def _verdict(ratio: Estimate, *, below: str, above: str) -> str:

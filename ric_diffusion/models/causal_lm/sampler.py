@@ -44,9 +44,10 @@ class LlmSampler:
     ) -> list[str]:
         """One response per prompt, each from its own seed."""
         lm, settings = self.lm, self.settings
-        requests: list[Mapping[str, float]] = [
-            lm.adapter.model_targets(lm.adapter.reachable(t)) if lm.adapter else t for t in targets
-        ]
+        requests = list(targets)
+        if lm.adapter:
+            adapters = zip(lm.adapters_for(prompts), targets, strict=True)
+            requests = [own.model_targets(own.reachable(z)) for own, z in adapters]
         with torch.no_grad(), lm.steered(requests, settings.steering):
             contexts = lm.contexts(prompts, requests, settings.prompt_tokens)
             found = generate(lm.model, contexts, seeds, settings, lm.chat.stops)

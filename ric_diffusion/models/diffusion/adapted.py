@@ -20,6 +20,7 @@ from ric_diffusion.adapters.adapter import Adapter
 from ric_diffusion.adapters.joined import JoinedAdapter
 from ric_diffusion.io.errors import InputError, suggest
 from ric_diffusion.models.diffusion.modulation import Modulation
+from ric_diffusion.models.diffusion.prompt_features import feature_count
 from ric_diffusion.models.family import family_named
 from ric_diffusion.rewards import RewardSpace
 
@@ -139,6 +140,8 @@ class AdapterMixin(_Stock):
         adapter.conditioner.check_width(family.context_width(denoiser))
         if adapter.encoder is not None:
             adapter.encoder.check_fit(time_width=family.modulated_width(denoiser))
+        if adapter.knows_prompts:
+            adapter.check_features(feature_count(self))
 
     def load_adapter(self, path_or_id: str | Path, name: str = DEFAULT) -> None:
         """Load an adapter folder or hub id beside those of other names, in place of the one that

@@ -41,6 +41,9 @@ class Objective(Protocol):
     ) -> torch.Tensor:
         """Mean squared error of the prediction for each of the latents, (B,)."""
 
+    def expected(self, predict: Predict, noise: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        """The latents that are expected where only noise is seen, in float32."""
+
     def at(self, level: float, count: int, device: torch.device) -> torch.Tensor:
         """``count`` times of the noise ``level``, from 0 (none) to 1 (all)."""
 
@@ -169,6 +172,15 @@ class DiscreteDiffusion:
         aim = noise if self.prediction_type == "epsilon" else signal * noise - sigma * latents
         return F.mse_loss(predicted, aim.float(), reduction="none").mean((1, 2, 3))
 
+    def expected(self, predict: Predict, noise: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        alpha = self.alphas_cumprod.to(noise)[t].view(-1, 1, 1, 1)
+        signal, sigma = alpha**0.5, (1 - alpha) ** 0.5
+        noisy = sigma * noise
+        predicted = predict(noisy, t).float()
+        if self.prediction_type == "epsilon":
+            return (noisy - sigma * predicted) / signal
+        return signal * noisy - sigma * predicted
+
     def at(self, level: float, count: int, device: torch.device) -> torch.Tensor:
         return torch.full((count,), int(level * len(self.alphas_cumprod)), device=device)
 
@@ -237,6 +249,11 @@ class Flow:
         at = t.to(latents).view(-1, 1, 1, 1)
         predicted = predict((1 - at) * latents + at * noise, t).float()
         return F.mse_loss(predicted, (noise - latents).float(), reduction="none").mean((1, 2, 3))
+
+    def expected(self, predict: Predict, noise: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        at = t.to(noise).view(-1, 1, 1, 1)
+        noisy = at * noise
+        return noisy - at * predict(noisy, t).float()
 
     def at(self, level: float, count: int, device: torch.device) -> torch.Tensor:
         return torch.full((count,), level, device=device)

@@ -11,10 +11,12 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NoReturn, Self
 
+import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 from diffusers.loaders.single_file_utils import SingleFileComponentError
 
+from ric_diffusion.adapters.adapter import Adapter
 from ric_diffusion.io.errors import InputError, suggest
 from ric_diffusion.io.files import write_json
 from ric_diffusion.io.lru import Recent
@@ -24,6 +26,7 @@ from ric_diffusion.models.diffusion.adapted import AdapterMixin
 from ric_diffusion.models.diffusion.arguments import bound, is_number
 from ric_diffusion.models.diffusion.arguments import check as check_arguments
 from ric_diffusion.models.diffusion.context import MASK, Context
+from ric_diffusion.models.diffusion.prompt_features import features_of, has_features
 from ric_diffusion.models.diffusion.single_file import SingleFile
 from ric_diffusion.models.diffusion.weights import check_variant
 from ric_diffusion.models.family import (
@@ -262,6 +265,46 @@ class RiCMixin(AdapterMixin):
         context = self._encoded(prompts, targets, options)
         return context.with_states(self.adapter.conditioner.context(context.states, targets))
 
+    @torch.no_grad()
+    def prompt_features(
+        self, prompts: Sequence[str] | Sequence[Sequence[str]], **options: Any
+    ) -> np.ndarray:
+        """(B, D) float32: what calibration knows B prompts by, with their rewards on auto; given as
+        ``encode_context`` takes them. InputError without an adapter."""
+        count = len(prompts) if not prompts or _is_text(prompts[0]) else len(prompts[0])
+        with self.with_adapter():
+            contexts = self.encode_context(prompts, [{}] * count, **options)
+            return features_of(self, contexts)
+
+    def adapters_for(self, prompts: Sequence[str]) -> list[Adapter]:
+        """The adapter as it is calibrated for each of these prompts."""
+        assert self.adapter is not None
+        if not self.adapter.knows_prompts or not has_features(self):
+            return [self.adapter] * len(prompts)
+        options = self.family.encode_options_of(self.adapter.sampling)
+        return self.adapter.for_prompts(prompts, partial(self.prompt_features, **options))
+
+    def _adapters_of(self, arguments: Mapping[str, Any], count: int) -> list[Adapter]:
+        """The same for the ``count`` prompts, or their contexts, in the arguments of a call."""
+        adapter = self.adapter
+        assert adapter is not None
+        if not adapter.knows_prompts or not has_features(self):
+            return [adapter] * count
+        given = self._given(dict(arguments), "", count)
+        if isinstance(given, Context):
+            states = adapter.conditioner.context_of_states(given.states, [{}] * count)
+            with self.with_adapter():
+                rows = features_of(self, given.with_states(states))
+            return [adapter.for_prompt(row) for row in rows]
+        options = self.family.encode_options_of(arguments)
+        each = [json.dumps(texts) for texts in zip(*given, strict=True)]
+
+        def features(distinct: list[str]) -> np.ndarray:
+            columns = list(zip(*map(json.loads, distinct), strict=True))
+            return self.prompt_features(columns, **options)
+
+        return adapter.for_prompts(each, features)
+
     def _encoded(
         self,
         prompts: Sequence[str] | Sequence[Sequence[str]],
@@ -386,13 +429,16 @@ class RiCMixin(AdapterMixin):
             arguments[guidance] = prompt_guidance
         if self.adapter is not None:
             self.check_unfused()
-            used = self._reachable(used, warn=targets is not None)
-            negative = self._reachable(negative, warn=True)
+            adapters = self._adapters_of(arguments, count)
+            used = self._reachable(used, adapters, warn=targets is not None)
+            negative = self._reachable(negative, adapters, warn=True)
             if _alike(used, images) and _alike(negative, images):
                 images = 1  # the stock call repeats what one context says
             step = len(used) // (count * images)
-            read = [self.adapter.model_targets(t) for t in used[::step]]
-            against = [self.adapter.model_targets(t) for t in negative[::step]]
+            read, against = (
+                [_of(adapters, i, images).model_targets(t) for i, t in enumerate(each[::step])]
+                for each in (used, negative)
+            )
             if contrast:  # the opposite of what the model reads
                 against = [opposite(t, self.adapter.space, contrast) for t in read]
             self._set_context(
@@ -410,15 +456,19 @@ class RiCMixin(AdapterMixin):
             output["targets"] = [dict(t) for t in used]
         return output
 
-    def _reachable(self, targets: list[dict[str, float]], *, warn: bool) -> list[dict[str, float]]:
-        """Targets moved into the reachable range where that was measured, and said so; else what
-        the conditioning can say (text rounds)."""
-        assert self.adapter is not None
+    def _reachable(
+        self, targets: list[dict[str, float]], adapters: list[Adapter], *, warn: bool
+    ) -> list[dict[str, float]]:
+        """Targets of the images of each prompt, whose ``adapters`` these are, moved into the
+        reachable range where that was measured, and said so; else what the conditioning can say
+        (text rounds)."""
+        images = len(targets) // len(adapters)
+        pairs = [(_of(adapters, i, images), each) for i, each in enumerate(targets)]
         # Once for each, however many prompts ask for it.
-        lines = dict.fromkeys(line for each in targets for line in self.adapter.unreachable(each))
+        lines = dict.fromkeys(line for own, each in pairs for line in own.unreachable(each))
         for line in lines if warn else ():
             _log.warning(line)
-        return [self.adapter.used(each) for each in targets]
+        return [own.used(each) for own, each in pairs]
 
     def _set_context(
         self,
@@ -529,6 +579,11 @@ class RiCMixin(AdapterMixin):
         more = empty.to(context.states).repeat(1, chunks, 1)[:, :missing]
         more = more.expand(len(context), -1, -1)
         return context.with_states(torch.cat([context.states, more], dim=1))
+
+
+def _of(adapters: Sequence[Adapter], image: int, images: int) -> Adapter:
+    """Whose prompt an image is of, so many images to a prompt."""
+    return adapters[image // images]
 
 
 def stock_class(cls: type) -> Any:

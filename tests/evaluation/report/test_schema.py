@@ -57,6 +57,7 @@ def test_what_is_saved_is_loaded(result, path):
     assert stored["calibration"]["rewards"][0]["curve"] == {
         "requested": [-1.0, 1.0],
         "obtained": [-0.4, 0.6],
+        "prompt": None,
     }
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import peft
 import pytest
@@ -13,10 +14,12 @@ from ric_diffusion.adapters.adapter import Adapter
 from ric_diffusion.adapters.format import PEFT_CONFIG, PEFT_FILE
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.models.causal_lm import model as module
-from ric_diffusion.models.causal_lm.model import RiCCausalLM, model_path
+from ric_diffusion.models.causal_lm.model import FEATURES, RiCCausalLM, model_path
 from ric_diffusion.models.causal_lm.sampler import LlmSampler
 from ric_diffusion.models.protocol import weights_digest
+from ric_diffusion.rewards import Curve
 from support.lm import write_lm
+from support.prompts import knowing
 
 MODES = ("embedding", "text")
 PROMPTS, TARGETS = ["why?", "two tips"], [{"positivity": 1.5}, {}]
@@ -194,3 +197,23 @@ def test_a_model_is_itself_again_without_its_adapter(lm, adapters):
     lm.load_adapter(adapters["embedding"])
     lm.unload_adapter()
     assert weights_digest(lm.model) == before
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_calibration_knows_the_prompt(lm, adapters, mode, tmp_path):
+    lm.load_adapter(adapters[mode])
+    features = lm.prompt_features(PROMPTS)
+    assert features.shape == (2, FEATURES) and features.dtype == "float32"
+    assert (lm.prompt_features(PROMPTS[::-1]) == features[::-1]).all()
+    plain = say(lm)
+    asked = [{"positivity": 0.0}, {"positivity": 0.0}]
+    curve = Curve(requested=(-2, 2), obtained=(-1, 1))
+    lm.adapter = replace(lm.adapter, calibration={"positivity": knowing(curve, features, offset=1)})
+    first, second = lm.adapters_for(PROMPTS)
+    assert first.model_targets(asked[0])["positivity"] == pytest.approx(0.0, abs=1e-3)
+    assert second.model_targets(asked[1])["positivity"] == pytest.approx(-2.0, abs=1e-3)
+    found = LlmSampler(lm, GREEDY).sample(PROMPTS, [{"positivity": 0.75}, {}], [0, 0])
+    assert found == plain  # which is asked for 1.5, as is 0.75 of the first prompt now
+    lm.save_adapter(tmp_path / "a")
+    lm.load_adapter(tmp_path / "a")
+    assert lm.adapter.knows_prompts

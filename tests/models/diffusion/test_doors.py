@@ -2,6 +2,7 @@
 adapter, steered with one, and from one door to the next over the same parts."""
 
 import inspect
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -27,8 +28,10 @@ from ric_diffusion.models.diffusion.backend import LoraConfig
 from ric_diffusion.models.diffusion.family import CONTROLNET, IMAGE_TO_IMAGE, INPAINTING
 from ric_diffusion.models.diffusion.pipeline import stock_class
 from ric_diffusion.models.family import family_named, family_of
+from ric_diffusion.rewards import Curve
 from support import flux, sd3, sdxl
 from support import model as small
+from support.prompts import knowing
 
 NAMES = ["stable-diffusion", "stable-diffusion-xl", "stable-diffusion-3", "flux"]
 DOORS = [IMAGE_TO_IMAGE, INPAINTING, CONTROLNET]
@@ -209,3 +212,20 @@ def test_it_is_neither_trained_nor_drawn_from_text_alone(inpainting, space):
     line = str(error.value)
     assert "\n" not in line
     assert line.startswith("its unet reads 9 channels where latents have 4: a model for inpainting")
+
+
+def test_calibration_knows_the_prompt_through_every_door(pipe_of, adapter, name):
+    """From what this family's denoiser expects; two prompts in one call each have their own."""
+    pipe_of.load_adapter(adapter)
+    features = pipe_of.prompt_features(["blue car", "red apple"])
+    channels = pipe_of.family.channels(pipe_of.denoiser)
+    assert features.shape == (2, 2 * channels) and np.isfinite(features).all()
+    curve = knowing(Curve(requested=(-2, 2), obtained=(-0.5, 0.5)), features, offset=1.0)
+    pipe_of.adapter = replace(pipe_of.adapter, calibration={"colorfulness": curve})
+    given = {"num_inference_steps": 1, "output_type": "latent", "height": 64, "width": 64}
+    out = pipe_of(["blue car", "red apple"], targets={"colorfulness": 2.0}, **given)
+    assert [one["colorfulness"] for one in out.targets] == pytest.approx([0.5, 1.5])
+    image = pipe_of.family.pipelines[IMAGE_TO_IMAGE].from_pipe(pipe_of)
+    moved = image("red apple", image=PICTURE, targets={"colorfulness": 2.0}, strength=1.0,
+                  num_inference_steps=1, output_type="latent")  # fmt: skip
+    assert moved.targets[0]["colorfulness"] == pytest.approx(1.5)

@@ -347,3 +347,30 @@ def test_a_schedule_that_is_not_known_is_refused():
     scheduler = FlowMatchEulerDiscreteScheduler(**DYNAMIC, time_shift_type="linear")
     with pytest.raises(ValueError, match="time_shift_type 'linear' is not trained"):
         Flow.of(scheduler)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_expected_of_noise_is_what_the_predictor_knows(kind):
+    """By hand, for a denoiser that always expects the same latents."""
+    objective = DiscreteDiffusion(
+        alphas_cumprod=torch.linspace(0.99, 0.01, 100), prediction_type=kind
+    )
+    noise, t = torch.randn(2, 4, 6, 6, generator=seeded()), objective.at(0.9, 2, LATENTS.device)
+    alpha = objective.alphas_cumprod[t].view(-1, 1, 1, 1)
+
+    def predict(noisy, _):
+        left = (noisy - alpha.sqrt() * LATENTS[:2]) / (1 - alpha).sqrt()
+        if kind == "epsilon":
+            return left
+        return alpha.sqrt() * left - (1 - alpha).sqrt() * LATENTS[:2]
+
+    assert torch.allclose(objective.expected(predict, noise, t), LATENTS[:2], atol=1e-4)
+
+
+def test_what_a_flow_expects_of_noise():
+    def predict(noisy, t):
+        return (noisy - LATENTS[:2]) / t.view(-1, 1, 1, 1)
+
+    t = Flow().at(0.9, 2, LATENTS.device)
+    noise = torch.randn(2, 4, 6, 6, generator=seeded())
+    assert torch.allclose(Flow().expected(predict, noise, t), LATENTS[:2], atol=1e-5)

@@ -401,3 +401,10 @@ def test_of_true_widths_it_takes_a_step(space, pictures, tmp_path):
     assert loss.isfinite()
     assert backend.adapter.encoder.width == 2560 and backend.adapter.encoder.time_width == 256
     assert all(p.grad.isfinite().all() for p in backend.named_parameters().values())
+
+
+def test_what_is_expected_of_a_prompt_does_not_depend_on_its_neighbours(ready):
+    found = ready.prompt_features(PROMPTS)
+    assert found.shape == (2, 2 * ready.vae.config.latent_channels) and np.isfinite(found).all()
+    assert (ready.prompt_features(PROMPTS[:1]) == found[:1]).all()
+    assert abs(found[0] - found[1]).max() > 1e-5
