@@ -33,7 +33,7 @@ one of those.
 """
 
 from scorers.base import BaseScorer, Scorer, ScorerError, TextScorer, WeightsError
-from scorers.loading import available, check_consent, load, stand_in
+from scorers.loading import available, check_consent, is_stand_in, load, stand_in
 from scorers.rgb import RGB_FINGERPRINT, to_rgb
 
 __all__ = [
@@ -45,6 +45,7 @@ __all__ = [
     "WeightsError",
     "available",
     "check_consent",
+    "is_stand_in",
     "load",
     "stand_in",
     "to_rgb",

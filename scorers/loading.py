@@ -105,6 +105,11 @@ def stand_in(spec: str, /, **options: Any) -> Scorer:
     )
 
 
+def is_stand_in(scorer: Scorer) -> bool:
+    """Whether a scorer only takes the place of one."""
+    return isinstance(scorer, StandIn)
+
+
 @dataclass(frozen=True, kw_only=True)
 class StandIn:
     name: str

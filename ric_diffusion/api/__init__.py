@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ric_diffusion.api.labelling import ScoreTable, label, score
     from ric_diffusion.api.models import load
     from ric_diffusion.api.prompt_samples import sample_prompts
+    from ric_diffusion.api.refinement import Refinement
     from ric_diffusion.api.reports import calibrate, evaluate
     from ric_diffusion.api.runs import (
         OnlineResult,
@@ -70,6 +71,7 @@ __all__ = [
     "Progress",
     "ProgressCallback",
     "PromptSamples",
+    "Refinement",
     "Sampling",
     "ScoreTable",
     "SweepPoint",
@@ -105,6 +107,7 @@ _HOMES = {
     "labelling": ("ScoreTable", "label", "score"),
     "models": ("load",),
     "prompt_samples": ("sample_prompts",),
+    "refinement": ("Refinement",),
     "reports": ("calibrate", "evaluate"),
     "runs": (
         "OnlineResult",

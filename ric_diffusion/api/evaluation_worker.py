@@ -28,7 +28,7 @@ def evaluation_worker(
     Args:
         run: JSON of ``checkpoint``, ``dtype``, ``adapters``, ``sampling`` and ``scorers``, as
             ``evaluate`` has them.
-        method: its ``points``, and the choice of its adapter as plain data.
+        method: its ``points``, the choice of its adapter as plain data, and ``refine``.
         shared: ``prompts``, ``seeds``, ``batch_size``, and whether scorers are ``held_out``.
     """
     model, found, base = _measured(run)
@@ -41,7 +41,16 @@ def evaluation_worker(
         batch_size=shared["batch_size"],
     )
     points = config.from_dict(method["points"], list[Point], "points")
-    made = method_of(model, choice_of(model, method), base, name="", points=points)
+    choice = choice_of(model, method)
+    made = method_of(
+        model,
+        choice,
+        base,
+        name="",
+        points=points,
+        refine=method["refine"],
+        scorers=found.scorers,
+    )
     made.prepare()
     return EvaluationWorker(method=made, config=asked)
 

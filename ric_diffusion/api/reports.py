@@ -40,6 +40,7 @@ def evaluate(
     seeds: int = 4,
     scorers: Sequence[ScorerLike] = (),
     mapping: str | None = None,
+    refine: int | None = None,
     sampling: Mapping[str, Any] | None = None,
     dtype: Dtype = "float32",
     engine: EngineConfig = LOCAL,
@@ -57,6 +58,7 @@ def evaluate(
         points: how many preferences are swept, and how many targets of each reward.
         seeds: how many for each prompt.
         scorers: more scorers, ones that no adapter was trained on.
+        refine: every adapter is measured a second time, refined in so many passes.
         engine: where samples are drawn, scored and judged. On Ray, each worker has the model and
             the scorers, which are given by name. It may be another one when a call is repeated.
 
@@ -66,7 +68,7 @@ def evaluate(
     written.
     """
     return _report(
-        evaluate_adapters,
+        partial(evaluate_adapters, refine=refine),
         model,
         prompts,
         expanded(out),

@@ -19,10 +19,12 @@ from ric_diffusion.api.models import (
     sampling_arguments,
 )
 from ric_diffusion.api.paths import check_out_folder
+from ric_diffusion.api.refinement import distance_of, warn_of_unreached
 from ric_diffusion.api.samples import by_reward, warn_of_rejected
 from ric_diffusion.data.images import save_png
 from ric_diffusion.data.scoring import load_scorers
 from ric_diffusion.evaluation.grid import sweep_points
+from ric_diffusion.evaluation.refine import by_refinement, check_passes, check_refine
 from ric_diffusion.evaluation.report.sheet import draw_sheet, sweep_sheet
 from ric_diffusion.evaluation.runner import Sweep, run_sweep
 from ric_diffusion.io.files import write_json
@@ -110,6 +112,7 @@ def sweep(
     along: str | None = None,
     seed: int = 0,
     mapping: str | None = None,
+    refine: int | None = None,
     sampling: Mapping[str, Any] | None = None,
     dtype: Dtype = "float32",
     out: str | Path | None = None,
@@ -127,6 +130,8 @@ def sweep(
     InputError for a model without adapter, and for a language model.
     """
     check_mapping(mapping)
+    if refine is not None:
+        check_passes(refine)
     if out is not None:
         check_out_folder(expanded(out))
     if isinstance(model, ModelName):  # before a language model is loaded for nothing
@@ -137,18 +142,24 @@ def sweep(
     require_adapter(pipe, name)
     own, space = pipe.adapter, pipe.adapter.space
     options = {**own.sampling, **sampling_arguments(pipe.family, sampling)}
+    asked = sweep_points(
+        pipe.adapters_for([prompt])[0], points, along=along, mapping=mapping
+    )
+    scorers, sampler = load_scorers(space, required=False), pipe.family.sampler(pipe, options)
+    draw = None
+    if refine is not None:
+        check_refine(space, {name for point in asked for name in point.targets}, scorers)
+        draw = by_refinement(pipe, sampler, scorers, refine, show=True)
     with reporting(progress):
-        drawn = run_sweep(
-            pipe.family.sampler(pipe, options),
-            space,
-            sweep_points(pipe.adapters_for([prompt])[0], points, along=along, mapping=mapping),
-            [prompt],
-            [seed],
-            load_scorers(space, required=False),
+        drawn = run_sweep(sampler, space, asked, [prompt], [seed], scorers, draw=draw)
+    result, medium = sweep_result(name, drawn, space), pipe.family.medium
+    seeds = [seed] * len(result.points)
+    warn_of_rejected(medium, [point.sample for point in result.points], seeds)
+    if refine is not None:
+        warn_of_unreached(
+            medium,
+            [(distance_of(point.obtained, point.targets), seed) for point in result.points],
         )
-    samples = [row[0][0] for row in drawn.samples]
-    warn_of_rejected(pipe.family.medium, samples, [seed] * len(samples))
-    result = sweep_result(name, drawn, space)
     if out is not None:
         result.save(out)
     return result

@@ -12,10 +12,12 @@ import torch
 from PIL import Image, ImageOps
 
 from ric_diffusion.api.models import require_adapter
+from ric_diffusion.api.refinement import Refinement
 from ric_diffusion.api.samples import GeneratedSample, Scoring
 from ric_diffusion.app.jobs import Job
 from ric_diffusion.data.images import UnreadableImage, open_image
 from ric_diffusion.evaluation.grid import Point, sweep_points
+from ric_diffusion.evaluation.refine import check_refine, refined_samples
 from ric_diffusion.evaluation.runner import Sweep, run_sweep
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.lru import Recent
@@ -28,16 +30,19 @@ MAX_PIXELS = 2**24  # of a dropped picture, which is scaled down to the model's 
 MAX_POINTS, MAX_CELLS = 15, 64  # of a sweep along one slider, and across two
 AT_ONCE = 8  # samples of a sweep: so many passes long it takes to stop one
 KEPT_SAMPLES, KEPT_TEXTS = 32, 64
+REFINE = 3  # passes after the first, where a picture is to come near its targets
 
 
 @dataclass(frozen=True, kw_only=True)
 class SampleRequest:
     """What is asked for: ``targets`` in z, a reward left out is auto; as they will be used, unless
-    calibration is another one for every prompt."""
+    calibration is another one for every prompt. One to ``refine`` aims at the targets whatever
+    calibration says can be had."""
 
     prompt: str
     seed: int
     targets: Mapping[str, float]
+    refine: bool = False
 
 
 class Engine:
@@ -81,6 +86,7 @@ class Engine:
         *,
         preference: Mapping[str, float] | None = None,
         targets: Mapping[str, float] | None = None,
+        refine: bool = False,
     ) -> SampleRequest:
         """What a user asks for, checked. InputError says what to change."""
         if not isinstance(prompt, str) or not prompt.strip():
@@ -98,9 +104,11 @@ class Engine:
             wanted = self.adapter.mapped(preference)
         else:
             wanted = self.space.check_targets(targets or {})
-        if not self.adapter.knows_prompts:  # else the model has to be asked, when it is free
+        if refine:
+            check_refine(self.space, wanted, self.scoring.scorers)
+        elif not self.adapter.knows_prompts:  # else the model has to be asked, when it is free
             wanted = self.adapter.used(wanted)
-        return SampleRequest(prompt=prompt, seed=int(number), targets=wanted)
+        return SampleRequest(prompt=prompt, seed=int(number), targets=wanted, refine=refine)
 
     def _usable(self, request: SampleRequest) -> SampleRequest:
         """The request as calibration for its prompt has it."""
@@ -114,14 +122,24 @@ class Engine:
         left."""
 
         def make() -> GeneratedSample:
+            asked = [request.prompt], [request.targets], [request.seed]
+            if request.refine:
+                return self._refined(request, asked, job)
             with job.watching(self.sampler.network(), self.passes):
                 used = self._usable(request)
                 (sample,) = self.sampler.sample([used.prompt], [used.targets], [used.seed])
             return self._measured(used, sample)
 
-        key = (request.prompt, request.seed, *request.targets.items())
+        key = (request.prompt, request.seed, request.refine, *request.targets.items())
         drawn: GeneratedSample = self.drawn.get(key, make)
         return drawn
+
+    def _refined(self, request: SampleRequest, asked: tuple[Any, ...], job: Job) -> GeneratedSample:
+        with job.watching(self.sampler.network(), self.passes * (1 + REFINE)):
+            (refined,) = refined_samples(
+                self.model, self.sampler, self.scoring.scorers, *asked, passes=REFINE, show=False
+            )
+        return self._measured(request, refined.sample, Refinement.of(refined))
 
     @torch.inference_mode()
     def transform(
@@ -195,11 +213,14 @@ class Engine:
             raise InputError(f"picture: {error.reason}; drop another one") from error
         return ImageOps.fit(image, self.size, Image.Resampling.LANCZOS)
 
-    def _measured(self, request: SampleRequest, sample: Any) -> GeneratedSample:
+    def _measured(
+        self, request: SampleRequest, sample: Any, refinement: Refinement | None = None
+    ) -> GeneratedSample:
         return self.scoring.measured(
             sample,
             prompt=request.prompt,
             seed=request.seed,
             model=self.name,
             targets=request.targets,
+            refinement=refinement,
         )

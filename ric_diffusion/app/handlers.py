@@ -76,6 +76,7 @@ class Handlers:
         prompt: Any,
         seed: Any,
         locked: Any,
+        refine: Any,
         mode: Any,
         *positions: Any,
     ) -> tuple[Any, ...]:
@@ -84,10 +85,11 @@ class Handlers:
         new_seed = gr.skip()
         if not locked:
             new_seed = seed = secrets.randbelow(RANDOM_SEEDS)
-        wanted = self._wanted(prompt, seed, mode, positions)
+        wanted = self._wanted(prompt, seed, mode, positions, refine=bool(refine))
         with self._job(request) as job:
             drawn = self.thread.run(lambda: self.engine.draw(wanted, job))
-        return self._shown(drawn), views.scores(drawn, self.sliders), new_seed, DONE
+        shown = self._shown(drawn), views.scores(drawn, self.sliders)
+        return *shown, new_seed, views.said(views.how(drawn))
 
     @explained
     def transform(
@@ -168,11 +170,14 @@ class Handlers:
         count = len(self.names)
         return [0] * count + [0.0] * count + [True] * count
 
-    def _wanted(self, prompt: Any, seed: Any, mode: Any, positions: Sequence[Any]) -> SampleRequest:
+    def _wanted(
+        self, prompt: Any, seed: Any, mode: Any, positions: Sequence[Any], *, refine: bool = False
+    ) -> SampleRequest:
         count = len(self.names)
         weights, values, autos = (positions[i * count : (i + 1) * count] for i in range(3))
         auto = {name for name, on in zip(self.names, autos, strict=True) if on}
-        return self.engine.request(prompt, seed, **asked(self.names, mode, weights, values, auto))
+        wanted = asked(self.names, mode, weights, values, auto)
+        return self.engine.request(prompt, seed, **wanted, refine=refine)
 
     @contextmanager
     def _job(self, request: gr.Request) -> Iterator[Job]:

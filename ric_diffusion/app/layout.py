@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from ric_diffusion.app import views
-from ric_diffusion.app.engine import MAX_POINTS, MAX_SEED
+from ric_diffusion.app.engine import MAX_POINTS, MAX_SEED, REFINE
 from ric_diffusion.app.gradio_seam import hand_over_path
 from ric_diffusion.app.handlers import ALL_WEIGHTS, NONE, Handlers
 from ric_diffusion.app.page import CHOOSE, SHARE
@@ -26,6 +26,7 @@ class Controls:
     prompt: Any
     seed: Any
     locked: Any
+    refine: Any
     mode: Any
     weights: list[Any]
     values: list[Any]
@@ -73,6 +74,13 @@ def _controls(handlers: Handlers) -> Controls:
             0, label="Seed", minimum=0, maximum=MAX_SEED, min_width=120, elem_id="seed"
         )
         locked = gr.Checkbox(True, label="Keep this seed", min_width=120, elem_id="lock")
+    refine = gr.Checkbox(
+        False,
+        label="Refine",
+        info=f"Draws up to {REFINE} times more from the same seed, with what is asked moved by "
+        "what was obtained, and keeps what comes nearest to the targets.",
+        elem_id="refine",
+    )
     several = len(sliders) > 1
     mode = gr.Radio(
         [("Preference: shares of 100 %", PREFERENCE), ("Targets, in z", TARGETS)],
@@ -100,6 +108,7 @@ def _controls(handlers: Handlers) -> Controls:
         prompt=prompt,
         seed=seed,
         locked=locked,
+        refine=refine,
         mode=mode,
         weights=weights,
         values=list(values),
@@ -258,9 +267,22 @@ def _draw(handlers: Handlers, controls: Controls, sample: Any, scores: Any, line
     """Draw whenever something was set; of what is set meanwhile, only the last."""
     moved = [slider.release for slider in (*controls.weights, *controls.values)]
     return gr.on(
-        [controls.go.click, controls.prompt.submit, *moved, *(a.input for a in controls.autos)],
+        [
+            controls.go.click,
+            controls.prompt.submit,
+            controls.refine.input,
+            *moved,
+            *(auto.input for auto in controls.autos),
+        ],
         handlers.draw,
-        [controls.prompt, controls.seed, controls.locked, controls.mode, *controls.positions],
+        [
+            controls.prompt,
+            controls.seed,
+            controls.locked,
+            controls.refine,
+            controls.mode,
+            *controls.positions,
+        ],
         [sample, scores, controls.seed, line],
         trigger_mode="always_last",
         show_progress_on=sample,

@@ -18,6 +18,19 @@ def said(text: str, kind: str = "note") -> str:
     return f'<p class="said {kind}" role="{role}">{escape(text)}</p>'
 
 
+def how(drawn: GeneratedSample) -> str:
+    """How a sample that was refined came near its targets; nothing about others."""
+    refinement = drawn.refinement
+    if refinement is None:
+        return ""
+    passes = f"{refinement.passes} more pass{'es' * (refinement.passes != 1)}"
+    if refinement.distance is None:
+        return f"Nothing with a score came of the first drawing and {passes}."
+    if refinement.reached:
+        return f"On target after {passes}."
+    return f"The nearest after {passes} is {refinement.distance:.2f} z off."
+
+
 def strip(slider: Slider) -> str:
     """What stands under a slider: where the training data lies along it, and its range in words."""
     unit = escape(slider.reward.scale)

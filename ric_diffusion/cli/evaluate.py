@@ -20,6 +20,10 @@ def run(options: argparse.Namespace) -> None:
         "engine": engine_of(options),
     }
     if options.calibrate:
+        if options.refine:
+            raise api.InputError(
+                "--refine: goes without --calibrate; evaluate OUT/adapter with it afterwards"
+            )
         if len(options.adapter) > 1:
             raise api.InputError(
                 "--calibrate: one adapter is calibrated at a time; give it alone with --adapter, "
@@ -43,6 +47,7 @@ def run(options: argparse.Namespace) -> None:
             options.prompts,
             options.out,
             adapters=options.adapter,
+            refine=options.refine,
             **asked,
         )
     if api.is_main_process():

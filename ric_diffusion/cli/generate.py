@@ -18,6 +18,7 @@ def run(options: argparse.Namespace) -> None:
         mapping=options.mapping,
         seed=options.seed,
         count=options.count,
+        refine=options.refine,
         sampling=sampling_of(options),
         dtype=options.dtype,
         out=options.out,
@@ -26,6 +27,8 @@ def run(options: argparse.Namespace) -> None:
     for sample in samples:
         obtained = sample.obtained.items()
         shown = " ".join(f"{k}=none" if v is None else f"{k}={v:+.2f}" for k, v in obtained)
+        if (how := sample.refinement) is not None:
+            shown += f"  refined in {how.passes} pass{'es' * (how.passes != 1)}"
         print(f"{sample.path}  {shown}".rstrip())
         if isinstance(sample.sample, str):
             print(sample.sample)

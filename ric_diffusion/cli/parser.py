@@ -26,6 +26,7 @@ EXAMPLES = {
     "generate": (
         "ric generate --prompt 'red apple' --preference colorfulness=0.7 compressibility=0.3",
         "ric generate --prompt 'red apple' --targets colorfulness=1.5 --count 4 --out out/",
+        "ric generate --prompt crown --targets colorfulness=1 --seed 1 --refine 3",
     ),
     "sweep": (
         "ric sweep --model emoji-64 --prompt 'red apple' --points 11 --out sweep/",
@@ -149,6 +150,7 @@ def build_parser() -> Parser:
     )
     generate.add_argument("--negative-prompt", metavar="TEXT")
     generate.add_argument("--count", type=positive, default=1, help="samples, from as many seeds")
+    _refine(generate)
     generate.add_argument("--out", type=Path, default=Path("out"), metavar="FOLDER")
 
     sweep = verb("sweep", "the same prompt and seed while the sliders move")
@@ -157,6 +159,7 @@ def build_parser() -> Parser:
     sweep.add_argument(
         "--along", metavar="REWARD", help="move this reward alone, the others left on auto"
     )
+    _refine(sweep)
     sweep.add_argument("--out", type=Path, default=Path("sweep"), metavar="FOLDER")
 
     score = verb("score", "print the scores of pictures")
@@ -301,6 +304,13 @@ def build_parser() -> Parser:
         metavar="FILE",
         help="what to calibrate on; the same prompts with other seeds by default",
     )
+    evaluate.add_argument(
+        "--refine",
+        type=positive,
+        metavar="K",
+        help="measure each adapter a second time, with every sample drawn up to K times more to "
+        "come near its targets",
+    )
     _sampling(evaluate)
     _engine(evaluate)
     evaluate.add_argument("--out", type=Path, default=Path("report"), metavar="FOLDER")
@@ -378,6 +388,16 @@ def build_parser() -> Parser:
     push.add_argument("--adapter", required=True, metavar="FOLDER")
     push.add_argument("--to", required=True, metavar="USER/NAME")
     return parser
+
+
+def _refine(parser: Parser) -> None:
+    parser.add_argument(
+        "--refine",
+        type=positive,
+        metavar="K",
+        help="draw each sample up to K times more, 1 to 20, with what the model is asked moved by "
+        "what was obtained, and keep the one nearest to its targets; the seed stays",
+    )
 
 
 MANY: Any = {"nargs": "+", "type": pairs, "action": "extend"}
@@ -582,6 +602,7 @@ ARGUMENTS = (
     "out",
     "port",
     "prompt_guidance",
+    "refine",
     "report",
     "resolution",
     "revision",

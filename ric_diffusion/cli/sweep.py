@@ -16,6 +16,7 @@ def run(options: argparse.Namespace) -> None:
         points=options.points,
         along=options.along,
         seed=options.seed,
+        refine=options.refine,
         mapping=options.mapping,
         sampling=sampling_of(options),
         dtype=options.dtype,

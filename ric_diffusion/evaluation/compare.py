@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ from ric_diffusion.evaluation.calibration import (
 from ric_diffusion.evaluation.config import EvaluationConfig
 from ric_diffusion.evaluation.grid import Point, level_points, range_points, slider_points
 from ric_diffusion.evaluation.method import Method, by_targets
+from ric_diffusion.evaluation.refine import by_refinement, check_passes, check_refine
 from ric_diffusion.evaluation.report.schema import EvaluationResult
 from ric_diffusion.evaluation.report.summary import summarise
 from ric_diffusion.evaluation.report.write import write_report
@@ -113,6 +115,7 @@ def evaluate_adapters(
     seeds: int = 4,
     scorers: Sequence[Any] = (),
     mapping: str | None = None,
+    refine: int | None = None,
     sampling: Mapping[str, Any] | None = None,
     revision: str | None = None,
     out: Path,
@@ -129,6 +132,7 @@ def evaluate_adapters(
         points: how many preferences are swept, and how many targets of each reward.
         scorers: more scorers, which no adapter was trained on.
         mapping: from preferences to targets, by default each adapter's own.
+        refine: each adapter is measured once more, refined in so many passes.
         sampling: arguments of sampling; those left out are each adapter's own.
         revision: of the model, if it is on the hub.
         out: the report's folder. What an interrupted call left there is gone on with.
@@ -139,7 +143,12 @@ def evaluate_adapters(
     measure, choices = choose(model, name, adapters, sampling or {}, revision)
     check_rewards(measure, choices)
     shared, base = shared_config(model, measure, prompts, seeds, scorers)
-    methods = methods_of(model, choices, base, points=points, mapping=mapping)
+    if refine is not None:
+        check_passes(refine)
+        check_refine(shared.space, shared.space.names, shared.scorers)
+    methods = methods_of(
+        model, choices, base, points=points, mapping=mapping, refine=refine, scorers=shared.scorers
+    )
     scores = evaluate_methods(methods, shared, out, workers)
     return publish(model, name, methods, scores, shared, out)
 
@@ -362,16 +371,32 @@ def methods_of(
     *,
     points: int,
     mapping: str | None,
+    refine: int | None = None,
+    scorers: Sequence[Any] = (),
 ) -> list[Method]:
-    """A method for each, of another name. ``base``: digests of the model's parts."""
+    """A method for each, of another name; with ``refine`` a second one for each adapter, refined in
+    so many passes by the ``scorers`` of its rewards. ``base``: digests of the model's parts."""
     methods: list[Method] = []
-    for choice in choices:
+    for choice, passes in product(choices, (None,) if refine is None else (None, refine)):
         asked, about = [Point()], {}
         if choice.adapter is not None:
             about = {"mapping": mapping or choice.adapter.mapping}
             asked = slider_points(choice.adapter.space, about["mapping"], points)
-        name = unused(choice.name, [method.name for method in methods])
-        methods.append(method_of(model, choice, base, name=name, points=asked, **about))
+        elif passes is not None:
+            continue
+        name = choice.name if passes is None else f"{choice.name}, refine {passes}"
+        methods.append(
+            method_of(
+                model,
+                choice,
+                base,
+                name=unused(name, [method.name for method in methods]),
+                points=asked,
+                refine=passes,
+                scorers=scorers,
+                **about,
+            )
+        )
     return methods
 
 
@@ -382,10 +407,12 @@ def method_of(
     *,
     name: str,
     points: Sequence[Point],
+    refine: int | None = None,
+    scorers: Sequence[Any] = (),
     **about: Any,
 ) -> Method:
     """An adapter, or the model alone, on these points; ``about``: what they depend on beside what
-    it is."""
+    it is. An adapter may be refined in so many passes by the ``scorers`` of its rewards."""
     adapter, sampler = choice.adapter, model.family.sampler(model, choice.sampling)
     about = {
         "adapter": choice.given,
@@ -397,14 +424,20 @@ def method_of(
         about["mode"] = adapter.conditioner.mode
         if calibration := calibration_digest(adapter):
             about["calibration"] = calibration
+    draw = by_targets(sampler, model.adapters_for if adapter is not None else None)
+    meter = Meter()
+    if refine is not None:
+        draw = by_refinement(model, sampler, meter.metered(scorers), refine)
+        about["refine"] = refine
     return Method(
         name=name,
         points=points,
-        draw=by_targets(sampler, model.adapters_for if adapter is not None else None),
+        draw=draw,
         sampler=sampler,
         space=adapter.space if adapter else None,
         about=about,
-        elsewhere=choice.plain,
+        meter=meter,
+        elsewhere={**choice.plain, "refine": refine},
         prepare=partial(choice.load_into, model),
     )
 

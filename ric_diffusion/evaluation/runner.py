@@ -76,12 +76,14 @@ def run_sweep(
     *,
     batch_size: int = 32,
     stage: str = "sweep",
+    draw: Draw | None = None,
 ) -> Sweep:
     """Sample every point for every prompt, each of which has the same seeds, and score what comes;
     nothing is written. Scores are NaN where a sample is rejected. Rewards that are compared within
-    a prompt are so among the samples of the sweep."""
+    a prompt are so among the samples of the sweep. ``draw``: by default from the sampler, asked for
+    the points' targets."""
     grid = Grid(points=points, prompts=prompts, seeds=[seeds] * len(prompts), batch_size=batch_size)
-    draw = by_targets(sampler)
+    draw = draw or by_targets(sampler)
     samples: list[list[list[Any]]] = [[[None for _ in seeds] for _ in prompts] for _ in points]
     scores = np.zeros((*grid.shape, len(scorers)))
     with tracking(stage, math.prod(grid.shape), unit="sample") as tracker:

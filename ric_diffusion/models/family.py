@@ -57,6 +57,9 @@ class Model(Protocol):
     def without_adapter(self) -> AbstractContextManager[None]:
         """The base model inside the block, also with an adapter in training."""
 
+    def uncalibrated(self) -> AbstractContextManager[None]:
+        """Targets are model targets inside the block: the adapter has no calibration there."""
+
     def save_adapter(self, folder: str | Path) -> None:
         """Write the loaded adapter, or the one in training, as a folder of its own."""
 

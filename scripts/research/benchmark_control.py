@@ -2,7 +2,7 @@
 
     python scripts/research/benchmark_control.py --data data/emoji/train --out report
 
-Needs the `dev` extra and the pictures of build_emoji_dataset.py; about ten minutes on two CPU
+Needs the `dev` extra and the pictures of build_emoji_dataset.py; about half an hour on two CPU
 cores. Prompts are names the base model knows, seeds were never used in training, and the
 scorers see only the finished pictures.
 """
@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+import accuracy
 from control import control_of, tradeoff_of
 from retrieval import efficientnet_features, retrieval_rate
 from ric_diffusion.data.images import open_image, save_png
@@ -42,6 +43,7 @@ SEEDS = [1001, 1002, 1003, 1004]
 POINTS = 11
 BATCH = 40
 RETRIEVED_NAMES, RETRIEVED_SEEDS = 200, (2001, 2002)
+CALIBRATED_NAMES, CALIBRATED_SEED = 16, 3001
 
 
 def control(sampler: DiffusionSampler, prompts: Sequence[str], out: Path) -> list[dict[str, Any]]:
@@ -71,6 +73,20 @@ def tradeoff(
     asked = [" ".join(f"{v:+.1f}" for v in t.values()) for t in targets]
     _sheet(sweep, asked, f"{' → '.join(space.names)} ({mapping})", out / "preference.png")
     return {"mapping": mapping, "targets": targets, **asdict(tradeoff_of(sweep, weights))}
+
+
+def single_pictures(
+    sampler: DiffusionSampler, prompts: Sequence[str], data: Path
+) -> list[dict[str, Any]]:
+    """How near single pictures come to their targets; an adapter without calibration gets one, on
+    other names and seeds. Afterwards the adapter has it."""
+    using = load_scorers(sampler.pipe.adapter.space)
+    names = sorted({record.captions[0] for record in read_folder(data)} - set(prompts))
+    rng = np.random.default_rng(0)
+    others = rng.choice(names, min(CALIBRATED_NAMES, len(names)), replace=False).tolist()
+    curves = accuracy.curves_on(sampler, others, CALIBRATED_SEED, using)
+    found = accuracy.accuracy(sampler, prompts, SEEDS[:2], curves, using)
+    return [asdict(one) for one in found]
 
 
 def _sheet(sweep: Sweep, asked: list[str], title: str, path: Path) -> None:
@@ -149,6 +165,13 @@ def overhead(sampler: DiffusionSampler, base: Any, repeats: int = 21) -> dict[st
     }
 
 
+BARS = {"open loop, calibrated": 0.35, f"refine={accuracy.PASSES}": 0.15}  # of errors, z
+
+
+def shown(error: float | None) -> str:
+    return "none" if error is None else f"{error:.3f}"
+
+
 def table(figures: dict[str, Any]) -> str:
     """Markdown: figure, value, bar, met or missed."""
     rows = []
@@ -167,6 +190,20 @@ def table(figures: dict[str, Any]) -> str:
     for name, fall, span in zip(names, t["deepest_fall"], t["span"], strict=True):
         row(f"preference sweep, {name}: deepest fall, z", fall, 0.05, most=True)
         row(f"preference sweep, {name}: span, z", span, 1.0)
+    for a in figures["accuracy"]:
+        what = f"{a['name']}: error of a picture"
+        for method, error in a["errors"].items():
+            bar = BARS.get(method)
+            if error is None or bar is None:
+                rows.append(f"| {what} inside reach, {method}, z | {shown(error)} | | |")
+            else:
+                row(f"{what} inside reach, {method}, z", error, bar, most=True)
+        rows.append(
+            f"| {a['name']}: asked outside the picture's reach | {1 - a['inside']:.0%} | | |"
+        )
+        last, error = list(a["outside"].items())[-1]
+        rows.append(f"| {what} outside reach, {last}, z | {shown(error)} | | |")
+        rows.append(f"| {a['name']}: passes after the first, {last} | {a['passes']:.2f} | | |")
     rates = figures["retrieval"]
     row("retrieval, base model", rates["base"], 0.5)
     row("retrieval under the sliders / base", rates["sliders"] / rates["base"], 0.85)
@@ -197,6 +234,7 @@ def main() -> None:
         "tradeoff": tradeoff(sampler, prompts, mapping, options.out),
         "retrieval": retrieval(sampler, base, options.data, options.out),
         "overhead": overhead(sampler, base),
+        "accuracy": single_pictures(sampler, prompts, options.data),  # last: it calibrates
     }
     write_json(options.out / "control.json", figures)
     print(table(figures))

@@ -254,6 +254,66 @@ def test_generate(root, adapter, seen):
     assert bare.scores == bare.targets == {} and "scores" not in bare.metadata
 
 
+@pytest.fixture
+def steered(root, adapter, monkeypatch):
+    """The tiny model with pictures that get redder the more colorfulness it reads: it was trained
+    too shortly to know."""
+    pipe = api.load(root / "model", adapter)
+    call = type(pipe).__call__
+
+    def redder(self, *args, **given):
+        output = call(self, *args, **given)
+        for i, targets in enumerate(output.targets):
+            more = round(60 + 20 * self.adapter.model_targets(targets).get("colorfulness", 0.0))
+            pixels = np.array(output.images[i]).astype(int)
+            pixels[..., 0] += more
+            output.images[i] = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+        return output
+
+    monkeypatch.setattr(type(pipe), "__call__", redder)
+    return pipe
+
+
+def test_refine(steered, tmp_path, seen, caplog):
+    one = {"seed": 7, "sampling": {"steps": 1}}
+    [plain] = api.generate(steered, "red apple", targets={"colorfulness": 0.0}, **one)
+    asked = plain.obtained["colorfulness"] + 0.3
+    targets = {"colorfulness": asked}
+    found = api.generate(
+        steered, "red apple", targets=targets, count=2, refine=9, out=tmp_path, progress=seen, **one
+    )
+    how = found[0].refinement
+    assert plain.refinement is None
+    assert how.reached and how.passes >= 1 and found[0].targets == targets
+    assert found[0].obtained["colorfulness"] == pytest.approx(asked, abs=0.05)
+    assert how.distance == pytest.approx(abs(found[0].obtained["colorfulness"] - asked))
+    with Image.open(tmp_path / "7.png") as image:
+        assert json.loads(image.text["refinement"]) == {
+            "passes": how.passes,
+            "distance": how.distance,
+            "reached": True,
+            "model_targets": dict(how.model_targets),
+        }
+    assert seen.of("refine")[0] == (0, 20) and seen.of("refine")[-1] == (20, 20)
+    # What the model read for it draws the same picture, and so does the seed alone.
+    [again] = api.generate(steered, "red apple", targets=how.model_targets, **one)
+    [alone] = api.generate(steered, "red apple", targets=targets, refine=9, **one)
+    assert np.array_equal(np.array(again.sample), np.array(found[0].sample))
+    assert alone.metadata == found[0].metadata and not caplog.text
+
+
+def test_refine_tells_what_it_cannot_reach(steered, caplog):
+    one = {"sampling": {"steps": 1}}
+    asked = {"targets": {"colorfulness": 9.0}, "negative_targets": {"colorfulness": -1.0}}
+    [found] = api.generate(steered, "red apple", refine=2, seed=3, **asked, **one)
+    assert not found.refinement.reached and found.refinement.distance > 1
+    said = "seed 3: 1 of 1 pictures not within 0.05 z of what was asked; the farthest is "
+    assert said in caplog.text
+    caplog.clear()
+    result = api.sweep(steered, "pizza", points=3, along="colorfulness", refine=1, **one)
+    assert len(result.points) == 3 and "of 3 pictures not within 0.05 z" in caplog.text
+
+
 def test_sweep(root, adapter, tmp_path, seen):
     result = api.sweep(
         root / "model", "red apple", adapter=adapter, points=3, seed=2, out=tmp_path, progress=seen
@@ -276,15 +336,21 @@ def test_evaluate_and_calibrate(root, adapter, tmp_path):
         ["red apple", "pizza"],
         tmp_path / "report",
         adapters=[adapter, "none"],
+        refine=1,
         **asked,
     )
-    assert [method.name for method in result.methods] == ["embedding", "no adapter"]
+    names = ["embedding", "embedding, refine 1", "no adapter"]
+    assert [method.name for method in result.methods] == names
+    plain, refined, _ = result.methods
+    assert refined.about["refine"] == 1 and "refine" not in plain.about
+    assert plain.cost.forwards < refined.cost.forwards <= 2 * plain.cost.forwards
+    assert refined.cost.scored > 0 and plain.cost.scored == 0
     assert result == api.EvaluationResult.load(tmp_path / "report" / "metrics.json")
     assert (tmp_path / "report" / "index.html").exists()
     (tmp_path / "prompts.txt").write_text("red apple\npizza\n")
     again = api.evaluate(
         root / "model", tmp_path / "prompts.txt", tmp_path / "report", adapters=[adapter, "none"],
-        **asked,
+        refine=1, **asked,
     )  # fmt: skip
     assert again == result  # nothing was drawn anew
     found = api.calibrate(root / "model", ["pizza"], tmp_path / "more", adapter=adapter, **asked)
@@ -308,6 +374,10 @@ def test_export_and_prompt_text(root, adapter, tmp_path):
         ("mapping nope: unknown", lambda m, a: api.generate(m, "x", adapter=a, mapping="nope")),
         ("count 0: give 1 or more", lambda m, a: api.generate(m, "x", count=0)),
         ("has no adapter of its own", lambda m, a: api.generate(m, "x", targets={"a": 1})),
+        ("has no adapter of its own", lambda m, a: api.generate(m, "x", refine=3)),
+        ("refine 21: give 1 to 20", lambda m, a: api.generate(m, "x", refine=21)),
+        ("refine 0: give 1 to 20", lambda m, a: api.sweep(m, "x", refine=0)),
+        ("refine: nothing is asked for", lambda m, a: api.generate(m, "x", adapter=a, refine=3)),
         ("unknown reward 'a'", lambda m, a: api.generate(m, "x", adapter=a, targets={"a": 1})),
         (
             "sampling: unknown field 'guidance'; did you mean 'guidance_scale'",

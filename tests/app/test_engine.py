@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from ric_diffusion.api import generate, load
-from ric_diffusion.app.engine import MAX_PROMPT, MAX_SEED, Engine
+from ric_diffusion.app.engine import MAX_PROMPT, MAX_SEED, REFINE, Engine
 from ric_diffusion.app.jobs import Job, Jobs, ModelThread, Stopped
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.rewards import Curve, to_targets
@@ -69,6 +69,23 @@ def test_a_slider_encodes_no_prompt_again(root, job, tmp_path):
     assert len(passes) == 1
     engine.draw(engine.request("pizza", 0, targets={}), job)
     assert len(passes) == 2
+
+
+def test_refined_it_is_the_command_lines_too(engine, ric, root, job, tmp_path):
+    model = ["--model", root / "model", "--adapter", root / "embedding" / "adapter"]
+    asked = ["--targets", "colorfulness=0.5", "--refine", REFINE]
+    args = ["--prompt", "red apple", "--seed", 3, *asked, "--out", tmp_path]
+    assert ric("generate", *model, *args).code == 0
+    told = []
+    job.tell = lambda done, total: told.append((done, total))
+    request = engine.request("red apple", 3, targets={"colorfulness": 0.5}, refine=True)
+    drawn = engine.draw(request, job)
+    assert np.array_equal(np.array(drawn.sample), opened(tmp_path / "3.png")[0])
+    assert drawn.refinement.passes <= REFINE and told[0] == (0, engine.passes * (1 + REFINE))
+    plain = engine.draw(replace(request, refine=False), job)
+    assert plain.refinement is None
+    with pytest.raises(InputError, match="refine: nothing is asked for"):
+        engine.request("red apple", 3, targets={}, refine=True)
 
 
 def test_preferences_are_mapped_as_everywhere(engine):

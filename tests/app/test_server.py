@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -52,8 +53,16 @@ class Client:
         *_, kind, said = [line for line in body.decode().splitlines() if line]
         return json.loads(said.removeprefix("data: ")) if kind == "event: complete" else None
 
-    def draw(self, prompt="red apple", seed=0, keep=True, mode="preference", positions=POSITIONS):
-        return self.call("draw", [prompt, seed, keep, mode, *positions])
+    def draw(
+        self,
+        prompt="red apple",
+        seed=0,
+        keep=True,
+        refine=False,
+        mode="preference",
+        positions=POSITIONS,
+    ):
+        return self.call("draw", [prompt, seed, keep, refine, mode, *positions])
 
     def upload(self, name, data):
         """Where the server put a file."""
@@ -121,6 +130,16 @@ def test_draw(client):
 def test_a_seed_that_is_not_kept_is_drawn_and_shown(client):
     picture, _, seed, _ = client.draw(seed=4, keep=False)
     assert picture["path"].endswith(f"{seed}.png") and seed != 4
+
+
+def test_refine(client):
+    """The tiny model knows nothing of its targets, and the line says how near it came."""
+    asked = {"refine": True, "mode": "targets", "positions": [50, 50, 1.0, 0, False, True]}
+    picture, scores, _, line = client.draw(seed=4, **asked)
+    assert picture["path"].endswith("4.png") and "+1.00 z" in scores
+    assert re.search("On target after|The nearest after [0-3] more pass", line)
+    _, _, _, line = client.draw(seed=4, **asked | {"positions": [50, 50, 0, 0, True, True]})
+    assert "refine: nothing is asked for" in line
 
 
 def test_nothing_is_reported(client):
@@ -326,7 +345,7 @@ def test_a_full_queue_is_told(client):
     codes = []
 
     def ask(seed):
-        body = json.dumps({"data": ["red apple", seed, True, "preference", *POSITIONS]})
+        body = json.dumps({"data": ["red apple", seed, True, False, "preference", *POSITIONS]})
         codes.append(client.ask("POST", "/gradio_api/call/draw", body)[0])
 
     threads = [threading.Thread(target=ask, args=(100 + i,)) for i in range(80)]

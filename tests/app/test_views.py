@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from ric_diffusion.api import GeneratedSample
+from ric_diffusion.api import GeneratedSample, Refinement
 from ric_diffusion.app import views
 from ric_diffusion.app.front import read_front
 from ric_diffusion.app.sheets import sheet_of
@@ -43,6 +43,20 @@ def test_sliders_have_the_adapters_range(engine):
         slider = sliders_of(calibrated)[engine.space.names.index("colorfulness")]
         assert (slider.low, slider.high) == ends
         assert (slider.place(-99), slider.place(99)) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    "distance, reached, passes, said",
+    [
+        (0.03, True, 1, "On target after 1 more pass."),
+        (0.41, False, 3, "The nearest after 3 more passes is 0.41 z off."),
+        (None, False, 2, "Nothing with a score came of the first drawing and 2 more passes."),
+    ],
+)
+def test_how_a_refined_sample_came_near(distance, reached, passes, said):
+    how = Refinement(passes=passes, distance=distance, reached=reached, model_targets={})
+    drawn = measured({"colorfulness": 0.0})
+    assert views.how(drawn) == "" and views.how(replace(drawn, refinement=how)) == said
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])

@@ -38,6 +38,8 @@ BOTH = [*MODEL, *ADAPTER]
         ("'x': give a whole number from 0", [*BOTH, "--seed", "x"]),
         ("'0': give a whole number above 0", [*BOTH, "--steps", "0"]),
         ("'nan': give a number", [*BOTH, "--guidance-scale", "nan"]),
+        ("'0': give a whole number above 0", [*BOTH, "--refine", "0"]),
+        ("--refine 21: give 1 to 20", [*BOTH, "--refine", "21"]),
         ("'much': give a number", [*BOTH, "--guidance-scale", "much"]),
     ],
 )
@@ -68,6 +70,7 @@ def test_model_and_options(refused, verb, said, args):
         ("--true-cfg-scale: Stable Diffusion 1.x and 2.x have no such setting",
          ["--true-cfg-scale", "2"]),
         ("'0': give a whole number above 0", ["--count", "0"]),
+        ("--refine: nothing is asked for; give targets or a preference", ["--refine", "3"]),
     ],
 )  # fmt: skip
 def test_rewards(refused, said, args):

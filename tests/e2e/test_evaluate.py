@@ -175,6 +175,12 @@ def test_other_settings(ric, arguments, report, tmp_path):
     assert (tmp_path / "report" / "metrics.json").read_bytes() == before
 
 
+def test_refine_is_no_part_of_calibration(ric, arguments, tmp_path):
+    done = ric(*arguments("--calibrate", "--refine", 3))
+    assert done.code == 2 and "--refine: goes without --calibrate" in done.err
+    assert not (tmp_path / "report").exists()
+
+
 def test_two_processes_are_one(report, arguments, tmp_path):
     alone = report("--steps", 1, out=tmp_path / "one")
     with starter() as start:

@@ -20,7 +20,7 @@ def opened(path):
     with Image.open(path) as image:
         image.load()
         metadata = dict(image.text)
-        for key in metadata.keys() & {"targets", "scores", "obtained", "seed"}:
+        for key in metadata.keys() & {"targets", "scores", "obtained", "seed", "refinement"}:
             metadata[key] = json.loads(metadata[key])
         return np.array(image), metadata
 
@@ -107,6 +107,24 @@ def test_preference_becomes_targets(generate, space, mapping):
     chosen = ["--mapping", mapping] if mapping else []
     _, metadata = generate("--preference", *words, *chosen)
     assert metadata["targets"] == pytest.approx(to_targets(weights, space, mapping or "front"))
+
+
+def test_refined(ric, model, tmp_path):
+    """The tiny model hardly knows its targets: how near it came is told, in the picture too."""
+    asked = ["--prompt", "red apple", "--targets", "colorfulness=0.5", "--steps", 1]
+    done = ric("generate", *model, *asked, "--refine", 2, "--out", tmp_path / "out")
+    assert done.code == 0, done.err
+    _, metadata = opened(tmp_path / "out" / "0.png")
+    found = metadata["refinement"]
+    assert metadata["targets"] == {"colorfulness": 0.5}
+    assert found["distance"] == pytest.approx(abs(metadata["obtained"]["colorfulness"] - 0.5))
+    passes = found["passes"]
+    assert done.out.endswith(f"  refined in {passes} pass{'es' * (passes != 1)}\n")
+    assert found["reached"] is (found["distance"] <= 0.05)
+    assert ("not within 0.05 z" in done.err) is not found["reached"]
+    ric("generate", *model, *asked, "--out", tmp_path / "once")
+    once = opened(tmp_path / "once" / "0.png")[1]
+    assert found["distance"] <= abs(once["obtained"]["colorfulness"] - 0.5)
 
 
 def test_text_mode_tells_what_the_words_say(generate, root):

@@ -178,6 +178,22 @@ def test_generate(home, ric, tmp_path, mode):
     assert set(metadata["targets"]) == set(SCORERS)
 
 
+def test_refine(home, ric, tmp_path):
+    asked = ["--model", home / "model", "--adapter", home / "embedding" / "adapter"]
+    asked += ["--prompt", "why?", "--targets", "brevity=0.4", "--count", 2]
+    once = ric("generate", *asked, "--out", tmp_path / "once")
+    done = ric("generate", *asked, "--refine", 2, "--out", tmp_path / "out")
+    assert once.code == done.code == 0, done.err
+    for seed in "01":
+        first, found = (
+            json.loads((tmp_path / out / f"{seed}.json").read_text()) for out in ("once", "out")
+        )
+        assert found["refinement"]["passes"] <= 2
+        distance = found["refinement"]["distance"]
+        assert distance == pytest.approx(abs(found["obtained"]["brevity"] - 0.4))
+        assert distance <= abs(first["obtained"]["brevity"] - 0.4)
+
+
 def test_a_response_without_a_score(home, ric, tmp_path, monkeypatch):
     """Nothing is lost over it, the other responses least of all."""
     monkeypatch.setattr(samples, "scores_of", lambda samples, *_: np.array([[np.nan, -3.0]]))

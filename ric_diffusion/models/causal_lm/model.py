@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from importlib import util
 from pathlib import Path
 from typing import Any, Literal
@@ -122,6 +123,16 @@ class RiCCausalLM:
         try:
             with lora.disabled(self.model):
                 yield
+        finally:
+            self.adapter = adapter
+
+    @contextmanager
+    def uncalibrated(self) -> Iterator[None]:
+        """Targets are model targets inside the block: the adapter has no calibration there."""
+        adapter = self.adapter
+        self.adapter = adapter and replace(adapter, calibration={})
+        try:
+            yield
         finally:
             self.adapter = adapter
 

@@ -241,6 +241,18 @@ class AdapterMixin(_Stock):
                 held.merged.set(loras)
 
     @contextmanager
+    def uncalibrated(self) -> Iterator[None]:
+        """Targets are model targets inside the block: the adapter in effect has no calibration
+        there."""
+        held = self._held
+        adapter = held.adapter
+        held.adapter = adapter and replace(adapter, calibration={})  # what is hooked stays the same
+        try:
+            yield
+        finally:
+            held.adapter = adapter
+
+    @contextmanager
     def with_adapter(self) -> Iterator[None]:
         """Whoever calls the denoiser inside the block, by hand or with a stock pipeline, gives it
         contexts of ``encode_context``. Other calls are refused while it has an adapter."""

@@ -58,6 +58,17 @@ def test_what_cannot_be_reached_is_clamped_and_said(both, caplog):
     assert out.targets[0]["colorfulness"] == 0.6 and not caplog.text
 
 
+def test_uncalibrated_targets_are_what_the_model_reads(both, draw):
+    plain = draw(both, targets={"colorfulness": 1.0})
+    calibrate(both)
+    adapter = both.adapter
+    with pytest.raises(KeyError), both.uncalibrated():
+        assert torch.equal(draw(both, targets={"colorfulness": 1.0}), plain)
+        raise KeyError
+    assert both.adapter is adapter
+    assert torch.equal(draw(both, targets={"colorfulness": 0.4}), plain)
+
+
 def test_it_is_stored_with_the_adapter(both, tmp_path):
     calibrate(both)
     both.save_adapter(tmp_path / "a")

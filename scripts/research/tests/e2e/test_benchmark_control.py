@@ -31,6 +31,8 @@ def test_every_figure_is_measured_and_compared_with_its_bar(root, tmp_path, monk
     monkeypatch.setattr(benchmark_control, "POINTS", POINTS)
     monkeypatch.setattr(benchmark_control, "RETRIEVED_NAMES", NAMES)
     monkeypatch.setattr(benchmark_control, "efficientnet_features", colours)
+    for name, value in {"STEPS": 3, "HALVED": 1, "PASSES": 1, "ASKED": 2}.items():
+        monkeypatch.setattr(benchmark_control.accuracy, name, value)
     out = tmp_path / "report"
     given = ["--model", root / "model", "--adapter", root / "embedding" / "adapter"]
     given += ["--data", root / "pictures", "--out", out]
@@ -49,10 +51,17 @@ def test_every_figure_is_measured_and_compared_with_its_bar(root, tmp_path, monk
     assert set(figures["retrieval"]) == {"base", "sliders"}
     assert all(ratio > 0 for ratio in figures["overhead"].values())
 
+    # Nothing that the tiny model was asked for rises, unless by chance.
+    for found in figures["accuracy"]:
+        assert found["name"] in [*rewards, "both"] and 0 <= found["inside"] <= 1
+        methods = ["open loop", "open loop, calibrated", "refine=1"]
+        assert list(found["errors"]) == list(found["outside"]) == methods
+    calibrated = [found["name"] for found in figures["accuracy"]]
+
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
     rows = [line[2:-2].split(" | ") for line in lines][2:]
     assert {f"{name}: {bar}" for name in rewards for bar in BARS} <= {row[0] for row in rows}
-    assert len(rows) == 2 * len(BARS) + 2 * 2 + 2 + 2
+    assert len(rows) == 2 * len(BARS) + 2 * 2 + 2 + 2 + 6 * len(calibrated)
     sheets = ["samples", "preference", "retrieval-base", "retrieval-sliders"]
     for name in [*sheets, *(f"control-{name}" for name in rewards)]:
         with Image.open(out / f"{name}.png") as image:

@@ -1,0 +1,211 @@
+"""The search: how soon it finds model targets that give the targets, and what it does where there
+are none."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ric_diffusion.rewards import Curve
+from ric_diffusion.rewards.refine import BEYOND, SMALLEST, TOLERANCE, Axis, Search
+
+LOW, HIGH = -2.3, 2.1
+ENDS = LOW - BEYOND * (HIGH - LOW), HIGH + BEYOND * (HIGH - LOW)
+PLAIN = Axis.of(None, LOW, HIGH)
+nan = math.nan
+
+
+def run(response, targets, passes, *, start=None, axes=None, **more):
+    """A search that is told what a response gives, (n,) -> (n,), over a first and ``passes`` more
+    evaluations."""
+    targets = np.atleast_1d(np.asarray(targets, float))
+    start = np.clip(targets, LOW, HIGH) if start is None else np.atleast_1d(start)
+    search = Search(targets, start, axes or [PLAIN] * len(targets), **more)
+    for _ in range(passes + 1):
+        asked = search.ask()
+        if asked is None:
+            break
+        search.tell(asked, np.atleast_1d(response(asked)))
+    return search
+
+
+def distance(search):
+    return search.distances[search.nearest]
+
+
+shapes = st.tuples(st.floats(0.3, 1.5), st.floats(-1, 1), st.floats(0.3, 1.5))
+
+
+def smooth(a, b, c):
+    """Monotone, steepest in the middle: slopes from 0.09 to 2.25 there."""
+    return lambda m: b + 2 * a * np.tanh(c * m / 2)
+
+
+@given(shapes, st.floats(-1.5, 1.5))
+def test_what_rises_smoothly_is_found_in_a_few_passes(shape, root):
+    """In as many as the command suggests to a tenth of a z but for the oddest shapes, which take a
+    few more."""
+    response = smooth(*shape)
+    target = response(root)
+    search = run(response, target, 3)
+    first = search.distances[0]
+    assert distance(search) <= max(0.3 * first, 0.1)
+    assert run(response, target, 8).reached
+
+
+@pytest.mark.parametrize("gain, offset", [(0.5, 0.3), (1.0, -0.8), (1.8, 0.5)])
+@pytest.mark.parametrize("target", [-1.0, 0.2, 1.0])
+def test_what_is_linear_is_found_in_two(gain, offset, target):
+    assert run(lambda m: gain * m + offset, target, 2).reached
+
+
+def test_three_passes_are_near_on_average():
+    rng = np.random.default_rng(0)
+    first, last = [], []
+    for _ in range(300):
+        response = smooth(rng.uniform(0.3, 1.5), rng.uniform(-1, 1), rng.uniform(0.3, 1.5))
+        search = run(response, response(rng.uniform(-2.5, 2.5)), 3)
+        first.append(search.distances[0])
+        last.append(distance(search))
+    assert np.mean(first) > 0.3 and np.mean(last) < 0.03
+
+
+@given(st.integers(0, 10**6), st.floats(-3, 3), st.integers(1, 20))
+def test_whatever_the_response_the_nearest_is_kept_and_the_bounds_hold(seed, target, passes):
+    """Noise, jumps, folds and holes: never worse than the first, never asked twice, and the same
+    again for the same answers."""
+    rng = np.random.default_rng(seed)
+    knots, values = np.sort(rng.uniform(-4, 4, 6)), rng.normal(size=6)
+    holes = rng.uniform(-4, 4, 2)
+
+    def response(m):
+        if np.abs(m - holes).min() < 0.3:
+            return nan
+        return np.interp(m, knots, values) + 0.3 * rng.normal()
+
+    search = run(response, target, passes, start=float(np.clip(target, LOW, HIGH)))
+    assert len(search.obtained) <= passes + 1
+    assert distance(search) == search.distances.min() <= search.distances[0]
+    asked = np.array(search.model_targets)[:, 0]
+    assert asked.min() >= ENDS[0] - 1e-9 and asked.max() <= ENDS[1] + 1e-9
+    gaps = np.abs(asked[:, None] - asked)[np.triu_indices(len(asked), 1)]
+    assert (gaps >= SMALLEST - 1e-12).all()
+    replayed = Search([target], search.model_targets[0], [PLAIN])
+    for told, z in zip(search.model_targets, search.obtained, strict=True):
+        assert np.array_equal(replayed.ask(), told)
+        replayed.tell(told, z)
+
+
+def test_it_ends_where_it_is_near_enough():
+    search = run(lambda m: m + 0.04, 1.0, 5)
+    assert len(search.obtained) == 1 and search.reached and search.ask() is None
+    search = run(lambda m: m + 0.06, 1.0, 5)
+    assert len(search.obtained) == 2
+
+
+@pytest.mark.parametrize("target, end", [(2.0, ENDS[1]), (-2.0, ENDS[0])])
+def test_what_cannot_be_reached_ends_at_the_end(target, end):
+    """Saturated at 0.8: the search goes to the end of what may be asked, and no further."""
+    search = run(lambda m: np.clip(0.8 * np.tanh(m), -0.8, 0.8), target, 20)
+    assert not search.reached and search.ask() is None
+    assert len(search.obtained) <= 4
+    assert max(abs(m[0]) for m in search.model_targets) == pytest.approx(abs(end))
+
+
+def test_a_response_that_turns_back_is_looked_for_on_both_sides():
+    """The most there is to have, 1.2, is obtained at 0.7, and less of everything beyond."""
+    search = run(lambda m: 1.2 - 0.5 * (m - 0.7) ** 2, 1.5, 8)
+    assert not search.reached
+    assert search.obtained[search.nearest][0] == pytest.approx(1.2, abs=0.1)
+
+
+def test_between_two_styles_lies_nothing():
+    """A jump from -1.3 to 0.3: the nearer edge is found, and the search ends where it is."""
+    search = run(lambda m: np.where(m < -0.61, -1.3, 0.3), -0.3, 20)
+    assert search.obtained[search.nearest][0] == pytest.approx(0.3)
+    assert search.ask() is None and len(search.obtained) < 12
+
+
+def test_nothing_is_obtained():
+    assert len(run(lambda m: nan, 1.0, 20).obtained) < 12
+    search = run(lambda m: nan, 0.0, 20)
+    assert len(search.obtained) == 1 and search.nearest == 0 and not search.reached
+
+
+def test_it_turns_back_from_what_is_rejected():
+    """From 1.2 on every sample is blank. The first is one, and so is a step that goes too far."""
+    response = lambda m: np.where(m < 1.2, 0.8 * m, nan)  # noqa: E731
+    search = run(response, 0.9, 8, start=1.8)
+    assert not np.isfinite(search.distances[0]) and search.reached
+    search = run(response, 1.5, 8, start=0.2)
+    assert search.obtained[search.nearest][0] > 0.75
+
+
+def test_a_plateau_is_crossed():
+    """Nothing changes up to 1, where the slope says that nothing ever will."""
+    search = run(lambda m: np.where(m < 1.0, -0.5, m - 1.5), 0.5, 8, start=0.0)
+    assert search.reached
+
+
+def coupled(m):
+    return np.array([0.2, -0.3]) + np.array([[0.8, -0.4], [0.3, 0.6]]) @ (2 * np.tanh(m / 2))
+
+
+@given(st.tuples(st.floats(-1.5, 1.5), st.floats(-1.5, 1.5)))
+def test_several_rewards_at_once(roots):
+    targets = coupled(np.array(roots))
+    search = run(coupled, targets, 3)
+    assert distance(search) <= max(0.5 * search.distances[0], TOLERANCE)
+    assert run(coupled, targets, 12).reached
+
+
+def test_three_rewards_of_which_one_cannot_be_had():
+    """The others come near, and the one that saturates stays at its end."""
+    search = run(lambda m: np.array([0.7 * m[0], min(m[1], 0.5), m[2] + 0.3 * m[0]]), [1, 2, -1], 8)
+    assert search.obtained[search.nearest] == pytest.approx([1.0, 0.5, -1.0], abs=0.1)
+    assert not search.reached
+
+
+def test_several_rewards_turn_back_too():
+    response = lambda m: np.where(m[0] < 1.0, 0.9 * m, nan)  # noqa: E731
+    search = run(response, [0.8, -0.5], 8, start=[1.5, -0.5])
+    assert not np.isfinite(search.distances[0]) and search.reached
+
+
+def test_nothing_to_move_is_reached_at_once():
+    search = run(lambda m: m, [], 3)
+    assert len(search.obtained) == 1 and search.reached
+
+
+CURVE = Curve.fit([-2, -1.3, -1.2, 0, 2], [-1.3, -1.2, 0.2, 0.8, 1.4])
+
+
+def test_an_axis_is_what_calibration_expects_and_goes_on_beyond():
+    axis = Axis.of(CURVE, -2.0, 2.0)
+    assert axis.model_targets == (-3, -2, -1.3, -1.2, 0, 2, 3)
+    assert axis.expected[1:-1] == CURVE.obtained
+    whole = 2.7 / 4
+    assert axis.expected[0] == pytest.approx(-1.3 - whole)
+    assert axis.expected[-1] == pytest.approx(1.4 + whole)
+    for m in (-3.5, -3.0, -1.25, 0.4, 2.7, 4.0):
+        assert axis.model_target(axis.place(m)) == pytest.approx(m)
+    assert axis.place(-1.25) == pytest.approx(-0.5)
+
+
+def test_where_the_response_is_steep_calibration_makes_the_search_short():
+    """A picture of the calibration's shape, moved by 0.4: what it says of the steep part holds."""
+    response = lambda m: np.interp(m, CURVE.requested, CURVE.obtained) + 0.4  # noqa: E731
+    start = CURVE.request(0.0)
+    calibrated = run(response, 0.0, 3, start=start, axes=[Axis.of(CURVE, -2.0, 2.0)])
+    assert len(calibrated.obtained) == 2 and calibrated.reached
+    assert len(run(response, 0.0, 9, start=start).obtained) > 2
+
+
+def test_what_the_model_rounds_is_told_as_it_is_read():
+    """Words have one decimal: no reading is drawn twice, and the nearest is the best there is."""
+    search = run(lambda m: 0.9 * m + 0.13, 0.55, 20, start=0.6, read=lambda m: m.round(1))
+    asked = [m[0] for m in search.model_targets]
+    assert asked == [round(m, 1) for m in asked] and len(asked) == len(set(asked))
+    assert search.model_targets[search.nearest][0] == 0.5
