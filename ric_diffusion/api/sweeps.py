@@ -142,9 +142,7 @@ def sweep(
     require_adapter(pipe, name)
     own, space = pipe.adapter, pipe.adapter.space
     options = {**own.sampling, **sampling_arguments(pipe.family, sampling)}
-    asked = sweep_points(
-        pipe.adapters_for([prompt])[0], points, along=along, mapping=mapping
-    )
+    asked = sweep_points(pipe.adapters_for([prompt])[0], points, along=along, mapping=mapping)
     scorers, sampler = load_scorers(space, required=False), pipe.family.sampler(pipe, options)
     draw = None
     if refine is not None:

@@ -18,17 +18,20 @@ from typing import Any
 import numpy as np
 
 from ric_diffusion.data.scoring import scores_of
+from ric_diffusion.evaluation.calibration import on_average
 from ric_diffusion.evaluation.grid import preference_points, range_points, target_line
 from ric_diffusion.evaluation.refine import refined_samples
 from ric_diffusion.evaluation.runner import run_sweep
 from ric_diffusion.io.progress import tracking
 from ric_diffusion.models.diffusion.sampler import DiffusionSampler
 from ric_diffusion.rewards import Curve
+from ric_diffusion.rewards.prompt_effect import fit_effect
 from ric_diffusion.rewards.refine import Axis
 
 JUMP = 0.5  # z between neighbours; more is taken for a jump
 STEPS, HALVED = 17, 5  # model targets of a picture's reach, and how often a step is halved
 PASSES = 3
+OPEN, AVERAGE, AWARE = "open loop", "calibrated on average", "calibrated for the prompt"
 ASKED = 5  # targets of each reward, and preferences
 BATCH = 40
 
@@ -88,20 +91,23 @@ def accuracy_of(
 
 
 def curves_on(
-    sampler: DiffusionSampler, prompts: Sequence[str], seed: int, using: Sequence[Any]
+    sampler: DiffusionSampler, prompts: Sequence[str], seeds: Sequence[int], using: Sequence[Any]
 ) -> dict[str, Curve]:
     """The adapter's own calibration, or one that is made on these prompts."""
     adapter = sampler.pipe.adapter
     if adapter.calibration:
         return dict(adapter.calibration)
     points = range_points(adapter.space, 11)
-    sweep = run_sweep(sampler, adapter.space, points, prompts, [seed], using, stage="calibrate")
+    sweep = run_sweep(sampler, adapter.space, points, prompts, seeds, using, stage="calibrate")
+    features = sampler.pipe.prompt_features(prompts)
     curves = {}
     for column, name in enumerate(adapter.space.names):
         rows = [p for p, point in enumerate(points) if point.along == name]
         requested = [points[p].targets[name] for p in rows]
-        if curve := Curve.fit(requested, np.nanmean(sweep.z[rows, ..., column], axis=(1, 2))):
-            curves[name] = curve
+        z = sweep.z[rows, ..., column]
+        if curve := Curve.fit(requested, np.nanmean(z, axis=(1, 2))):
+            expected = np.interp(requested, curve.requested, curve.obtained)
+            curves[name] = replace(curve, prompt=fit_effect(features, expected, z))
     return curves
 
 
@@ -163,9 +169,11 @@ def accuracy(
     using: Sequence[Any],
 ) -> list[Accuracy]:
     """Each reward that has a curve alone, and all of them together, asked by preference: every
-    picture of these prompts and seeds for ASKED targets. The adapter has the curves afterwards."""
+    picture of these prompts and seeds for ASKED targets. The first pass of ``refine`` is that of
+    the curves as they are, which may know the prompt. The adapter has them afterwards."""
     pipe = sampler.pipe
-    pipe.adapter = adapter = replace(pipe.adapter, calibration=dict(curves))
+    adapter = replace(pipe.adapter, calibration=on_average(curves))
+    pipe.adapter = adapter
     space, pictures = adapter.space, [(prompt, seed) for prompt in prompts for seed in seeds]
     reaches = {
         name: reach_of(sampler, name, *zip(*pictures, strict=True), using) for name in curves
@@ -184,15 +192,20 @@ def accuracy(
         )
         names = list(line[0])
         columns = [space.names.index(one) for one in names]
+
+        def batches(given: Sequence[Sequence[Any]] = given) -> np.ndarray:
+            starts = range(0, len(given[0]), BATCH)
+            parts = [drawn(sampler, *(of[i : i + BATCH] for of in given), using) for i in starts]
+            return np.concatenate(parts)
+
         with pipe.uncalibrated():
-            parts = [
-                drawn(sampler, *(of[start : start + BATCH] for of in given), using)
-                for start in range(0, len(cells), BATCH)
-            ]
+            obtained = {OPEN: batches()[:, columns]}
+        obtained[AVERAGE] = batches()[:, columns]
+        pipe.adapter = replace(adapter, calibration=dict(curves))
         refined = refined_samples(pipe, sampler, using, *given, passes=PASSES, batch_size=BATCH)
-        obtained = {"open loop": np.concatenate(parts)[:, columns]}
+        pipe.adapter = adapter
         for count in range(PASSES + 1):
-            method = f"refine={count}" if count else "open loop, calibrated"
+            method = f"refine={count}" if count else AWARE
             nearest = [one.after(count).obtained for one in refined]
             obtained[method] = np.array([[z[one] for one in names] for z in nearest])
         inside = [all(is_inside(reaches[one][i], z) for one, z in t.items()) for i, t in cells]
@@ -205,4 +218,5 @@ def accuracy(
                 [len(one.passes) - 1 for one in refined],
             )
         )
+    pipe.adapter = replace(adapter, calibration=dict(curves))
     return found

@@ -43,7 +43,7 @@ SEEDS = [1001, 1002, 1003, 1004]
 POINTS = 11
 BATCH = 40
 RETRIEVED_NAMES, RETRIEVED_SEEDS = 200, (2001, 2002)
-CALIBRATED_NAMES, CALIBRATED_SEED = 16, 3001
+CALIBRATED_NAMES, CALIBRATED_SEEDS = 32, (3001, 3002)
 
 
 def control(sampler: DiffusionSampler, prompts: Sequence[str], out: Path) -> list[dict[str, Any]]:
@@ -84,7 +84,7 @@ def single_pictures(
     names = sorted({record.captions[0] for record in read_folder(data)} - set(prompts))
     rng = np.random.default_rng(0)
     others = rng.choice(names, min(CALIBRATED_NAMES, len(names)), replace=False).tolist()
-    curves = accuracy.curves_on(sampler, others, CALIBRATED_SEED, using)
+    curves = accuracy.curves_on(sampler, others, CALIBRATED_SEEDS, using)
     found = accuracy.accuracy(sampler, prompts, SEEDS[:2], curves, using)
     return [asdict(one) for one in found]
 
@@ -165,7 +165,7 @@ def overhead(sampler: DiffusionSampler, base: Any, repeats: int = 21) -> dict[st
     }
 
 
-BARS = {"open loop, calibrated": 0.35, f"refine={accuracy.PASSES}": 0.15}  # of errors, z
+BARS = {accuracy.AWARE: 0.35, f"refine={accuracy.PASSES}": 0.15}  # of errors, z
 
 
 def shown(error: float | None) -> str:

@@ -32,7 +32,7 @@ class Model(Points):
 
     medium = PointFiles()
 
-    def __init__(self, calibration=None, conditioner=None, broken=()):
+    def __init__(self, calibration=None, conditioner=None, broken=(), longer=0.0):
         super().__init__(gain=1.0, noise=0.3)
         conditioner = conditioner or EmbeddingConditioner(RewardEncoder(NAMES, 8))
         self.adapter = Adapter(
@@ -42,7 +42,7 @@ class Model(Points):
             conditioner=conditioner,
             calibration=calibration or {},
         )
-        self.broken, self.read = broken, []
+        self.broken, self.longer, self.read = broken, longer, []
 
     @contextmanager
     def uncalibrated(self):
@@ -50,6 +50,19 @@ class Model(Points):
         self.adapter = replace(adapter, calibration={})
         yield
         self.adapter = adapter
+
+    def adapters_for(self, prompts):
+        """Where it is ``longer``, a letter more of the prompt gives so much more."""
+        curves = [
+            {
+                name: replace(
+                    curve, obtained=tuple(np.add(curve.obtained, self.longer * len(prompt)))
+                )
+                for name, curve in self.adapter.calibration.items()
+            }
+            for prompt in prompts
+        ]
+        return [replace(self.adapter, calibration=each) for each in curves]
 
     def sample(self, prompts, targets, seeds):
         read = [self.adapter.model_targets(self.adapter.used(one)) for one in targets]
@@ -63,6 +76,13 @@ class Model(Points):
 
 def bent(x, y, prompt):
     return math.tanh(0.7 * x) + 0.1 * len(prompt) + 0.2 * y, 0.8 * y - 0.2 * x
+
+
+def test_the_first_pass_is_calibrated_for_the_prompt():
+    model = Model({"x": CURVE}, longer=0.1)
+    refined(model, {"x": 0.5}, passes=1)
+    first = [read["x"] for _, read in model.read[0]]
+    assert first == pytest.approx([CURVE.request(0.5 - 0.1 * n) for n in (1, 2, 3)])
 
 
 def refined(model, targets, passes=3, **more):

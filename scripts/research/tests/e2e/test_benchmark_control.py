@@ -54,14 +54,14 @@ def test_every_figure_is_measured_and_compared_with_its_bar(root, tmp_path, monk
     # Nothing that the tiny model was asked for rises, unless by chance.
     for found in figures["accuracy"]:
         assert found["name"] in [*rewards, "both"] and 0 <= found["inside"] <= 1
-        methods = ["open loop", "open loop, calibrated", "refine=1"]
+        methods = ["open loop", "calibrated on average", "calibrated for the prompt", "refine=1"]
         assert list(found["errors"]) == list(found["outside"]) == methods
     calibrated = [found["name"] for found in figures["accuracy"]]
 
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
     rows = [line[2:-2].split(" | ") for line in lines][2:]
     assert {f"{name}: {bar}" for name in rewards for bar in BARS} <= {row[0] for row in rows}
-    assert len(rows) == 2 * len(BARS) + 2 * 2 + 2 + 2 + 6 * len(calibrated)
+    assert len(rows) == 2 * len(BARS) + 2 * 2 + 2 + 2 + 7 * len(calibrated)
     sheets = ["samples", "preference", "retrieval-base", "retrieval-sliders"]
     for name in [*sheets, *(f"control-{name}" for name in rewards)]:
         with Image.open(out / f"{name}.png") as image:
