@@ -9,13 +9,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scorers import probes
 from scorers.base import ScorerError, WeightsError, first_line
 from scorers.encoder import Encoder, shared
 from scorers.hardware import Compute, Precision, resolve_compute
 from scorers.hub_encoder import HubEncoder, load_hub_encoder
 from scorers.rgb import RGB_FINGERPRINT
 from scorers.spec import suggest
-from scorers.weights import SAFE, check_weights_path, digest, is_hub_id, read_state_dict
+from scorers.weights import (
+    SAFE,
+    check_weights_path,
+    digest,
+    find_weights,
+    is_hub_id,
+    read_state_dict,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -25,6 +33,11 @@ if TYPE_CHECKING:
 DEFAULT_CLIP = "ViT-L-14-quickgelu"
 DEFAULT_WEIGHTS = "openai"
 
+# CLIPs that come along, by name: folders as open_clip writes them.
+BUNDLED = {"emoji-clip": Path(__file__).parent / "assets" / "emoji-clip"}
+FOLDER = "local-dir:"  # how open_clip has a folder in place of a name
+CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"  # of such a folder
+
 
 class ClipEncoder(Encoder):
     """An open_clip model with its own preprocessing and tokenizer."""
@@ -32,11 +45,13 @@ class ClipEncoder(Encoder):
     def __init__(
         self, clip: str, weights: Path, compute: Compute, tag: dict[str, Any], *, where: str
     ) -> None:
-        """``tag`` is open_clip's entry for the weights, {} for a file of the user's own."""
+        """``clip`` is open_clip's name, or ``FOLDER`` with the path of the folder that ``weights``
+        is in; ``tag`` its entry for the weights, {} for a file of the user's own."""
         import open_clip
         import torch
 
         super().__init__(compute)
+        folder = clip.startswith(FOLDER)
         if weights.suffix != SAFE:
             # open_clip retries without weights_only in one corner: let nothing but tensors through
             read_state_dict(weights, where=where)
@@ -45,7 +60,7 @@ class ClipEncoder(Encoder):
             with torch.random.fork_rng(devices=[]):  # the random init must not move the user's seed
                 model, _, self._preprocess = open_clip.create_model_and_transforms(
                     clip,
-                    pretrained=str(weights),
+                    pretrained=None if folder else str(weights),
                     precision="fp32",
                     force_quick_gelu=quick_gelu,
                     image_mean=tag.get("mean"),
@@ -59,15 +74,17 @@ class ClipEncoder(Encoder):
                 f"{where}={str(weights)!r} is no set of weights for clip={clip} "
                 f"({first_line(error)}); give weights and model that belong together"
             ) from error
-        self._name = clip
+        self._name, self._where = clip, where
         config = open_clip.get_model_config(clip)
         self.width: int = config["embed_dim"]
         config["quick_gelu"] = quick_gelu or config.get("quick_gelu", False)
         settings = json.dumps([config, model.visual.preprocess_cfg], sort_keys=True)
         # Of resizing and cropping, what they do. Of the network, open_clip's version: what it gives
         # is floats that differ by rounding from one machine to the next.
+        # Of a folder, which may be moved, what its tokenizer does instead of a name.
+        named = f"clip={clip}" if not folder else f"clip-tokens-{self._tokens_digest()}"
         self.fingerprint = (
-            f"clip={clip}@{digest(model.state_dict(), settings)} "
+            f"{named}@{digest(model.state_dict(), settings)} "
             f"open_clip-{open_clip.__version__} pixels-{self._pixels_digest()} {RGB_FINGERPRINT} "
             f"{compute.precision}"
         )
@@ -80,8 +97,22 @@ class ClipEncoder(Encoder):
         """B prompts -> token ids (B, L). On first use: it takes longer than a small model."""
         import open_clip
 
-        tokenizer: Callable[[list[str]], torch.Tensor] = open_clip.get_tokenizer(self._name)
+        text = open_clip.get_model_config(self._name)["text_cfg"]
+        # A folder's config may hold arguments for its tokenizer: these come before them.
+        options = {"trust_remote_code": False} if text.get("hf_tokenizer_name") else {}
+        tokenizer: Callable[[list[str]], torch.Tensor]
+        try:
+            tokenizer = open_clip.get_tokenizer(self._name, **options)
+        except Exception as error:
+            raise ScorerError(
+                f"{self._where}: the tokenizer of clip={self._name} cannot be loaded "
+                f"({first_line(error)}); give a model that has one"
+            ) from error
         return tokenizer
+
+    def _tokens_digest(self) -> str:
+        """Of what the tokenizer makes of fixed texts."""
+        return probes.digest(self._tokenize(list(probes.TEXTS)).tolist())
 
     def _pixels(self, image: Image) -> torch.Tensor:
         pixels: torch.Tensor = self._preprocess(image)
@@ -121,7 +152,8 @@ def load_clip(
     encoder: type[ClipEncoder] = ClipEncoder,
 ) -> ClipEncoder | HubEncoder:
     """The encoder for an open_clip model name and a pretrained tag or the path of a weights file;
-    or for a folder or hub id of transformers' CLIP, which brings its weights along.
+    or for what brings its weights along: the name of a bundled CLIP, a folder of open_clip's, a
+    folder or hub id of transformers' CLIP.
 
     A file of the user's own gets OpenAI's mean, deviation and bicubic resize, and the activation
     that the model's name says: OpenAI's weights want a name that ends in -quickgelu. ``device`` and
@@ -133,14 +165,18 @@ def load_clip(
     where = f"{scorer}: clip_weights"
     compute = resolve_compute(scorer, device, precision)
     clip, given = str(clip), str(clip_weights)
-    models = open_clip.list_models()
-    if clip not in models and (Path(clip).expanduser().is_dir() or is_hub_id(clip)):
+    models = [*open_clip.list_models(), *BUNDLED]
+    folder = BUNDLED.get(clip, Path(clip).expanduser())
+    if clip in BUNDLED or (clip not in models and (folder.is_dir() or is_hub_id(clip))):
         if given != DEFAULT_WEIGHTS:
             raise ScorerError(
-                f"{where}={given!r}: clip={clip!r} is a folder or hub id with weights of its own; "
-                f"leave clip_weights out"
+                f"{where}={given!r}: clip={clip!r} has weights of its own; leave clip_weights out"
             )
-        return load_hub_encoder("CLIPModel", clip, compute, where=f"{scorer}: clip")
+        where = f"{scorer}: clip"
+        if not (folder / CONFIG).is_file():
+            return load_hub_encoder("CLIPModel", clip, compute, where=where)
+        weights = find_weights(folder, [WEIGHTS], where=where, option="clip")
+        return _loaded(encoder, f"{FOLDER}{folder}", weights, compute, {}, where)
     if clip not in models:
         raise ScorerError(
             f"{scorer}: clip={clip!r} is not a model of open_clip; "
@@ -157,6 +193,18 @@ def load_clip(
             f"{where}={given!r} is neither a file nor a tag of {clip}; "
             f"{suggest(given, tags, 'its tags')}"
         )
+    return _loaded(encoder, clip, weights, compute, tag, where)
+
+
+def _loaded(
+    encoder: type[ClipEncoder],
+    clip: str,
+    weights: Path,
+    compute: Compute,
+    tag: dict[str, Any],
+    where: str,
+) -> ClipEncoder:
+    """The one encoder for these weights, as they are now."""
     stat = weights.stat()
     file = (weights.resolve(), stat.st_mtime_ns, stat.st_size)
     return shared(

@@ -22,10 +22,11 @@ class ClipScore(BaseScorer):
     tokens.
 
     Options: ``clip`` and ``clip_weights``, an open_clip model and its pretrained tag or the path of
-    a weights file, or as ``clip`` alone a folder or hub id of transformers' CLIP; ``device``, None
-    for cuda where there is one; ``precision`` of the passes, auto (fp16 on cuda, fp32 elsewhere),
-    fp32, bf16 or fp16; ``batch_size``, inputs per pass, None for what fits. Device and batch size
-    are not in the fingerprint: they move a score by rounding only.
+    a weights file, or as ``clip`` alone ``emoji-clip``, which comes along and knows emoji only, a
+    folder of open_clip's, or a folder or hub id of transformers' CLIP; ``device``, None for cuda
+    where there is one; ``precision`` of the passes, auto (fp16 on cuda, fp32 elsewhere), fp32, bf16
+    or fp16; ``batch_size``, inputs per pass, None for what fits. Device and batch size are not in
+    the fingerprint: they move a score by rounding only.
     """
 
     name = "clip_score"

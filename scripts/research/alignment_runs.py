@@ -36,6 +36,7 @@ from ric_diffusion.io.errors import InputError, suggest
 from ric_diffusion.io.files import write_text
 from ric_diffusion.models.cost import Cost
 from ric_diffusion.rewards.selection import SELECTIONS
+from scorers.spec import parse_spec
 
 Settings = TypeVar("Settings")
 PROMPTS = "prompts.txt"  # those that online rounds draw
@@ -169,7 +170,7 @@ def load(path: Path, out: Path, parts: Sequence[str], known: Iterable[str]) -> A
     for preference in config.ddpo_preferences:
         weights_of(preference, space)
     prompts = split(first_captions(records), config, f"{path}: ")
-    if trained := sorted(set(config.held_out) & set(space.names)):
+    if trained := sorted({parse_spec(spec)[0] for spec in config.held_out} & set(space.names)):
         raise InputError(
             f"{path}: held_out: {trained[0]} is a reward of {config.data}; leave it out"
         )

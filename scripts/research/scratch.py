@@ -77,6 +77,15 @@ def pruned_tokenizer(texts: Iterable[str], max_length: int) -> CLIPTokenizer:
     return clip_tokenizer(symbols, [m for m in merges if m in used], max_length)
 
 
+def compact_tokenizer(folder: Path) -> None:
+    """Write a saved tokenizer again without the indent of every merge, which more than doubles the
+    file."""
+    file = folder / "tokenizer.json"
+    plain = json.loads(file.read_text(encoding="utf-8"))
+    text = json.dumps(plain, ensure_ascii=False, separators=(",", ":"))
+    file.write_text(text, encoding="utf-8")
+
+
 class NumberReader(torch.nn.Module):
     """An auxiliary head that makes the text encoder tell numbers apart; thrown away afterwards.
 
@@ -242,11 +251,7 @@ class TextToImageTrainer:
         )
         with replacing_folder(folder) as temporary:
             pipe.save_pretrained(temporary, safe_serialization=True)
-            # tokenizers indents every merge, which more than doubles the file.
-            file = temporary / "tokenizer" / "tokenizer.json"
-            plain = json.loads(file.read_text(encoding="utf-8"))
-            text = json.dumps(plain, ensure_ascii=False, separators=(",", ":"))
-            file.write_text(text, encoding="utf-8")
+            compact_tokenizer(temporary / "tokenizer")
 
     def load(self, folder: Path) -> None:
         """Read the weights that ``save`` wrote; the number reader is not among them."""

@@ -126,6 +126,7 @@ def test_wheel_holds_the_library_and_the_bundled_model(wheel):
     for name in ("ric_diffusion/py.typed", "scorers/py.typed", "ric_diffusion/cli/parser.py"):
         assert name in names
     assert "ric_diffusion/assets/emoji-64/ric_adapter/ric_adapter.json" in names
+    assert "scorers/assets/emoji-clip/open_clip_model.safetensors" in names
 
 
 def test_wheel_installs_the_command(wheel):
