@@ -40,6 +40,7 @@ _BUILTINS = {
     "remote": "scorers.remote:remote",
     "reward_model": "scorers.reward_model:RewardModel",
     "vlm_judge": "scorers.vlm_judge:VlmJudge",
+    "warmth": "scorers.warmth:Warmth",
 }
 
 

@@ -31,6 +31,7 @@ BUILTINS = [
     "remote",
     "reward_model",
     "vlm_judge",
+    "warmth",
 ]
 
 
@@ -237,7 +238,7 @@ def test_a_scorer_that_fails_to_start_names_its_package(offer):
 
 
 @pytest.mark.parametrize(
-    "name", ["brightness", "compressibility", "incompressibility", "colorfulness"]
+    "name", ["brightness", "compressibility", "incompressibility", "colorfulness", "warmth"]
 )
 @pytest.mark.parametrize("prompts", [None, []])
 def test_nothing_to_score(name, prompts):

@@ -312,13 +312,16 @@ def test_three_rewards_and_two_training_seeds(benchmark, config, root, tmp_path)
     assert soup.training_cost.forwards == 3 * 3 * 4 * 3  # of one training: three LoRAs
 
 
-@pytest.mark.parametrize("name", ["emoji-alignment", "emoji-alignment-three"])
-def test_own_configs_differ_in_their_mode_alone(monkeypatch, name):
+@pytest.mark.parametrize(
+    ("name", "points"),
+    [("emoji-alignment", 11), ("emoji-alignment-three", 11), ("emoji-alignment-five", 13)],
+)
+def test_own_configs_differ_in_their_mode_alone(monkeypatch, name, points):
     """They are read without the data, which they name only."""
     monkeypatch.syspath_prepend(str(SCRIPT.parent))
     runs = import_module("alignment_runs")
     config = configs.load_yaml(SCRIPT.parent / "configs" / f"{name}.yaml", runs.Alignment)
-    assert len(config.ddpo_preferences) == 5 and config.points == 11
+    assert len(config.ddpo_preferences) == 5 and config.points == points
     least = config.ddpo.least * config.ddpo_prompts  # rewards, before each prompt has its own usual
     assert config.ddpo.iterations * config.ddpo.batch_size > 4 * least
     offline, text = (
@@ -346,6 +349,7 @@ def test_own_configs_differ_in_their_mode_alone(monkeypatch, name):
         ({"model": "smollm2"}, "model smollm2: is of causal language models; give one whose"),
         ({"prompts": 3}, "ddpo_prompts are 5, the data has 4 names; ask for fewer"),
         ({"held_out": ["colorfulness"]}, "held_out: colorfulness is a reward of"),
+        ({"held_out": ["compressibility:quality=50"]}, "held_out: compressibility is a reward of"),
         (
             {"training_seeds": {"soups": 3}},
             "training_seeds.soups: no such part; did you mean 'soup'",
