@@ -6,6 +6,7 @@ import copy
 import gzip
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,12 @@ from autoencoder import to_pixels
 from ric_diffusion.data.images import open_image
 from ric_diffusion.data.records import Record, read_folder
 from ric_diffusion.io.files import replacing_folder
+from ric_diffusion.io.progress import tracked
 from ric_diffusion.models.diffusion.families.sd import FAMILY
 from ric_diffusion.models.diffusion.latents import framed
 from ric_diffusion.models.diffusion.objective import DiscreteDiffusion
 from ric_diffusion.models.protocol import Batch
+from placement import captioned, draw_placement, placed
 
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 READ_WEIGHT = 0.1
@@ -136,6 +139,35 @@ class NumberReader(torch.nn.Module):
         return ((read - wanted).square() * present).sum() / (present.sum() * labels)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Placed:
+    """The pictures under placements: ``placements`` (N, V) and their ``latents`` (N, V, C, h, w), of
+    which a ``fraction`` of a batch is taken."""
+
+    fraction: float
+    placements: Sequence[Sequence[Mapping[str, float]]]
+    latents: torch.Tensor
+
+    def mixed_in(
+        self,
+        rows: Sequence[int],
+        texts: Sequence[str],
+        latents: torch.Tensor,
+        tokenizer: CLIPTokenizer,
+        generator: torch.Generator,
+    ) -> tuple[list[str], torch.Tensor]:
+        """Captions and latents (B, C, h, w) of the pictures ``rows``, some of them replaced by
+        placed ones. A caption that was dropped leaves the numbers alone."""
+        texts, latents = list(texts), latents.clone()
+        draws = torch.rand(len(rows), 2, generator=generator).tolist()
+        for i, (row, (chance, which)) in enumerate(zip(rows, draws, strict=True)):
+            if chance < self.fraction:
+                variant = int(which * len(self.placements[row]))
+                texts[i] = captioned(texts[i], self.placements[row][variant], tokenizer)
+                latents[i] = self.latents[row, variant]
+        return texts, latents
+
+
 class TextToImageTrainer:
     """Text encoder and U-Net together, on latents encoded once for both mirror images.
 
@@ -174,6 +206,7 @@ class TextToImageTrainer:
         self.prompt_dropout = prompt_dropout
         self.first_caption_probability = first_caption_probability
         self.states: dict[str, torch.Tensor] = {}  # by caption, once the text encoder is frozen
+        self.placed: Placed | None = None
 
     def named_parameters(self) -> Mapping[str, torch.nn.Parameter]:
         parts = {"unet": self.unet}
@@ -185,10 +218,30 @@ class TextToImageTrainer:
             for name, parameter in module.named_parameters()
         }
 
+    def learn_numbers(
+        self, images: torch.Tensor, *, fraction: float, variants: int, seed: int
+    ) -> None:
+        """Train the text encoder along from here on, with a ``fraction`` of the pictures
+        (N, 3, H, W) smaller or larger, moved or turned, and captions that say so. ``variants`` of
+        each picture are drawn and encoded once."""
+        self.states = {}
+        self.text_encoder.train().requires_grad_(True)
+        generator = torch.Generator().manual_seed(seed)
+        placements = [
+            [draw_placement(generator) for _ in range(variants)] for _ in range(len(images))
+        ]
+        latents = [
+            encoded(self.vae, placed(images, column)) * self.vae.config.scaling_factor
+            for column in tracked(list(zip(*placements, strict=True)), "placements", unit="variant")
+        ]
+        self.placed = Placed(
+            fraction=fraction, placements=placements, latents=torch.stack(latents, dim=1)
+        )
+
     @torch.no_grad()
     def freeze_text(self) -> None:
         """Train the U-Net alone from here on: every caption is encoded once, which saves almost
-        half of a step."""
+        half of a step; those with numbers, too many to keep, as they come."""
         self.text_encoder.eval().requires_grad_(False)
         texts = sorted({"", *chain.from_iterable(self.captions)})
         for i in range(0, len(texts), ENCODED_AT_ONCE):
@@ -218,14 +271,25 @@ class TextToImageTrainer:
         draws = torch.rand(len(rows), 4, generator=generator).tolist()
         texts = [self.caption(i, d[:3]) for i, d in zip(rows, draws, strict=True)]
         latents = self.latents[rows, [int(d[3] < 0.5) for d in draws]]
+        if self.placed is not None:
+            texts, latents = self.placed.mixed_in(rows, texts, latents, self.tokenizer, generator)
         if self.states:
-            context = torch.stack([self.states[text] for text in texts])
-            return self._denoising(latents, context, generator)
+            return self._denoising(latents, self._frozen_context(texts), generator)
         read_ids, where, aims = self.reader.draw(texts[: len(texts) // 8 + 1], generator)
         states = self.text_encoder(torch.cat([self._ids(texts), read_ids])).last_hidden_state
         context = states[: len(texts)]
         denoising = self._denoising(latents, context, generator)
         return denoising + READ_WEIGHT * self.reader.loss(states[len(texts) :], where, aims)
+
+    @torch.no_grad()
+    def _frozen_context(self, texts: Sequence[str]) -> torch.Tensor:
+        """(B, T, D) of a frozen text encoder."""
+        other = [text for text in texts if text not in self.states]
+        known = dict(self.states)
+        if other:
+            states = self.text_encoder(self._ids(other)).last_hidden_state.float()
+            known |= dict(zip(other, states, strict=True))
+        return torch.stack([known[text] for text in texts])
 
     def _denoising(
         self, latents: torch.Tensor, context: torch.Tensor, generator: torch.Generator
@@ -279,16 +343,19 @@ def read_pictures(folder: Path, size: int) -> tuple[list[Record], torch.Tensor]:
 
 
 @torch.no_grad()
+def encoded(vae: AutoencoderKL, images: torch.Tensor, batch_size: int = 64) -> torch.Tensor:
+    """(N, 3, H, W) uint8 -> (N, C, h, w): posterior means, not scaled."""
+    parts = [vae.encode(to_pixels(part)).latent_dist.mode() for part in images.split(batch_size)]
+    return torch.cat(parts)
+
+
+@torch.no_grad()
 def scaled_latents(vae: AutoencoderKL, images: torch.Tensor, batch_size: int = 64) -> torch.Tensor:
     """(N, 3, H, W) uint8 -> (N, 2, C, h, w): posterior means of each picture and its mirror image.
 
     Sets the autoencoder's ``scaling_factor`` so that they have unit variance.
     """
-    views = [
-        torch.cat([vae.encode(to_pixels(part)).latent_dist.mode() for part in x.split(batch_size)])
-        for x in (images, images.flip(-1))
-    ]
-    latents = torch.stack(views, dim=1)
+    latents = torch.stack([encoded(vae, x, batch_size) for x in (images, images.flip(-1))], dim=1)
     vae.register_to_config(scaling_factor=round(float(1.0 / latents.std()), 5))
     return latents * vae.config.scaling_factor
 

@@ -1,4 +1,5 @@
-"""Train emoji-64 from scratch: autoencoder, then text encoder and U-Net, then U-Net alone, twice.
+"""Train emoji-64 from scratch: autoencoder, then text encoder and U-Net, then U-Net alone, twice;
+then both with captions that say where and how large, then the U-Net alone once more.
 
     python scripts/research/build_emoji_dataset.py --out data/emoji
     python scripts/research/train_emoji_base.py --data data/emoji --out runs/base
@@ -30,6 +31,18 @@ from ric_diffusion.training.loop import LoopConfig
 from ric_diffusion.training.trainer import Trainer
 
 
+PHASES = ("text", "unet", "refine", "numbers", "anneal")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NumbersConfig:
+    """Pictures whose captions carry numbers: a ``fraction`` of every batch, out of ``variants`` of
+    each picture."""
+
+    fraction: float
+    variants: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class BaseConfig:
     seed: int
@@ -41,6 +54,9 @@ class BaseConfig:
     text_loop: LoopConfig
     unet_loop: LoopConfig
     refine_loop: LoopConfig
+    numbers: NumbersConfig
+    numbers_loop: LoopConfig
+    anneal_loop: LoopConfig
     labels: tuple[str, ...]
 
 
@@ -51,26 +67,39 @@ def main() -> None:
     parser.add_argument(
         "--config", type=Path, default=Path(__file__).parent / "configs" / "emoji-base.yaml"
     )
+    parser.add_argument(
+        "--start",
+        type=Path,
+        metavar="FOLDER",
+        help="go on from this pipeline with the phase that teaches numbers",
+    )
     options = parser.parse_args()
     try:
-        train(config.load_yaml(options.config, BaseConfig), options.data, options.out)
+        settings = config.load_yaml(options.config, BaseConfig)
+        train(settings, options.data, options.out, options.start)
     except InputError as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
 
 
-def train(settings: BaseConfig, data: Path, out: Path) -> None:
-    """All phases, from the emoji pictures in ``data``; what is there already is not done again."""
+def train(settings: BaseConfig, data: Path, out: Path, start: Path | None = None) -> None:
+    """All phases, from the emoji pictures in ``data``; what is there already is not done again.
+
+    ``start``: a pipeline folder of this script's, to go on from with the phase that teaches
+    numbers."""
     torch.manual_seed(settings.seed)
     _, held_out = base.read_pictures(data / "held-out", 64)
     records, images = base.read_pictures(data / "train", 64)
-    if not (out / "vae").is_dir():
-        _, other = base.read_pictures(data / "other", 64)
-        every = torch.cat([images, other])
-        trainer = autoencoder.AutoencoderTrainer(settings.autoencoder, every)
-        identity = {"seed": settings.seed, "autoencoder": settings.autoencoder}
-        run_phase(trainer, every, settings.autoencoder_loop, out / "autoencoder", identity)
-        trainer.save(out / "vae")
-    vae = AutoencoderKL.from_pretrained(out / "vae", use_safetensors=True)
+    if start is None:
+        if not (out / "vae").is_dir():
+            _, other = base.read_pictures(data / "other", 64)
+            every = torch.cat([images, other])
+            trainer = autoencoder.AutoencoderTrainer(settings.autoencoder, every)
+            identity = {"seed": settings.seed, "autoencoder": settings.autoencoder}
+            run_phase(trainer, every, settings.autoencoder_loop, out / "autoencoder", identity)
+            trainer.save(out / "vae")
+        vae = AutoencoderKL.from_pretrained(out / "vae", use_safetensors=True)
+    else:
+        vae = AutoencoderKL.from_pretrained(start / "vae", use_safetensors=True).float()
     quality = autoencoder.psnr(held_out, autoencoder.reconstruct(vae, held_out))
     print(f"held-out reconstruction: {quality:.2f} dB PSNR on {len(held_out)} pictures")
 
@@ -78,6 +107,8 @@ def train(settings: BaseConfig, data: Path, out: Path) -> None:
         vae, images, [record.captions for record in records], settings.labels,
         text_encoder=settings.text_encoder, unet=settings.unet, scheduler=settings.scheduler,
     )  # fmt: skip
+    if start is not None:
+        model.load(start)
     identity = {
         "seed": settings.seed,
         "text_encoder": settings.text_encoder,
@@ -85,10 +116,17 @@ def train(settings: BaseConfig, data: Path, out: Path) -> None:
         "scheduler": settings.scheduler,
         "labels": settings.labels,
         "autoencoder": weights_digest(vae),
+        "start": None if start is None else weights_digest(model.unet),
     }
     spent = Cost()
-    for name in ("text", "unet", "refine"):
-        if name == "unet":
+    for name in PHASES if start is None else PHASES[PHASES.index("numbers") :]:
+        if name == "numbers":
+            numbers = settings.numbers
+            model.learn_numbers(
+                images, fraction=numbers.fraction, variants=numbers.variants, seed=settings.seed
+            )
+            identity |= {"numbers": config.to_dict(numbers)}
+        elif name in ("unet", "anneal"):
             model.freeze_text()
         loop = getattr(settings, f"{name}_loop")
         meter = Meter()
