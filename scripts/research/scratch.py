@@ -22,6 +22,7 @@ from diffusers import (
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from autoencoder import to_pixels
+from placement import captioned, draw_placement, placed
 from ric_diffusion.data.images import open_image
 from ric_diffusion.data.records import Record, read_folder
 from ric_diffusion.io.files import replacing_folder
@@ -30,7 +31,6 @@ from ric_diffusion.models.diffusion.families.sd import FAMILY
 from ric_diffusion.models.diffusion.latents import framed
 from ric_diffusion.models.diffusion.objective import DiscreteDiffusion
 from ric_diffusion.models.protocol import Batch
-from placement import captioned, draw_placement, placed
 
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 READ_WEIGHT = 0.1
@@ -141,8 +141,8 @@ class NumberReader(torch.nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class Placed:
-    """The pictures under placements: ``placements`` (N, V) and their ``latents`` (N, V, C, h, w), of
-    which a ``fraction`` of a batch is taken."""
+    """The pictures under ``placements`` (N, V): their ``latents`` (N, V, C, h, w), of which a
+    ``fraction`` of a batch is taken."""
 
     fraction: float
     placements: Sequence[Sequence[Mapping[str, float]]]

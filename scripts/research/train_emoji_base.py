@@ -30,7 +30,6 @@ from ric_diffusion.models.protocol import Trainable, weights_digest
 from ric_diffusion.training.loop import LoopConfig
 from ric_diffusion.training.trainer import Trainer
 
-
 PHASES = ("text", "unet", "refine", "numbers", "anneal")
 
 
