@@ -26,19 +26,27 @@ def augmented(images: torch.Tensor, generator: torch.Generator, shift: int = 3) 
 
     ``images`` (N, 3, H, W) uint8; the gap a move leaves is white, as every background is.
     """
-    n, _, height, width = images.shape
+    n, channels, height, width = images.shape
     padded = F.pad(images, (shift,) * 4, value=255)
-    draws = torch.rand(n, 4, generator=generator)
-    out = torch.empty_like(images)
-    for i, (mirror, down, right, swap) in enumerate(draws.tolist()):
-        top, left = int(down * (2 * shift + 1)), int(right * (2 * shift + 1))
-        image = padded[i, :, top : top + height, left : left + width]
-        if mirror < 0.5:
-            image = image.flip(-1)
-        if swap < 0.25:
-            image = image[torch.randperm(3, generator=generator)]
-        out[i] = image
-    return out
+    mirror, down, right, swap = torch.rand(n, 4, generator=generator).double().unbind(1)
+    colours = torch.arange(channels).repeat(n, 1)
+    for i in (swap < 0.25).nonzero().flatten().tolist():
+        colours[i] = torch.randperm(channels, generator=generator)
+    columns = torch.arange(width).repeat(n, 1)
+    columns = torch.where(mirror[:, None] < 0.5, columns.flip(1), columns)
+    columns += (right * (2 * shift + 1)).long()[:, None]
+    rows = torch.arange(height) + (down * (2 * shift + 1)).long()[:, None]
+    # One gather: on a GPU a copy for each picture would take longer than the network.
+    each, colours, rows, columns = (
+        index.to(images.device)
+        for index in (
+            torch.arange(n)[:, None, None, None],
+            colours[:, :, None, None],
+            rows[:, None, :, None],
+            columns[:, None, None, :],
+        )
+    )
+    return padded[each, colours, rows, columns]
 
 
 class AutoencoderTrainer:
@@ -49,8 +57,10 @@ class AutoencoderTrainer:
     def __init__(
         self, settings: Mapping[str, Any], images: torch.Tensor, kl_weight: float = 5e-4
     ) -> None:
-        """``settings`` are AutoencoderKL's; ``images`` (N, 3, H, W) uint8."""
-        self.vae = AutoencoderKL(**settings).to(memory_format=torch.channels_last).train()
+        """``settings`` are AutoencoderKL's; ``images`` (N, 3, H, W) uint8, on the device to train
+        on."""
+        vae = AutoencoderKL(**settings)
+        self.vae = vae.to(images.device, memory_format=torch.channels_last).train()
         self.images = images
         self.kl_weight = kl_weight
 

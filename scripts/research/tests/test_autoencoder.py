@@ -81,6 +81,18 @@ def test_augmented_pictures_are_mirrored_moved_or_recoloured():
     assert 50 < recoloured < 120  # a quarter, less the sixth of those that draw no change
 
 
+def test_a_batch_is_augmented_as_one_picture_after_the_other():
+    images, generator, made = pictures(64, size=10), seeded(4), []
+    for i, (mirror, down, right, swap) in enumerate(
+        torch.rand(64, 4, generator=generator).tolist()
+    ):
+        white = torch.nn.functional.pad(images[i], (3,) * 4, value=255)
+        image = white[:, int(down * 7) :, int(right * 7) :][:, :10, :10]
+        image = image.flip(-1) if mirror < 0.5 else image
+        made.append(image[torch.randperm(3, generator=generator)] if swap < 0.25 else image)
+    assert torch.equal(augmented(images, seeded(4)), torch.stack(made))
+
+
 def test_augmentation_repeats_and_leaves_the_pictures_alone():
     images = pictures()
     before = images.clone()
