@@ -36,7 +36,7 @@ def placed(images: torch.Tensor, placements: Sequence[Mapping[str, float]]) -> t
     inverse = torch.stack([_inverse(placement) for placement in placements])
     # Grid sampling fills with 0, which is white here.
     ink = 255.0 - images.float()
-    grid = F.affine_grid(inverse, list(images.shape), align_corners=False)
+    grid = F.affine_grid(inverse.to(images.device), list(images.shape), align_corners=False)
     moved = F.grid_sample(ink, grid, mode="bilinear", align_corners=False)
     return (255.0 - moved).round().clamp(0, 255).to(torch.uint8)
 

@@ -175,6 +175,7 @@ class TextToImageTrainer:
     """
 
     buckets = None
+    largest_file: int | None = None
 
     def __init__(
         self,
@@ -302,7 +303,8 @@ class TextToImageTrainer:
     def save(self, folder: Path) -> None:
         """Write a stock pipeline folder in safetensors: U-Net and autoencoder in half precision,
         which diffusers loads as float32; the text encoder in full, as transformers keeps what it
-        finds and a half-precision encoder would not run beside them."""
+        finds and a half-precision encoder would not run beside them. No file holds more than
+        ``largest_file`` bytes of weights, where that is given."""
         pipe = StableDiffusionPipeline(
             vae=copy.deepcopy(self.vae).half(),
             text_encoder=self.text_encoder,
@@ -314,7 +316,9 @@ class TextToImageTrainer:
             requires_safety_checker=False,
         )
         with replacing_folder(folder) as temporary:
-            pipe.save_pretrained(temporary, safe_serialization=True)
+            pipe.save_pretrained(
+                temporary, safe_serialization=True, max_shard_size=self.largest_file
+            )
             compact_tokenizer(temporary / "tokenizer")
 
     def load(self, folder: Path) -> None:

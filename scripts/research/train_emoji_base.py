@@ -7,9 +7,23 @@ then both with captions that say where and how large, then the U-Net alone once 
 Run it again after an interruption and it goes on where it was. The result, a stock Stable
 Diffusion folder in half precision, is at runs/base/pipeline; copied to
 ric_diffusion/assets/emoji-64 it is the bundled model.
+
+On a GPU, emoji-128 within minutes, whatever the machine's speed (here, then on a machine that has
+an H100 and maybe no network):
+
+    python scripts/research/build_emoji_dataset.py --out data/emoji-128 --size 128
+    python scripts/research/train_emoji_base.py --data data/emoji-128 --pack emoji-128.tar.gz
+
+    python scripts/research/train_emoji_base.py --data emoji-128.tar.gz --out runs/emoji-128 \
+        --device cuda --minutes 9
+
+The weights in runs/emoji-128/pipeline are in files of less than 16 MB; figures.json and samples.png
+are beside it. benchmark_base.py compares it with emoji-64.
 """
 
 import argparse
+import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +34,10 @@ from diffusers import AutoencoderKL
 
 import autoencoder
 import scratch as base
+from base_samples import sheet
+from packed import pack, unpacked
+from resident import ResidentTrainer
+from ric_diffusion.data.images import save_png
 from ric_diffusion.io import config
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.files import write_json
@@ -29,7 +47,13 @@ from ric_diffusion.models.hardware import default_device
 from ric_diffusion.models.protocol import Trainable, weights_digest
 from ric_diffusion.training.loop import LoopConfig
 from ric_diffusion.training.trainer import Trainer
+from timed import Clock, TimedPhase, seconds_per_step, steps_within
 
+_log = logging.getLogger(__name__)
+CONFIGS = Path(__file__).parent / "configs"
+STEPS = "steps.json"  # how many a timed phase has
+LARGEST_FILE = 15_900_000  # bytes of weights; the names and shapes of them come on top
+COMPILING_PAYS = 150  # seconds of training, of which compiling takes the better part of a minute
 PHASES = ("text", "unet", "refine", "numbers", "anneal")
 
 
@@ -59,12 +83,37 @@ class BaseConfig:
     labels: tuple[str, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class TimedConfig:
+    """A base model in a number of minutes: the autoencoder, then text encoder and U-Net together,
+    with numbers in captions from the beginning. ``rest``: the share of the minutes that is for what
+    comes after training."""
+
+    seed: int
+    autoencoder: dict[str, Any]
+    autoencoder_phase: TimedPhase
+    text_encoder: dict[str, Any]
+    unet: dict[str, Any]
+    scheduler: dict[str, Any]
+    numbers: NumbersConfig
+    network_phase: TimedPhase
+    rest: float
+    labels: tuple[str, ...]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--data", type=Path, default=Path("data/emoji"))
     parser.add_argument("--out", type=Path, default=Path("runs/base"))
     parser.add_argument(
-        "--config", type=Path, default=Path(__file__).parent / "configs" / "emoji-base.yaml"
+        "--config", type=Path, help="default: emoji-base.yaml, with --minutes emoji-128.yaml"
+    )
+    parser.add_argument(
+        "--minutes", type=float, help="train by the clock, with everything on the device"
+    )
+    parser.add_argument("--device", choices=("cpu", "cuda"), help="with --minutes")
+    parser.add_argument(
+        "--pack", type=Path, metavar="FILE", help="write the data to a file, no more"
     )
     parser.add_argument(
         "--start",
@@ -74,10 +123,37 @@ def main() -> None:
     )
     options = parser.parse_args()
     try:
-        settings = config.load_yaml(options.config, BaseConfig)
-        train(settings, options.data, options.out, options.start)
+        if options.pack:
+            pack(options.data, options.pack)
+            print(f"{options.pack}: {options.pack.stat().st_size / 1e6:.1f} MB")
+            return
+        check(options)
+        with unpacked(options.data) as data:
+            if options.minutes:
+                timed = config.load_yaml(options.config or CONFIGS / "emoji-128.yaml", TimedConfig)
+                train_within(timed, data, options.out, options.minutes)
+            else:
+                settings = config.load_yaml(
+                    options.config or CONFIGS / "emoji-base.yaml", BaseConfig
+                )
+                train(settings, data, options.out, options.start)
     except InputError as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
+
+
+def check(options: argparse.Namespace) -> None:
+    """InputError for options that do not go together, or not with this machine."""
+    if options.minutes is None:
+        if options.device:
+            raise InputError("--device: goes with --minutes; give both")
+        return
+    if not options.minutes > 0:
+        raise InputError(f"--minutes: {options.minutes} is not above 0")
+    if options.start:
+        raise InputError("--start: does not go with --minutes; leave one out")
+    if options.device not in (None, default_device()):
+        here = "has no GPU" if options.device == "cuda" else "has a GPU, which would be used"
+        raise InputError(f"--device {options.device}: this machine {here}; leave it out")
 
 
 def train(settings: BaseConfig, data: Path, out: Path, start: Path | None = None) -> None:
@@ -135,6 +211,101 @@ def train(settings: BaseConfig, data: Path, out: Path, start: Path | None = None
     write_json(out / COST, spent.to_dict())
     model.save(out / "pipeline")
     print(f"{out / 'pipeline'}: {base.megabytes(out / 'pipeline'):.1f} MB")
+
+
+def train_within(settings: TimedConfig, data: Path, out: Path, minutes: float) -> None:
+    """Train on the device that is here, and write the pipeline, what it draws and its figures to
+    ``out``, all of it in ``minutes``. A phase that was begun before keeps its number of steps."""
+    shares = {
+        "autoencoder": settings.autoencoder_phase.share,
+        "network": settings.network_phase.share,
+        "rest": settings.rest,
+    }
+    clock, device = Clock(minutes, shares), torch.device(default_device())
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True
+        torch.set_float32_matmul_precision("high")
+    size = settings.autoencoder["sample_size"]
+    records, images = base.read_pictures(data / "train", size)
+    _, other = base.read_pictures(data / "other", size)
+    _, held_out = base.read_pictures(data / "held-out", size)
+    images, held_out = images.to(device), held_out.to(device)
+    figures: dict[str, Any] = {"minutes": minutes, "device": device_name(device)}
+
+    torch.manual_seed(settings.seed)
+    identity: dict[str, Any] = {"seed": settings.seed, "autoencoder": settings.autoencoder}
+    if not (out / "vae").is_dir():
+        every = torch.cat([images, other.to(device)])
+        first = autoencoder.AutoencoderTrainer(settings.autoencoder, every)
+        phase = settings.autoencoder_phase
+        loop = planned(first, every, phase, clock.seconds("autoencoder"), out / "autoencoder")
+        run_phase(first, every, loop, out / "autoencoder", identity)
+        first.save(out / "vae")
+    vae = AutoencoderKL.from_pretrained(out / "vae", use_safetensors=True).to(device)
+    reconstructed = autoencoder.reconstruct(vae, held_out)
+    figures["held_out_psnr"] = autoencoder.psnr(held_out, reconstructed)
+    print(f"{clock.spent:.0f} s: held-out reconstruction: {figures['held_out_psnr']:.2f} dB PSNR")
+
+    torch.manual_seed(settings.seed)
+    model = ResidentTrainer(
+        vae, images, [record.captions for record in records], settings.labels,
+        numbers_fraction=settings.numbers.fraction, variants=settings.numbers.variants,
+        seed=settings.seed, text_encoder=settings.text_encoder, unet=settings.unet,
+        scheduler=settings.scheduler,
+    )  # fmt: skip
+    model.largest_file = LARGEST_FILE
+    phase = settings.network_phase
+    if device.type == "cuda" and clock.seconds("network") > COMPILING_PAYS:
+        compile_if_it_works(model, images, phase)
+    loop = planned(model, images, phase, clock.seconds("network"), out / "network")
+    print(f"{clock.spent:.0f} s: {loop.steps} steps of {loop.batch_size}")
+    identity |= {
+        "text_encoder": settings.text_encoder,
+        "unet": settings.unet,
+        "scheduler": settings.scheduler,
+        "numbers": config.to_dict(settings.numbers),
+        "labels": settings.labels,
+        "autoencoder": weights_digest(vae),
+    }
+    run_phase(model, images, loop, out / "network", identity)
+    model.save(out / "pipeline")
+    figures |= {
+        "steps": {name: steps_of(out / name) for name in ("autoencoder", "network")},
+        "compiled": model.network is not model.unet,
+        "megabytes": base.megabytes(out / "pipeline"),
+        "seconds": clock.spent,
+    }
+    write_json(out / "figures.json", figures)
+    print(json.dumps(figures))
+    save_png(out / "samples.png", sheet(out / "pipeline", device))
+
+
+def planned(
+    trainer: Trainable, images: torch.Tensor, phase: TimedPhase, seconds: float, out: Path
+) -> LoopConfig:
+    """The phase with as many steps as fit into ``seconds``, or as it had when it was begun."""
+    if not (out / STEPS).exists():
+        steps = steps_within(trainer, len(images), phase, seconds)
+        write_json(out / STEPS, {"steps": steps})
+    return phase.loop(steps_of(out))
+
+
+def steps_of(phase: Path) -> int:
+    return int(json.loads((phase / STEPS).read_text())["steps"])
+
+
+def compile_if_it_works(model: ResidentTrainer, images: torch.Tensor, phase: TimedPhase) -> None:
+    """Compile the U-Net, unless its first steps fail."""
+    model.network = torch.compile(model.unet)
+    try:
+        seconds_per_step(model, len(images), phase, at_most=0)
+    except Exception as error:  # a compiler has one of every kind
+        _log.warning("the U-Net is not compiled (%s: %s)", type(error).__name__, error)
+        model.network = model.unet
+
+
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
 def run_phase(
