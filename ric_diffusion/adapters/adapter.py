@@ -4,7 +4,8 @@ ric_adapter.json             family, base model, conditioning, reward space, map
 reward_encoder.safetensors   embedding mode only
 README.md                    model card with the slider ranges
 and the LoRA, in the files that the family's format has (adapters/format.py), unless its JSON says
-"lora": false: the base model is then itself fine-tuned on the rewards
+"lora": false: the base model is then itself fine-tuned on the rewards, or, with "frozen": true, the
+tokens of the reward encoder are all that was trained
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ class Adapter:
     model takes where it is a single file; ``sampling`` holds the arguments of sampling that the
     adapter was validated with: what every call uses unless told otherwise; ``calibration`` a curve
     for each reward whose slider was measured. ``lora``: whether there is one; not where the base
-    model is itself fine-tuned on the rewards. ``modelspec``: what other programs call the base
+    model is itself fine-tuned on the rewards, nor where it is ``frozen`` and reward tokens are all
+    that was trained. ``modelspec``: what other programs call the base
     model, None if they have no word for it.
     """
 
@@ -63,6 +65,7 @@ class Adapter:
     training: Mapping[str, Any] = field(default_factory=dict)
     calibration: Mapping[str, Curve] = field(default_factory=dict)
     lora: bool = True
+    frozen: bool = False
     modelspec: ModelSpec | None = None
     base_config: str | None = None
 
@@ -80,8 +83,13 @@ class Adapter:
                 f"adapter: conditioned on {self.conditioner.names}, but its reward space holds "
                 f"{self.space.names}; they must agree"
             )
-        if not isinstance(self.lora, bool):
-            raise InputError(f"lora must be true or false, not {self.lora!r}")
+        for key in ("lora", "frozen"):
+            if not isinstance(value := getattr(self, key), bool):
+                raise InputError(f"{key} must be true or false, not {value!r}")
+        if self.frozen and (self.lora or self.conditioner.mode != "embedding"):
+            raise InputError(
+                "frozen goes with reward tokens and without a LoRA: they are all that was trained"
+            )
         for name in self.calibration:
             checks.known(name, self.space.names, "calibration")
 
@@ -187,6 +195,11 @@ class Adapter:
         )
 
     @property
+    def in_model(self) -> bool:
+        """Whether the base model is itself fine-tuned on the rewards."""
+        return not (self.lora or self.frozen)
+
+    @property
     def encoder(self) -> RewardEncoder | None:
         """What makes the reward tokens; None in text mode."""
         if isinstance(self.conditioner, EmbeddingConditioner):
@@ -211,6 +224,7 @@ class Adapter:
             "training": dict(self.training),
             "calibration": {name: curve.to_dict() for name, curve in self.calibration.items()},
             **({} if self.lora else {"lora": False}),
+            **({"frozen": True} if self.frozen else {}),
         }
 
     def save(self, folder: Path, weights: Lora, form: LoraFormat, card: str) -> None:
@@ -251,6 +265,7 @@ class Adapter:
                 training=checks.mapping(about["training"], "training"),
                 calibration=calibration.curves(about["calibration"]),
                 lora=about.get("lora", True),
+                frozen=about.get("frozen", False),
                 modelspec=ModelSpec.from_dict(about["modelspec"]) if "modelspec" in about else None,
                 base_config=about.get("base_config"),
             )
@@ -269,21 +284,34 @@ def _conditioner(stored: Mapping[str, Any], folder: Path) -> Conditioner:
     raise InputError(f"{folder}: conditioning mode {stored['mode']!r} is unknown")
 
 
+def _held(adapter: Adapter) -> str:
+    """What an adapter beside its model has, as an error says it."""
+    return "has a LoRA" if adapter.lora else "has no LoRA, only reward tokens"
+
+
+def _training(adapter: Adapter) -> str:
+    """Which ``train`` goes on with it."""
+    return "lora" if adapter.lora else "tokens"
+
+
 def check_continues(folder: Path, stored: tuple[Adapter, Lora], ours: tuple[Adapter, Lora]) -> None:
     """InputError unless training can go on from what was stored in ``folder``: the same rewards,
     the same kind of conditioning, LoRA of the same shape, and nothing asked for in vain: mapping
     and sampling are the adapter's."""
     (adapter, weights), (own, lora) = stored, ours
-    if own.lora and not adapter.lora:
+    if adapter.in_model and not own.in_model:
         raise InputError(
-            f"{folder}: has no LoRA to go on with, its rewards are in {adapter.base_model} itself; "
-            "start from an adapter that `ric train` made, or give train: full if that made it"
+            f"{folder}: has no {'LoRA' if own.lora else 'tokens of a frozen model'} to go on with, "
+            f"its rewards are in {adapter.base_model} itself; start from an adapter that `ric "
+            "train` made, or give train: full if that made it"
         )
-    if adapter.lora and not own.lora:
+    if own.in_model and not adapter.in_model:
         raise InputError(
-            f"{folder}: has a LoRA, where train: full goes on with a model's own weights; give "
-            "train: lora"
+            f"{folder}: {_held(adapter)}, where train: full goes on with a model's own weights; "
+            f"give train: {_training(adapter)}"
         )
+    if own.lora != adapter.lora:
+        raise InputError(f"{folder}: {_held(adapter)}; give train: {_training(adapter)}")
     for what, theirs, wanted in (
         ("mode", adapter.conditioner.mode, own.conditioner.mode),
         ("rewards", adapter.space.names, own.space.names),

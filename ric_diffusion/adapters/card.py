@@ -115,7 +115,7 @@ def _metadata(adapter: Adapter, use: Use) -> list[str]:
 
 def _auto(adapter: Adapter) -> str:
     """What a model does about a reward left out, the continuation of a sentence."""
-    if adapter.lora:
+    if not adapter.in_model:
         return "the model fills it in"
     return "its words are left out, which says something only to a model that was trained so"
 
@@ -179,7 +179,12 @@ def _training(adapter: Adapter) -> list[str]:
     if rounds := adapter.training.get("rounds"):
         trained.append(f"{rounds} online round{'s' if rounds > 1 else ''}")
     told = [f"Trained on {', '.join(trained)}."] if trained else []
-    if not adapter.lora:
+    if adapter.frozen:
+        told.append(
+            f"`{adapter.base_model}` is as it was: this adapter holds no LoRA, only what turns "
+            "rewards into the tokens that the model reads."
+        )
+    if adapter.in_model:
         source, base = (adapter.training.get(key) for key in ("denoiser", "base_model"))
         told.append(
             f"`{adapter.base_model}` is itself fine-tuned on the rewards"

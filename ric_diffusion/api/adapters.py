@@ -42,6 +42,11 @@ def export(adapter: str | Path, out: str | Path, format: Format = "kohya") -> Pa
             f"adapter {adapter}: for {family.title}; only adapters of pipelines are exported"
         )
     found, weights = family.read_adapter(folder)
+    if found.frozen:
+        raise InputError(
+            f"adapter {adapter}: has no LoRA to export, its sliders are reward tokens alone; use "
+            "`ric generate`, the Python API or the ComfyUI nodes"
+        )
     if not found.lora:
         raise InputError(
             f"adapter {adapter}: has no LoRA to export, its rewards are in {found.base_model} "

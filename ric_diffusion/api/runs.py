@@ -489,17 +489,17 @@ def _out(out: str | Path | None, settings: RunConfig, source: str) -> Path:
 
 def _save(backend: Any, out: Path) -> None:
     """What was trained, into the run's folder."""
-    backend.save(out / (ADAPTER if backend.adapter.lora else MODEL))
+    backend.save(out / (MODEL if backend.adapter.in_model else ADAPTER))
 
 
 def _adapter_folder(backend: Any, out: Path) -> Path:
     """Where the adapter of what was trained is."""
-    return out / ADAPTER if backend.adapter.lora else out / MODEL / ADAPTER_SUBFOLDER
+    return out / MODEL / ADAPTER_SUBFOLDER if backend.adapter.in_model else out / ADAPTER
 
 
 def _check_push(repo_id: str | None, backend: Any, out: Path) -> None:
     """InputError for a whole model that is to be pushed."""
-    if repo_id and not backend.adapter.lora:
+    if repo_id and backend.adapter.in_model:
         raise InputError(
             f"push_to_hub {repo_id}: uploads adapters, and train: full makes a model; leave it out "
             f"and upload {out / MODEL} with `hf upload`"

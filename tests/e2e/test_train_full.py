@@ -1,5 +1,5 @@
-"""``train: full``: all weights of the denoiser, a model of its own with the adapter in it; and runs
-that train text encoders along."""
+"""``train: full``: all weights of the denoiser, a model of its own with the adapter in it; ``train:
+tokens``: none of them; and runs that train text encoders along."""
 
 import json
 
@@ -18,6 +18,7 @@ from ric_diffusion.models.diffusion.backend import DiffusionBackend
 TARGETS = {"compressibility": 1.2}
 SAMPLING = {"guidance_scale": 3.0, "num_inference_steps": 2}
 FULL = {"train": "full", "sampling": SAMPLING, "dropout": {"prompt": 0.0, "reward": 0.0}}
+TOKENS = {"train": "tokens", "sampling": SAMPLING}
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 
 
@@ -142,11 +143,15 @@ def test_online_rounds_go_on_with_its_weights(trained, settings, ric, root, tmp_
 
 
 @pytest.mark.parametrize(
-    "diffusion",
-    [FULL, {"lora": {"rank": 2, "alpha": 2, "targets": ["attention", "text_encoder"]}}],
-    ids=["full", "text_encoder"],
+    ("mode", "diffusion"),
+    [
+        ("text", FULL),
+        ("embedding", TOKENS),
+        ("text", {"lora": {"rank": 2, "alpha": 2, "targets": ["attention", "text_encoder"]}}),
+    ],
+    ids=["full", "tokens", "text_encoder"],
 )
-def test_interrupted_and_resumed(diffusion, settings, ric, tmp_path, monkeypatch):
+def test_interrupted_and_resumed(mode, diffusion, settings, ric, tmp_path, monkeypatch):
     loss, calls = DiffusionBackend.loss, []
 
     def interrupted(self, batch):
@@ -156,7 +161,7 @@ def test_interrupted_and_resumed(diffusion, settings, ric, tmp_path, monkeypatch
         return loss(self, batch)
 
     path = tmp_path / "config.yaml"
-    path.write_text(yaml.safe_dump(settings("text", **diffusion)))
+    path.write_text(yaml.safe_dump(settings(mode, **diffusion)))
     assert ric("train", path, "--out", tmp_path / "whole").code == 0
     with monkeypatch.context() as patch:  # a checkpoint after every step
         patch.setattr("ric_diffusion.training.trainer.time.monotonic", lambda: 1e6 * len(calls))
@@ -194,3 +199,39 @@ def test_a_whole_model_is_not_pushed_as_an_adapter(settings, ric, tmp_path):
     done = ric("train", path, "--out", tmp_path / "run", "--push-to-hub", "some/name")
     assert done.code == 2 and "uploads adapters, and train: full makes a model" in done.err
     assert not (tmp_path / "run").exists()
+
+
+def test_tokens_alone(settings, ric, root, tmp_path):
+    path, run = tmp_path / "config.yaml", tmp_path / "run"
+    path.write_text(yaml.safe_dump(settings("embedding", **TOKENS)))
+    done = ric("train", path, "--out", run)
+    assert done.code == 0, done.err
+    adapter = run / "adapter"
+    names = {path.name for path in adapter.iterdir()}
+    assert names == {"ric_adapter.json", "reward_encoder.safetensors", "README.md"}
+    about = json.loads((adapter / "ric_adapter.json").read_text())
+    assert (about["lora"], about["frozen"]) == (False, True)
+    assert about["base_model"] == str(root / "model")
+    card = (adapter / "README.md").read_text()
+    assert "is as it was: this adapter holds no LoRA" in card and "nodes for ComfyUI" in card
+    assert "the model fills it in" in card
+    pipe = quiet(RiCPipeline.from_pretrained(root / "model"))
+    pipe.load_adapter(adapter)
+    low, high = (drawn(pipe, targets={"compressibility": z}) for z in (-2.0, 2.0))
+    assert not torch.equal(low, high)
+    done = ric(
+        "export", "--adapter", adapter, "--format", "kohya", "--out", tmp_path / "x.safetensors"
+    )
+    assert done.code == 2 and "its sliders are reward tokens alone" in done.err
+    data = settings("embedding", **TOKENS)
+    rounds = {
+        "rounds": 1, "samples": 8, "batch_size": 8, "loop": {**data["loop"], "steps": 1},
+        "guard": {"samples": 8, "diversity": 0.0, "prompt_r_precision": 0.0},
+    }  # fmt: skip
+    kept = {key: data[key] for key in ("model", "data", "diffusion")}
+    path.write_text(yaml.safe_dump({**kept, "adapter": str(adapter), "online": rounds}))
+    done = ric("online", path, "--out", tmp_path / "online")
+    assert done.code == 0, done.err
+    found = tmp_path / "online" / "adapter" / "reward_encoder.safetensors"
+    one, other = load_file(adapter / "reward_encoder.safetensors"), load_file(found)
+    assert any(not torch.equal(one[key], other[key]) for key in one)

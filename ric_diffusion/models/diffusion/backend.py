@@ -79,8 +79,10 @@ class LoraConfig:
 class DiffusionConfig:
     """What the diffusion backend trains and how it conditions.
 
-    ``train``: ``lora``, or ``full`` for all weights of the denoiser, in fp32; then there is no
-    LoRA, and a whole model is written with the adapter in it.
+    ``train``: ``lora``, or ``tokens`` for the reward encoder alone, the model's own weights left as
+    they are (as in AttriCtrl, Chen et al. 2025, arXiv 2508.02151), or ``full`` for all weights of
+    the denoiser, in fp32. Neither of these has a LoRA; ``full`` writes a whole model with the
+    adapter in it.
 
     ``resolution``: side in pixels of the square whose area pictures are drawn with, the model's own
     by default; ``mirror``: also train on the mirror images, by default unless a caption says left
@@ -104,7 +106,7 @@ class DiffusionConfig:
 
     RENAMED: ClassVar[Mapping[str, str]] = {"name_share": "first_caption_probability"}
 
-    train: Literal["lora", "full"] = "lora"
+    train: Literal["lora", "tokens", "full"] = "lora"
     mode: Mode = "embedding"
     base_precision: BasePrecision = "auto"
     modulation: bool = True
@@ -140,6 +142,17 @@ class DiffusionConfig:
         probabilities(self, "first_caption_probability")
         if self.compile:
             self._check_compile()
+        if self.train != "lora" and self.lora != LoraConfig():
+            changed = "nothing" if self.train == "tokens" else "all weights"
+            raise ValueError(
+                f"lora goes with train: lora; train: {self.train} changes {changed} of the "
+                "denoiser, so leave it out"
+            )
+        if self.train == "tokens" and self.mode != "embedding":
+            raise ValueError(
+                "train: tokens trains reward tokens, which mode: text has none of; give mode: "
+                "embedding"
+            )
         if self.train == "full":
             self._check_full()
 
@@ -152,11 +165,6 @@ class DiffusionConfig:
         check_compiler(default_device())
 
     def _check_full(self) -> None:
-        if self.lora != LoraConfig():
-            raise ValueError(
-                "lora goes with train: lora; train: full changes all weights of the denoiser, so "
-                "leave it out"
-            )
         if self.base_precision not in ("auto", "fp32"):
             raise ValueError(
                 f"base_precision is {self.base_precision}, which frozen weights are kept in; "
@@ -215,7 +223,7 @@ class DiffusionBackend(DiffusionSampler, AdaptedBackend):
             torch.manual_seed(seed)
             if config.train == "full":
                 denoiser.requires_grad_(True)
-            else:
+            elif config.train == "lora":
                 _add_lora(denoiser, config.lora, family.lora_layers)
                 for encoder in pipe.text_encoders.values() if config.lora.changes_text else ():
                     lora.inject(
@@ -238,6 +246,7 @@ class DiffusionBackend(DiffusionSampler, AdaptedBackend):
             mapping=config.mapping,
             sampling={**family.default_sampling(pipe), **config.sampling},
             lora=config.train == "lora",
+            frozen=config.train == "tokens",
             modelspec=ModelSpec(
                 architecture=family.architecture(pipe),
                 resolution=config.resolution or family.default_size(pipe),
@@ -345,7 +354,7 @@ class DiffusionBackend(DiffusionSampler, AdaptedBackend):
         """Inside the block the first process has the denoiser whole, on the CPU, where all of it is
         trained in shards. All processes come here together."""
         denoiser = self.pipe.denoiser
-        if self.sharding is None or self.adapter.lora:
+        if self.sharding is None or not self.adapter.in_model:
             yield
             return
         first, tensors = this_process().is_main_process, {}
@@ -390,7 +399,7 @@ class DiffusionBackend(DiffusionSampler, AdaptedBackend):
         """An adapter's folder, or with ``train: full`` a stock pipeline's with the adapter in it,
         which then is the adapter's base model. What frozen text encoders have said is kept, too."""
         self.contexts.store()
-        if self.adapter.lora:
+        if not self.adapter.in_model:
             super().save(folder)
             return
         training = {"base_model": self.adapter.base_model, **self.adapter.training}
@@ -401,7 +410,7 @@ class DiffusionBackend(DiffusionSampler, AdaptedBackend):
 
     def load(self, folder: Path) -> None:
         """With ``train: full``, ``folder`` may also be that of the adapter in such a pipeline."""
-        if self.adapter.lora:
+        if not self.adapter.in_model:
             super().load(folder)
             return
         model = folder.parent if folder.name == ADAPTER_SUBFOLDER else folder

@@ -499,6 +499,61 @@ def test_all_weights_go_on_with_those_of_a_model(
         backend.load(tmp_path / "model")
 
 
+TOKENS = {"train": "tokens", "lora": LoraConfig()}
+
+
+def test_tokens_alone_are_trained(make_backend, pictures):
+    backend = make_backend(**TOKENS)
+    folder, records = pictures
+    backend.prepare(records, folder, folder / "cache-tokens")
+    encoder = backend.adapter.conditioner.encoder
+    named = backend.named_parameters()
+    assert named.keys() == {f"conditioner.{name}" for name, _ in encoder.named_parameters()}
+    backend.loss(Batch(indices=(0, 1), generator=torch.Generator().manual_seed(0))).backward()
+    assert encoder.value.grad.abs().max() > 0 and encoder.to_time.weight.grad.abs().max() > 0
+    assert not any(p.requires_grad or p.grad is not None for p in backend.pipe.unet.parameters())
+
+
+def test_tokens_are_written_without_a_lora_and_read_again(
+    make_backend, stir, adapters, pipe, draw, tmp_path
+):
+    backend = stir(make_backend(**TOKENS, modulation=False))
+    folder = tmp_path / "tokens"
+    backend.save(folder)
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"ric_adapter.json", "reward_encoder.safetensors", "README.md"}
+    before = {name: p.clone() for name, p in pipe.unet.named_parameters()}
+    plain = draw(pipe)
+    pipe.load_adapter(folder)
+    assert pipe.adapter.frozen and not pipe.adapter.lora
+    one, other = (draw(pipe, targets={"colorfulness": z}) for z in (-1.5, 1.5))
+    assert not torch.equal(one, other)
+    assert all(torch.equal(p, before[name]) for name, p in pipe.unet.named_parameters())
+    pipe.unload_adapter()
+    assert torch.equal(draw(pipe), plain)
+    again = make_backend(**TOKENS, modulation=False, seed=1)
+    again.load(folder)
+    wanted = backend.named_parameters()
+    assert all(torch.equal(p, wanted[name]) for name, p in again.named_parameters().items())
+    with pytest.raises(InputError, match="has no LoRA, only reward tokens; give train: tokens"):
+        make_backend().load(folder)
+    with pytest.raises(InputError, match="has a LoRA; give train: lora"):
+        again.load(adapters["embedding"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"train": "tokens", "mode": "text"}, "train: tokens trains reward tokens, which mode"),
+        ({"train": "tokens", "lora": LoraConfig(rank=4)}, "tokens changes nothing of the denoiser"),
+        ({"train": "full", "lora": LoraConfig(rank=4)}, "full changes all weights of the denoiser"),
+    ],
+)
+def test_settings_that_do_not_go_with_what_is_trained(settings, told):
+    with pytest.raises(ValueError, match=told):
+        DiffusionConfig(**settings)
+
+
 def test_a_compiled_pass_is_the_pass(ready, stir, monkeypatch):
     """Traced as torch.compile does it, and run by Python: what a compiler makes of it is its own
     affair, and takes minutes."""
