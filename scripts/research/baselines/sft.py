@@ -4,30 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from baselines.base import Preference, plain_backend
-from baselines.families import save_run
-from ric_diffusion.api.runs import records_digest
+from baselines.offline import train_offline
 from ric_diffusion.data.records import Record
 from ric_diffusion.data.standard import records_z
 from ric_diffusion.evaluation.method import weights_of
-from ric_diffusion.io import config as configs
 from ric_diffusion.io.errors import InputError
-from ric_diffusion.io.files import write_json
-from ric_diffusion.io.run import RunFolder
 from ric_diffusion.models.causal_lm.backend import LlmConfig
-from ric_diffusion.models.cost import COST, Cost, Meter
+from ric_diffusion.models.cost import Cost
 from ric_diffusion.models.diffusion.backend import DiffusionConfig
-from ric_diffusion.models.family import family_of
 from ric_diffusion.rewards import RewardSpace
 from ric_diffusion.rewards.selection import by_fronts
 from ric_diffusion.training.loop import LoopConfig
-from ric_diffusion.training.trainer import Trainer
 
 
 def best_records(records: Sequence[Record], space: RewardSpace, fraction: float) -> list[Record]:
@@ -72,25 +65,7 @@ def train_sft(
     Leaves the LoRA in ``out``, where ``lora_file`` says, and ``cost.json``. ``resume`` goes on
     after an interruption, exactly. InputError if ``out`` holds another run.
     """
-    run = RunFolder(out, "sft")
-    run.check_free(resume=resume)
-    config, precision = family_of(model).resolved(config, loop.precision, device)
-    loop = replace(loop, precision=precision)
-    backend = plain_backend(model, space, config, seed=loop.seed, device=device)
-    identity = {
-        "model": configs.to_dict(config),
-        "loop": loop.identity(),
-        "weights": configs.digest(backend.model.family.digests(backend.model)),
-        "records": records_digest(records),
-    }
-    run.check_same(identity)
-    backend.prepare(records, folder, out / "cache")
-    run.begin(identity, resume=resume)
-    meter = Meter()
-    with meter.running(backend.network()):
-        Trainer(
-            backend, len(records), loop, out, digest=run.digest, resume=resume, meter=meter
-        ).run()
-    save_run(backend, out)
-    write_json(out / COST, meter.read().to_dict())
-    return meter.read()
+    return train_offline(
+        "sft", model, records, folder, space, config, loop, out,
+        create=plain_backend, resume=resume, device=device,
+    )  # fmt: skip
