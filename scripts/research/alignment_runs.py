@@ -11,8 +11,10 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 
 import scorers
+from baselines.attrictrl import train_value_encoder
 from baselines.ddpo import DdpoConfig
 from baselines.ddpo_run import reward_curve, train_ddpo
+from baselines.dpo import DpoConfig, train_dpo
 from baselines.runs import due, of_seed
 from benchmark import (
     Benchmark,
@@ -77,6 +79,8 @@ class Alignment:
     The first captions are split by ``seed``: ``prompts`` to the comparison, with ``seeds``
     to each, others to our calibrations; those left are what online rounds and DDPO draw, the latter
     ``ddpo_prompts`` of them. Nobody is compared on prompts that were optimised for.
+    ``dpo`` trains with the loop of offline as well, and so do the value encoders of AttriCtrl, by
+    ``attrictrl_learning_rate``.
     ``held_out``: scorers that are none of the rewards. ``variants``: of ours, by name, to see what
     each setting is worth. ``ddpo_plateau``: one more run, for longer. ``training_seeds``: how often
     the methods of a part are trained, by its name; once where it does not say.
@@ -109,6 +113,8 @@ class Alignment:
     held_out: tuple[str, ...] = ()
     training_seeds: Mapping[str, int] = field(default_factory=dict)
     variants: Mapping[str, Variant] = field(default_factory=dict)
+    dpo: DpoConfig = field(default_factory=DpoConfig)
+    attrictrl_learning_rate: float = 1e-2
     ddpo_plateau: PlateauConfig | None = None
     seed: int = 0
 
@@ -294,6 +300,34 @@ def train_variants(bench: AlignmentBenchmark) -> None:
             train_adapter(bench, offline, variant.offline)
         if variant.online is not None:
             train_online(bench, online, variant.online)
+
+
+def train_dpo_runs(bench: AlignmentBenchmark) -> None:
+    config = bench.config
+    for k in bench.seeds_of("dpo"):
+        name, loop = of_seed("dpo", k), with_seed(bench.offline, k).loop
+        settings = {"dpo": config.dpo, "diffusion": bench.settings, "loop": loop}
+        if due(bench.out, name, settings, bench.basis):
+            train_dpo(config.model, bench.records, config.data, bench.space, bench.settings, loop,
+                      config.dpo, bench.out / name, resume=True, device=bench.device)  # fmt: skip
+
+
+def train_attrictrl_runs(bench: AlignmentBenchmark) -> None:
+    config = bench.config
+    for k in bench.seeds_of("attrictrl"):
+        loop = with_seed(bench.offline, k).loop
+        loop = replace(loop, learning_rate=config.attrictrl_learning_rate)
+        for reward, name in attrictrl_runs(bench, k).items():
+            settings = {"reward": reward, "diffusion": bench.settings, "loop": loop}
+            if due(bench.out, name, settings, bench.basis):
+                train_value_encoder(config.model, reward, bench.records, config.data, bench.space,
+                                    bench.settings, loop, bench.out / name, resume=True,
+                                    device=bench.device)  # fmt: skip
+
+
+def attrictrl_runs(bench: AlignmentBenchmark, k: int) -> dict[str, str]:
+    """The value encoder of each reward, of the ``k``-th training seed."""
+    return {name: of_seed(f"attrictrl-{name}", k) for name in bench.space.names}
 
 
 def train_ddpo_runs(bench: AlignmentBenchmark) -> None:

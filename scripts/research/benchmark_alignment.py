@@ -17,8 +17,9 @@ that several processes can share the work; parts that begin with our adapters ne
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import comparison
 from alignment_runs import (
@@ -26,20 +27,26 @@ from alignment_runs import (
     PLATEAU,
     UNMODULATED,
     AlignmentBenchmark,
+    attrictrl_runs,
     ddpo_runs,
     load,
     other_selection,
+    train_attrictrl_runs,
     train_conditionings,
     train_ddpo_plateau,
     train_ddpo_runs,
+    train_dpo_runs,
     train_other_selection,
     train_ours,
     train_variants,
 )
+from baselines.adapted import Adapted
+from baselines.attrictrl import attrictrl
 from baselines.base import BaseModel, Tuned
 from baselines.best_of_n import BestOfN
 from baselines.curves import curves_figure
 from baselines.ddpo_run import reward_curve
+from baselines.dpo import conditioned
 from baselines.methods import baseline_method
 from baselines.runs import of_seed, spent
 from benchmark import (
@@ -83,6 +90,7 @@ from ric_diffusion.models.diffusion.sampler import DiffusionSampler
 from ric_diffusion.rewards import MAPPINGS
 
 BEST, DDPO, DDPO_SOUP = "best of {}", "DDPO", "rewarded soup of DDPO"
+CONDITIONED_DPO, ATTRICTRL = "reward-conditioned DPO", "AttriCtrl-like"
 LONGER = "DDPO, {} iterations for one preference"
 WORDS = f"{OFFLINE}, words, {PLAIN}"
 ONLINE_PLAIN, OFFLINE_PLAIN = f"{OURS}, {PLAIN}", f"{OFFLINE}, {PLAIN}"
@@ -175,6 +183,47 @@ def ddpo_plateau_method(bench: AlignmentBenchmark) -> Iterator[BenchmarkMethod]:
     yield once(Trained(method=method, cost=spent(bench.out, [PLATEAU])), variant=True)
 
 
+def dpo_methods(bench: AlignmentBenchmark) -> Iterator[BenchmarkMethod]:
+    # Guided away from what it does when it is told nothing: a preference has no opposite.
+    sampler = DiffusionSampler(bench.model, {**bench.sampling, "contrast": 0.0})
+
+    def one(k: int) -> Trained:
+        run = of_seed("dpo", k)
+        source = conditioned(CONDITIONED_DPO, sampler, bench.space, bench.out / run)
+        return _adapted(bench, source, sampler, [run])
+
+    yield over_seeds(bench, "dpo", one)
+
+
+def attrictrl_methods(bench: AlignmentBenchmark) -> Iterator[BenchmarkMethod]:
+    sampler = DiffusionSampler(bench.model, bench.sampling)
+    mapping = bench.settings.mapping
+
+    def one(k: int) -> Trained:
+        runs = attrictrl_runs(bench, k)
+        folders = {reward: bench.out / run for reward, run in runs.items()}
+        source = attrictrl(ATTRICTRL, sampler, bench.space, folders, mapping)
+        return _adapted(bench, source, sampler, list(runs.values()), mapping=mapping)
+
+    yield over_seeds(bench, "attrictrl", one)
+
+
+def _adapted(
+    bench: AlignmentBenchmark,
+    source: Adapted,
+    sampler: DiffusionSampler,
+    runs: Sequence[str],
+    **about: Any,
+) -> Trained:
+    """What adapters of these runs, asked in their own way, are measured as."""
+    line = preference_points(bench.space, bench.config.points)
+    files = [file for folder in source.folders.values() for file in folder.glob("*.safetensors")]
+    return Trained(
+        method=baseline_method(source.name, source, sampler, line, sorted(files), **about),
+        cost=bench.labelling + spent(bench.out, runs),
+    )
+
+
 def plateau_weights(bench: AlignmentBenchmark) -> dict[str, float]:
     """The preference of that run, by reward, of sum 1."""
     weights = weights_of(bench.config.ddpo_plateau.preference, bench.space).tolist()
@@ -207,6 +256,8 @@ PARTS = {
         train=train_soup_runs, methods=lambda bench: iter([soup_method(bench, plain(bench))])
     ),
     "ddpo": Part(train=train_ddpo_runs, methods=ddpo_methods),
+    "dpo": Part(train=train_dpo_runs, methods=dpo_methods),
+    "attrictrl": Part(train=train_attrictrl_runs, methods=attrictrl_methods),
     "plateau": Part(train=train_ddpo_plateau, methods=ddpo_plateau_method),
 }
 

@@ -43,7 +43,7 @@ class DpoConfig:
     """``beta``: the factor of eq. 14, weights of noise levels aside, on the mean squared error over
     a latent's elements. ``learning_rate`` takes the place of the loop's."""
 
-    beta: float = 500.0
+    beta: float = 20.0
     learning_rate: float = 1e-3
 
     def __post_init__(self) -> None:

@@ -29,6 +29,8 @@ EVERYTHING = [
     "sft",
     "soup",
     "ddpo",
+    "dpo",
+    "attrictrl",
     "plateau",
 ]
 STEPS, PROMPTS, SEEDS, POINTS = 4, 2, 2, 3
@@ -58,6 +60,8 @@ METHODS = [
     "rewarded soup",
     "DDPO",
     "rewarded soup of DDPO",
+    "reward-conditioned DPO",
+    "AttriCtrl-like",
     "DDPO, 2 iterations for one preference",
 ]
 
@@ -150,6 +154,10 @@ def test_everything_once(benchmark, config, root, tiny, tmp_path, monkeypatch):
     # drawing, then learning from all steps but the last, for each of 2 iterations and 3 runs
     assert spent["DDPO"].forwards == 3 * 2 * 4 * 2 * (STEPS + 3 * (STEPS - 1))
     assert spent["DDPO"].scored == 3 * 2 * 4 * 2
+    # of a pair both pictures, and both once more by the base model
+    assert spent["reward-conditioned DPO"].forwards == 3 * 4 * 2 * (3 + 1)
+    assert spent["AttriCtrl-like"].forwards == 2 * trained  # an encoder for each reward
+    assert spent["AttriCtrl-like"].scored == spent["reward-conditioned DPO"].scored == labels
     assert 3 * spent["rewarded soup of DDPO"].forwards == 2 * spent["DDPO"].forwards
     online = spent["RiC online"]
     assert online.forwards > 2 * trained + (8 + moved) * 2 * STEPS
