@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ric_diffusion.rewards import RewardSpace, narrow, outliers
-from ric_diffusion.rewards.fitness import FEW, NARROW
+from ric_diffusion.rewards import RewardSpace, alike, constant, exclusive, narrow, outliers
+from ric_diffusion.rewards.fitness import FEW, LEAST, NARROW
 
 ALONE = 0.5  # of the samples: so many without another of their prompt
 DRAW = "`ric sample-prompts` draws several of each"
@@ -45,6 +46,8 @@ def warnings_of(
             f"{len(files)} {plural} are few: from {FEW} up there is something to learn sliders "
             "from, and more are better"
         )
+    if len(files) < LEAST and len(space.names) > 1:
+        found[-1] += f"; below {LEAST}, the trade-offs between rewards are those of single ones"
     for name in space.names:
         if extreme := outliers(z[name]):
             first, more = files[extreme[0]], len(extreme) - 1
@@ -65,6 +68,24 @@ def warnings_of(
             found.append(
                 f"{name}: its scores compare within a prompt only, no prompt has two {plural}, and "
                 f"so its slider is about prompts, too; {DRAW}"
+            )
+    for name in space.names:
+        if same := constant(z[name]):
+            found.append(
+                f"{name}: {same} of {len(files)} {plural} have the same score, so its slider has "
+                f"little to learn from; give {plural} that differ more, or leave the reward out"
+            )
+    for one, other in combinations(space.names, 2):
+        if exclusive(z[one], z[other]):
+            found.append(
+                f"{one}, {other}: nearly none of {len(files)} {plural} is above the median of "
+                f"both, so more of one is less of the other; add {plural} that have both, or leave "
+                "one out"
+            )
+        if alike(z[one], z[other]):
+            found.append(
+                f"{one}, {other}: nearly all of {len(files)} {plural} that are above the median of "
+                "one are above that of the other, so their sliders do the same; leave one out"
             )
     for name in narrow(space):
         low, high = space.range(name)

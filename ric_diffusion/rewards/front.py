@@ -11,7 +11,8 @@ Array = NDArray[np.float64]
 
 TOP = 0.95  # the quantile that stands for "attainable": 5 % of the samples do better
 TRADE = 0.05  # a front point gives up at most about 1 / TRADE for what it gains, in ranges
-FLOOR = 0.3  # the quantile below which no reward is given up for another
+FLOOR = 0.3  # the quantile below which no reward is given up for another, between the corners
+BEST = 5  # samples, at least, that stand for the best in a reward
 POINTS = 200  # directions tried for three rewards and more, about
 
 
@@ -55,6 +56,29 @@ def fit_front(z: Array, lows: Array, highs: Array, top: float = TOP) -> Array:
     worth = nondominated(front + TRADE * front.sum(axis=1, keepdims=True))
     front = np.clip(lows + front[worth] * span, lows, highs)
     return front[nondominated(front)]  # rounding may have made equals
+
+
+def fit_corners(z: Array, lows: Array, highs: Array, top: float = TOP) -> Array:
+    """What a preference for one reward alone asks for: z (N, n), range lows, highs (n,) → (n, n).
+
+    Row i belongs to reward i: the quantile ``top`` of reward i, whatever that costs. The others are
+    given up to where the front of the two rewards ends, and below their floors only where most of
+    the best samples lie there: to the median of those that are best in reward i, a fraction
+    2·(1 - ``top``) of all, whose median in reward i the quantile ``top`` is. No entry of a column
+    is above the diagonal's.
+    """
+    best = np.quantile(z, top, axis=0)
+    corners = np.diag(best)
+    for i, j in itertools.combinations(range(z.shape[1]), 2):
+        front = fit_front(z[:, [i, j]], lows[[i, j]], highs[[i, j]], top)
+        corners[j, i], corners[i, j] = front.min(axis=0)
+    count = min(len(z), max(BEST, round(2 * (1 - top) * len(z))))
+    least = np.sort(z, axis=0)[-count]
+    typical = np.array([np.median(z[z[:, i] >= least[i]], axis=0) for i in range(len(least))])
+    np.fill_diagonal(typical, best)
+    corners = np.clip(np.minimum(corners, typical), lows, highs)
+    kept: Array = np.minimum(corners, corners.diagonal())
+    return kept
 
 
 def farthest(points: Array, direction: Array) -> Array:

@@ -17,7 +17,7 @@ from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.files import write_text
 from ric_diffusion.rewards import checks
 from ric_diffusion.rewards.centring import ROUNDING, Centring, PromptGroups
-from ric_diffusion.rewards.front import directions, farthest, fit_front, nondominated
+from ric_diffusion.rewards.front import directions, farthest, fit_corners, fit_front, nondominated
 
 Array = NDArray[np.float64]
 
@@ -110,11 +110,14 @@ class RewardSpace:
     first compared with those of the same prompt. The reachable range of a reward goes from
     the 1st to the 99th percentile of its training scores. Printed, it is a table of these. Where
     nobody has the samples, ``count`` is None and the rest is what ``normal`` takes it to be.
+    ``corners`` (n, n) in z: what a preference for one reward alone asks for, a row for each; None
+    in spaces that were stored before there were any.
     """
 
     rewards: tuple[Reward, ...]
     front: tuple[tuple[float, ...], ...]  # (F, n) non-dominated points in z
     count: int | None
+    corners: tuple[tuple[float, ...], ...] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rewards", tuple(self.rewards))
@@ -136,6 +139,8 @@ class RewardSpace:
                 "reward space: front must hold only points that do not dominate each other"
             )
         object.__setattr__(self, "front", front)
+        if self.corners is not None:
+            object.__setattr__(self, "corners", self._checked_corners())
 
     @classmethod
     def fit(
@@ -188,7 +193,7 @@ class RewardSpace:
         count = len(next(iter(columns.values())))
         space = cls(rewards=rewards, front=((0.0,) * len(rewards),), count=count)
         z = space._standard(np.stack(list(columns.values()), axis=1))
-        return replace(space, front=_rows(fit_front(z, space.lows, space.highs)))
+        return space._fitted(z)
 
     @classmethod
     def normal(
@@ -226,7 +231,7 @@ class RewardSpace:
             )
         space = cls(rewards=tuple(rewards), front=((0.0,) * len(rewards),), count=None)
         z = np.random.default_rng(0).standard_normal((DRAWN, len(rewards)))
-        return replace(space, front=_rows(fit_front(z, space.lows, space.highs)))
+        return space._fitted(z)
 
     @classmethod
     def joined(cls, spaces: Sequence["RewardSpace"]) -> Self:
@@ -234,7 +239,9 @@ class RewardSpace:
         one is None.
 
         What one space has of its rewards takes nothing from another's, so points of their fronts go
-        together as they are. The front holds, along directions from there, those that go farthest.
+        together as they are. The front holds, along directions from there, those that go farthest,
+        and at the corners of one space the rewards of the others are the worst of their fronts.
+        There are corners where all spaces have them.
         """
         fronts = [np.array(space.front) for space in spaces]
         ends = np.cumsum([len(space.rewards) for space in spaces])
@@ -242,11 +249,18 @@ class RewardSpace:
             np.concatenate([farthest(*pair) for pair in zip(fronts, parts, strict=True)])
             for parts in (np.split(d, ends[:-1]) for d in directions(ends[-1]))
         ]
+        corners = np.tile(np.concatenate([front.min(axis=0) for front in fronts]), (ends[-1], 1))
+        known = [space for space in spaces if space.corners is not None]
+        if len(known) == len(spaces):
+            for space, end in zip(spaces, ends, strict=True):
+                own = slice(end - len(space.rewards), end)
+                corners[own, own] = space.corners
         counts = [space.count for space in spaces if space.count is not None]
         return cls(
             rewards=tuple(reward for space in spaces for reward in space.rewards),
             front=tuple(dict.fromkeys(_rows(np.array(points)))),
             count=min(counts) if len(counts) == len(spaces) else None,
+            corners=_rows(corners) if len(known) == len(spaces) else None,
         )
 
     def __repr__(self) -> str:
@@ -385,10 +399,15 @@ class RewardSpace:
     def reaching(self, z: Array, top: float) -> Self:
         """The same rewards and statistics, with a front that also holds what a fraction 1 - ``top``
         of samples drawn for the front reach, z (N, n): a model can do better than its training
-        data."""
+        data. Of each reward's two corners, the one that is better in it stays."""
         reached = fit_front(z, self.lows, self.highs, top)
         front = np.concatenate([np.array(self.front), reached])
-        return replace(self, front=_rows(front[nondominated(front)]))
+        corners = self.corners
+        if corners is not None:
+            both = np.array(corners), fit_corners(z, self.lows, self.highs, top)
+            better = both[1].diagonal() > both[0].diagonal()
+            corners = _rows(np.where(better[:, None], both[1], both[0]))
+        return replace(self, front=_rows(front[nondominated(front)]), corners=corners)
 
     def subset(self, names: Iterable[str]) -> Self:
         """The space of these rewards alone, in the order given."""
@@ -396,10 +415,12 @@ class RewardSpace:
         if not columns:
             raise InputError("no rewards given; a reward space needs at least one")
         front = np.array(self.front)[:, columns]
+        corners = self.corners
         return type(self)(
             rewards=tuple(self.rewards[column] for column in columns),
             front=_rows(front[nondominated(front)]),
             count=self.count,
+            corners=corners and _rows(np.array(corners)[np.ix_(columns, columns)]),
         )
 
     def check_targets(
@@ -438,6 +459,7 @@ class RewardSpace:
             "rewards": [reward.to_dict() for reward in self.rewards],
             "front": self.front,
             "count": self.count,
+            **({} if self.corners is None else {"corners": self.corners}),
         }
         plain: dict[str, Any] = json.loads(json.dumps(data, allow_nan=False))  # tuples to lists
         return plain
@@ -452,7 +474,8 @@ class RewardSpace:
                 f"reward space: format_version {version!r} is unknown; this release reads "
                 f"{FORMAT_VERSION}"
             )
-        given = checks.fields(given, (field.name for field in fields(cls)), "reward space")
+        names = [field.name for field in fields(cls)]
+        given = checks.fields({"corners": None, **given}, names, "reward space")
         rewards = checks.items(given["rewards"], "reward space: rewards")
         given["rewards"] = tuple(Reward.from_dict(reward) for reward in rewards)
         return cls(**given)
@@ -472,6 +495,22 @@ class RewardSpace:
             raise InputError(f"{path}: {error}") from None
         except (ValueError, RecursionError) as error:
             raise InputError(f"{path}: not valid JSON ({error})") from None
+
+    def _fitted(self, z: Array) -> Self:
+        """The same, with the front and the corners of samples, z (N, n)."""
+        front = fit_front(z, self.lows, self.highs)
+        corners = fit_corners(z, self.lows, self.highs)
+        return replace(self, front=_rows(front), corners=_rows(corners))
+
+    def _checked_corners(self) -> tuple[tuple[float, ...], ...]:
+        rows = checks.items(self.corners, "corners")
+        corners = tuple(checks.numbers(row, "corners") for row in rows)
+        n = len(self.rewards)
+        if len(corners) != n or any(len(corner) != n for corner in corners):
+            raise InputError(f"reward space: corners must be {n} points of {n} numbers each")
+        if (np.array(corners) > np.diagonal(corners)).any():
+            raise InputError("reward space: each reward must be highest at its own corner")
+        return corners
 
     def _index(self, name: str) -> int:
         checks.known(name, self.names, "reward space")

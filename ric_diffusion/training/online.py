@@ -127,8 +127,8 @@ class Task:
 @dataclass(frozen=True, kw_only=True)
 class RoundResult:
     """``round.json``: one round in numbers. ``samples``, ``selected`` and ``replay`` are counts;
-    ``mean_z`` is over the samples that can be used; ``front`` (F, n) in z is what the run has
-    reached so far; ``guard`` is what the round left of the guard's figures."""
+    ``mean_z`` is over the samples that can be used; ``front`` (F, n) and ``corners`` (n, n), in z,
+    are what the run has reached so far; ``guard`` is what the round left of the guard's figures."""
 
     round: int
     samples: int
@@ -136,6 +136,7 @@ class RoundResult:
     replay: int
     mean_z: Mapping[str, float]
     front: tuple[tuple[float, ...], ...]
+    corners: tuple[tuple[float, ...], ...] | None
     guard: GuardFigures
     sampling_cost: Cost
     training_cost: Cost
@@ -183,7 +184,7 @@ def run_rounds(
                 workers=workers,
             )
         process.wait_for_everyone()  # before the next round is begun, all know of this one
-        space = replace(task.space, front=result.front)
+        space = replace(task.space, front=result.front, corners=result.corners)
         task = replace(task, space=space, adapter=folder / "adapter")
         total += result.cost
     return total, task.space
@@ -265,13 +266,15 @@ def run_round(
         resume=resume,
     )
     usable = np.array([sample.z for sample in samples if sample.z is not None])
+    reached = task.space.reaching(usable, config.front_quantile)
     result = RoundResult(
         round=number,
         samples=len(samples),
         selected=len(chosen.samples),
         replay=len(chosen.replay),
         mean_z=dict(zip(task.space.names, usable.mean(axis=0).tolist(), strict=True)),
-        front=task.space.reaching(usable, config.front_quantile).front,
+        front=reached.front,
+        corners=reached.corners,
         guard=guard.check(number, folder / "guard.json"),
         sampling_cost=sampling_cost,
         training_cost=training_cost,

@@ -519,8 +519,41 @@ def test_what_makes_sliders_hard_to_learn_is_said(tmp_path, picture, make_scorer
     outlying, narrow = labelled("narrow", rare)
     assert outlying.startswith("number: 103.png and 1 more of 500 pictures alone decide its scale")
     assert narrow.startswith("number: its slider can hardly move, from -0.0")
+    (same,) = labelled("same", [max(i, 560) for i in range(600)])
+    assert same.startswith("number: 561 of 600 pictures have the same score, so its slider has ")
     shard = run(tmp_path / "fine", tmp_path / "shard", Lookup("number"), shard=(0, 2))
     assert shard.warnings == ()
+
+
+def test_rewards_that_leave_nothing_to_trade_are_said(tmp_path, picture, make_scorer):
+    class Lookup(make_scorer):
+        """The number in the caption, upwards or downwards."""
+
+        needs_prompts = True
+
+        def _score(self, images, prompts):
+            return [(-1) ** (self.name == "down") * float(prompt) for prompt in prompts]
+
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for i in range(24):
+        picture(i, (8, 8)).save(folder / f"{i}.png")
+        (folder / f"{i}.txt").write_text(str(i))
+    few, *opposed = run(folder, tmp_path / "a", Lookup("up"), Lookup("down")).warnings
+    assert few.endswith("and more are better")
+    assert opposed == [
+        "up, down: nearly none of 24 pictures is above the median of both, so more of one is less "
+        "of the other; add pictures that have both, or leave one out"
+    ]
+    _, *same = run(folder, tmp_path / "b", Lookup("up"), Lookup("twice")).warnings
+    assert same == [
+        "up, twice: nearly all of 24 pictures that are above the median of one are above that of "
+        "the other, so their sliders do the same; leave one out"
+    ]
+    for i in range(18):
+        (folder / f"{i}.png").unlink()
+    (few,) = run(folder, tmp_path / "c", Lookup("up"), Lookup("down")).warnings
+    assert few.endswith("better; below 20, the trade-offs between rewards are those of single ones")
 
 
 # Shared work.

@@ -22,7 +22,7 @@ from support.processes import ENVIRONMENT
 
 FEW = (
     "warning: 14 pictures are few: from 500 up there is something to learn sliders from, and more "
-    "are better"
+    "are better; below 20, the trade-offs between rewards are those of single ones"
 )
 
 

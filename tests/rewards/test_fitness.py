@@ -1,9 +1,10 @@
-"""Scores that make no scale: a few that decide it, a range that is too narrow."""
+"""Scores that make no scale: a few that decide it, nearly all the same, a range that is too narrow,
+two rewards that are one or exclude each other."""
 
 import numpy as np
 import pytest
 
-from ric_diffusion.rewards import RewardSpace, narrow, outliers
+from ric_diffusion.rewards import RewardSpace, alike, constant, exclusive, narrow, outliers
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -42,3 +43,36 @@ def test_narrow_ranges():
     tails[:8] = 100.0, -100.0, 90.0, -90.0, 80.0, -80.0, 110.0, -110.0
     space = RewardSpace.fit({"wide": wide, "tails": tails, "coin": np.arange(1000) % 2})
     assert narrow(space) == ["tails"]
+
+
+def test_nearly_all_the_same():
+    rng = np.random.default_rng(0)
+    scores = np.where(np.arange(1000) < 60, rng.normal(size=1000), 3.0)
+    assert constant(scores) == 940
+    assert constant(np.where(np.arange(1000) < 150, rng.normal(size=1000), 3.0)) == 0
+    assert constant(rng.normal(size=1000)) == 0
+
+
+@pytest.mark.parametrize(
+    ("correlation", "one", "apart"),
+    [
+        (-0.998, False, True),
+        (-0.95, False, False),
+        (0, False, False),
+        (0.95, False, False),
+        (0.998, True, False),
+    ],
+)
+def test_two_that_are_one_or_exclude_each_other(correlation, one, apart):
+    cov = [[1, correlation], [correlation, 1]]
+    first, second = np.random.default_rng(0).multivariate_normal([0, 0], cov, 2000).T
+    skewed = np.exp(2 * second)  # only the order counts
+    assert (alike(first, skewed), exclusive(first, skewed)) == (one, apart)
+    assert not alike(first[:19], second[:19]) and not exclusive(first[:19], second[:19])
+
+
+def test_rewards_of_which_each_sample_has_one():
+    first, second = np.random.default_rng(0).uniform(size=(2, 900)) * np.eye(3)[:2].repeat(300, 1)
+    assert exclusive(first, second) and not alike(first, second)
+    most = np.arange(900) % 5 > 0  # four in five have it in full: none is above the median
+    assert not exclusive(most, second) and not alike(most, most[::-1])

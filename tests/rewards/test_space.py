@@ -71,6 +71,15 @@ def test_what_samples_reach_extends_the_front_and_nothing_else():
     assert any((new > point + 0.1).all(axis=1).any() for point in old)
 
 
+def test_what_samples_reach_moves_the_corners_they_are_better_at():
+    z = SPACE.normalize(MATRIX)
+    further = np.array(SPACE.reaching(z + np.array([0.3, -1, -1]), 0.95).corners)
+    np.testing.assert_array_equal(further[1:], SPACE.corners[1:])
+    assert further[0, 0] == pytest.approx(SPACE.corners[0][0] + 0.3)
+    assert (further[0, 1:] < np.array(SPACE.corners)[0, 1:] - 0.5).all()  # as those samples have it
+    assert replace(SPACE, corners=None).reaching(z + 0.3, 0.95).corners is None
+
+
 def test_range_and_quantile_are_percentiles_in_z():
     z = SPACE.normalize(MATRIX)
     np.testing.assert_allclose([SPACE.lows, SPACE.highs], np.percentile(z, [1, 99], axis=0))
@@ -207,6 +216,9 @@ REWARD = SPACE.to_dict()["rewards"][0]
         (changed(front=[[1, 2]]), "points of 3 numbers"),
         (changed(front=[[0, 0, 0], [1, 1, 1]]), "do not dominate each other"),
         (changed(front=[[0, 0, None]]), "front must be a number"),
+        (changed(corners=[[1, 0, 0]]), "corners must be 3 points of 3 numbers"),
+        (changed(corners=[[1, 0], [0, 1], [0, 0]]), "corners must be 3 points of 3 numbers"),
+        (changed(corners=[[1, 0, 0], [2, 1, 0], [0, 0, 1]]), "highest at its own corner"),
     ],
 )
 def test_from_dict_refuses_what_to_dict_never_wrote(data, message):
@@ -371,3 +383,15 @@ def test_joined_spaces_keep_their_rewards_and_their_own_fronts():
     with pytest.raises(InputError, match="reward 'a' is there twice"):
         RewardSpace.joined([a, a])
     assert RewardSpace.joined([a, replace(c, count=None)]).count is None
+    assert RewardSpace.joined([a, replace(c, corners=None)]).corners is None
+
+
+def test_corners_of_joined_spaces_and_of_a_part():
+    a, b = SPACE.subset(["compressibility", "aesthetic"]), SPACE.subset(["colorfulness"])
+    whole = np.array(SPACE.corners)
+    np.testing.assert_array_equal(a.corners, whole[np.ix_([0, 2], [0, 2])])
+    joined = np.array(RewardSpace.joined([a, b]).corners)
+    np.testing.assert_array_equal(joined[:2, :2], a.corners)
+    assert joined[2, 2] == whole[1, 1]
+    assert (joined[2, :2] == np.array(a.front).min(axis=0)).all()  # of b's nothing is given up
+    assert (joined[:2, 2] == np.array(b.front).min()).all()
