@@ -255,6 +255,7 @@ class RewardSpace:
             for space, end in zip(spaces, ends, strict=True):
                 own = slice(end - len(space.rewards), end)
                 corners[own, own] = space.corners
+        corners = np.minimum(corners, corners.diagonal())  # a front of few samples can go beyond
         counts = [space.count for space in spaces if space.count is not None]
         return cls(
             rewards=tuple(reward for space in spaces for reward in space.rewards),

@@ -394,4 +394,6 @@ def test_corners_of_joined_spaces_and_of_a_part():
     np.testing.assert_array_equal(joined[:2, :2], a.corners)
     assert joined[2, 2] == whole[1, 1]
     assert (joined[2, :2] == np.array(a.front).min(axis=0)).all()  # of b's nothing is given up
-    assert (joined[:2, 2] == np.array(b.front).min()).all()
+    np.testing.assert_allclose(joined[:2, 2], np.array(b.front).min())
+    two = [RewardSpace.fit({name: [0.0, 1.0]}) for name in "ab"]  # their front is above the corner
+    assert np.array(RewardSpace.joined(two).corners)[0, 1] == pytest.approx(0.9)
