@@ -1,4 +1,4 @@
-"""Denoising diffusion policy optimisation (Black et al. 2023, arXiv 2305.13301), one preference.
+"""Denoising diffusion policy optimisation (Black et al. 2023, arXiv 2305.13301).
 
 The reward is the weighted z of the finished picture; the policy is the denoising chain.
 """
@@ -66,7 +66,8 @@ class DdpoConfig:
 
 @dataclass
 class RunState(checkpoint.State):
-    """With ``history`` (Q, K): the latest rewards of every prompt, NaN where there are fewer."""
+    """With ``history`` (Q, K, …): what is remembered of the latest K pictures of every prompt, the
+    latest last among those there are; NaN where there are fewer."""
 
     history: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
 
@@ -82,15 +83,45 @@ class RunState(checkpoint.State):
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What is optimised, by whom, on which prompts."""
+    """What is optimised, by whom, on which prompts; for which preferences, a subclass says."""
 
     pipe: Any
     policy: Policy
     config: DdpoConfig
     space: RewardSpace
-    weights: np.ndarray
     prompts: Sequence[str]
     scorers: Sequence[Any]
+
+    def weights(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        """The preferences that the next chains are drawn for, (count, n), each of sum 1."""
+        raise NotImplementedError
+
+    def context(self, prompts: Sequence[str], weights: np.ndarray) -> Context:
+        """What chains of N prompts are drawn under for preferences (N, n)."""
+        return encoded(self.pipe, prompts)
+
+    def advantages(
+        self, history: np.ndarray, rows: np.ndarray, weights: np.ndarray, z: np.ndarray
+    ) -> np.ndarray:
+        """How much better than usual pictures of the prompts ``rows`` (N,) are whose rewards are
+        ``z`` (N, n), by preferences (N, n): (N,) in standard deviations. What is remembered of them
+        goes into ``history``, in place."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnePreference(Task):
+    """The same weights (n,) for all."""
+
+    preference: np.ndarray
+
+    def weights(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        return np.tile(self.preference, (count, 1))
+
+    def advantages(
+        self, history: np.ndarray, rows: np.ndarray, weights: np.ndarray, z: np.ndarray
+    ) -> np.ndarray:
+        return advantages(history, rows, weighted(z, weights), self.config.least)
 
 
 def iterate(task: Task, state: RunState) -> dict[str, float]:
@@ -103,21 +134,21 @@ def iterate(task: Task, state: RunState) -> dict[str, float]:
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     rows = balanced(len(task.prompts), config.batch_size, rng)
     prompts = [task.prompts[i] for i in rows]
-    drawn = draw(task, prompts, generator)
+    weights = task.weights(len(rows), rng)
+    drawn = draw(task.pipe, task.policy, task.context(prompts, weights), generator)
     pictures = decoded(task.pipe, drawn.latents[-1], config.minibatch)
     z = z_of(pictures, prompts, task.scorers, task.space)
-    rewards = z @ task.weights
-    rejected = np.isnan(rewards)
+    rejected = np.isnan(z).any(axis=1)
     if rejected.all():
         raise FloatingPointError(
             f"every picture of iteration {state.step} is blank; lower the learning rate"
         )
-    rewards[rejected] = rewards[~rejected].min()
-    gains = advantages(state.history, rows, rewards, config.least)
-    figures = improve(task.policy, state, drawn, gains, config, generator)
     means = dict(zip(task.space.names, z[~rejected].mean(axis=0).tolist(), strict=True))
+    z[rejected] = worst(z[~rejected], weights[rejected])
+    gains = task.advantages(state.history, rows, weights, z)
+    figures = improve(task.policy, state, drawn, gains, config, generator)
     return {
-        "reward": float(rewards.mean()),
+        "reward": float(weighted(z, weights).mean()),
         "rejected": float(rejected.mean()),
         **{f"z/{name}": value for name, value in means.items()},
         **figures,
@@ -130,13 +161,24 @@ def balanced(count: int, size: int, rng: np.random.Generator) -> np.ndarray:
     return np.concatenate(whole)[:size]
 
 
-def draw(task: Task, prompts: Sequence[str], generator: torch.Generator) -> Rollout:
-    """One chain for each prompt. FloatingPointError if any of them left the numbers."""
-    denoiser = task.pipe.denoiser
+def weighted(z: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """z (N, n) by weights (N, n): (N,)."""
+    rewards: np.ndarray = (z * weights).sum(axis=1)
+    return rewards
+
+
+def worst(z: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Of z (M, n), the row that each of N weights (N, n) likes least: (N, n)."""
+    return z[(weights @ z.T).argmin(axis=1)]
+
+
+def draw(pipe: Any, policy: Policy, context: Context, generator: torch.Generator) -> Rollout:
+    """One chain for each row of the context. FloatingPointError if any left the numbers."""
+    denoiser = pipe.denoiser
     side = denoiser.config.sample_size
-    shape = (len(prompts), denoiser.config.in_channels, side, side)
+    shape = (len(context), denoiser.config.in_channels, side, side)
     start = torch.randn(shape, generator=generator).to(denoiser.device)
-    drawn = task.policy.rollout(start, encoded(task.pipe, prompts), generator)
+    drawn = policy.rollout(start, context, generator)
     if not drawn.latents.isfinite().all():
         raise FloatingPointError("the policy draws latents that are not finite; lower its rate")
     return drawn
@@ -173,12 +215,19 @@ def advantages(
     result = np.empty(len(rewards))
     for row in np.unique(rows):
         own = rows == row
-        known = history[row][~np.isnan(history[row])]
-        latest = np.concatenate([known, rewards[own]])[-history.shape[1] :]
-        history[row, : len(latest)] = latest
+        latest = remember(history[row], rewards[own])
         usual = latest if len(latest) >= least else rewards
         result[own] = (rewards[own] - usual.mean()) / (usual.std() + 1e-6)
     return result.clip(-ADVANTAGE_LIMIT, ADVANTAGE_LIMIT)
+
+
+def remember(history: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """Append ``new`` (M, …) to the history (K, …) of a prompt, in place: the latest that it holds
+    now, K at most."""
+    known = history[~np.isnan(history).reshape(len(history), -1).any(axis=1)]
+    latest = np.concatenate([known, new])[-len(history) :]
+    history[: len(latest)] = latest
+    return latest
 
 
 def clipped_loss(ratio: torch.Tensor, gains: torch.Tensor, clip: float) -> torch.Tensor:

@@ -1,10 +1,11 @@
-"""A DDPO run: its folder, log, checkpoints and reward curve."""
+"""Runs of DDPO: their folder, log, checkpoints and reward curve."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 
 from baselines.base import Preference, plain_backend
-from baselines.ddpo import DdpoConfig, RunState, Task, encoded, iterate
+from baselines.ddpo import DdpoConfig, OnePreference, RunState, Task, encoded, iterate
 from baselines.families import save_run
 from baselines.policy import Policy, denoising_chain
 from ric_diffusion.evaluation.method import weights_of
@@ -41,24 +42,50 @@ def train_ddpo(
     resume: bool = False,
     device: str | torch.device = "cpu",
 ) -> Cost:
-    """Train a LoRA for one preference; returns the cost.
+    """Train a LoRA for one preference; returns the cost. See ``train_policy``.
 
-    Leaves the LoRA in ``out``, where ``lora_file`` says, ``log.jsonl`` with a line per iteration
-    and ``cost.json``. ``resume`` goes on after an interruption, bit for bit, or with more
-    ``iterations`` than before. InputError if ``out`` holds another run.
+    Leaves the LoRA in ``out``, where ``lora_file`` says.
     """
     run = RunFolder(out, "ddpo")
     run.check_free(resume=resume)
-    config = replace(config, precision=resolve_precision(config.precision, device))
     weights = weights_of(preference, space)
-    backend = plain_backend(
-        model,
-        space,
-        DiffusionConfig(lora=config.lora, base_precision="fp32"),
-        seed=config.seed,
-        device=device,
+    settings = DiffusionConfig(lora=config.lora, base_precision="fp32")
+    return train_policy(
+        run,
+        plain_backend(model, space, settings, seed=config.seed, device=device),
+        partial(OnePreference, preference=weights),
+        prompts,
+        scorers,
+        config,
+        history=np.full((len(prompts), config.history), np.nan),
+        identity={"preference": dict(zip(space.names, weights.tolist(), strict=True))},
+        resume=resume,
     )
-    pipe = backend.pipe
+
+
+def train_policy(
+    run: RunFolder,
+    backend: Any,
+    task: Callable[..., Task],
+    prompts: Sequence[str],
+    scorers: Sequence[Any],
+    config: DdpoConfig,
+    *,
+    history: np.ndarray,
+    identity: Mapping[str, Any],
+    policy: type[Policy] = Policy,
+    resume: bool,
+) -> Cost:
+    """Improve what the new ``backend`` trains, in a folder that is free for it; returns the cost.
+
+    ``task`` is given the fields that all tasks have; ``history`` is what it begins with, and
+    ``identity`` what tells it from others. Leaves the adapter in the folder, where ``save_run``
+    says, ``log.jsonl`` with a line per iteration and ``cost.json``. ``resume`` goes on after an
+    interruption, bit for bit, or with more ``iterations`` than before. InputError if the folder
+    holds another run.
+    """
+    pipe, space, out = backend.pipe, backend.adapter.space, run.path
+    config = replace(config, precision=resolve_precision(config.precision, backend.device))
     parameters = dict(backend.named_parameters())
     # No moving average: the policy that draws is the one that is kept.
     state = RunState(
@@ -66,7 +93,7 @@ def train_ddpo(
         torch.optim.AdamW(
             parameters.values(), lr=config.learning_rate, weight_decay=0.0, fused=True
         ),
-        history=np.full((len(prompts), config.history), np.nan),
+        history=history,
     )
     settings = configs.to_dict(config)
     del settings["iterations"], settings["checkpoint_minutes"]  # a run may be made longer
@@ -74,7 +101,7 @@ def train_ddpo(
         {
             "ddpo": settings,
             "reward_space": configs.digest(space.to_dict()),
-            "preference": dict(zip(space.names, weights.tolist(), strict=True)),
+            **identity,
             "prompts": list(prompts),
             "weights": configs.digest(pipe.family.digests(pipe)),
         },
@@ -82,7 +109,7 @@ def train_ddpo(
     )
     last = checkpoint.newest(out / "checkpoints")
     meter = Meter(checkpoint.load(last, state, digest=run.digest) if last else None)
-    policy = Policy(
+    acting = policy(
         pipe=pipe,
         chain=denoising_chain(pipe.scheduler, config.num_inference_steps, config.eta),
         empty=encoded(pipe, [""]),
@@ -90,17 +117,16 @@ def train_ddpo(
         batch_size=config.minibatch,
         precision=config.precision,
     )
-    task = Task(
+    ours = task(
         pipe=pipe,
-        policy=policy,
+        policy=acting,
         config=config,
         space=space,
-        weights=weights,
         prompts=prompts,
         scorers=meter.metered(scorers),
     )
     with meter.running(pipe.denoiser):
-        _run(task, state, meter, out, run.digest)
+        _run(ours, state, meter, out, run.digest)
     save_run(backend, out)
     write_json(out / COST, meter.read().to_dict())
     return meter.read()

@@ -125,21 +125,22 @@ class Policy:
 
     def mean(self, latents: torch.Tensor, k: int, context: Context) -> torch.Tensor:
         """Where step k goes on average from latents (B, C, H, W): the same shape, float32."""
-        count = len(latents)
-        empty = self.empty.map(lambda x: x.expand(count, *x.shape[1:]))
-        t = torch.full((2 * count,), self.chain.timesteps[k], device=latents.device)
+        t = torch.full((2 * len(latents),), self.chain.timesteps[k], device=latents.device)
+        branches = self.branches(context)
         bf16 = self.precision == "bf16"
         autocast = torch.autocast(latents.device.type, torch.bfloat16, enabled=bf16)
         with autocast, self.pipe.with_adapter():
-            both = self.pipe.family.predict(
-                self.pipe,
-                torch.cat([latents, latents]),
-                t,
-                combined(torch.cat, [empty, context]),
-            )
+            both = self.pipe.family.predict(self.pipe, torch.cat([latents, latents]), t, branches)
         without, given = both.float().chunk(2)
         predicted = without + self.guidance_scale * (given - without)
         return self.chain.mean(latents, k, predicted)
+
+    def branches(self, context: Context) -> Context:
+        """What B chains pass through the denoiser under: B rows of what guidance steers away from,
+        then theirs."""
+        count = len(context)
+        empty = self.empty.map(lambda x: x.expand(count, *x.shape[1:]))
+        return combined(torch.cat, [empty, context])
 
     def log_prob(
         self, latents: torch.Tensor, k: int, after: torch.Tensor, context: Context

@@ -24,9 +24,7 @@ def mixture(loras: Sequence[Lora], weights: Sequence[float]) -> Lora:
     weights, so that is not its method. A LoRA of weight 0 is left out.
     """
     used = [(lora, weight) for lora, weight in zip(loras, weights, strict=True) if weight]
-    modules = loras[0].modules
-    if any(set(lora.modules) != set(modules) for lora in loras):
-        raise InputError("these LoRA change different layers; train them with the same targets")
+    modules = common_modules(loras)
     tensors = {}
     for module in modules:
         a, b = (f"{module}.lora_{half}.weight" for half in "AB")
@@ -37,23 +35,32 @@ def mixture(loras: Sequence[Lora], weights: Sequence[float]) -> Lora:
     return Lora(tensors=tensors, config={**loras[0].config, "r": rank, "lora_alpha": rank})
 
 
-class Soup(BaseModel):
-    """The base model under the mixture of the rewards' LoRA that the preference asks for.
+def common_modules(loras: Sequence[Lora]) -> list[str]:
+    """The layers that all of them change; InputError if some change others."""
+    modules = loras[0].modules
+    if any(set(lora.modules) != set(modules) for lora in loras):
+        raise InputError("these LoRA change different layers; train them with the same targets")
+    return modules
 
-    ``files``: one LoRA for each reward of the space, however it was trained.
-    """
 
-    name = "rewarded soup"
+class OneEach(BaseModel):
+    """The base model and one LoRA for each reward of the space, however it was trained."""
 
     def __init__(self, sampler: Any, space: RewardSpace, files: Mapping[str, Path]) -> None:
         super().__init__(sampler)
         if set(files) != set(space.names):
             raise InputError(
-                f"a soup needs one LoRA for each of {', '.join(space.names)}; given are those of "
-                f"{', '.join(files) or 'none'}"
+                f"{self.name}: needs one LoRA for each of {', '.join(space.names)}; given are "
+                f"those of {', '.join(files) or 'none'}"
             )
         self.space = space
         self.loras = [read_lora(sampler, files[name]) for name in space.names]
+
+
+class Soup(OneEach):
+    """The base model under the mixture of the rewards' LoRA that the preference asks for."""
+
+    name = "rewarded soup"
 
     def draw(
         self, preference: Preference, prompts: Sequence[str], seeds: Sequence[int]

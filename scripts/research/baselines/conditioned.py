@@ -1,0 +1,176 @@
+"""Reward-conditioned reinforcement learning: one policy that is told the preference.
+
+The idea of ParetoSlider (Golan et al. 2026, arXiv 2604.20816), on DDPO: every chain is drawn for a
+preference of its own, uniform on the simplex, and rewarded by that. The policy reads it as our
+adapters read targets: a token for each reward, and what these add to the embedding of the time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from baselines.base import BaseModel, Preference
+from baselines.ddpo import ADVANTAGE_LIMIT, DdpoConfig, Task, encoded, remember, weighted
+from baselines.ddpo_run import train_policy
+from baselines.families import ADAPTER
+from baselines.policy import Policy
+from ric_diffusion.evaluation.method import weights_of
+from ric_diffusion.io.run import RunFolder
+from ric_diffusion.models.cost import Cost
+from ric_diffusion.models.diffusion.backend import DiffusionConfig
+from ric_diffusion.models.diffusion.context import Context
+from ric_diffusion.models.family import family_of
+from ric_diffusion.rewards import RewardSpace
+
+WEIGHTS = "preference"  # among what a context has beside its states: (B, n), of sum 1
+
+
+def as_targets(weights: Sequence[float], names: Sequence[str]) -> dict[str, float]:
+    """What the reward encoder reads for a preference: 0 to 1 as -1 to 1, a range in which near
+    weights still have much the same token, and the ends different ones."""
+    return {name: 2.0 * weight - 1.0 for name, weight in zip(names, weights, strict=True)}
+
+
+class ConditionedPolicy(Policy):
+    """Draws each chain under the preference in its context, and what guidance steers away from
+    without any, as our adapters do."""
+
+    def branches(self, context: Context) -> Context:
+        weights = context.extra[WEIGHTS]
+        extra = {name: tensor for name, tensor in context.extra.items() if name != WEIGHTS}
+        both = super().branches(replace(context, extra=extra))
+        conditioner = self.pipe.adapter.conditioner
+        told = [as_targets(row, conditioner.names) for row in weights.tolist()]
+        return both.with_states(conditioner.context(both.states, [{}] * len(told) + told))
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnyPreference(Task):
+    """Weights drawn anew for every chain."""
+
+    def weights(self, count: int, rng: np.random.Generator) -> np.ndarray:
+        return rng.dirichlet(np.ones(len(self.space.names)), size=count)
+
+    def context(self, prompts: Sequence[str], weights: np.ndarray) -> Context:
+        context = encoded(self.pipe, prompts)
+        told = torch.tensor(weights, dtype=torch.float32, device=context.states.device)
+        return replace(context, extra={**context.extra, WEIGHTS: told})
+
+    def advantages(
+        self, history: np.ndarray, rows: np.ndarray, weights: np.ndarray, z: np.ndarray
+    ) -> np.ndarray:
+        return advantages(history, rows, weights, z, self.config.least)
+
+
+def advantages(
+    history: np.ndarray, rows: np.ndarray, weights: np.ndarray, z: np.ndarray, least: int
+) -> np.ndarray:
+    """How much more than usual each of N pictures is worth by its own preference: (N,), in standard
+    deviations.
+
+    A policy that follows preferences gives each its own rewards, so what is usual depends on prompt
+    and preference: of the prompt ``rows`` (N,) at the weights w (N, n), z is usually m + B·(w - v),
+    with m and v the means of the prompt's latest z and weights, these included, and B one matrix
+    for all prompts, by least squares. With e what z (N, n) is beyond that, the advantage is w·e
+    over the root mean square of w·e' for the e' of the prompt's latest. So there are no buckets to
+    sort preferences into, and with one preference for all it is DDPO's. ParetoSlider normalises
+    every reward by itself and weighs the advantages; here rewards come in z, and their weighted sum
+    is what DDPO is trained for. While a prompt is known by fewer than ``least``, all N are taken
+    for its latest. Appends weights and z to ``history`` (Q, K, 2n), in place.
+    """
+    new = np.concatenate([weights, z], axis=1)
+    latest = {row: remember(history[row], new[rows == row]) for row in np.unique(rows).tolist()}
+    slope = _slope(history)
+    result = np.empty(len(z))
+    for row, known in latest.items():
+        own = rows == row
+        usual = known if len(known) >= least else new
+        w, e = weights[own], _beyond(new[own], usual.mean(axis=0), slope)
+        spread = np.sqrt(np.square(w @ _beyond(usual, usual.mean(axis=0), slope).T).mean(axis=1))
+        result[own] = weighted(e, w) / (spread + 1e-6)
+    return result.clip(-ADVANTAGE_LIMIT, ADVANTAGE_LIMIT)
+
+
+def _slope(history: np.ndarray) -> np.ndarray:
+    """B (n, n) of rows w·B: how z follows the weights within the prompts of a history (Q, K, 2n).
+    Nothing in directions in which the weights do not differ."""
+    centred = [
+        known - known.mean(axis=0)
+        for known in (one[~np.isnan(one).any(axis=1)] for one in history)
+        if len(known)
+    ]
+    w, z = np.split(np.concatenate(centred), 2, axis=1)
+    slope: np.ndarray = np.linalg.lstsq(w, z, rcond=1e-6)[0]
+    return slope
+
+
+def _beyond(pictures: np.ndarray, mean: np.ndarray, slope: np.ndarray) -> np.ndarray:
+    """What z is beyond what is usual, of weights and z (M, 2n) about their ``mean``: (M, n)."""
+    w, z = np.split(pictures - mean, 2, axis=1)
+    return z - w @ slope
+
+
+def train_conditioned(
+    model: str,
+    space: RewardSpace,
+    prompts: Sequence[str],
+    scorers: Sequence[Any],
+    config: DdpoConfig,
+    out: Path,
+    *,
+    resume: bool = False,
+    device: str | torch.device = "cpu",
+) -> Cost:
+    """Train a LoRA and a reward encoder for all preferences; returns the cost. See
+    ``train_policy``."""
+    run = RunFolder(out, "conditioned")
+    run.check_free(resume=resume)
+    sampling = {
+        "num_inference_steps": config.num_inference_steps,
+        "guidance_scale": config.guidance_scale,
+        "eta": config.eta,
+    }
+    settings = DiffusionConfig(lora=config.lora, base_precision="fp32", sampling=sampling)
+    backend = family_of(model).create_backend(
+        model, space, settings, seed=config.seed, device=device
+    )
+    return train_policy(
+        run,
+        backend,
+        AnyPreference,
+        prompts,
+        scorers,
+        config,
+        history=np.full((len(prompts), config.history, 2 * len(space.names)), np.nan),
+        identity={"preference": "uniform"},
+        policy=ConditionedPolicy,
+        resume=resume,
+    )
+
+
+class Conditioned(BaseModel):
+    """The base model under what such a run, in the folder ``run``, left, told the preference."""
+
+    name = "reward-conditioned DDPO"
+
+    def __init__(self, sampler: Any, space: RewardSpace, run: Path) -> None:
+        super().__init__(sampler)
+        self.space, self.folder = space, run / ADAPTER
+
+    def draw(
+        self, preference: Preference, prompts: Sequence[str], seeds: Sequence[int]
+    ) -> list[Any]:
+        told = as_targets(weights_of(preference, self.space).tolist(), self.space.names)
+        pipe = self.sampler.pipe
+        pipe.load_adapter(self.folder)
+        try:
+            samples: list[Any] = self.sampler.sample(prompts, [told] * len(prompts), seeds)
+        finally:
+            pipe.unload_adapter()
+        return samples
