@@ -32,9 +32,9 @@ WEIGHTS = "preference"  # among what a context has beside its states: (B, n), of
 
 
 def as_targets(weights: Sequence[float], names: Sequence[str]) -> dict[str, float]:
-    """What the reward encoder reads for a preference: 0 to 1 as -1 to 1, a range in which near
-    weights still have much the same token, and the ends different ones."""
-    return {name: 2.0 * weight - 1.0 for name, weight in zip(names, weights, strict=True)}
+    """What the reward encoder reads for a preference: 0 to 1 as -2 to 2, the range of targets that
+    its features are made for."""
+    return {name: 4.0 * weight - 2.0 for name, weight in zip(names, weights, strict=True)}
 
 
 class ConditionedPolicy(Policy):
@@ -77,23 +77,22 @@ def advantages(
     A policy that follows preferences gives each its own rewards, so what is usual depends on prompt
     and preference: of the prompt ``rows`` (N,) at the weights w (N, n), z is usually m + B·(w - v),
     with m and v the means of the prompt's latest z and weights, these included, and B one matrix
-    for all prompts, by least squares. With e what z (N, n) is beyond that, the advantage is w·e
-    over the root mean square of w·e' for the e' of the prompt's latest. So there are no buckets to
-    sort preferences into, and with one preference for all it is DDPO's. ParetoSlider normalises
-    every reward by itself and weighs the advantages; here rewards come in z, and their weighted sum
-    is what DDPO is trained for. While a prompt is known by fewer than ``least``, all N are taken
-    for its latest. Appends weights and z to ``history`` (Q, K, 2n), in place.
+    for all prompts, by least squares. The advantage is what z (N, n) is beyond that, weighted by w,
+    over the root mean square of the same of the prompt's latest. So there are no buckets to sort
+    preferences into, and with one preference for all it is DDPO's. ParetoSlider normalises every
+    reward by itself before it weighs them; here they come in z, and their weighted sum is what DDPO
+    is trained for. While a prompt is known by fewer than ``least``, all N are taken for its latest.
+    Appends weights and z to ``history`` (Q, K, 2n), in place.
     """
     new = np.concatenate([weights, z], axis=1)
     latest = {row: remember(history[row], new[rows == row]) for row in np.unique(rows).tolist()}
     slope = _slope(history)
     result = np.empty(len(z))
     for row, known in latest.items():
-        own = rows == row
-        usual = known if len(known) >= least else new
-        w, e = weights[own], _beyond(new[own], usual.mean(axis=0), slope)
-        spread = np.sqrt(np.square(w @ _beyond(usual, usual.mean(axis=0), slope).T).mean(axis=1))
-        result[own] = weighted(e, w) / (spread + 1e-6)
+        own, usual = rows == row, known if len(known) >= least else new
+        mean = usual.mean(axis=0)
+        spread = np.sqrt(np.square(_beyond(usual, mean, slope)).mean())
+        result[own] = _beyond(new[own], mean, slope) / (spread + 1e-6)
     return result.clip(-ADVANTAGE_LIMIT, ADVANTAGE_LIMIT)
 
 
@@ -111,9 +110,10 @@ def _slope(history: np.ndarray) -> np.ndarray:
 
 
 def _beyond(pictures: np.ndarray, mean: np.ndarray, slope: np.ndarray) -> np.ndarray:
-    """What z is beyond what is usual, of weights and z (M, 2n) about their ``mean``: (M, n)."""
+    """Of weights and z (M, 2n): by how much z is beyond what is usual about their ``mean``, by the
+    weights: (M,)."""
     w, z = np.split(pictures - mean, 2, axis=1)
-    return z - w @ slope
+    return weighted(z - w @ slope, pictures[:, : w.shape[1]])
 
 
 def train_conditioned(

@@ -126,19 +126,19 @@ def train_policy(
         scorers=meter.metered(scorers),
     )
     with meter.running(pipe.denoiser):
-        _run(ours, state, meter, out, run.digest)
+        _run(ours, state, meter, run)
     save_run(backend, out)
     write_json(out / COST, meter.read().to_dict())
     return meter.read()
 
 
-def _run(task: Task, state: RunState, meter: Meter, out: Path, digest: str) -> None:
-    """Iterations from where ``state`` is to the last, with log and checkpoints in ``out``."""
+def _run(task: Task, state: RunState, meter: Meter, run: RunFolder) -> None:
+    """Iterations from where ``state`` is to the last, with log and checkpoints in the folder."""
     task.pipe.denoiser.eval()
     saved, total = time.monotonic(), task.config.iterations
     with (
-        Log(out, state.step) as log,
-        tracking("ddpo", total, unit="iteration", initial=state.step) as progress,
+        Log(run.path, state.step) as log,
+        tracking(run.verb, total, unit="iteration", initial=state.step) as progress,
     ):
         while state.step < total:
             scalars = iterate(task, state)
@@ -147,8 +147,8 @@ def _run(task: Task, state: RunState, meter: Meter, out: Path, digest: str) -> N
             progress.advance(1, reward=f"{scalars['reward']:.3f}")
             waited = time.monotonic() - saved > 60 * task.config.checkpoint_minutes
             if waited or state.step == total:
-                folder = out / "checkpoints"
-                checkpoint.save(folder, state, digest=digest, cost=meter.read())
+                folder = run.path / "checkpoints"
+                checkpoint.save(folder, state, digest=run.digest, cost=meter.read())
                 saved = time.monotonic()
 
 

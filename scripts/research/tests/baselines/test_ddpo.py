@@ -52,14 +52,9 @@ def train(model, space, pixel_scorers):
     return run
 
 
-def latents_as_pictures(pipe, latents, batch_size):
-    """Three channels of the latents (N, 4, H, W) as colours: the random decoder of the tiny model
-    turns whatever it is given into the same grey."""
-    levels = (128 + 30 * latents[:, :3]).clamp(0, 255).round().byte()
-    return [Image.fromarray(one.permute(1, 2, 0).contiguous().numpy()) for one in levels]
-
-
-def test_the_reward_rises(train, pipe, pixel_scorers, tmp_path, monkeypatch, sampler):
+def test_the_reward_rises(
+    train, pipe, pixel_scorers, tmp_path, monkeypatch, sampler, latents_as_pictures
+):
     """From the same noise before and after: the mean of one batch says little about the policy."""
     monkeypatch.setattr(ddpo, "decoded", latents_as_pictures)
     steps = 2
