@@ -12,6 +12,7 @@ import numpy as np
 
 import scorers
 from baselines.attrictrl import train_value_encoder
+from baselines.conditioned import train_conditioned
 from baselines.ddpo import DdpoConfig
 from baselines.ddpo_run import reward_curve, train_ddpo
 from baselines.dpo import DpoConfig, train_dpo
@@ -43,6 +44,7 @@ from scorers.spec import parse_spec
 Settings = TypeVar("Settings")
 PROMPTS = "prompts.txt"  # those that online rounds draw
 PLATEAU = "ddpo-plateau"  # a run
+CONDITIONED = "conditioned"  # a run
 MODULATED, UNMODULATED = "text-modulated", "tokens-unmodulated"  # runs
 
 
@@ -82,8 +84,9 @@ class Alignment:
     ``dpo`` trains with the loop of offline as well, and so do the value encoders of AttriCtrl, by
     ``attrictrl_learning_rate``.
     ``held_out``: scorers that are none of the rewards. ``variants``: of ours, by name, to see what
-    each setting is worth. ``ddpo_plateau``: one more run, for longer. ``training_seeds``: how often
-    the methods of a part are trained, by its name; once where it does not say.
+    each setting is worth. ``ddpo_plateau``: one more run, for longer. ``conditioned``: DDPO that is
+    told the preference. ``training_seeds``: how often the methods of a part are trained, by its
+    name; once where it does not say.
     """
 
     RENAMED: ClassVar[Mapping[str, str]] = {
@@ -116,6 +119,7 @@ class Alignment:
     dpo: DpoConfig = field(default_factory=DpoConfig)
     attrictrl_learning_rate: float = 1e-2
     ddpo_plateau: PlateauConfig | None = None
+    conditioned: DdpoConfig | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -132,6 +136,7 @@ class AlignmentBenchmark(Benchmark):
 
     text: TrainConfig
     ddpo: DdpoConfig
+    conditioned: DdpoConfig | None
     variants: Sequence[VariantRuns] = ()
 
     @property
@@ -165,8 +170,10 @@ def load(path: Path, out: Path, parts: Sequence[str], known: Iterable[str]) -> A
     online = replace(configs.load_yaml(config.online, OnlineRun), **ours)
     online = replace(online, adapter=str(out / "offline" / "adapter"), prompts=out / PROMPTS)
     steps = int(sampling["num_inference_steps"])
-    ddpo = replace(
-        config.ddpo, lora=lora, num_inference_steps=steps, guidance_scale=config.guidance_scale
+    chain: Any = {"num_inference_steps": steps, "guidance_scale": config.guidance_scale}
+    ddpo, conditioned = (
+        None if one is None else replace(one, lora=lora, **chain)
+        for one in (config.ddpo, config.conditioned)
     )
     if steps % config.best_of:
         raise InputError(f"{path}: best_of is {config.best_of}; give a divisor of {steps}, the "
@@ -190,8 +197,8 @@ def load(path: Path, out: Path, parts: Sequence[str], known: Iterable[str]) -> A
     pipe, base = base_model(path, config.model, "diffusion")
     return AlignmentBenchmark(
         config=config, out=out, parts=parts, offline=offline, text=text, online=online, ddpo=ddpo,
-        records=records, prompts=prompts, space=space, model=pipe, base=base,
-        held_out=[scorers.load(name) for name in config.held_out],
+        conditioned=conditioned, records=records, prompts=prompts, space=space, model=pipe,
+        base=base, held_out=[scorers.load(name) for name in config.held_out],
         basis=basis_of(base, space, records),
         labelling=Cost(scored=len(records) * len(space.names)),
         training_seeds=config.training_seeds, variants=variants,
@@ -364,6 +371,20 @@ def _ddpo(
     prompts = _task(bench, preference)["prompts"]
     train_ddpo(bench.config.model, bench.space, preference, prompts, load_scorers(bench.space),
                ddpo, bench.out / name, resume=True, device=bench.device)  # fmt: skip
+
+
+def train_conditioned_runs(bench: AlignmentBenchmark) -> None:
+    """One policy for all preferences."""
+    if bench.conditioned is None:
+        return
+    prompts = bench.prompts.training[: bench.config.ddpo_prompts]
+    for k in bench.seeds_of("conditioned"):
+        name, config = of_seed(CONDITIONED, k), bench.conditioned
+        config = replace(config, seed=config.seed + k)
+        if due(bench.out, name, {"prompts": prompts, "conditioned": config}, bench.basis):
+            train_conditioned(bench.config.model, bench.space, prompts, load_scorers(bench.space),
+                              config, bench.out / name, resume=True,
+                              device=bench.device)  # fmt: skip
 
 
 def ddpo_runs(bench: AlignmentBenchmark, k: int) -> dict[str, Mapping[str, float]]:

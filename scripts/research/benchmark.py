@@ -23,7 +23,7 @@ from baselines.families import lora_file
 from baselines.methods import baseline_method
 from baselines.runs import due, of_seed, spent
 from baselines.sft import best_records, best_records_for, train_sft
-from baselines.soups import Soup
+from baselines.soups import OneEach, Soup
 from cost_plot import cost_figure
 from ric_diffusion import __version__, api
 from ric_diffusion.adapters.adapter import Adapter
@@ -366,12 +366,18 @@ def soup_method(bench: Benchmark, plain: Any) -> BenchmarkMethod:
 
 
 def soup_of(
-    bench: Benchmark, name: str, plain: Any, runs: Mapping[str, str], before: Cost
+    bench: Benchmark,
+    name: str,
+    plain: Any,
+    runs: Mapping[str, str],
+    before: Cost,
+    mixed: type[OneEach] = Soup,
 ) -> Trained:
-    """A soup of one run for each reward; ``before``: what their data cost."""
+    """A soup of one run for each reward, or what else they are ``mixed`` to; ``before``: what their
+    data cost."""
     loras = {reward: bench.lora(run) for reward, run in runs.items()}
     line = preference_points(bench.space, bench.config.points)
-    soup = Soup(plain, bench.space, loras)
+    soup = mixed(plain, bench.space, loras)
     return Trained(
         method=baseline_method(name, soup, plain, line, list(loras.values())),
         cost=before + spent(bench.out, runs.values()),

@@ -3,13 +3,14 @@
     python scripts/research/benchmark_alignment.py --out runs/alignment
 
 Trains what is not there yet (offline and online adapters, the latter in both selections and with
-other settings, reward words, SFT, one LoRA per reward, DDPO for several preferences; some of them
-with several training seeds), calibrates our adapters, draws all of them with the same prompts and
-seeds, and writes table.md, cost.png, the fronts of the methods (methods.png), hypervolume against
-what is kept of prompts (frontier.png), the reward curves of DDPO (ddpo.png, ddpo-plateau.png) and a
-report (index.html, metrics.json). Every part can be interrupted and goes on where it was; --skip
-leaves parts out, and a later run without it adds them. --only makes some parts and no table, so
-that several processes can share the work; parts that begin with our adapters need those first:
+other settings, reward words, SFT, one LoRA per reward, DDPO for several preferences and for all of
+them at once; some of them with several training seeds), calibrates our adapters, draws all of them
+with the same prompts and seeds, and writes table.md, cost.png, the fronts of the methods
+(methods.png), hypervolume against what is kept of prompts (frontier.png), the reward curves of DDPO
+(ddpo.png, ddpo-plateau.png) and a report (index.html, metrics.json). Every part can be interrupted
+and goes on where it was; --skip leaves parts out, and a later run without it adds them. --only
+makes some parts and no table, so that several processes can share the work; parts that begin with
+our adapters need those first:
 
     python scripts/research/benchmark_alignment.py --out runs/alignment --only ours
     python scripts/research/benchmark_alignment.py --out runs/alignment --only ddpo
@@ -23,6 +24,7 @@ from typing import Any
 
 import comparison
 from alignment_runs import (
+    CONDITIONED,
     MODULATED,
     PLATEAU,
     UNMODULATED,
@@ -32,6 +34,7 @@ from alignment_runs import (
     load,
     other_selection,
     train_attrictrl_runs,
+    train_conditioned_runs,
     train_conditionings,
     train_ddpo_plateau,
     train_ddpo_runs,
@@ -44,6 +47,8 @@ from baselines.adapted import Adapted
 from baselines.attrictrl import attrictrl
 from baselines.base import BaseModel, Tuned
 from baselines.best_of_n import BestOfN
+from baselines.blend import Blend
+from baselines.conditioned import conditioned_ddpo
 from baselines.curves import curves_figure
 from baselines.ddpo_run import reward_curve
 from baselines.dpo import conditioned
@@ -90,6 +95,7 @@ from ric_diffusion.models.diffusion.sampler import DiffusionSampler
 from ric_diffusion.rewards import MAPPINGS
 
 BEST, DDPO, DDPO_SOUP = "best of {}", "DDPO", "rewarded soup of DDPO"
+CONDITIONED_DDPO = "reward-conditioned DDPO"
 CONDITIONED_DPO, ATTRICTRL = "reward-conditioned DPO", "AttriCtrl-like"
 LONGER = "DDPO, {} iterations for one preference"
 WORDS = f"{OFFLINE}, words, {PLAIN}"
@@ -163,13 +169,40 @@ def ddpo_methods(bench: AlignmentBenchmark) -> Iterator[BenchmarkMethod]:
     noisy = noisy_plain(bench)
     yield over_seeds(bench, "ddpo", lambda k: nearest_of(bench, DDPO, noisy, ddpo_runs(bench, k)))
 
-    def corners(k: int) -> dict[str, str]:
-        return {next(iter(w)): name for name, w in ddpo_runs(bench, k).items() if len(w) == 1}
-
-    if set(corners(0)) == set(bench.space.names):
+    if corners(bench, 0):
         yield over_seeds(
-            bench, "ddpo", lambda k: soup_of(bench, DDPO_SOUP, noisy, corners(k), Cost())
+            bench, "ddpo", lambda k: soup_of(bench, DDPO_SOUP, noisy, corners(bench, k), Cost())
         )
+
+
+def corners(bench: AlignmentBenchmark, k: int) -> dict[str, str]:
+    """The DDPO run for each reward alone; none if one is missing."""
+    found = {next(iter(w)): name for name, w in ddpo_runs(bench, k).items() if len(w) == 1}
+    return found if set(found) == set(bench.space.names) else {}
+
+
+def blend_methods(bench: AlignmentBenchmark) -> Iterator[BenchmarkMethod]:
+    """Of the runs of DDPO, as often as these were made."""
+    noisy = noisy_plain(bench)
+    if corners(bench, 0):
+        yield over_seeds(
+            bench,
+            "ddpo",
+            lambda k: soup_of(bench, Blend.name, noisy, corners(bench, k), Cost(), Blend),
+        )
+
+
+def conditioned_methods(bench: AlignmentBenchmark) -> Iterator[BenchmarkMethod]:
+    if bench.conditioned is None:
+        return
+    noisy = noisy_plain(bench)
+
+    def one(k: int) -> Trained:
+        run = of_seed(CONDITIONED, k)
+        source = conditioned_ddpo(CONDITIONED_DDPO, noisy, bench.space, bench.out / run)
+        return _adapted(bench, source, noisy, [run], Cost())
+
+    yield over_seeds(bench, "conditioned", one)
 
 
 def ddpo_plateau_method(bench: AlignmentBenchmark) -> Iterator[BenchmarkMethod]:
@@ -190,7 +223,7 @@ def dpo_methods(bench: AlignmentBenchmark) -> Iterator[BenchmarkMethod]:
     def one(k: int) -> Trained:
         run = of_seed("dpo", k)
         source = conditioned(CONDITIONED_DPO, sampler, bench.space, bench.out / run)
-        return _adapted(bench, source, sampler, [run])
+        return _adapted(bench, source, sampler, [run], bench.labelling)
 
     yield over_seeds(bench, "dpo", one)
 
@@ -203,7 +236,9 @@ def attrictrl_methods(bench: AlignmentBenchmark) -> Iterator[BenchmarkMethod]:
         runs = attrictrl_runs(bench, k)
         folders = {reward: bench.out / run for reward, run in runs.items()}
         source = attrictrl(ATTRICTRL, sampler, bench.space, folders, mapping)
-        return _adapted(bench, source, sampler, list(runs.values()), mapping=mapping)
+        return _adapted(
+            bench, source, sampler, list(runs.values()), bench.labelling, mapping=mapping
+        )
 
     yield over_seeds(bench, "attrictrl", one)
 
@@ -213,14 +248,16 @@ def _adapted(
     source: Adapted,
     sampler: DiffusionSampler,
     runs: Sequence[str],
+    before: Cost,
     **about: Any,
 ) -> Trained:
-    """What adapters of these runs, asked in their own way, are measured as."""
+    """What adapters of these runs, asked in their own way, are measured as; ``before``: what their
+    data cost."""
     line = preference_points(bench.space, bench.config.points)
     files = [file for folder in source.folders.values() for file in folder.glob("*.safetensors")]
     return Trained(
         method=baseline_method(source.name, source, sampler, line, sorted(files), **about),
-        cost=bench.labelling + spent(bench.out, runs),
+        cost=before + spent(bench.out, runs),
     )
 
 
@@ -256,6 +293,8 @@ PARTS = {
         train=train_soup_runs, methods=lambda bench: iter([soup_method(bench, plain(bench))])
     ),
     "ddpo": Part(train=train_ddpo_runs, methods=ddpo_methods),
+    "blend": Part(methods=blend_methods, needs=("ddpo",)),
+    "conditioned": Part(train=train_conditioned_runs, methods=conditioned_methods),
     "dpo": Part(train=train_dpo_runs, methods=dpo_methods),
     "attrictrl": Part(train=train_attrictrl_runs, methods=attrictrl_methods),
     "plateau": Part(train=train_ddpo_plateau, methods=ddpo_plateau_method),
@@ -274,8 +313,8 @@ def bars(result: EvaluationResult, best_of: int) -> list[comparison.Bar]:
         comparison.beats(result, SOUP, 1.2),
         comparison.beats(result, equal_cost(best_of), 1.1),
         comparison.beats(result, SFT, 1.5),
-        comparison.beats(result, DDPO, 1.0),
-        comparison.cheaper(result, DDPO, 0.10),
+        *(comparison.beats(result, name, 1.0) for name in (DDPO, Blend.name, CONDITIONED_DDPO)),
+        *(comparison.cheaper(result, name, 0.10) for name in (DDPO, CONDITIONED_DDPO)),
         comparison.near(result, 9 / 11),
         comparison.keeps(result, BASE, 0.97),
         *comparison.follows(result, WORDS, least=0.95, span=1.0),

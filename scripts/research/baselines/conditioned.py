@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from baselines.base import BaseModel, Preference
+from baselines.adapted import Adapted
+from baselines.base import Preference
 from baselines.ddpo import ADVANTAGE_LIMIT, DdpoConfig, Task, encoded, remember, weighted
 from baselines.ddpo_run import train_policy
 from baselines.families import ADAPTER
@@ -32,8 +33,8 @@ WEIGHTS = "preference"  # among what a context has beside its states: (B, n), of
 
 
 def as_targets(weights: Sequence[float], names: Sequence[str]) -> dict[str, float]:
-    """What the reward encoder reads for a preference: 0 to 1 as -2 to 2, the range of targets that
-    its features are made for."""
+    """What the reward encoder reads for a preference: 0 to 1 as -2 to 2, where most targets of
+    our adapters lie."""
     return {name: 4.0 * weight - 2.0 for name, weight in zip(names, weights, strict=True)}
 
 
@@ -154,23 +155,10 @@ def train_conditioned(
     )
 
 
-class Conditioned(BaseModel):
-    """The base model under what such a run, in the folder ``run``, left, told the preference."""
+def conditioned_ddpo(name: str, sampler: Any, space: RewardSpace, run: Path) -> Adapted:
+    """The policy of a run, told the preference."""
 
-    name = "reward-conditioned DDPO"
+    def asked(preference: Preference) -> dict[str, float]:
+        return as_targets(weights_of(preference, space).tolist(), space.names)
 
-    def __init__(self, sampler: Any, space: RewardSpace, run: Path) -> None:
-        super().__init__(sampler)
-        self.space, self.folder = space, run / ADAPTER
-
-    def draw(
-        self, preference: Preference, prompts: Sequence[str], seeds: Sequence[int]
-    ) -> list[Any]:
-        told = as_targets(weights_of(preference, self.space).tolist(), self.space.names)
-        pipe = self.sampler.pipe
-        pipe.load_adapter(self.folder)
-        try:
-            samples: list[Any] = self.sampler.sample(prompts, [told] * len(prompts), seeds)
-        finally:
-            pipe.unload_adapter()
-        return samples
+    return Adapted(name, sampler, {"ddpo": run / ADAPTER}, asked)

@@ -13,10 +13,10 @@ from baselines import ddpo, ddpo_run
 from baselines.conditioned import (
     WEIGHTS,
     AnyPreference,
-    Conditioned,
     ConditionedPolicy,
     advantages,
     as_targets,
+    conditioned_ddpo,
     train_conditioned,
 )
 from baselines.ddpo import DdpoConfig, encoded
@@ -70,13 +70,13 @@ def policy(pipe, steps, eta=1.0):
 def test_preference_and_prompt_are_taken_out():
     """What is left is by how much a picture beats others of its prompt at its own preference."""
     rng = np.random.default_rng(0)
-    count, prompts, slope = 600, 3, np.array([[3.0, -1.0], [-2.0, 1.5]])
+    count, prompts, slope = 3000, 3, np.array([[3.0, -1.0], [-2.0, 1.5]])
     means = rng.normal(size=(prompts, 2)) * 4
     rows = np.arange(count) % prompts
     weights = rng.dirichlet([1, 1], size=count)
     luck = rng.normal(size=(count, 2)) * [1.0, 0.2]
     z = means[rows] + weights @ slope + luck
-    found = advantages(np.full((prompts, 400, 4), np.nan), rows, weights, z, least=8)
+    found = advantages(np.full((prompts, 1000, 4), np.nan), rows, weights, z, least=8)
     assert np.corrcoef(found, (luck * weights).sum(axis=1))[0, 1] > 0.99
     assert found.std() == pytest.approx(1.0, abs=0.02)
     # Without the slope, a preference that is easy to please would look like luck.
@@ -187,9 +187,16 @@ def test_it_learns_to_follow_the_preference(
     monkeypatch.setattr(ddpo, "decoded", latents_as_pictures)
     monkeypatch.setattr(AnyPreference, "weights", ends)
     config = replace(
-        CONFIG, iterations=6, batch_size=64, minibatch=32, clip=3e-2, num_inference_steps=2,
-        history=200, checkpoint_minutes=9.0,
-    )  # fmt: skip
+        CONFIG,
+        iterations=6,
+        batch_size=64,
+        minibatch=32,
+        inner_epochs=1,
+        clip=3e-2,
+        num_inference_steps=2,
+        history=200,
+        checkpoint_minutes=9.0,
+    )
     train_conditioned(model, space, PROMPTS, [bright, dark], config, tmp_path)
     pipe.load_adapter(tmp_path / ADAPTER)
     acting, levels = policy(pipe, 2), []
@@ -212,7 +219,7 @@ def test_it_draws_at_the_preference_as_it_was_trained_to(pipe, space, whole):
         "eta": 0.0,
         "output_type": "latent",
     }
-    method = Conditioned(DiffusionSampler(pipe, sampling), space, out)
+    method = conditioned_ddpo("told", DiffusionSampler(pipe, sampling), space, out)
     prompts, seeds = ["red apple", "pizza"], [3, 4]
     base = torch.stack(method.sampler.sample(prompts, [{}, {}], seeds))
     found = {

@@ -29,6 +29,8 @@ EVERYTHING = [
     "sft",
     "soup",
     "ddpo",
+    "blend",
+    "conditioned",
     "dpo",
     "attrictrl",
     "plateau",
@@ -60,6 +62,8 @@ METHODS = [
     "rewarded soup",
     "DDPO",
     "rewarded soup of DDPO",
+    "Diffusion Blend",
+    "reward-conditioned DDPO",
     "reward-conditioned DPO",
     "AttriCtrl-like",
     "DDPO, 2 iterations for one preference",
@@ -115,6 +119,7 @@ def config(root, tiny, tmp_path_factory):
             "ddpo": ddpo,
             "ddpo_preferences": [{first: 1.0}, {first: 0.5, last: 0.5}, {last: 1.0}],
             "ddpo_prompts": 1,
+            "conditioned": ddpo | {"iterations": 6},
             "prompts": PROMPTS,
             "seeds": SEEDS,
             "calibration_prompts": CALIBRATION,
@@ -154,17 +159,21 @@ def test_everything_once(benchmark, config, root, tiny, tmp_path, monkeypatch):
     # drawing, then learning from all steps but the last, for each of 2 iterations and 3 runs
     assert spent["DDPO"].forwards == 3 * 2 * 4 * 2 * (STEPS + 3 * (STEPS - 1))
     assert spent["DDPO"].scored == 3 * 2 * 4 * 2
+    for name in ("rewarded soup of DDPO", "Diffusion Blend"):  # of two of these runs
+        assert 3 * spent[name].forwards == 2 * spent["DDPO"].forwards
+    assert spent["reward-conditioned DDPO"].forwards == spent["DDPO"].forwards
     # of a pair both pictures, and both once more by the base model
     assert spent["reward-conditioned DPO"].forwards == 3 * 4 * 2 * (3 + 1)
     assert spent["AttriCtrl-like"].forwards == 2 * trained  # an encoder for each reward
     assert spent["AttriCtrl-like"].scored == spent["reward-conditioned DPO"].scored == labels
-    assert 3 * spent["rewarded soup of DDPO"].forwards == 2 * spent["DDPO"].forwards
     online = spent["RiC online"]
     assert online.forwards > 2 * trained + (8 + moved) * 2 * STEPS
     assert online.scored == labels + 8 * 2 + moved * 2
     assert spent["base model"].forwards == spent["best of 4"].forwards == 0
     one = {name: method.cost.forwards / method.samples for name, method in found.items()}
     assert one.pop("best of 4") == 4 * 2 * STEPS
+    # a pass for each of two policies, but at the ends of the sweep
+    assert one.pop("Diffusion Blend") == pytest.approx(4 / 3 * 2 * STEPS)
     assert set(one.values()) == {2 * STEPS}
     assert found["best of 4 at equal cost"].cost.scored == POINTS * PROMPTS * SEEDS * 4 * 2
     points = {name: len(method.points) for name, method in found.items()}
@@ -189,7 +198,7 @@ def test_everything_once(benchmark, config, root, tiny, tmp_path, monkeypatch):
     curved = [one.reward for one in result.calibration.rewards]
     assert list(result.calibration.methods) == METHODS[1::-1] and curved
     # two for all sliders; for a reward that cannot be calibrated one less
-    assert len(bars) == 9 + 5 + 2 + 2 + len(curved)
+    assert len(bars) == 9 + 3 + 5 + 2 + 2 + len(curved)
     assert {row[""] for row in bars.values()} <= {"met", "missed"}
     ratio = bars["forward passes of training, RiC online / DDPO"]
     assert first_number(ratio["value"]) == pytest.approx(
@@ -223,6 +232,9 @@ def test_everything_once(benchmark, config, root, tiny, tmp_path, monkeypatch):
     for name in ("offline", "text", "sft"):
         assert used[name]["loop"]["steps"] == 3
     ddpo = settings_of(out, "ddpo-1")
+    told = settings_of(out, "conditioned")
+    assert told["prompts"] == ddpo["prompts"]
+    assert told["conditioned"] == ddpo["ddpo"] | {"iterations": 6}
     loras = [ddpo["ddpo"]["lora"], *(settings["diffusion"]["lora"] for settings in used.values())]
     assert all(lora == loras[0] for lora in loras) and loras[0]["rank"] == 4
     selections = [used[name]["online"]["selection"] for name in ("online", "online-other")]
@@ -245,7 +257,8 @@ def test_everything_once(benchmark, config, root, tiny, tmp_path, monkeypatch):
     plain = {"num_inference_steps": STEPS, "guidance_scale": 2.5}
     assert sampling["RiC online"] == SAMPLING
     assert sampling["SFT"] == sampling["base model"] == sampling["rewarded soup"] == plain
-    assert sampling["DDPO"] == sampling["rewarded soup of DDPO"] == plain | {"eta": 1.0}
+    for name in ("DDPO", "rewarded soup of DDPO", "Diffusion Blend", "reward-conditioned DDPO"):
+        assert sampling[name] == plain | {"eta": 1.0}
     assert ddpo["ddpo"]["guidance_scale"] == 2.5
     assert all(0 < float(row["brightness"]) < 100 for row in methods.values())
 
@@ -332,6 +345,9 @@ def test_own_configs_differ_in_their_mode_alone(monkeypatch, name, points):
     assert len(config.ddpo_preferences) == 5 and config.points == points
     least = config.ddpo.least * config.ddpo_prompts  # rewards, before each prompt has its own usual
     assert config.ddpo.iterations * config.ddpo.batch_size > 4 * least
+    # one policy for all preferences has as many passes as a run for each
+    iterations = config.ddpo.iterations * len(config.ddpo_preferences)
+    assert config.conditioned == replace(config.ddpo, iterations=iterations)
     offline, text = (
         configs.load_yaml(HOME / file, TrainConfig) for file in (config.offline, config.text)
     )
