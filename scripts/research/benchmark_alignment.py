@@ -321,7 +321,7 @@ def bars(result: EvaluationResult, best_of: int) -> list[comparison.Bar]:
         *comparison.calibration(result, halved=0.5, most=0.25),
     ]
     if len(result.rewards) > 2:  # for two, benchmark_control.py asks for more
-        found += comparison.control(result, 0.9)
+        found += comparison.control(result, 0.95)
     return found
 
 

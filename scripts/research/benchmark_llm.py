@@ -4,12 +4,12 @@
     ric label data/responses --scorers positivity brevity --out data/responses-labelled
     python scripts/research/benchmark_llm.py --out runs/alignment-llm
 
-Trains what is not there yet (offline and online adapter, SFT, one LoRA per reward, TRL's GRPO for
-several preferences), has all of them respond to the same prompts, our online adapter also with a
-calibration, and writes table.md, cost.png, the fronts of the methods (methods.png), the reward
-curves of GRPO (grpo.png) and a report (index.html, metrics.json). Every part can be interrupted and
-goes on where it was; --skip leaves parts out, and a later run without it adds them; --only makes
-some parts and no table. GRPO needs the extra `benchmark`.
+Trains what is not there yet (offline and online adapter, reward words, SFT, one LoRA per reward,
+TRL's GRPO for several preferences), has all of them respond to the same prompts, our online adapter
+also with a calibration, and writes table.md, cost.png, the fronts of the methods (methods.png), the
+reward curves of GRPO (grpo.png) and a report (index.html, metrics.json). Every part can be
+interrupted and goes on where it was; --skip leaves parts out, and a later run without it adds them;
+--only makes some parts and no table. GRPO needs the extra `benchmark`.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from benchmark import (
     once,
     options_of,
     ours,
+    parameters_of,
     publish,
     sft_method,
     soup_method,
@@ -44,7 +45,14 @@ from benchmark import (
     trained,
 )
 from comparison import Bar
-from llm_runs import grpo_runs, load, train_grpo_runs, train_ours
+from llm_runs import (
+    UNMODULATED,
+    grpo_runs,
+    load,
+    train_conditionings,
+    train_grpo_runs,
+    train_ours,
+)
 from ric_diffusion.evaluation.report.schema import EvaluationResult
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.files import write_json
@@ -53,12 +61,22 @@ from ric_diffusion.models.causal_lm.sampler import LlmSampler
 
 GRPO = "GRPO"
 SPEED = "speed.json"
+WORDS = f"{OFFLINE}, words"
+CONDITIONINGS = {  # how a model is told the rewards, beside tokens that steer layers: runs by name
+    WORDS: "text",
+    f"{OFFLINE}, tokens that do not modulate": UNMODULATED,
+}
 
 
 def our_methods(bench: Benchmark) -> Iterator[BenchmarkMethod]:
     """The first is what all others are compared with, and also moves each reward alone."""
     yield once(ours(bench, OURS, "offline", "online", alone=True))
-    yield once(ours(bench, OFFLINE, "offline"))
+    yield once(ours(bench, OFFLINE, "offline", alone=True))
+
+
+def conditioning_methods(bench: Benchmark) -> Iterator[BenchmarkMethod]:
+    for name, run in CONDITIONINGS.items():
+        yield once(ours(bench, name, run, alone=True))
 
 
 def calibrated_method(bench: Benchmark) -> Iterator[BenchmarkMethod]:
@@ -79,6 +97,7 @@ def plain(bench: Benchmark) -> LlmSampler:
 
 PARTS = {
     "ours": Part(train=train_ours, methods=our_methods),
+    "text": Part(train=train_conditionings, methods=conditioning_methods),
     "calibrated": Part(methods=calibrated_method, needs=("ours",)),
     "base": Part(methods=lambda bench: iter([base_method(bench, plain(bench))])),
     "sft": Part(
@@ -135,6 +154,7 @@ def speed_bars(found: Mapping[str, Any], prompts: int) -> list[Bar]:
 def bars(result: EvaluationResult, bench: Benchmark) -> list[Bar]:
     return [
         *comparison.control(result, 0.95),
+        *comparison.follows(result, WORDS, least=0.95),
         comparison.beats(result, BASE, 1.5),
         comparison.beats(result, SOUP, 1.1),
         comparison.beats(result, GRPO, 1.0),
@@ -157,7 +177,12 @@ def main() -> None:
         return
     found = compared(bench, methods, scores)
     runs = grpo_runs(bench) if "grpo" in bench.parts else {}
-    publish(bench, found, methods, bars(found.result, bench), "grpo.png", runs)
+    more = []
+    if "text" in bench.parts:
+        ways = {OFFLINE: "offline", **CONDITIONINGS}
+        parameters = {name: parameters_of(bench.out / run) for name, run in ways.items()}
+        more.append(comparison.conditioning_table(found.result, parameters))
+    publish(bench, found, methods, bars(found.result, bench), "grpo.png", runs, more)
 
 
 if __name__ == "__main__":

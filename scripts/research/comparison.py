@@ -103,8 +103,11 @@ def keeps(result: EvaluationResult, base: str, least: float) -> Bar:
     return Bar(what=what, found=number(kept, 3), bar=bar, met=kept is not None and kept >= least)
 
 
-def follows(result: EvaluationResult, name: str, *, least: float, span: float) -> list[Bar]:
-    """For each reward that the method ``name`` moved alone: do its means follow, and how far?"""
+def follows(
+    result: EvaluationResult, name: str, *, least: float, span: float | None = None
+) -> list[Bar]:
+    """For each reward that the method ``name`` moved alone: do its means follow, and, with a bar
+    for the ``span``, how far?"""
     method = result.method(name)
     if method is None:
         return [Bar(what=f"control, {name}", found=NOT_RUN, bar=f"≥ {least:g}", met=None)]
@@ -115,6 +118,8 @@ def follows(result: EvaluationResult, name: str, *, least: float, span: float) -
             ("Spearman of the means", rank, least),
             ("span of the means, z", moved, span),
         ):
+            if bar is None:
+                continue
             bars.append(
                 Bar(
                     what=f"{name}, {sweep.reward}: {what}",

@@ -32,13 +32,16 @@ from ric_diffusion.io.errors import InputError
 from ric_diffusion.models.cost import COST, Cost
 from ric_diffusion.models.diffusion.backend import DiffusionConfig
 
+UNMODULATED = "tokens-unmodulated"  # a run
+
 
 @dataclass(frozen=True, kw_only=True)
 class LlmAlignment:
-    """The config. ``offline`` and ``online`` are configs of ric train and ric online, of which
-    model, data, prompts and out are replaced: all methods train the layers of ``offline``. SFT and
-    soups train with its loop, on ``sft_fraction`` and ``soup_fraction`` of the data, and all draw
-    with its sampling.
+    """The config. ``offline``, ``text`` and ``online`` are configs of ric train and ric online, of
+    which model, data, prompts and out are replaced: all methods train the layers of ``offline``.
+    Words train for as many steps, with the rest of ``text`` as it is; SFT and soups train with the
+    loop of ``offline``, on ``sft_fraction`` and ``soup_fraction`` of the data. All draw with its
+    sampling.
 
     ``responses``: the folder that sample_responses.py wrote and ``data`` was labelled from.
     Online rounds and GRPO draw ``prompts``; ``calibration_prompts`` of them are drawn by ``seed``.
@@ -56,6 +59,7 @@ class LlmAlignment:
     prompts: Path
     compared: Path
     offline: Path
+    text: Path
     online: Path
     sft_fraction: float
     soup_fraction: float
@@ -71,13 +75,21 @@ class LlmAlignment:
         configs.at_least(self, 1, "seeds", "calibration_prompts", "calibration_seeds")
 
 
-def load(path: Path, out: Path, parts: Sequence[str]) -> Benchmark:
+@dataclass(frozen=True, kw_only=True)
+class LlmBenchmark(Benchmark):
+    """With the words that tokens are compared with."""
+
+    text: TrainConfig
+
+
+def load(path: Path, out: Path, parts: Sequence[str]) -> LlmBenchmark:
     """Whatever is wrong with the config is found here, before hours of work."""
     check_out_folder(out)
     config = configs.load_yaml(path, LlmAlignment)
     offline = configs.load_yaml(config.offline, TrainConfig)
+    text = configs.load_yaml(config.text, TrainConfig)
     online = configs.load_yaml(config.online, OnlineRun)
-    for name, run in (("offline", offline), ("online", online)):
+    for name, run in (("offline", offline), ("text", text), ("online", online)):
         if run.diffusion != DiffusionConfig():
             raise InputError(f"{path}: {name}: {getattr(config, name)} has settings of diffusion, "
                              "which language models do not read; give llm")  # fmt: skip
@@ -85,6 +97,9 @@ def load(path: Path, out: Path, parts: Sequence[str]) -> Benchmark:
     # without validation sheets, which would count as cost
     loop = replace(offline.loop, validate_every=0)
     offline = replace(offline, **same, prompts=(), loop=loop)
+    loop = replace(text.loop, steps=loop.steps, validate_every=0)
+    words = replace(text.llm, sampling=offline.llm.sampling)
+    text = replace(text, **same, where=offline.where, prompts=(), loop=loop, llm=words)
     same |= {"where": offline.where, "llm": offline.llm, "prompts": config.prompts}
     online = replace(online, **same, adapter=str(out / "offline" / "adapter"))
     records, space = read_labelled(config.data)
@@ -95,9 +110,9 @@ def load(path: Path, out: Path, parts: Sequence[str]) -> Benchmark:
     sampled = cost_of(config.responses)
     lm, base = base_model(path, config.model, "llm", getattr(torch, offline.llm.dtype))
     held_out = lm.family.held_out(lm, base, configs.to_dict(offline.llm.sampling))
-    return Benchmark(
-        config=config, out=out, parts=parts, offline=offline, online=online, records=records,
-        prompts=prompts, space=space, held_out=held_out, model=lm, base=base,
+    return LlmBenchmark(
+        config=config, out=out, parts=parts, offline=offline, text=text, online=online,
+        records=records, prompts=prompts, space=space, held_out=held_out, model=lm, base=base,
         basis=basis_of(base, space, records),
         labelling=sampled + Cost(scored=len(records) * len(space.names)),
     )  # fmt: skip
@@ -130,6 +145,13 @@ def cost_of(responses: Path) -> Cost:
 def train_ours(bench: Benchmark) -> None:
     train_adapter(bench, "offline", bench.offline)
     train_online(bench, "online", bench.online)
+
+
+def train_conditionings(bench: LlmBenchmark) -> None:
+    """Words, and tokens that steer no layers."""
+    train_adapter(bench, "text", bench.text)
+    tokens = replace(bench.offline.llm, modulation=False)
+    train_adapter(bench, UNMODULATED, replace(bench.offline, llm=tokens))
 
 
 def train_grpo_runs(bench: Benchmark) -> None:

@@ -28,6 +28,8 @@ SEEDS, POINTS, CALIBRATION, TOKENS = 2, 3, 1, 8
 METHODS = [
     "RiC online",
     "RiC offline",
+    "RiC offline, words",
+    "RiC offline, tokens that do not modulate",
     "RiC online, calibrated",
     "base model",
     "SFT",
@@ -55,6 +57,8 @@ def home(tmp_path_factory):
     common = {"model": "elsewhere", "data": "elsewhere", "llm": llm}
     offline = common | {"loop": fast | {"validate_every": 1}, "prompts": ASKS}
     (home / "offline.yaml").write_text(yaml.safe_dump(offline))
+    text = common | {"llm": llm | {"mode": "text"}, "loop": fast | {"steps": 9}}
+    (home / "text.yaml").write_text(yaml.safe_dump(text))
     guard = {"samples": 8, "diversity": 0.0, "prompt_r_precision": 0.0}
     rounds = {"rounds": 1, "samples": 8, "batch_size": 4, "guard": guard, "loop": fast}
     online = common | {"adapter": "elsewhere", "online": rounds}
@@ -108,6 +112,7 @@ def config(home, tmp_path):
             "prompts": str(home / "asks.txt"),
             "compared": str(home / "judged.txt"),
             "offline": str(home / "offline.yaml"),
+            "text": str(home / "text.yaml"),
             "online": str(home / "online.yaml"),
             "sft_fraction": 0.5,
             "soup_fraction": 0.3,
@@ -143,7 +148,8 @@ def test_everything_once(benchmark, config, data, tmp_path, monkeypatch):
     assert spent["SFT"].forwards == sampled + learned
     assert spent["rewarded soup"].forwards == sampled + 2 * learned
     moved = 2 * 2 * POINTS * CALIBRATION  # coarse and fine, rewards
-    assert spent["RiC offline"] == replace(spent["SFT"], seconds=spent["RiC offline"].seconds)
+    for name in METHODS[1:4]:
+        assert spent[name] == replace(spent["SFT"], seconds=spent[name].seconds)
     online, calibrated = spent["RiC online"], spent["RiC online, calibrated"]
     assert online.forwards > sampled + 2 * learned and online.scored == labels + 8 * 2
     assert calibrated.scored == online.scored + 2 * moved
@@ -151,18 +157,23 @@ def test_everything_once(benchmark, config, data, tmp_path, monkeypatch):
     grpo = 2 * 2 * 4  # runs, steps, responses; they need none of our data
     assert grpo * 5 <= spent["GRPO"].forwards <= grpo * (TOKENS + 4)
     assert spent["GRPO"].scored == grpo * 2 and spent["base model"].forwards == 0
-    assert {name for name, method in found.items() if method.control} == {METHODS[0], METHODS[2]}
+    assert [name for name, method in found.items() if method.control] == METHODS[:5]
     points = {name: len(method.points) for name, method in found.items()}
     assert {name for name, count in points.items() if count == 1} == {"base model", "SFT"}
     sampling = [method.about["sampling"] for method in found.values()]
     assert all(one == sampling[0] for one in sampling)
 
-    methods, bars = tables_of(out)
+    methods, bars, conditionings = tables_of(out)
     assert list(methods) == METHODS
+    assert list(conditionings) == METHODS[1:4]
+    trained = [float(row["trained, million parameters"]) for row in conditionings.values()]
+    assert trained[0] > trained[2]  # what steers the layers is left out
     assert all(float(row["fluency"].replace("−", "-")) < 0 for row in methods.values())
-    assert list(bars)[:9] == [
+    assert list(bars)[:11] == [
         "control, positivity: Spearman of the means",
         "control, brevity: Spearman of the means",
+        "RiC offline, words, positivity: Spearman of the means",
+        "RiC offline, words, brevity: Spearman of the means",
         "hypervolume, RiC online / base model",
         "hypervolume, RiC online / rewarded soup",
         "hypervolume, RiC online / GRPO",
@@ -200,26 +211,36 @@ def test_everything_once(benchmark, config, data, tmp_path, monkeypatch):
     before = (out / "table.md").read_bytes()
     assert benchmark("--config", config(), "--out", out)[0] == 0
     assert (out / "table.md").read_bytes() == before
-    some = ["grpo", "soup", "calibrated"]
+    some = ["text", "grpo", "soup", "calibrated"]
     code, _, err = benchmark("--config", config(), "--out", out, "--skip", *some)
     assert code == 0, err
     methods, bars = tables_of(out)
-    assert list(methods) == [*METHODS[:2], *METHODS[3:5]]
+    assert list(methods) == [*METHODS[:2], *METHODS[5:7]]
+    assert bars["control, RiC offline, words"]["value"] == "not run"
     assert bars["hypervolume, RiC online / GRPO"]["value"] == "not run"
     other = config(grpo={"steps": 3, "groups": 1, "group_size": 4, "minibatch": 4})
     code, _, err = benchmark("--config", other, "--out", out)
     assert code == 2 and "grpo-1: holds a run with other settings.grpo.steps (2, now 3)" in err
 
 
-def test_own_config(monkeypatch):
-    """It is read without the data, which it names only."""
+@pytest.mark.parametrize(
+    ("name", "rewards"),
+    [
+        ("smollm2-alignment", {"positivity", "brevity"}),
+        ("smollm2-alignment-three", {"positivity", "brevity", "relevance"}),
+    ],
+)
+def test_own_configs(monkeypatch, name, rewards):
+    """They are read without the data, which they name only."""
     monkeypatch.syspath_prepend(str(SCRIPTS))
     runs = import_module("llm_runs")
-    config = configs.load_yaml(SCRIPTS / "configs" / "smollm2-alignment.yaml", runs.LlmAlignment)
+    config = configs.load_yaml(SCRIPTS / "configs" / f"{name}.yaml", runs.LlmAlignment)
     assert len(config.grpo_preferences) == 5 and config.points == 11
+    assert set().union(*config.grpo_preferences) == rewards
     offline = configs.load_yaml(HOME / config.offline, TrainConfig)
     online = configs.load_yaml(HOME / config.online, OnlineRun)
-    assert offline.data == online.data == config.data
+    text = configs.load_yaml(HOME / config.text, TrainConfig)
+    assert text.llm.mode == "text" and offline.llm.mode == "embedding"
     assert online.llm.lora == offline.llm.lora and online.llm.sampling == offline.llm.sampling
     assert len(read_prompts(HOME / config.compared)) == 40
 
