@@ -12,7 +12,7 @@
 # # 4 · Your own scorer
 #
 # Any number that you can compute from a picture can become a slider. Here we write a **scorer** for
-# how *warm* the colours of a picture are, in ten lines. We score pictures with it, label a folder for
+# how *symmetric* a picture is, in ten lines. We score pictures with it, label a folder for
 # training, and ask of the bundled sliders what they do to it, though they were never trained on it.
 
 # %%
@@ -28,25 +28,25 @@
 # what builds the scorer again.
 
 # %%
-# %%writefile warmth.py
+# %%writefile symmetry.py
 import numpy as np
 
 import scorers
 
 
-class Warmth(scorers.BaseScorer):
-    """How much more red than blue there is: 0 for grey, positive for warm colours."""
+class Symmetry(scorers.BaseScorer):
+    """Minus the mean difference from the mirror image: 0 where left and right are the same."""
 
-    name = "warmth"
+    name = "symmetry"
     unit = "level"
 
     def __init__(self) -> None:
         self.options = {}
-        self.fingerprint = f"warmth red-minus-blue-1 {scorers.RGB_FINGERPRINT}"
+        self.fingerprint = f"symmetry mirror-1 {scorers.RGB_FINGERPRINT}"
 
     def _score(self, images, prompts):
-        means = [np.asarray(scorers.to_rgb(image), float).mean(axis=(0, 1)) for image in images]
-        return [red - blue for red, green, blue in means]
+        pixels = [np.asarray(scorers.to_rgb(image), float) for image in images]
+        return [0 - np.abs(each - each[:, ::-1]).mean() for each in pixels]
 
 
 # %% [markdown]
@@ -58,25 +58,27 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
-from warmth import Warmth
+from PIL import Image, ImageOps
+from symmetry import Symmetry
 
 import scorers
 from ric_diffusion import RiCStableDiffusionPipeline, evaluate, label
 from ric_diffusion.api import contact_sheet
 
-warmth = Warmth()
-colours = ["orange", "tan", "grey", "white", "blue"]
-swatches = [Image.new("RGB", (64, 64), colour) for colour in colours]
-found = warmth(swatches)
-assert found[0] > found[1] > found[2] == found[3] == 0 > found[4]
-print(dict(zip(colours, found.round().tolist(), strict=True)))
+symmetry = Symmetry()
+plain = Image.new("RGB", (64, 64), "tan")
+above, left = plain.copy(), plain.copy()
+above.paste("black", (0, 0, 64, 32))
+left.paste("black", (0, 0, 32, 64))
+found = symmetry([plain, above, left, ImageOps.mirror(left)])
+assert found[0] == found[1] == 0 > found[2] == found[3]
+print(dict(zip(["plain", "dark above", "dark left", "dark right"], found.tolist(), strict=True)))
 
 # %% [markdown]
 # ## Score pictures
 #
 # The bundled model, without its sliders, draws three pictures of eight things each. Every third of
-# them, from cold to warm:
+# them, the most lopsided first:
 
 # %%
 pipe = RiCStableDiffusionPipeline.from_pretrained("emoji-64")
@@ -97,9 +99,9 @@ prompts = things * 3
 generators = [torch.Generator().manual_seed(i // len(things)) for i in range(len(prompts))]
 images = pipe(prompts, generator=generators, guidance_scale=3.0, num_inference_steps=20).images
 
-order = np.argsort(warmth(images))
+order = np.argsort(symmetry(images))
 some = [images[i] for i in order[::3]]
-contact_sheet([some], captions=[[f"{score:+.0f}"] for score in warmth(some)])
+contact_sheet([some], captions=[[f"{score:+.0f}"] for score in symmetry(some)])
 
 # %% [markdown]
 # ## A name for it
@@ -109,19 +111,19 @@ contact_sheet([some], captions=[[f"{score:+.0f}"] for score in warmth(some)])
 #
 # ```toml
 # [project.entry-points."ric.scorers"]
-# warmth = "warmth:Warmth"
+# symmetry = "symmetry:Symmetry"
 # ```
 #
 # `pip install` turns them into the second of these files. We write both by hand here, to stay offline.
 
 # %%
-installed = Path("warmth-0.1.dist-info")
+installed = Path("symmetry-0.1.dist-info")
 installed.mkdir(exist_ok=True)
-(installed / "METADATA").write_text("Metadata-Version: 2.1\nName: warmth\nVersion: 0.1\n")
-(installed / "entry_points.txt").write_text("[ric.scorers]\nwarmth = warmth:Warmth\n")
+(installed / "METADATA").write_text("Metadata-Version: 2.1\nName: symmetry\nVersion: 0.1\n")
+(installed / "entry_points.txt").write_text("[ric.scorers]\nsymmetry = symmetry:Symmetry\n")
 
-assert "warmth" in scorers.available()
-assert scorers.load("warmth").fingerprint == warmth.fingerprint
+assert "symmetry" in scorers.available()
+assert scorers.load("symmetry").fingerprint == symmetry.fingerprint
 print(scorers.available())
 
 # %% [markdown]
@@ -137,11 +139,11 @@ for i, (prompt, picture) in enumerate(zip(prompts, images, strict=True)):
     Path(f"pictures/{i}.txt").write_text(prompt)
 
 # %%
-space = label("pictures", "labelled", ["warmth", "brightness"]).space
+space = label("pictures", "labelled", ["symmetry", "brightness"]).space
 for reward in space.rewards:
     print(f"{reward.name}: mean {reward.mean:.1f} {reward.unit}, 1 z is {reward.std:.1f}")
-assert space.names == ("warmth", "brightness")
-assert space.rewards[0].fingerprint == warmth.fingerprint
+assert space.names == ("symmetry", "brightness")
+assert space.rewards[0].fingerprint == symmetry.fingerprint
 
 # %% [markdown]
 # ## A held-out scorer
@@ -151,35 +153,35 @@ assert space.rewards[0].fingerprint == warmth.fingerprint
 
 # %%
 result = evaluate(
-    "emoji-64", ["rocket", "cat face"], "report", points=3, seeds=2, scorers=["warmth"]
+    "emoji-64", ["rocket", "cat face"], "report", points=3, seeds=2, scorers=["symmetry"]
 )
 
 # %%
 Image.open("report/grid.png")
 
 # %%
-assert [scorer.name for scorer in result.held_out] == ["warmth"]
+assert [scorer.name for scorer in result.held_out] == ["symmetry"]
 for point in result.methods[0].points:
-    found, weight = point.held_out["warmth"], point.preference["colorfulness"]
+    found, weight = point.held_out["symmetry"], point.preference["colorfulness"]
     assert found.low <= found.value <= found.high
     print(
-        f"colorfulness {weight:.0%}: warmth {found.value:+.0f} "
-        f"({found.low:+.0f} to {found.high:+.0f}) {warmth.unit}s"
+        f"colorfulness {weight:.0%}: symmetry {found.value:+.0f} "
+        f"({found.low:+.0f} to {found.high:+.0f}) {symmetry.unit}s"
     )
 
 # %% [markdown]
-# The mean rises with colorfulness, but the intervals, of four pictures to a stop, overlap widely: so few
-# show nothing yet. With twenty prompts and more you would see whether that slider also pulls towards
-# warm colours; if it does, training on both rewards lets you hold one while you move the other.
+# The intervals, of four pictures to a stop, overlap widely: so few show nothing yet. With twenty
+# prompts and more you would see whether a slider also makes pictures more or less symmetric; if it
+# does, training on both rewards lets you hold one while you move the other.
 
 # %% [markdown]
 # ## What to try next
 #
-# - Train it: notebook 2 with `--scorers warmth colorfulness`, on more pictures than these.
+# - Train it: notebook 2 with `--scorers symmetry colorfulness`, on more pictures than these.
 # - A scorer that reads prompts: `needs_prompts = True`, and `_score` gets them; see
 #   `scorers/clip_score.py`.
 # - A scorer with options: keywords of `__init__`, kept in `options` and named in the fingerprint, and
-#   `ric label … --scorers warmth:gain=2`.
+#   `ric label … --scorers symmetry:gain=2`.
 # - A model as a scorer: load it when it is first used, and put a digest of its weights in the
 #   fingerprint; see `scorers/aesthetic.py`.
 # - `scorers.TextScorer` for texts. Notebook 5 has those.

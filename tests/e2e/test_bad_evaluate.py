@@ -73,6 +73,7 @@ def test_adapters_with_other_rewards(refused, root, place):
     def fewer(space):
         space["rewards"] = space["rewards"][:1]
         space["front"] = [[max(point[0] for point in space["front"])]]
+        space["corners"] = [space["corners"][0][:1]]
 
     def grammar(conditioning):
         for key in ("names", "labels"):

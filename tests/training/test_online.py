@@ -130,21 +130,23 @@ def test_the_front_holds_what_the_rounds_reach_and_z_stays(task, tmp_path):
     (tmp_path / "out").mkdir()
     _, space = run_rounds(Points(gain=1.3), task, CONFIG, tmp_path / "out", digest="d", resume=True)
     assert space.rewards == task.space.rewards
-    fronts = [np.array(task.space.front)]
+    spaces = [task.space]
     for number in (1, 2):
         folder = tmp_path / "out" / f"round-{number}"
         z = task.space.normalize([sample["scores"] for sample in samples_of(folder)])
-        before = dataclasses.replace(task.space, front=fronts[-1].tolist())
-        fronts.append(np.array(read(folder / "round.json")["front"]))
+        before, result = spaces[-1], read(folder / "round.json")
         found = before.reaching(z, CONFIG.front_quantile)
-        assert np.array_equal(fronts[-1], np.array(found.front))
-        # Asked near the front as it was before the round.
+        assert result["front"] == [list(point) for point in found.front]
+        assert result["corners"] == [list(corner) for corner in found.corners]
+        spaces.append(found)
+        # Asked near the front and the corners as they were before the round.
+        best = np.maximum(np.max(before.front, axis=0), np.diagonal(before.corners))
         for request in read(folder / "requests.json"):
             asked = np.array([request["targets"][name] for name in NAMES])
-            assert (asked <= fronts[number - 1].max(axis=0) + CONFIG.exploration + 1e-9).all()
-    volumes = [hypervolume(front, np.full(2, -3.0)) for front in fronts]
+            assert (asked <= best + CONFIG.exploration + 1e-9).all()
+    volumes = [hypervolume(np.array(each.front), np.full(2, -3.0)) for each in spaces]
     assert volumes[0] < volumes[1] <= volumes[2]
-    assert np.array_equal(np.array(space.front), fronts[2])
+    assert space == spaces[2]
     # Read from the folders, it is the same.
     _, again = run_rounds(Points(gain=1.3), task, CONFIG, tmp_path / "out", digest="d", resume=True)
     assert again == space
