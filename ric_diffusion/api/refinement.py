@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,16 +98,20 @@ def distance_of(obtained: Mapping[str, float | None], targets: Mapping[str, floa
     return float(np.sqrt(np.mean([(z - target) ** 2 for z, target in off])))
 
 
+def seeds_told(seeds: Iterable[int]) -> str:
+    """Seeds as a warning begins with them, each once."""
+    numbers = dict.fromkeys(map(str, seeds))
+    return f"seed{'s' * (len(numbers) > 1)} {', '.join(numbers)}"
+
+
 def warn_of_unreached(medium: Medium, refined: Sequence[tuple[float | None, int]]) -> None:
     """One line about those of N refined samples that stayed away from their targets. Of each, its
     distance in z, None of one without scores, which is told of elsewhere; and its seed."""
     found = [(distance, seed) for distance, seed in refined if (distance or 0) > TOLERANCE]
     if found:
-        numbers = dict.fromkeys(str(seed) for _, seed in found)
         _log.warning(
-            "seed%s %s: %d of %d %s not within %g z of what was asked; the farthest is %.3g z off",
-            "s" * (len(numbers) > 1),
-            ", ".join(numbers),
+            "%s: %d of %d %s not within %g z of what was asked; the farthest is %.3g z off",
+            seeds_told(seed for _, seed in found),
             len(found),
             len(refined),
             medium.plural,

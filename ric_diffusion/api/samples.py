@@ -25,6 +25,7 @@ from ric_diffusion.api.refinement import (
     Drawn,
     Refinement,
     draw_refined,
+    seeds_told,
     warn_of_unreached,
 )
 from ric_diffusion.data.medium import Medium
@@ -243,11 +244,9 @@ def warn_of_rejected(medium: Medium, samples: Sequence[Any], seeds: Sequence[int
     found = zip(seeds, map(medium.reject_reason, samples), strict=True)
     rejected = [(seed, reason) for seed, reason in found if reason is not None]
     if rejected:
-        numbers = dict.fromkeys(str(seed) for seed, _ in rejected)
         _log.warning(
-            "seed%s %s: %d of %d %s %s, so without scores",
-            "s" * (len(numbers) > 1),
-            ", ".join(numbers),
+            "%s: %d of %d %s %s, so without scores",
+            seeds_told(seed for seed, _ in rejected),
             len(rejected),
             len(samples),
             medium.plural,

@@ -65,10 +65,17 @@ def with_prompts(
     for name, curve in curves.items():
         rows = [p for p, point in enumerate(scores.points) if point.along == name]
         requested = [scores.points[p].targets[name] for p in rows]
-        expected = np.interp(requested, curve.requested, curve.obtained)
-        effect = fit_effect(features, expected, z[rows, ..., space.names.index(name)])
-        found[name] = replace(curve, prompt=effect)
+        found[name] = with_prompt(curve, requested, z[rows, ..., space.names.index(name)], features)
     return found
+
+
+def with_prompt(
+    curve: Curve, requested: Sequence[float], z: np.ndarray, features: np.ndarray
+) -> Curve:
+    """The curve with what prompts change of it: ``z`` (P, Q, S) obtained at the P requests by the
+    prompts with these features (Q, D)."""
+    expected = np.interp(requested, curve.requested, curve.obtained)
+    return replace(curve, prompt=fit_effect(features, expected, z))
 
 
 def on_average(curves: Mapping[str, Curve]) -> dict[str, Curve]:

@@ -18,14 +18,13 @@ from typing import Any
 import numpy as np
 
 from ric_diffusion.data.scoring import scores_of
-from ric_diffusion.evaluation.calibration import on_average
+from ric_diffusion.evaluation.calibration import on_average, with_prompt
 from ric_diffusion.evaluation.grid import preference_points, range_points, target_line
 from ric_diffusion.evaluation.refine import refined_samples
 from ric_diffusion.evaluation.runner import run_sweep
 from ric_diffusion.io.progress import tracking
 from ric_diffusion.models.diffusion.sampler import DiffusionSampler
 from ric_diffusion.rewards import Curve
-from ric_diffusion.rewards.prompt_effect import fit_effect
 from ric_diffusion.rewards.refine import Axis
 
 JUMP = 0.5  # z between neighbours; more is taken for a jump
@@ -106,8 +105,7 @@ def curves_on(
         requested = [points[p].targets[name] for p in rows]
         z = sweep.z[rows, ..., column]
         if curve := Curve.fit(requested, np.nanmean(z, axis=(1, 2))):
-            expected = np.interp(requested, curve.requested, curve.obtained)
-            curves[name] = replace(curve, prompt=fit_effect(features, expected, z))
+            curves[name] = with_prompt(curve, requested, z, features)
     return curves
 
 

@@ -16,12 +16,13 @@ GRAMMAR = Grammar.words(("size", "right", "up", "turn"))
 SIZE, SIZE_STEP = 0.75, 1.15  # at 0, and the factor of one unit
 SHIFT = 1 / 16  # of the side, for one unit
 TURN = 15.0  # degrees, counterclockwise, for one unit
+MOST = 3  # numbers in one caption
 LIMIT = 3.0  # units; as far as reward words reach
 
 
 def draw_placement(generator: torch.Generator) -> dict[str, float]:
     """Values of one to three of the four, uniform within the limits, as text carries them."""
-    count = int(torch.randint(1, 4, (), generator=generator))
+    count = int(torch.randint(1, MOST + 1, (), generator=generator))
     chosen = torch.randperm(len(GRAMMAR.names), generator=generator)[:count].tolist()
     values = (torch.rand(count, generator=generator) * 2 - 1) * LIMIT
     drawn = sorted(zip(chosen, values.tolist(), strict=True))

@@ -17,12 +17,12 @@ from diffusers.models.attention_processor import AttnProcessor2_0
 from transformers import CLIPTokenizer
 
 from placement import GRAMMAR
+from placement import MOST as WORDS
 from ric_diffusion.models.diffusion.objective import DiscreteDiffusion
 from ric_diffusion.models.protocol import Batch
 from scratch import READ_WEIGHT, VALUE_RANGE, TextToImageTrainer
 
 TENTHS = round(10 * VALUE_RANGE)  # on either side of 0: what a reward word can say
-WORDS = 3  # at most, in one caption
 
 
 @dataclass(frozen=True, kw_only=True)

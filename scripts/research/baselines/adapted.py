@@ -11,6 +11,12 @@ from baselines.base import BaseModel, Preference
 Asked = Callable[[Preference], Mapping[str, float]]
 
 
+def as_targets(weights: Sequence[float], names: Sequence[str]) -> dict[str, float]:
+    """What a reward encoder reads for the weights of a preference: 0 to 1 as -2 to 2, where most
+    targets of our adapters lie."""
+    return {name: 4.0 * weight - 2.0 for name, weight in zip(names, weights, strict=True)}
+
+
 class Adapted(BaseModel):
     """The base model under adapters, by name, which it has only while it draws.
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from baselines.adapted import Adapted
+from baselines.adapted import Adapted, as_targets
 from baselines.base import Preference
 from baselines.ddpo import ADVANTAGE_LIMIT, DdpoConfig, Task, encoded, remember, weighted
 from baselines.ddpo_run import train_policy
@@ -30,12 +30,6 @@ from ric_diffusion.models.family import family_of
 from ric_diffusion.rewards import RewardSpace
 
 WEIGHTS = "preference"  # among what a context has beside its states: (B, n), of sum 1
-
-
-def as_targets(weights: Sequence[float], names: Sequence[str]) -> dict[str, float]:
-    """What the reward encoder reads for a preference: 0 to 1 as -2 to 2, where most targets of
-    our adapters lie."""
-    return {name: 4.0 * weight - 2.0 for name, weight in zip(names, weights, strict=True)}
 
 
 class ConditionedPolicy(Policy):

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from baselines.adapted import Adapted
+from baselines.adapted import Adapted, as_targets
 from baselines.base import Preference
 from baselines.families import ADAPTER
 from baselines.offline import adapter_backend, train_offline
@@ -34,8 +34,6 @@ from ric_diffusion.models.diffusion.context import Context
 from ric_diffusion.models.protocol import Batch
 from ric_diffusion.rewards import RewardSpace
 from ric_diffusion.training.loop import LoopConfig
-
-END = 2.0  # weights of 0 and 1 are read as values of -2 and 2, far apart as z of ours are
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,8 +85,8 @@ def normalized(weights: Mapping[str, float]) -> dict[str, float]:
 
 
 def values_of(weights: Mapping[str, float]) -> dict[str, float]:
-    """What the reward encoder reads for weights with the sum 1."""
-    return {name: END * (2 * weight - 1) for name, weight in weights.items()}
+    """What the reward encoder reads for weights with the sum 1, by name."""
+    return as_targets([*weights.values()], [*weights])
 
 
 def asked_of(preference: Preference, space: RewardSpace) -> dict[str, float]:
