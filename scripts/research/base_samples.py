@@ -11,12 +11,20 @@ from PIL import Image
 
 from ric_diffusion.data.prompts import read_prompts
 from ric_diffusion.evaluation.report.sheet import draw_sheet
+from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.progress import tracked
 
 PROMPTS = Path(__file__).parents[1] / "prompts.txt"
 SEEDS = (1001, 1002, 1003, 1004)
 SAMPLING = {"num_inference_steps": 20, "guidance_scale": 3.0}
 BATCH = 40
+
+
+def check_pipeline(folder: Path, option: str) -> None:
+    """InputError, which names the ``option``, unless a pipeline is there."""
+    if not (folder / "model_index.json").is_file():
+        raise InputError(f"{option}: {folder} holds no pipeline; name a folder that has its "
+                         "model_index.json")  # fmt: skip
 
 
 def pipeline(folder: Path, device: torch.device) -> StableDiffusionPipeline:

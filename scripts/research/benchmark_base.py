@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 
 import autoencoder
-from base_samples import draw, pipeline, sheet
+from base_samples import check_pipeline, draw, pipeline, sheet
 from retrieval import efficientnet_features, retrieval_rate
 from ric_diffusion.data.images import open_image, save_png
 from ric_diffusion.io.errors import InputError
@@ -96,6 +96,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("report"))
     options = parser.parse_args()
     try:
+        for folder in options.models:
+            check_pipeline(folder, "--models")
         report = [
             figures_of(folder, options.data, options.out / f"model-{i}")
             for i, folder in enumerate(options.models)

@@ -32,6 +32,7 @@ from ric_diffusion.evaluation.grid import Point, preference_points, target_line
 from ric_diffusion.evaluation.method import weights_of
 from ric_diffusion.evaluation.report.sheet import draw_sheet
 from ric_diffusion.evaluation.runner import Sweep, run_sweep
+from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.files import write_json
 from ric_diffusion.io.progress import tracked
 from ric_diffusion.models.diffusion.sampler import DiffusionSampler
@@ -222,6 +223,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("data/emoji/train"))
     parser.add_argument("--out", type=Path, default=Path("report"), metavar="FOLDER")
     options = parser.parse_args()
+    try:
+        read_folder(options.data)  # found out before half an hour of work
+    except InputError as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
     sampler = DiffusionSampler(load_model(options.model, options.adapter))
     base = load_model(options.model)
     base.unload_adapter()

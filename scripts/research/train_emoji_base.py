@@ -34,7 +34,7 @@ from diffusers import AutoencoderKL
 
 import autoencoder
 import scratch as base
-from base_samples import sheet
+from base_samples import check_pipeline, sheet
 from packed import pack, unpacked
 from resident import ResidentTrainer
 from ric_diffusion.data.images import save_png
@@ -143,6 +143,8 @@ def main() -> None:
 
 def check(options: argparse.Namespace) -> None:
     """InputError for options that do not go together, or not with this machine."""
+    if options.start and options.minutes is None:
+        check_pipeline(options.start, "--start")
     if options.minutes is None:
         if options.device:
             raise InputError("--device: goes with --minutes; give both")

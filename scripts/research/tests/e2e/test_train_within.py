@@ -125,6 +125,7 @@ def test_what_was_trained_is_not_trained_again(folder, quick):
         (("--device", "cuda"), "--device: goes with --minutes"),
         (("--minutes", 0), "--minutes: 0.0 is not above 0"),
         (("--minutes", 1, "--start", "x"), "--start: does not go with --minutes"),
+        (("--start", "x"), "--start: x holds no pipeline; name a folder"),
         (("--minutes", 1, "--device", "cuda"), "--device cuda: this machine has no GPU"),
     ],
 )
