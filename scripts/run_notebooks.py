@@ -53,12 +53,11 @@ def noise(output: Any) -> bool:
 
 
 def tidy(output: Any) -> Any:
-    """With a picture as PNG alone, where Pillow offers JPEG too, in 128 colours: a quarter of the
-    bytes."""
+    """With a picture as PNG alone, where Pillow offers JPEG too, in all its colours."""
     if png := output.get("data", {}).get("image/png"):
         image = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
         file = io.BytesIO()
-        image.quantize(128, dither=Image.Dither.NONE).save(file, "png", optimize=True)
+        image.save(file, "png", optimize=True)
         output.data["image/png"] = base64.b64encode(file.getvalue()).decode()
         output.data.pop("image/jpeg", None)
     return output

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
-import json
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from string import Template
+from typing import Any
 
 from ric_diffusion.evaluation.report.schema import CalibrationResult, EvaluationResult, MethodResult
 from ric_diffusion.evaluation.report.text import (
@@ -20,6 +21,8 @@ from ric_diffusion.evaluation.report.text import (
 )
 
 TEMPLATE = Path(__file__).with_name("page.html")
+INTERVAL = re.compile(r"(\S+(?: %)?) (\(\S+ to \S+\))")
+OPEN = 3  # the points of more methods are folded away
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +93,11 @@ def _tables(result: EvaluationResult) -> list[str]:
     if any(method.control for method in methods):
         parts.append(_control_table(methods))
     for method in methods:
-        parts += [f"<h3>{escape(method.name)}, point by point</h3>", _points_table(method)]
+        title, table = escape(f"{method.name}, point by point"), _points_table(method)
+        if len(methods) > OPEN:
+            parts.append(f"<details><summary>{title}</summary>{table}</details>")
+        else:
+            parts += [f"<h3>{title}</h3>", table]
     return parts
 
 
@@ -183,14 +190,16 @@ def _how(result: EvaluationResult) -> list[str]:
         ("Forward passes", "one sample through the network counts 1; the cost of drawing, without "
                            "judging what was drawn"),
         ("Seeds", f"{_listed(result.seeds)} for the first prompt, and so on: no two share one"),
-        *[(method.name, _about(method)) for method in result.methods],
-        *result.versions.items(),
     ]  # fmt: skip
-    listed = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in items)
+    versions = [f"{name} {version}" for name, version in result.versions.items()]
+    listed = [(name, escape(text)) for name, text in items]
+    listed += [(method.name, _list(_about(method), "settings")) for method in result.methods]
+    listed.append(("Versions", _list(versions, "settings")))
+    terms = "".join(f"<dt>{escape(name)}</dt><dd>{content}</dd>" for name, content in listed)
     prompts = _list(result.prompts, "prompts")
     count = _count(len(result.prompts), "prompt")
     return [
-        f"<dl>{listed}</dl>",
+        f"<dl>{terms}</dl>",
         f"<details><summary>The {count}</summary>{prompts}</details>",
     ]
 
@@ -229,14 +238,25 @@ def _knows_prompts(calibration: CalibrationResult) -> list[tuple[str, str]]:
     ]  # fmt: skip
 
 
-def _listed(numbers: Iterable[int]) -> str:
-    return ", ".join(map(str, numbers))
+def _listed(values: Iterable[object]) -> str:
+    return ", ".join(map(str, values))
 
 
-def _about(method: MethodResult) -> str:
-    said = [f"{key}: {value if isinstance(value, str) else json.dumps(value)}"
-            for key, value in method.about.items()]  # fmt: skip
-    return "; ".join([*said, f"{number(method.cost.seconds, 0)} s of drawing"])
+def _about(method: MethodResult) -> list[str]:
+    """Its settings, one to a line, those that belong together by dots: ``sampling.steps: 20``."""
+    return [*_lines(method.about), f"time to draw: {number(method.cost.seconds, 0)} s"]
+
+
+def _lines(settings: Mapping[str, Any], prefix: str = "") -> list[str]:
+    lines: list[str] = []
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            lines += _lines(value, f"{prefix}{key}.")
+        elif isinstance(value, list | tuple):
+            lines.append(f"{prefix}{key}: {_listed(value) or 'none'}")
+        else:
+            lines.append(f"{prefix}{key}: {'none' if value is None else value}")
+    return lines
 
 
 def _thousands(count: int) -> str:
@@ -262,7 +282,7 @@ def _table(caption: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -
     head = "".join(f'<th scope="col">{escape(text)}</th>' for text in header)
     body = "".join(
         f'<tr><th scope="row">{escape(row[0])}</th>'
-        + "".join(f"<td>{escape(text)}</td>" for text in row[1:])
+        + "".join(f"<td>{_cell(text)}</td>" for text in row[1:])
         + "</tr>"
         for row in rows
     )
@@ -271,6 +291,13 @@ def _table(caption: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -
         f"<table><caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead>"
         f"<tbody>{body}</tbody></table>",
     )
+
+
+def _cell(text: str) -> str:
+    """A figure's interval may go under it, in one piece."""
+    if found := INTERVAL.fullmatch(text):
+        return f'{escape(found[1])} <span class="interval">{escape(found[2])}</span>'
+    return escape(text)
 
 
 def _scroll(label: str, content: str) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from ric_diffusion.evaluation.metrics import Array
 from ric_diffusion.evaluation.report.labels import Label, along, beside, place, spread
@@ -21,6 +22,8 @@ PANEL = 5.6, 4.9  # inches
 MARKERS = "osD^vPX*"
 DASHED = (0, (4, 3))
 CLEAR = 3  # so many methods can show their intervals boldly
+LEGEND = 2.8  # inches
+DIRECT = 5  # so many can be named beside their lines; more are in a legend
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +45,7 @@ LIGHT = Theme(
     faint="#e3e6ea",
     colours=(
         "#0072b2", "#d55e00", "#00855f", "#b5559a", "#b07d00", "#3f97cf", "#7a4b2a", "#555b63",
+        "#10106b", "#7a0010", "#2a2af0", "#8a5cf0",
     ),
 )  # fmt: skip
 DARK = Theme(
@@ -51,6 +55,7 @@ DARK = Theme(
     faint="#2c3138",
     colours=(
         "#56b4e9", "#ff8b3d", "#2ecc9b", "#e48bc6", "#f0c419", "#a5c8f0", "#c99a74", "#c3c8cf",
+        "#6d5ff5", "#d8415a", "#2a9db8", "#c0f0a8",
     ),
 )  # fmt: skip
 
@@ -74,6 +79,8 @@ def front_figure(
     figure, panels = blank_panels(len(pairs), theme)
     for axes, pair in zip(panels, pairs, strict=True):
         _front_lines(axes, result, pair, theme)
+    if len(result.methods) > DIRECT:
+        _legend(figure, range(len(result.methods)), result, theme)
     figure.draw_without_rendering()
     for axes, pair in zip(panels, pairs, strict=True):
         curves = [sweep_means(method, pair)[:, 0] for method in result.methods]
@@ -85,6 +92,8 @@ def front_figure(
         ]
         if len(result.methods) == 1:
             labels = _corner_labels(result.methods[0], curves[0], theme)
+        elif len(result.methods) > DIRECT:
+            labels = []
         if len(result.rewards) == 2 and len(result.training_front) > 1:
             real = training_front(result)
             drawn.append(along(real))
@@ -150,8 +159,11 @@ def control_figure(result: EvaluationResult, names: Sequence[str], theme: Theme 
     curves = [
         _control_lines(axes, result, name, theme) for axes, name in zip(panels, names, strict=True)
     ]
+    swept = [i for i, method in enumerate(result.methods) if method.control]
+    if crowded := len(swept) > DIRECT:
+        _legend(figure, swept, result, theme)
     texts = [
-        beside(axes, found if len(result.methods) > 1 else [])
+        beside(axes, found if len(result.methods) > 1 and not crowded else [])
         for axes, found in zip(panels, curves, strict=True)
     ]
     figure.draw_without_rendering()
@@ -189,6 +201,18 @@ def _control_lines(axes: Axes, result: EvaluationResult, name: str, theme: Theme
     axes.plot([low, high], [low, high], color=theme.grey, linestyle=DASHED, linewidth=1)
     axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
     return found
+
+
+def _legend(figure: Figure, numbers: Sequence[int], result: EvaluationResult, theme: Theme) -> None:
+    """Name the methods of these numbers, right of the panels, for which the figure is widened."""
+    figure.set_figwidth(figure.get_figwidth() + LEGEND)
+    lines = [Line2D([], [], color=colour_of(theme, i), marker=marker_of(i)) for i in numbers]
+    names = [result.methods[i].name for i in numbers]
+    legend = figure.legend(
+        lines, names, loc="outside right upper", frameon=False, labelcolor=theme.ink
+    )
+    for text in legend.get_texts():
+        text.set_parse_math(False)
 
 
 def blank_panels(

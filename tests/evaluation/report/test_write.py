@@ -227,9 +227,25 @@ def test_points_tables_are_the_result(page, compared):
 
 def test_how_it_was_measured(page):
     said = " ".join(text for tag, text in page.texts if tag in ("dd", "dt"))
-    for word in ("(−2, −2)", "1000 draws", "1001, 1002", "compressibility <v1>", "runs/mine",
-                 "num_inference_steps", "torch 2.14", "aesthetic"):  # fmt: skip
+    for word in ("(−2, −2)", "1000 draws", "1001, 1002", "compressibility <v1>", "aesthetic"):
         assert word in said
+    lines = [text for tag, text in page.texts if tag == "li"]
+    for line in ("adapter: runs/mine", "sampling.num_inference_steps: 20", "torch 2.14"):
+        assert line in lines
+    assert not any("{" in line for line in lines)  # settings are lines, not JSON
+
+
+def test_intervals_may_go_under_their_figures(compared):
+    volume = compared[0].methods[0].hypervolume
+    interval = f"({number(volume.low)} to {number(volume.high)})"
+    shown = f'<td>{number(volume.value)} <span class="interval">{interval}</span></td>'
+    assert shown in compared[1]
+
+
+def test_points_of_many_methods_are_folded(config, tmp_path):
+    given = [scores_of(config, name=f"method {i}", seed=i) for i in range(4)]
+    folded = Page(report_of(tmp_path, given, config)[1]).all("details")
+    assert len(folded) == 5  # and the prompts
 
 
 def test_verdicts():
