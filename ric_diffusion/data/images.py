@@ -15,7 +15,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from ric_diffusion.data import png
-from ric_diffusion.io.files import replacing
+from ric_diffusion.io.files import write_bytes
 from scorers import to_rgb
 
 MAX_PIXELS = 64 * 2**20  # 192 MiB of RGB; beyond twice Pillow's own limit Pillow refuses anyway
@@ -115,11 +115,18 @@ def image_size(source: Source, *, suffix: str = "") -> tuple[int, int]:
 
 def save_png(path: Path, image: Image.Image, metadata: Mapping[str, Any] | None = None) -> None:
     """Write a PNG, in one move, with one text chunk for each entry of ``metadata``."""
+    write_bytes(path, png_bytes(image, metadata))
+
+
+def png_bytes(image: Image.Image, metadata: Mapping[str, Any] | None = None) -> bytes:
+    """What `save_png` writes: the same for the same picture and metadata."""
     chunks = PngInfo()
     for key, value in (metadata or {}).items():
-        chunks.add_itxt(key, value if isinstance(value, str) else json.dumps(value))
-    with replacing(path) as temporary:
-        image.save(temporary, format="PNG", pnginfo=chunks)
+        # tEXt where Latin-1 will do, which every viewer reads, else iTXt.
+        chunks.add_text(key, value if isinstance(value, str) else json.dumps(value))
+    file = io.BytesIO()
+    image.save(file, format="PNG", pnginfo=chunks)
+    return file.getvalue()
 
 
 def is_blank(image: Image.Image) -> bool:

@@ -31,20 +31,31 @@ def without_text(data: bytes) -> bytes:
 def texts(data: bytes) -> dict[str, str]:
     """The texts of a PNG by their keyword, the first of each; none of what is no PNG.
 
-    One that is damaged, or longer than MAX_TEXT, is left out.
+    One that is damaged, or longer than MAX_TEXT once unpacked, is left out.
     """
     found: dict[str, str] = {}
     for name, start, end in _chunks(data):
         if name in _TEXTS:
             keyword, _, rest = data[start + 8 : end - 4].partition(b"\0")
-            text = _text(name, rest)
+            text = _text(name, rest, MAX_TEXT)
             if text is not None:
                 found.setdefault(keyword.decode("latin-1"), text)
     return found
 
 
-def _text(name: bytes, rest: bytes) -> str | None:
-    """What stands behind a chunk's keyword, unpacked."""
+def text(data: bytes, keyword: str, most: int) -> str | None:
+    """The first text of this keyword; None if there is none, or if it is damaged or longer than
+    ``most`` bytes. Others are not unpacked."""
+    start = keyword.encode("latin-1") + b"\0"
+    for name, begin, end in _chunks(data):
+        if name in _TEXTS and data.startswith(start, begin + 8) and end - begin <= most:
+            return _text(name, data[begin + 8 + len(start) : end - 4], most)
+    return None
+
+
+def _text(name: bytes, rest: bytes, most: int) -> str | None:
+    """What stands behind a chunk's keyword, unpacked, None where that has more than ``most``
+    bytes."""
     packed, encoding = name == b"zTXt", "latin-1"
     if packed:
         rest = rest[1:]  # the method, of which there is one
@@ -54,7 +65,7 @@ def _text(name: bytes, rest: bytes) -> str | None:
     if packed:
         unpacker = zlib.decompressobj()
         try:
-            rest = unpacker.decompress(rest, MAX_TEXT)
+            rest = unpacker.decompress(rest, most)
         except zlib.error:
             return None
         if unpacker.unconsumed_tail:

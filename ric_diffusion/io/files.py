@@ -41,23 +41,32 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 def write_json(path: str | os.PathLike[str], obj: Any) -> None:
     """Write `obj` as readable JSON to `path` in one move; NaN and infinities are refused."""
-    write_text(path, json.dumps(obj, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, _readable(obj))
+
+
+def _readable(obj: Any) -> str:
+    return json.dumps(obj, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def create_json(path: str | os.PathLike[str], obj: Any) -> bool:
-    """As `write_json`, unless `path` exists: of several processes that create it at once, one
+    """As `write_json`, unless `path` exists; see `create_bytes`."""
+    return create_bytes(path, _readable(obj).encode())
+
+
+def create_bytes(path: str | os.PathLike[str], data: bytes) -> bool:
+    """As `write_bytes`, unless `path` exists: of several processes that create it at once, one
     returns True, and the file is whole before any of them can see it."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = sibling(target)
     try:
-        write_json(temporary, obj)
+        write_bytes(temporary, data)
         try:
             os.link(temporary, target)
         except FileExistsError:
             return False
         except OSError:  # a file system without links
-            return _create(target, temporary.read_bytes())
+            return _create(target, data)
     finally:
         temporary.unlink(missing_ok=True)
     sync(target.parent)
