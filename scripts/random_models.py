@@ -1,5 +1,8 @@
 """Pipelines of true size with random weights, and small ones of the same shape, for scripts that
-measure: no hub is needed, and numbers cost what they cost."""
+measure: no hub is needed, and numbers cost what they cost.
+
+    python scripts/random_models.py    # what the weights of each family take
+"""
 
 from __future__ import annotations
 
@@ -202,3 +205,26 @@ def pipeline(
     pipe = family_named(family).pipelines[TEXT_TO_IMAGE](**made)  # type: ignore[attr-defined]
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def weights_table() -> str:
+    """GB of each family's weights in half precision: of the denoiser, which training and drawing
+    keep on the GPU, and of the others, which training needs until pictures and captions are
+    encoded."""
+    lines = ["| model | denoiser, GB | text encoders, GB | autoencoder, GB |"]
+    lines.append("| --- | --- | --- | --- |")
+    for family, make in MODELS.items():
+        with init_empty_weights(include_buffers=False):
+            parts = make()
+        sizes = {"denoiser": 0, "text": 0, "vae": 0}
+        for name, part in parts.items():
+            if isinstance(part, torch.nn.Module):
+                kind = name if name == "vae" else "text" if name.startswith("text") else "denoiser"
+                sizes[kind] += sum(parameter.numel() for parameter in part.parameters())
+        cells = " | ".join(f"{2 * count / 1e9:.1f}" for count in sizes.values())
+        lines.append(f"| {family} | {cells} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(weights_table())
