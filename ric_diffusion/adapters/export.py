@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import torch
-from safetensors.torch import save_file
 
 from ric_diffusion.adapters import modelspec
 from ric_diffusion.adapters.adapter import Adapter
@@ -21,6 +20,7 @@ from ric_diffusion.adapters.kohya import clip_name
 from ric_diffusion.adapters.lora import Lora
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.files import replacing
+from ric_diffusion.io.tensors import save_tensors
 
 Format = Literal["kohya", "diffusers", "comfyui"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -55,8 +55,7 @@ def export(
     about |= modelspec.metadata(adapter, out.stem, implementation)
     about["ric_adapter"] = json.dumps(adapter.about())
     with replacing(out) as temporary:
-        save_file(tensors, temporary, metadata=about)
-        _sort_metadata(temporary)
+        save_tensors(temporary, tensors, about)
 
 
 def comfyui_state(weights: Lora, form: DiffusersFormat) -> dict[str, torch.Tensor]:
@@ -72,15 +71,3 @@ def comfyui_state(weights: Lora, form: DiffusersFormat) -> dict[str, torch.Tenso
             for half in ("lora_A.weight", "lora_B.weight"):
                 tensors[f"{key}.{half}"] = one.tensors[f"{module}.{half}"].contiguous()
     return tensors
-
-
-def _sort_metadata(path: Path) -> None:
-    """Put the metadata of a safetensors file in order, which safetensors writes by chance."""
-    with path.open("r+b") as file:
-        size = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(size))
-        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-        assert len(text) <= size  # the tensors begin behind it
-        file.seek(8)
-        file.write(text.ljust(size))

@@ -10,12 +10,13 @@ from typing import Any, Protocol
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from ric_diffusion.adapters import lora
 from ric_diffusion.adapters.kohya import Kohya
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.files import write_json
+from ric_diffusion.io.tensors import save_tensors
 
 DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
 DIFFUSERS_KEY = "lora_adapter_metadata"  # of peft's settings, in the file's metadata
@@ -55,12 +56,12 @@ class DiffusersFormat:
 
     def write(self, folder: Path, weights: lora.Lora, about: Mapping[str, Any]) -> None:
         metadata = self.metadata(weights) | {"ric_adapter": json.dumps(about)}
-        save_file(self.state(weights), folder / DIFFUSERS_FILE, metadata=metadata)
+        save_tensors(folder / DIFFUSERS_FILE, self.state(weights), metadata)
 
     def state(self, weights: lora.Lora) -> dict[str, torch.Tensor]:
         """The tensors of a LoRA under diffusers' names."""
         return {
-            f"{part}.{key}": tensor.contiguous()
+            f"{part}.{key}": tensor
             for part, one in self.parts(weights).items()
             for key, tensor in one.tensors.items()
         }
@@ -100,8 +101,8 @@ class PeftFormat:
         return found
 
     def write(self, folder: Path, weights: lora.Lora, about: Mapping[str, Any]) -> None:
-        tensors = {f"{PEFT_PREFIX}{k}": v.contiguous() for k, v in weights.tensors.items()}
-        save_file(tensors, folder / PEFT_FILE, metadata={"format": "pt"})
+        tensors = {f"{PEFT_PREFIX}{k}": v for k, v in weights.tensors.items()}
+        save_tensors(folder / PEFT_FILE, tensors, {"format": "pt"})
         settings = {**weights.config, "base_model_name_or_path": about["base_model"]}
         write_json(folder / PEFT_CONFIG, settings | {"task_type": "CAUSAL_LM"})
 

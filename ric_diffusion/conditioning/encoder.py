@@ -14,11 +14,12 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from ric_diffusion.conditioning.steering import LIMIT, Steering
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.files import replacing
+from ric_diffusion.io.tensors import save_tensors
 
 OCTAVES = 6
 
@@ -117,8 +118,8 @@ class RewardEncoder(torch.nn.Module):
             "layers": self.layers,
         }
         with replacing(path) as temporary:
-            tensors = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
-            save_file(tensors, temporary, metadata={"reward_encoder": json.dumps(about)})
+            tensors = {k: v.detach().cpu() for k, v in self.state_dict().items()}
+            save_tensors(temporary, tensors, {"reward_encoder": json.dumps(about)})
 
     @classmethod
     def load(cls, path: Path) -> RewardEncoder:

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.files import replacing_folder, write_json
+from ric_diffusion.io.tensors import save_tensors
 from ric_diffusion.models.cost import Cost
 from ric_diffusion.models.hardware import this_process
 from ric_diffusion.models.sharding import fill, sharded_as, whole
@@ -165,7 +166,7 @@ def save(folder: Path, state: State, *, digest: str, cost: Cost | None = None) -
     for torn in folder.glob(".tmp-*"):  # of a process that was killed while it wrote
         shutil.rmtree(torn)
     with replacing_folder(folder / f"step-{state.step}") as temporary:
-        save_file(tensors, temporary / "state.safetensors")
+        save_tensors(temporary / "state.safetensors", tensors)
         about = {"step": state.step, "digest": digest, "optimizer": state.numbers()}
         about["since_log"] = [asdict(figures) for figures in state.since_log]
         about["scaler"] = state.scaler.state_dict()

@@ -21,6 +21,7 @@ from ric_diffusion.io.errors import InputError, suggest
 from ric_diffusion.io.files import write_json
 from ric_diffusion.io.lru import Recent
 from ric_diffusion.io.paths import expanded, expanded_name
+from ric_diffusion.io.tensors import system_errors
 from ric_diffusion.models.checkpoint import Checkpoint, check_suffix
 from ric_diffusion.models.diffusion.adapted import AdapterMixin
 from ric_diffusion.models.diffusion.arguments import bound, is_number
@@ -196,9 +197,11 @@ class RiCMixin(AdapterMixin):
             self.save_adapter(folder / ADAPTER_SUBFOLDER)
         else:  # from_pretrained would load one left by an earlier save
             shutil.rmtree(folder / ADAPTER_SUBFOLDER, ignore_errors=True)
-        with self.without_adapter():
+        with self.without_adapter(), system_errors(folder):
             super().save_pretrained(folder, **kwargs)
         index = folder / INDEX_FILE
+        for path in folder.rglob("*.safetensors"):  # which nobody else may read
+            path.chmod(index.stat().st_mode)
         named = {"_class_name": stock_class(type(self)).__name__}
         write_json(index, json.loads(index.read_text()) | named)
 

@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 
 from ric_diffusion.io.files import clear_leftovers, replacing
+from ric_diffusion.io.tensors import save_tensors
 
 KEY = np.dtype("S16")  # NumPy sorts and searches these; a zero at the end counts as none there
 KEYS, ENDS = "keys", ".ends"
@@ -215,11 +215,7 @@ class Shards:
         """
         name = hashlib.blake2b(keys.tobytes(), digest_size=8).hexdigest()
         with replacing(self.folder / f"{name}.safetensors") as temporary:
-            save_file(
-                {KEYS: as_rows(keys)}
-                | {name: tensor.contiguous() for name, tensor in tensors.items()},
-                temporary,
-            )
+            save_tensors(temporary, {KEYS: as_rows(keys), **tensors})
 
     def clear(self) -> None:
         """Remove what is damaged and what killed processes left."""
