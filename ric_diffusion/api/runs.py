@@ -533,7 +533,7 @@ def to_train_longer(adapter: Path) -> str:
 
 def _check_steps(out: Path, loop: LoopConfig) -> None:
     """InputError if a run has taken more steps than it is to take."""
-    last = checkpoint.newest(out / "checkpoints")
+    last = checkpoint.newest(out / checkpoint.FOLDER)
     if last and (taken := checkpoint.step_of(last)) > loop.steps:
         raise InputError(
             f"{out}: has taken {taken} steps, and loop.steps is {loop.steps}; give {taken} or "

@@ -12,7 +12,6 @@ import logging
 import math
 import signal
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any, NoReturn
 from ric_diffusion import __version__
 from ric_diffusion.api.values import name_value
 from ric_diffusion.io.errors import CollapseError, InputError, WorkerError
+from ric_diffusion.io.signals import Stopped, heeded
 
 EXAMPLES = {
     "generate": (
@@ -506,27 +506,6 @@ def _sampling(parser: Parser) -> None:
     parser.add_argument("--mapping", help="how a preference becomes targets")
 
 
-class Terminated(KeyboardInterrupt):
-    """SIGTERM: ends the work like Ctrl+C, and cleans up as that does."""
-
-
-@contextmanager
-def terminable() -> Iterator[None]:
-    """Inside the block SIGTERM raises Terminated, where signals can be heard."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def terminate(number: int, frame: Any) -> NoReturn:
-        raise Terminated
-
-    before = signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 @contextmanager
 def speaking(verb: str) -> Iterator[None]:
     """Inside the block what our modules have to say stands on stderr, a line each."""
@@ -552,7 +531,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     module = options.verb.replace("-", "_")
     try:
-        with terminable(), speaking(options.verb):
+        with heeded(), speaking(options.verb):
             importlib.import_module(f"ric_diffusion.cli.{module}").run(options)
     except (InputError, ScorerError) as error:
         print(f"ric {options.verb}: {as_option(str(error))}", file=sys.stderr)
@@ -562,14 +541,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"ric {options.verb}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as interruption:
-        ended = isinstance(interruption, Terminated)
-        more = RESUMED.get(options.verb, "")
-        what = "terminated" if ended else "interrupted"
-        print(f"ric {options.verb}: {what}{more}", file=sys.stderr)
-        return 143 if ended else 130
+        number = interruption.number if isinstance(interruption, Stopped) else signal.SIGINT
+        what = str(interruption) or ENDED.get(number, "ended")
+        print(f"ric {options.verb}: {what}{RESUMED.get(options.verb, '')}", file=sys.stderr)
+        return 128 + number
     return 0
 
 
+ENDED = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 _AGAIN = "; run it again to go on where it stopped"
 _RESUME = "; --resume goes on where it stopped"
 RESUMED = {

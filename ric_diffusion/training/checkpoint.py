@@ -1,13 +1,15 @@
 """Exact resume: parameters, their moving average and the optimizer's moments, in safetensors.
 
 No random state is stored, because none is carried from step to step: each step derives its own
-from (seed, step). A checkpoint folder is renamed into place when complete, so the newest one that
-can be seen can be trusted.
+from (seed, step). A checkpoint folder is renamed into place when complete, with a manifest of its
+files. The one before is kept beside it: should the newest be damaged since, a run goes on from
+there.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -20,13 +22,18 @@ from safetensors.torch import load_file
 
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.files import replacing_folder, write_json
+from ric_diffusion.io.manifest import DamagedError, check_manifest, write_manifest
 from ric_diffusion.io.tensors import save_tensors
 from ric_diffusion.models.cost import Cost
 from ric_diffusion.models.hardware import this_process
 from ric_diffusion.models.sharding import fill, sharded_as, whole
 from ric_diffusion.training.figures import StepFigures
 
+FOLDER = "checkpoints"  # of a run
+TENSORS, NUMBERS = "state.safetensors", "state.json"
+KEPT = 2  # checkpoints of a run
 _STEP = re.compile(r"step-(\d+)")
+_log = logging.getLogger(__name__)
 
 
 def no_scaler() -> torch.amp.GradScaler:
@@ -146,10 +153,15 @@ def _settings(group: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in group.items() if key != "params"}
 
 
+def checkpoints(folder: Path) -> list[Path]:
+    """Those in ``folder``, the one with the most steps first."""
+    found = [path for path in folder.glob("step-*") if _STEP.fullmatch(path.name)]
+    return sorted(found, key=step_of, reverse=True)
+
+
 def newest(folder: Path) -> Path | None:
     """The checkpoint with the most steps in ``folder``, if there is one."""
-    found = {int(m[1]): p for p in folder.glob("step-*") if (m := _STEP.fullmatch(p.name))}
-    return found[max(found)] if found else None
+    return next(iter(checkpoints(folder)), None)
 
 
 def step_of(path: Path) -> int:
@@ -158,28 +170,54 @@ def step_of(path: Path) -> int:
 
 
 def save(folder: Path, state: State, *, digest: str, cost: Cost | None = None) -> None:
-    """Write ``folder/step-N`` and drop the older ones. ``digest`` names the run, ``cost`` is what
-    it has spent. Of several processes, the first writes."""
+    """Write ``folder/step-N``. Once what is there is what was written, all but the one before are
+    removed. ``digest`` names the run, ``cost`` is what it has spent. Of several processes, the
+    first writes."""
     tensors = state.tensors()
     if not this_process().is_main_process:
         return
     for torn in folder.glob(".tmp-*"):  # of a process that was killed while it wrote
         shutil.rmtree(torn)
-    with replacing_folder(folder / f"step-{state.step}") as temporary:
-        save_tensors(temporary / "state.safetensors", tensors)
+    path = folder / f"step-{state.step}"
+    with replacing_folder(path) as temporary:
+        save_tensors(temporary / TENSORS, tensors)
         about = {"step": state.step, "digest": digest, "optimizer": state.numbers()}
         about["since_log"] = [asdict(figures) for figures in state.since_log]
         about["scaler"] = state.scaler.state_dict()
         about["cost"] = (cost or Cost()).to_dict()
-        write_json(temporary / "state.json", about)
-    for other in folder.glob("step-*"):
-        if _STEP.fullmatch(other.name) and other.name != f"step-{state.step}":
+        write_json(temporary / NUMBERS, about)
+        write_manifest(temporary, [TENSORS, NUMBERS])
+    check_manifest(path, [TENSORS, NUMBERS])
+    for other in checkpoints(folder):
+        if step_of(other) > state.step:  # damaged, or the run would have gone on from there
             shutil.rmtree(other)
+    for other in checkpoints(folder)[KEPT:]:
+        shutil.rmtree(other)
+
+
+def resume(folder: Path, state: State, *, digest: str) -> Cost | None:
+    """Read the newest checkpoint in ``folder`` into ``state`` and return what the run had spent;
+    None if there is none. One that is damaged is named, and the one before is read.
+
+    InputError if another run wrote it, or if every one is damaged.
+    """
+    damage: DamagedError | None = None
+    for path in checkpoints(folder):
+        try:
+            check_manifest(path, [TENSORS, NUMBERS])
+        except DamagedError as error:
+            _log.warning("%s; going on from the checkpoint before", error)
+            damage = damage or error
+            continue
+        return load(path, state, digest=digest)
+    if damage:
+        raise InputError(f"{damage}; no other checkpoint is left, so delete {folder} to begin anew")
+    return None
 
 
 def check(folder: Path, *, digest: str) -> dict[str, Any]:
-    """``state.json`` of one checkpoint; InputError if another run wrote it."""
-    about: dict[str, Any] = json.loads((folder / "state.json").read_text())
+    """The numbers of one checkpoint; InputError if another run wrote it."""
+    about: dict[str, Any] = json.loads((folder / NUMBERS).read_text(encoding="utf-8"))
     if about["digest"] != digest:
         raise InputError(
             f"{folder}: written by a run with other settings or data; "
@@ -193,7 +231,7 @@ def load(folder: Path, state: State, *, digest: str) -> Cost:
     run wrote it."""
     about = check(folder, digest=digest)
     try:
-        state.restore(load_file(folder / "state.safetensors"), about["optimizer"])
+        state.restore(load_file(folder / TENSORS), about["optimizer"])
     except InputError as error:
         raise InputError(f"{folder}: {error}") from None
     state.step = about["step"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -16,6 +17,7 @@ from PIL.Image import Image
 
 from ric_diffusion.io.config import digest as config_digest
 from ric_diffusion.io.progress import tracking
+from ric_diffusion.io.signals import Stopped, noted
 from ric_diffusion.models.cost import Cost, Meter
 from ric_diffusion.models.hardware import DTYPES
 from ric_diffusion.models.protocol import Batch, Trainable
@@ -78,22 +80,27 @@ class Trainer:
             self.accelerator.device.type, enabled=self.config.precision == "fp16"
         )
         self.state = checkpoint.State(parameters, optimizer, average, scaler)
-        if resume and (last := checkpoint.newest(out / "checkpoints")):
-            spent = checkpoint.load(last, self.state, digest=digest)
-            if meter:
+        if resume:
+            spent = checkpoint.resume(out / checkpoint.FOLDER, self.state, digest=digest)
+            if meter and spent:
                 meter.add(spent)
         self._counted = meter.read() if meter else Cost()  # of all processes
+        self._asked: Callable[[], int] = lambda: 0  # the signal that asked to stop
+        self.stopping = False  # whether any process was asked to
 
     def run(self) -> None:
         """Train to the last step; leaves the averaged weights in the backend.
 
         FloatingPointError if loss or gradient leave the numbers; the last checkpoint is before.
+        Stopped once a signal asked for it, in all processes after the same step, which a checkpoint
+        is written of; a second signal does not wait for that.
         """
         config, state, first = self.config, self.state, self.accelerator.is_main_process
         if first:
             _log.info("precision: %s on this %s", config.precision, self.accelerator.device.type)
         saved, speed = time.monotonic(), Speed(self.accelerator.device)
         with (
+            noted() as self._asked,
             self._log() if first else nullcontext() as log,
             tracking(
                 "train", config.steps, unit="step", initial=state.step, show=first
@@ -112,6 +119,8 @@ class Trainer:
                     log(state.step, **summary(figures), learning_rate=rate)
                     log.speed(state.step, **speed.read())
                 if not (first or self.sharded):
+                    if self.stopping:
+                        raise self._stopped()
                     continue
                 due = config.validate_every and state.step % config.validate_every == 0
                 if self.validate and due:
@@ -121,10 +130,18 @@ class Trainer:
                         log.images(state.step, sheets)
                 # After validation, which is part of the cost that a resumed run begins with.
                 overdue = time.monotonic() - saved > 60 * config.checkpoint_minutes
-                if last or (agreed(overdue) if self.sharded else overdue):
+                if last or self.stopping or (agreed(overdue) if self.sharded else overdue):
                     self.save()
                     saved = time.monotonic()
+                if self.stopping:
+                    raise self._stopped()
+            if self._asked() and self.accelerator.num_processes == 1:  # since the last step began
+                raise self._stopped()
         _copy(state.average, state.parameters)
+
+    def _stopped(self) -> Stopped:
+        line = f"stopped after step {self.state.step}, of which there is a checkpoint"
+        return Stopped(self._asked() or signal.SIGTERM, line)
 
     def _log(self) -> Log:
         name = config_digest([self.digest, str(self.out.absolute())])[:16]
@@ -136,9 +153,11 @@ class Trainer:
         config, state = self.config, self.state
         parameters = list(state.parameters.values())
         # The gradients of those in shards are means already.
-        loss, samples, *levels = self._averaged_over_processes(
-            apart(parameters)[0], self._backward()
+        figures = [float(self._asked() > 0), *self._backward()]
+        stopping, loss, samples, *levels = self._averaged_over_processes(
+            apart(parameters)[0], figures
         )
+        self.stopping = stopping > 0
         self._check_finite("loss", loss)
         state.scaler.unscale_(state.optimizer)
         norm = clip_gradients(parameters, config.max_grad_norm)
@@ -225,7 +244,7 @@ class Trainer:
         """Write a checkpoint of this step, in place of the one before. Where parameters are in
         shards all processes do this together."""
         cost = self.meter.read() if self.meter else None
-        checkpoint.save(self.out / "checkpoints", self.state, digest=self.digest, cost=cost)
+        checkpoint.save(self.out / checkpoint.FOLDER, self.state, digest=self.digest, cost=cost)
 
 
 @torch.no_grad()

@@ -4,13 +4,17 @@ import dataclasses
 import json
 import os
 import signal
+import threading
 import time
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from ric_diffusion.io.errors import InputError
+from ric_diffusion.io.manifest import DamagedError, check_manifest, write_manifest
+from ric_diffusion.io.signals import Stopped
 from ric_diffusion.training import checkpoint
 from ric_diffusion.training.loop import LoopConfig
 from ric_diffusion.training.trainer import Trainer
@@ -164,17 +168,130 @@ def test_torn_checkpoint_is_ignored(toy, tmp_path, whole):
     assert not torn.exists()
 
 
-def test_only_the_newest_is_kept(toy, tmp_path):
+def test_the_newest_two_are_kept(toy, tmp_path):
     seen = set()
 
     def look(calls):
         folder = tmp_path / "checkpoints"
         if folder.exists():
-            seen.add(tuple(os.listdir(folder)))
+            seen.add(tuple(sorted(os.listdir(folder), key=len)))
 
     run(toy, tmp_path, on_loss=look)
-    assert seen == {(f"step-{step}",) for step in range(1, 40)}
-    assert os.listdir(tmp_path / "checkpoints") == ["step-40"]
+    steps = [frozenset(int(name.removeprefix("step-")) for name in names) for names in seen]
+    assert set(steps) == {frozenset({1}), *(frozenset({n, n + 1}) for n in range(1, 39))}
+    assert set(os.listdir(tmp_path / "checkpoints")) == {"step-39", "step-40"}
+
+
+def damage(path, position=-9):
+    data = bytearray(path.read_bytes())
+    data[position] ^= 4
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("file", ["state.safetensors", "state.json", "manifest.json", None])
+def test_a_damaged_one_is_named_and_the_one_before_is_read(toy, tmp_path, whole, caplog, file):
+    with pytest.raises(KeyboardInterrupt):
+        run(toy, tmp_path / "out", on_loss=stop_at(40))
+    last = checkpoint.newest(tmp_path / "out" / "checkpoints")
+    if file is None:
+        (last / "state.json").unlink()
+    else:
+        damage(last / file)
+    assert run(toy, tmp_path / "out", resume=True) == whole
+    (line,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert str(last) in line and line.endswith("going on from the checkpoint before")
+
+
+def test_no_other_is_left(toy, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run(toy, tmp_path, on_loss=stop_at(40))
+    for path in (tmp_path / "checkpoints").iterdir():
+        damage(path / "state.safetensors")
+    before = contents(tmp_path)
+    with pytest.raises(InputError, match=r"state.safetensors: is damaged; .* to begin anew$"):
+        run(toy, tmp_path, resume=True)
+    assert contents(tmp_path) == before
+
+
+def test_every_flipped_bit_is_noticed(toy, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run(toy, tmp_path, on_loss=stop_at(40))
+    folder = checkpoint.newest(tmp_path / "checkpoints")
+    names = ["state.safetensors", "state.json"]
+    check_manifest(folder, names)
+    rng = np.random.default_rng(0)
+    for name in [*names, "manifest.json"]:
+        path, whole_file = folder / name, (folder / name).read_bytes()
+        # Whether a manifest is written with one line more says nothing of the files.
+        spaces = {i for i, byte in enumerate(whole_file) if chr(byte).isspace()}
+        places = [i for i in range(len(whole_file)) if name != "manifest.json" or i not in spaces]
+        for position in rng.choice(places, 40):
+            data = bytearray(whole_file)
+            data[position] ^= 1 << rng.integers(8)
+            path.write_bytes(data)
+            with pytest.raises(DamagedError, match=r"is damaged|is missing"):
+                check_manifest(folder, names)
+        path.write_bytes(whole_file[:-40])
+        with pytest.raises(DamagedError, match="is damaged"):
+            check_manifest(folder, names)
+        path.write_bytes(whole_file)
+    check_manifest(folder, names)
+
+
+ASKING = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are those of POSIX")
+@pytest.mark.parametrize("name", ASKING)
+def test_asked_to_stop(toy, tmp_path, whole, name):
+    """The step is finished, a checkpoint is written, and nothing is lost."""
+    number, before = getattr(signal, name), signal.getsignal(getattr(signal, name))
+
+    def ask(calls):
+        if calls == 25:  # in the middle of step 12
+            os.kill(os.getpid(), number)
+
+    with pytest.raises(Stopped) as caught:
+        run(toy, tmp_path / "out", on_loss=ask)
+    assert caught.value.number == number
+    assert str(caught.value) == "stopped after step 14, of which there is a checkpoint"
+    assert steps_done(tmp_path / "out") == 14
+    assert signal.getsignal(number) == before
+    assert run(toy, tmp_path / "out", resume=True) == whole
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are those of POSIX")
+def test_asked_twice(toy, tmp_path, whole):
+    """The second time, there is no waiting for the step."""
+
+    def ask(calls):
+        if calls == 25:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Stopped) as caught:
+        run(toy, tmp_path / "out", on_loss=ask)
+    assert str(caught.value) == "" and steps_done(tmp_path / "out") == 12
+    assert run(toy, tmp_path / "out", resume=True) == whole
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are those of POSIX")
+def test_asked_in_the_last_step(toy, tmp_path, whole):
+    def ask(calls):
+        if calls == 80:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(Stopped, match="after step 40"):
+        run(toy, tmp_path / "out", on_loss=ask)
+    assert run(toy, tmp_path / "out", resume=True) == whole
+
+
+def test_in_a_thread_there_are_no_signals(toy, tmp_path, whole):
+    found = []
+    thread = threading.Thread(target=lambda: found.append(run(toy, tmp_path / "out")))
+    thread.start()
+    thread.join()
+    assert found == [whole]
 
 
 def test_newest_counts_steps_rather_than_letters(tmp_path):
@@ -253,6 +370,7 @@ def stored_otherwise(toy, tmp_path, change):
     tensors = load_file(file)
     change(tensors)
     save_file(tensors, file)
+    write_manifest(file.parent, [file.name, "state.json"])
     return out
 
 

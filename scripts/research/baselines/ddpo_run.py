@@ -107,8 +107,7 @@ def train_policy(
         },
         resume=resume,
     )
-    last = checkpoint.newest(out / "checkpoints")
-    meter = Meter(checkpoint.load(last, state, digest=run.digest) if last else None)
+    meter = Meter(checkpoint.resume(out / checkpoint.FOLDER, state, digest=run.digest))
     acting = policy(
         pipe=pipe,
         chain=denoising_chain(pipe.scheduler, config.num_inference_steps, config.eta),
@@ -147,7 +146,7 @@ def _run(task: Task, state: RunState, meter: Meter, run: RunFolder) -> None:
             progress.advance(1, reward=f"{scalars['reward']:.3f}")
             waited = time.monotonic() - saved > 60 * task.config.checkpoint_minutes
             if waited or state.step == total:
-                folder = run.path / "checkpoints"
+                folder = run.path / checkpoint.FOLDER
                 checkpoint.save(folder, state, digest=run.digest, cost=meter.read())
                 saved = time.monotonic()
 

@@ -126,8 +126,7 @@ def train_grpo(
         parameters.values(), lr=config.learning_rate, weight_decay=0.0, fused=True
     )
     state = checkpoint.State(parameters, optimizer)
-    last = checkpoint.newest(out / "checkpoints")
-    meter = Meter(checkpoint.load(last, state, digest=folder.digest) if last else None)
+    meter = Meter(checkpoint.resume(out / checkpoint.FOLDER, state, digest=folder.digest))
     run = _Run(config, state, meter, out, folder.digest, space.names)
     rewards = [
         Reward(backend, space, name, scorer)
@@ -299,6 +298,6 @@ class _Run(TrainerCallback):
         self.progress.advance(1, reward=f"{scalars['reward']:.3f}")
         waited = time.monotonic() - self.saved > 60 * self.config.checkpoint_minutes
         if waited or self.state.step == self.config.steps:
-            folder = self.out / "checkpoints"
+            folder = self.out / checkpoint.FOLDER
             checkpoint.save(folder, self.state, digest=self.digest, cost=self.meter.read())
             self.saved = time.monotonic()
