@@ -541,14 +541,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"ric {options.verb}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as interruption:
-        number = interruption.number if isinstance(interruption, Stopped) else signal.SIGINT
+        number = interruption.number if isinstance(interruption, Stopped) else int(signal.SIGINT)
         what = str(interruption) or ENDED.get(number, "ended")
         print(f"ric {options.verb}: {what}{RESUMED.get(options.verb, '')}", file=sys.stderr)
         return 128 + number
     return 0
 
 
-ENDED = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
+ENDED: dict[int, str] = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 _AGAIN = "; run it again to go on where it stopped"
 _RESUME = "; --resume goes on where it stopped"
 RESUMED = {
