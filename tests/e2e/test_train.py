@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -352,8 +353,9 @@ def test_the_backend_is_no_key_any_more(ric, copy, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_terminated_by_sigterm(root, copy, tmp_path, files):
-    """143, one line, and the run goes on."""
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_asked_to_end(root, copy, tmp_path, files, number, code):
+    """A checkpoint, one line, and the run goes on."""
     path, out = (
         copy(loop={"steps": 400, "batch_size": 4, "checkpoint_minutes": 0}),
         tmp_path / "run",
@@ -366,9 +368,13 @@ def test_terminated_by_sigterm(root, copy, tmp_path, files):
         if list(out.glob("checkpoints/step-*")):
             break
         time.sleep(0.02)
-    run.send_signal(signal.SIGTERM)
+    run.send_signal(number)
     _, said = run.communicate(timeout=60)
-    assert run.returncode == 143, said
-    assert said.splitlines()[-1] == "ric train: terminated; --resume goes on where it stopped"
+    assert run.returncode == code, said
+    assert re.fullmatch(
+        r"ric train: stopped after step (\d+), of which there is a checkpoint; "
+        "--resume goes on where it stopped",
+        said.splitlines()[-1],
+    )
     assert "Traceback" not in said and not (out / "adapter").exists()
     assert any((out / "checkpoints").iterdir())
