@@ -1,21 +1,19 @@
 """What ``serve_scorers`` serves: scorers that answer requests of ``scorers.remote_schema``."""
 
 # Annotations are what they say here, and no text: FastAPI reads them.
-import asyncio
 import base64
-import hmac
 import logging
 import os
-import queue
-import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
+from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.concurrency import run_in_threadpool
 
+from ric_diffusion.api.http.guard import Guard, Hosts
+from ric_diffusion.api.http.problems import PROBLEMS, health
+from ric_diffusion.api.http.work import Job, WorkThread
 from ric_diffusion.data.images import MAX_PIXELS, UnreadableImage, open_image
 from scorers import Scorer, ScorerError
 from scorers import remote_schema as schema
@@ -30,6 +28,7 @@ def build_app(
     scorers: Sequence[Scorer],
     *,
     token: str = "",
+    hosts: Hosts = "any",
     roots: Sequence[Path] = (),
     max_samples: int = MAX_SAMPLES,
     max_bytes: int = MAX_BYTES,
@@ -38,12 +37,13 @@ def build_app(
     """The scorers at /scorers/NAME, a single one at / as well, whether all is well at /health, and
     the JSON Schema of the messages at /schema.
 
-    ``token`` is what all but /health want, unless it is empty. Files are read in and below the
-    ``roots`` only. The limits are those of a request, and the pixels of all its pictures together.
+    ``token`` is what all but /health want, unless it is empty, and ``hosts`` the names that are
+    answered to. Files are read in and below the ``roots`` only. The limits are those of a request,
+    and the pixels of all its pictures together.
 
     ScorerError for a scorer that cannot be described.
     """
-    thread = ScoringThread()
+    thread = WorkThread()
     served = [
         ServedScorer(
             scorer,
@@ -55,42 +55,16 @@ def build_app(
         )
         for scorer in scorers
     ]
-    router = APIRouter(dependencies=[Depends(_TokenCheck(token))])
+    app = FastAPI(openapi_url=None, exception_handlers=PROBLEMS)
+    app.add_middleware(Guard, token=token, hosts=hosts, max_bytes=max_bytes)
+    app.add_api_route("/health", health, methods=["GET"], response_model=None)
+    app.add_api_route("/schema", schema.json_schema, methods=["GET"], response_model=None)
     for one in served:
         paths = [f"/scorers/{one.description.name}", *(["/"] if len(served) == 1 else [])]
         for path in paths:
-            router.add_api_route(path, one.describe, methods=["GET"], response_model=None)
-            router.add_api_route(path, one.answer, methods=["POST"], response_model=None)
-    router.add_api_route("/schema", schema.json_schema, methods=["GET"], response_model=None)
-    # By their numbers those that Starlette itself raises, for what is not served.
-    handlers: Any = {HTTPException: _problem, 404: _problem, 405: _problem}
-    app = FastAPI(openapi_url=None, exception_handlers=handlers)
-    app.add_api_route("/health", _health, methods=["GET"], response_model=None)
-    app.include_router(router)
+            app.add_api_route(path, one.describe, methods=["GET"], response_model=None)
+            app.add_api_route(path, one.answer, methods=["POST"], response_model=None)
     return app
-
-
-class ScoringThread:
-    """Scores one request after the other, of all scorers: they may share an encoder, and do share
-    the device. A daemon, so that a server which is interrupted does not wait for it."""
-
-    def __init__(self) -> None:
-        self._calls: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = queue.SimpleQueue()
-        threading.Thread(target=self._work, daemon=True).start()
-
-    def submit(self, call: Callable[[], Any]) -> Future[Any]:
-        future: Future[Any] = Future()
-        self._calls.put((future, call))
-        return future
-
-    def _work(self) -> None:
-        while True:
-            future, call = self._calls.get()
-            if future.set_running_or_notify_cancel():
-                try:
-                    future.set_result(call())
-                except BaseException as error:
-                    future.set_exception(error)
 
 
 class ServedScorer:
@@ -99,7 +73,7 @@ class ServedScorer:
     def __init__(
         self,
         scorer: Scorer,
-        thread: ScoringThread,
+        thread: WorkThread,
         *,
         roots: Sequence[Path],
         max_samples: int,
@@ -137,29 +111,13 @@ class ServedScorer:
         return _json(self._described())  # anew: the fingerprint may have changed
 
     async def answer(self, request: Request) -> Response:
-        if request.headers.get("content-type", "").partition(";")[0] != "application/json":
-            # A page in a browser cannot send this type to another site unless that agrees.
-            raise HTTPException(415, "content-type must be application/json")
-        asked, samples = await run_in_threadpool(self._decoded, await self._body(request))
+        asked, samples = await run_in_threadpool(self._decoded, await request.body())
         prompts = None if asked.prompts is None else list(asked.prompts)
-        scoring = self._thread.submit(lambda: self._score(samples, prompts))
-        try:
-            return _json(await asyncio.wrap_future(scoring))
-        except asyncio.CancelledError:  # one that is started again in its place may answer
-            raise HTTPException(503, "the server ends") from None
 
-    async def _body(self, request: Request) -> bytes:
-        """Read up to the limit and no further."""
-        body = bytearray()
-        declared = request.headers.get("content-length", "0")
-        if declared.isdecimal() and int(declared) <= self._max_bytes:
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > self._max_bytes:
-                    break
-            else:
-                return bytes(body)
-        raise HTTPException(413, f"the request has more than {self._max_bytes} bytes")
+        def score(job: Job) -> schema.Answer:
+            return self._score(samples, prompts)
+
+        return _json(await self._thread.answer(score, request.receive))
 
     def _decoded(self, body: bytes) -> tuple[schema.Request, list[Any]]:
         try:
@@ -220,27 +178,5 @@ class ServedScorer:
         return real
 
 
-class _TokenCheck:
-    def __init__(self, token: str) -> None:
-        self._wanted = f"Bearer {token}".encode() if token else b""
-
-    async def __call__(self, request: Request) -> None:
-        given = request.headers.get("authorization", "").encode("latin-1")
-        if self._wanted and not hmac.compare_digest(given, self._wanted):
-            raise HTTPException(401, "wrong or no token", {"WWW-Authenticate": "Bearer"})
-
-
-async def _health() -> dict[str, str]:
-    return {"status": "ok"}
-
-
-async def _problem(request: Request, error: HTTPException) -> Response:
-    return _json(schema.Problem(error=error.detail), error.status_code, error.headers)
-
-
-def _json(
-    message: schema.Description | schema.Answer | schema.Problem,
-    status: int = 200,
-    headers: Any = None,
-) -> Response:
-    return Response(schema.to_json(message), status, headers, "application/json")
+def _json(message: schema.Description | schema.Answer) -> Response:
+    return Response(schema.to_json(message), media_type="application/json")

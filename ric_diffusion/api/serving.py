@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import os
-import re
-import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from ric_diffusion.api.http.listening import (
+    HOST,
+    address_of,
+    answer_until_interrupted,
+    hosts_of,
+    listening,
+    token_in,
+)
 from ric_diffusion.api.labelling import ScorerLike, loaded_scorers
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.extras import require
 from ric_diffusion.io.paths import expanded
 from scorers.remote_client import TOKEN, is_loopback
 
-HOST, PORT = "127.0.0.1", 8000
-CONNECTIONS = 32  # at once; more are told to come again
-LAST_ANSWERS = 2  # s that what is being scored may take when the server ends
+PORT = 8000
 
 
 def serve_scorers(
@@ -45,13 +48,9 @@ def serve_scorers(
     InputError if the address cannot be used, or would be open to other machines without a token.
     """
     require("scale", "serve-scorer", "fastapi", "uvicorn")
-    import uvicorn
-
     from ric_diffusion.api.scorer_app import build_app
 
-    token = os.environ.get(TOKEN, "")
-    if re.search(r"[^\x21-\x7e]", token):
-        raise InputError(f"{TOKEN}: must be ASCII without spaces")
+    token = token_in(TOKEN)
     if not token and not is_loopback(host) and not without_token:
         raise InputError(
             f"host {host}: other machines would be served without a token; export {TOKEN}, or give "
@@ -61,32 +60,12 @@ def serve_scorers(
     for folder in roots:
         if not folder.is_dir():
             raise InputError(f"root {folder}: no such folder")
-    with _listening(host, port) as listener:  # before models are loaded
+    with listening(host, port) as listener:  # before models are loaded
         using = loaded_scorers(scorers)
         names = [scorer.name for scorer in using]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise InputError(f"scorers: {twice[0]} is given twice; give one of them called=…")
-        app = build_app(using, token=token, roots=roots)
-        address = f"[{host}]" if ":" in host else host
-        config = uvicorn.Config(
-            app,
-            log_level="critical",  # what fails is logged by the app; the rest ends with the server
-            limit_concurrency=CONNECTIONS,
-            timeout_graceful_shutdown=LAST_ANSWERS,
-            server_header=False,
-        )
+        app = build_app(using, token=token, hosts=hosts_of(host, token), roots=roots)
         # The socket listens already, so whoever comes between this line and the next waits.
-        started(f"http://{address}:{listener.getsockname()[1]} serves {', '.join(names)}")
-        uvicorn.Server(config).run(sockets=[listener])
-
-
-def _listening(host: str, port: int) -> socket.socket:
-    """A socket at the address. InputError if it cannot be had."""
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family)
-    except (OSError, OverflowError) as error:
-        raise InputError(
-            f"port {port}: cannot be listened on at host {host} "
-            f"({getattr(error, 'strerror', None) or error}); choose another"
-        ) from None
+        started(f"{address_of(host, listener)} serves {', '.join(names)}")
+        answer_until_interrupted(app, listener)
