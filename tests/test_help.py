@@ -16,7 +16,7 @@ from ric_diffusion.cli.parser import EXAMPLES, build_parser, main
 HEAVY = ["torch", "diffusers", "transformers", "peft", "accelerate", "open_clip", "pandas", "PIL"]
 HEAVY += ["gradio", "fastapi", "uvicorn"]
 COMMANDS = ["generate", "sweep", "score", "label", "train", "online", "evaluate", "app", "export"]
-COMMANDS += ["prompt", "push", "adopt", "serve-scorer"]
+COMMANDS += ["prompt", "push", "adopt", "serve", "serve-scorer"]
 
 CALL = f"""
 import sys

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
         train,
     )
     from ric_diffusion.api.samples import GeneratedSample, generate, measure
-    from ric_diffusion.api.serving import serve_scorers
+    from ric_diffusion.api.serving import serve, serve_scorers
     from ric_diffusion.api.sweeps import SweepPoint, SweepResult, contact_sheet, sweep
     from ric_diffusion.data.label import LabelReport
     from ric_diffusion.data.responses import write_responses
@@ -94,6 +94,7 @@ __all__ = [
     "push",
     "sample_prompts",
     "score",
+    "serve",
     "serve_scorers",
     "sweep",
     "train",
@@ -120,7 +121,7 @@ _HOMES = {
         "train",
     ),
     "samples": ("GeneratedSample", "generate", "measure"),
-    "serving": ("serve_scorers",),
+    "serving": ("serve", "serve_scorers"),
     "sweeps": ("SweepPoint", "SweepResult", "contact_sheet", "sweep"),
 }
 _EXTRAS = {"runs": "train", "reports": "eval"}  # that a home's imports need

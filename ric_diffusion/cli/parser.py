@@ -33,6 +33,10 @@ EXAMPLES = {
         "ric sweep --prompt 'red apple' --along colorfulness --out sweep/",
     ),
     "score": ("ric score photos/ --scorers compressibility:resize=none colorfulness --json",),
+    "serve": (
+        "ric serve --model emoji-64 --port 8080",
+        "ric serve --model base/ --adapter runs/mine/adapter runs/other/adapter --host 0.0.0.0",
+    ),
     "serve-scorer": (
         "ric serve-scorer aesthetic --port 8000",
         "ric serve-scorer aesthetic clip_score --host 0.0.0.0 --root /mnt/pictures",
@@ -166,6 +170,24 @@ def build_parser() -> Parser:
     score.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="pictures or folders")
     score.add_argument("--scorers", nargs="+", required=True, metavar="NAME[:option=value,…]")
     score.add_argument("--json", action="store_true", help="one JSON object per picture")
+
+    server = verb(
+        "serve", "answer other programs over HTTP: generate, sweep and score as JSON or PNG"
+    )
+    _checkpoint(server)
+    server.add_argument(
+        "--adapter",
+        nargs="+",
+        default=[],
+        help="folders or hub ids, of which a request names one; a bundled model has its own",
+    )
+    server.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to listen on; any but this machine's own wants a token in RIC_SERVE_TOKEN "
+        "(default: 127.0.0.1)",
+    )
+    server.add_argument("--port", type=positive, default=8080)
 
     serve = verb("serve-scorer", "answer remote scorers of other processes and machines")
     serve.add_argument("scorers", nargs="+", metavar="NAME[:option=value,…]")

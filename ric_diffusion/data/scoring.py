@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
@@ -14,6 +17,18 @@ from ric_diffusion.rewards import RewardSpace
 from scorers import Scorer, WeightsError
 
 _log = logging.getLogger(__name__)
+_kept: ContextVar[dict[str, Scorer] | None] = ContextVar("kept_scorers", default=None)
+
+
+@contextmanager
+def keeping_scorers(kept: dict[str, Scorer]) -> Iterator[None]:
+    """Inside the block ``load_scorers`` makes each scorer once, and finds it in ``kept`` again: its
+    weights take seconds to load, and who serves requests needs them for each."""
+    token = _kept.set(kept)
+    try:
+        yield
+    finally:
+        _kept.reset(token)
 
 
 def load_scorers(space: RewardSpace, *, required: bool = True) -> list[Scorer]:
@@ -31,7 +46,7 @@ def load_scorers(space: RewardSpace, *, required: bool = True) -> list[Scorer]:
         spec, options = reward.scorer["name"], reward.scorer.get("options", {})
         try:
             scorers.check_consent(spec, options, where=reward.name)
-            scorer = scorers.load(spec, **options)
+            scorer = _loaded(spec, options)
         except WeightsError as error:
             if required:
                 raise
@@ -46,6 +61,16 @@ def load_scorers(space: RewardSpace, *, required: bool = True) -> list[Scorer]:
             )
         found.append(scorer)
     return found
+
+
+def _loaded(spec: str, options: Mapping[str, Any]) -> Scorer:
+    kept = _kept.get()
+    if kept is None:
+        return scorers.load(spec, **options)
+    key = json.dumps([spec, options], sort_keys=True)
+    if key not in kept:
+        kept[key] = scorers.load(spec, **options)
+    return kept[key]
 
 
 def load_named(specs: Sequence[str]) -> Sequence[Scorer]:

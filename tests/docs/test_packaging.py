@@ -40,7 +40,7 @@ MAY = {
     "app": {"app"},
     "api": {"scale"},
 }
-COMES_WITH = {"starlette": "gradio", "fsspec": "huggingface_hub"}
+COMES_WITH = {"starlette": "gradio", "fsspec": "huggingface_hub", "pydantic": "fastapi"}
 # ComfyUI itself, there when it loads our nodes; and what a tracker hands over, which is asked for
 # by its name.
 NOT_OURS = {"comfy", "trackio"}
@@ -191,6 +191,7 @@ def test_what_needs_an_extra_names_it_in_one_line(tmp_path):
         "online config.yaml": "train",
         "evaluate --prompts prompts.txt --out report": "eval",
         "app": "app",
+        "serve": "scale",
         "serve-scorer colorfulness": "scale",
         "generate --model gpt --prompt hello": "llm",
     }

@@ -8,6 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any
 
 from ric_diffusion.api.http.guard import Receive, Refused
@@ -76,6 +77,12 @@ class WorkThread:
             going.cancel()
             job.stop()
             doing.cancel()
+
+    def settle(self, seconds: float) -> None:
+        """Wait until all that was submitted is done or stopped, so long at most: an interpreter
+        that ends while a thread computes may crash."""
+        with suppress(TimeoutError, Refused):
+            self.submit(lambda job: None).result(seconds)
 
     def _run(self) -> None:
         while True:

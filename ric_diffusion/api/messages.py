@@ -1,0 +1,179 @@
+"""What ``ric serve`` is asked and what it answers: the JSON of its requests, with their bounds.
+
+FastAPI evaluates the annotations, and its OpenAPI document shows the docstrings.
+"""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MAX_PROMPT = 2000  # characters; tokenizers take as many tokens as they like of it
+MAX_COUNT, MAX_POINTS, MAX_SAMPLES = 16, 21, 64
+MAX_STEPS, MAX_SCALE, MAX_SIDE = 200, 100.0, 2048
+MAX_NAMES = 64  # rewards in one request
+MAX_SEED = 2**63 - 1
+
+Name = Annotated[str, Field(max_length=200)]
+Prompt = Annotated[str, Field(max_length=MAX_PROMPT)]
+Values = Annotated[dict[Name, float], Field(max_length=MAX_NAMES)]
+Scale = Annotated[float, Field(ge=-MAX_SCALE, le=MAX_SCALE)]
+Side = Annotated[int, Field(ge=8, le=MAX_SIDE, multiple_of=8)]
+Scores = dict[str, float | None]
+
+
+class Message(BaseModel):
+    """Unknown fields, numbers as text, NaN and infinities are refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False, frozen=True)
+
+
+class Asked(Message):
+    """What all that is drawn has. What is left out comes from the adapter."""
+
+    prompt: Annotated[Prompt, Field(min_length=1, description="what to draw, or to respond to")]
+    adapter: Name | None = Field(None, description="one that /adapters names; the first by default")
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0
+    mapping: Name | None = Field(None, description="how a preference becomes targets")
+    refine: Annotated[int, Field(ge=1, le=20)] | None = Field(
+        None, description="draw each sample up to so many times more and keep the nearest"
+    )
+    steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] | None = None
+    guidance_scale: Scale | None = None
+    true_cfg_scale: Scale | None = None
+    contrast: Scale | None = None
+    prompt_guidance: Scale | None = None
+    width: Side | None = None
+    height: Side | None = None
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """The arguments of sampling, of which None is not given."""
+        names = ("steps", "guidance_scale", "true_cfg_scale", "contrast", "prompt_guidance")
+        return {name: getattr(self, name) for name in (*names, "width", "height")}
+
+
+class GenerateRequest(Asked):
+    """Samples of one prompt."""
+
+    preference: Values | None = Field(None, description="weights by reward, as sliders set them")
+    targets: Values | None = Field(None, description="or values in z by reward")
+    negative_targets: Values | None = Field(None, description="values in z to steer away from")
+    negative_prompt: Prompt | None = None
+    count: Annotated[int, Field(ge=1, le=MAX_COUNT)] = Field(
+        1, description="samples; their seeds follow the first one's"
+    )
+
+
+class SweepRequest(Asked):
+    """The same prompt and seed while the sliders move."""
+
+    points: Annotated[int, Field(ge=2, le=MAX_POINTS)] = 11
+    along: Name | None = Field(
+        None, description="the one reward to move; by default the preference, first to last"
+    )
+
+
+class ScoreRequest(Message):
+    """Samples to score by the rewards of an adapter: pictures, or texts for a language model."""
+
+    images: Annotated[list[str], Field(min_length=1, max_length=MAX_SAMPLES)] | None = Field(
+        None, description="files of pictures, in base64"
+    )
+    texts: Annotated[list[str], Field(min_length=1, max_length=MAX_SAMPLES)] | None = None
+    prompts: Annotated[list[Prompt], Field(max_length=MAX_SAMPLES)] | None = Field(
+        None, description="one for each sample, where a scorer reads them"
+    )
+    adapter: Name | None = None
+
+
+class Sample(Message):
+    """A picture (a PNG in base64, which holds all that is said here) or a text, with what was asked
+    and obtained: targets and ``obtained`` in z, scores in each scorer's unit, null where there is
+    none."""
+
+    image: str | None = None
+    text: str | None = None
+    seed: int
+    targets: dict[str, float]
+    scores: Scores
+    obtained: Scores
+    refinement: dict[str, Any] | None = Field(None, description="how it came near its targets")
+
+
+class GenerateAnswer(Message):
+    """Samples in the order of their seeds; ``notes``: what is to be said of them, a line each."""
+
+    model: str
+    prompt: str
+    samples: list[Sample]
+    notes: list[str]
+
+
+class Point(Message):
+    """One place of the sliders, with the picture drawn there."""
+
+    image: str
+    preference: dict[str, float] | None
+    targets: dict[str, float]
+    scores: Scores
+    obtained: Scores
+
+
+class SweepAnswer(Message):
+    """The points in order, and all pictures side by side as one, the ``sheet``."""
+
+    model: str
+    prompt: str
+    seed: int
+    units: dict[str, str]
+    points: list[Point]
+    sheet: str
+    notes: list[str]
+
+
+class ScoreAnswer(Message):
+    """By reward, for each sample: its scores in ``units``, and in z, null where it has none."""
+
+    units: dict[str, str]
+    scores: list[Scores]
+    obtained: list[Scores]
+    notes: list[str]
+
+
+class RewardAbout(Message):
+    """A reward: mean and standard deviation of its scores, which z counts from and in, and the
+    range in z that targets make sense in."""
+
+    name: str
+    unit: str
+    mean: float
+    std: float
+    lowest: float
+    highest: float
+
+
+class AdapterAbout(Message):
+    """An adapter that requests may name."""
+
+    name: str
+    base_model: str
+    mode: str
+    mapping: str
+    sampling: dict[str, Any]
+    rewards: list[RewardAbout]
+
+
+class AdaptersAnswer(Message):
+    """The model, its adapters, and the mappings there are."""
+
+    model: str
+    family: str
+    medium: str
+    adapters: list[AdapterAbout]
+    mappings: list[str]
+
+
+class Problem(Message):
+    """Why there is no answer, in one line."""
+
+    error: str
