@@ -130,7 +130,8 @@ class Doors:
 
 def _wants_png(request: Request) -> bool:
     """Whether PNG is what a client names first."""
-    return request.headers.get("accept", "").partition(",")[0].strip().startswith("image/png")
+    first: str = request.headers.get("accept", "").partition(",")[0]
+    return first.strip().startswith("image/png")
 
 
 async def _encoded(make: Any) -> Response:

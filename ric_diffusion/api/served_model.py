@@ -112,10 +112,10 @@ class ServedModel:
         """The scores of finished samples, by the scorers of an adapter."""
         with self._working(asked.adapter, job) as notes:
             require_adapter(self.model, self.name)
-            scoring = Scoring.of(self.model.adapter.space, self.medium)
-            found = list(self._scored(scoring, asked, job))
+            space = self.model.adapter.space
+            found = list(self._scored(Scoring.of(space, self.medium), asked, job))
         return messages.ScoreAnswer(
-            units=dict(zip(scoring.space.names, scoring.space.units, strict=True)),
+            units=dict(zip(space.names, space.units, strict=True)),
             scores=[dict(one.scores) for one in found],
             obtained=[dict(one.obtained) for one in found],
             notes=notes,

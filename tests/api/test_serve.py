@@ -6,10 +6,14 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -294,12 +298,56 @@ def test_slow_heads_and_answers_that_nobody_reads(server, monkeypatch):
                 connection.sendall(request)
 
 
+def lines(language):
+    """The lines of docs/serve.md that ask the server at 127.0.0.1:8080."""
+    page = (Path(__file__).parents[2] / "docs" / "serve.md").read_text("utf-8")
+    found = re.findall(rf"^```{language}\n(.*?)^```", page, re.M | re.S)
+    return [block for block in found if "127.0.0.1:8080/" in block]
+
+
+def test_the_lines_of_the_documentation(model, thread, tmp_path):
+    from ric_diffusion.api.model_app import build_model_app
+
+    with serving(build_model_app(model, thread, hosts="loopback")) as server:
+        address = f"127.0.0.1:{server.port}"
+        *curls, _ = lines("bash") if shutil.which("curl") else [""]
+        [python] = lines("python")
+        for command in (["bash", "-ec", "\n".join(curls)], [sys.executable, "-c", python]):
+            command[-1] = command[-1].replace("127.0.0.1:8080", address)
+            done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+    sizes = [Image.open(tmp_path / name).size for name in ("0.png", "1.png")]
+    assert sizes == [(64, 64)] * 2 and done.stdout.count("colorfulness") == 3
+    if curls:
+        assert Image.open(tmp_path / "apple.png").size == (64, 64)
+        assert Image.open(tmp_path / "sweep.png").width > 5 * 64
+        assert "embedding" in (tmp_path / "adapters.json").read_text()
+
+
+def test_the_limits_of_the_documentation():
+    from ric_diffusion.api import messages, model_app
+    from ric_diffusion.api.http import guard, work
+
+    page = (Path(__file__).parents[2] / "docs" / "serve.md").read_text("utf-8")
+    for row in (
+        f"| {messages.MAX_COUNT}, {messages.MAX_POINTS}, {messages.MAX_SAMPLES} |",
+        f"| {messages.MAX_STEPS}, {messages.MAX_PROMPT}, {messages.MAX_SIDE} |",
+        f"| {model_app.MAX_BYTES // 2**20} MiB |",
+        f"| {work.WAITING}; one more gets 503",
+        f"| {guard.RATE}, and {guard.BURST} at once;",
+        f"| {connections.HEAD:.0f} s each; ",
+        f" {guard.SLOWEST // 1000} kB a second |",
+    ):
+        assert row in page
+    assert guard.GRACE == connections.HEAD
+
+
 SHORT = [kind for kind in KINDS if "slow" not in kind.name and "MiB" not in kind.name]
 
 
 def test_twenty_clients_with_malformed_requests_among_theirs(server):
     """A few seconds of scripts/benchmark_server.py, in this process: memory is measured there."""
-    result = attack(server, os.getpid(), clients=20, seconds=3, rest=0, kinds=tuple(SHORT))
+    result = attack(server, os.getpid(), clients=20, seconds=2, rest=0, kinds=tuple(SHORT))
     assert result.failures == {}
     sent = sum(seen.total() for seen in result.outcomes.values())
     assert sent > 100 and result.outcomes["generate, JSON"]["answered"] > 0
