@@ -2,11 +2,11 @@
 
     python scripts/benchmark_server.py --clients 20 --seconds 60
 
-Starts a server of its own. Each client picks one kind of request after the other by chance, the
-same ones every time. A request is answered (2xx, and what was asked for), refused (another status
-with one line, or a connection that the server ends because it takes too long), or something else,
-which is a failure. Memory is the server's resident set: before, after every kind of request was
-sent once, and after the last client has gone and some seconds of rest.
+Starts a server of its own. Each client sends one request after the other, by chance and the same
+ones every time, every second one malformed. A request is answered (2xx, and what was asked for),
+refused (another status with one line, or a connection that the server ends because it takes too
+long), or something else, which is a failure. Memory is the server's resident set: before, after
+every kind of request was sent once, and after the last client has gone and some seconds of rest.
 
 Needs the `scale` extra and Linux.
 """
@@ -250,6 +250,7 @@ def attack(
 ) -> Result:
     """Every kind once, and then by chance, by so many clients at once for so long."""
     result = Result(outcomes={kind.name: Counter() for kind in kinds})
+    good, bad = ([kind for kind in kinds if kind.good == wanted] for wanted in (True, False))
 
     def send(kind: Kind) -> None:
         try:
@@ -261,7 +262,7 @@ def attack(
     def client(number: int) -> None:
         chance = random.Random(number)
         while time.monotonic() < end:
-            send(chance.choice(kinds))
+            send(chance.choice(chance.choice((good, bad))))
 
     def at_once(work: list[Callable[[], None]]) -> None:
         threads = [threading.Thread(target=one) for one in work]

@@ -38,7 +38,9 @@ class ServedModel:
     heard of at the start: InputError.
     """
 
-    def __init__(self, model: ModelName, adapters: Sequence[str] = (), dtype: Dtype = "float32"):
+    def __init__(
+        self, model: ModelName, adapters: Sequence[str] = (), dtype: Dtype = "float32"
+    ) -> None:
         self.model: Any = load(model, dtype=dtype)
         self.name = name_of(self.model)
         self.medium = self.model.family.medium

@@ -342,6 +342,57 @@ def test_the_limits_of_the_documentation():
     assert guard.GRACE == connections.HEAD
 
 
+@pytest.fixture
+def responds(monkeypatch, tmp_path):
+    """A tiny language model, with an adapter that has learned nothing."""
+    from ric_diffusion.adapters.adapter import Adapter
+    from ric_diffusion.api import served_model
+    from ric_diffusion.conditioning.conditioner import TextConditioner
+    from ric_diffusion.conditioning.grammar import Grammar
+    from ric_diffusion.models.causal_lm.model import RiCCausalLM
+    from ric_diffusion.rewards import RewardSpace
+    from support.lm import write_lm
+
+    rng = np.random.default_rng(0)
+    space = RewardSpace.fit(
+        {"brevity": rng.normal(size=50), "length": rng.normal(size=50)},
+        units=dict.fromkeys(("brevity", "length"), "words"),
+        scorers={name: {"name": name} for name in ("brevity", "length")},
+    )
+    lm = RiCCausalLM.from_pretrained(str(write_lm(tmp_path / "lm")))
+    lm.adapter = Adapter(
+        family="causal-lm",
+        base_model="tiny",
+        space=space,
+        conditioner=TextConditioner(Grammar.words(space.names)),
+        sampling={"response_tokens": 8},
+    )
+    monkeypatch.setattr(served_model, "load", lambda name, dtype: lm)
+    return served_model.ServedModel("tiny")
+
+
+def test_a_language_model_responds(responds):
+    from ric_diffusion.api import messages
+    from ric_diffusion.api.http.work import Job, Stopped
+    from ric_diffusion.api.served_model import sample_of
+
+    asked = messages.GenerateRequest(prompt="how do i bake?", targets={"brevity": 1.0}, seed=3)
+    [sample], _ = responds.generate(asked, Job())
+    one = sample_of(sample)
+    assert one.image is None and one.scores["length"] == len(one.text.split())
+    scores = responds.score(messages.ScoreRequest(texts=["one two", "three"]), Job()).scores
+    assert [row["length"] for row in scores] == [2.0, 1.0]
+    for wrong in (messages.ScoreRequest(images=["AAAA"]), messages.ScoreRequest()):
+        with pytest.raises(api.InputError, match="texts: missing, or not alone"):
+            responds.score(wrong, Job())
+    with pytest.raises(api.InputError, match="one that makes pictures"):
+        responds.sweep(messages.SweepRequest(prompt="a"), Job())
+    stopped = Job()
+    stopped.stop()
+    with pytest.raises(Stopped):
+        responds.generate(asked, stopped)
+
+
 SHORT = [kind for kind in KINDS if "slow" not in kind.name and "MiB" not in kind.name]
 
 

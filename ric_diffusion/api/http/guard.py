@@ -88,12 +88,7 @@ class Guard:
             self._held -= len(body)
 
     def _check(self, scope: Scope, headers: Mapping[str, str]) -> None:
-        host = headers.get("host", "")
-        if not self._answers_to(host):
-            raise Refused(403, f"host {shown(host)!r} is none of this server's names")
-        origin = headers.get("origin")
-        if origin is not None and origin.lower() not in (f"{s}://{host}".lower() for s in _SCHEMES):
-            raise Refused(403, f"pages of {shown(origin)!r} are not answered")
+        check_site(headers, self._hosts)
         address = (scope.get("client") or ("",))[0]
         if not self._rates.allow(address):
             raise Refused(
@@ -107,14 +102,6 @@ class Guard:
         if scope["method"] == "POST" and kind != "application/json":
             # A page in a browser cannot send this type to another site unless that agrees.
             raise Refused(415, "content-type must be application/json")
-
-    def _answers_to(self, host: str) -> bool:
-        if self._hosts == "any":
-            return True
-        name = _PORT.sub("", host).strip("[]").lower()
-        if is_loopback(name):
-            return True
-        return self._hosts == "addresses" and (_is_address(name) or name == _own_name())
 
     async def _read(self, body: bytearray, headers: Mapping[str, str], receive: Receive) -> None:
         """The whole body, up to the limits and no further."""
@@ -160,6 +147,18 @@ class Rates:
         return allowed
 
 
+def check_site(headers: Mapping[str, str], hosts: Hosts) -> None:
+    """Refused for a request to a host that the server does not answer to, and for one of a page of
+    another site; ``headers`` by their names in small letters."""
+    host = headers.get("host", "")
+    name = _PORT.sub("", host).strip("[]").lower()
+    if not (hosts == "any" or is_loopback(name) or (hosts == "addresses" and _is_own(name))):
+        raise Refused(403, f"host {shown(host)!r} is none of this server's names")
+    origin = headers.get("origin")
+    if origin is not None and origin.lower() not in (f"{s}://{host}".lower() for s in _SCHEMES):
+        raise Refused(403, f"pages of {shown(origin)!r} are not answered")
+
+
 async def refuse(refused: Refused, send: Send) -> None:
     """Answer with the one line."""
     body = json.dumps({"error": refused.line}).encode()
@@ -187,13 +186,10 @@ _SCHEMES = ("http", "https")
 _PORT = re.compile(r":[0-9]*$")
 
 
-def _is_address(name: str) -> bool:
+def _is_own(name: str) -> bool:
+    """Whether no site can have this name: it is an address, or this machine's."""
     try:
         ipaddress.ip_address(name)
     except ValueError:
-        return False
+        return name == socket.gethostname().lower()
     return True
-
-
-def _own_name() -> str:
-    return socket.gethostname().lower()
