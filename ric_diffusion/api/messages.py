@@ -12,6 +12,7 @@ MAX_COUNT, MAX_POINTS, MAX_SAMPLES = 16, 21, 64
 MAX_STEPS, MAX_SCALE, MAX_SIDE = 200, 100.0, 2048
 MAX_NAMES = 64  # rewards in one request
 MAX_SEED = 2**63 - 1
+STEPS = "denoising steps; these and what follows are the adapter's own by default"
 
 Name = Annotated[str, Field(max_length=200)]
 Prompt = Annotated[str, Field(max_length=MAX_PROMPT)]
@@ -37,11 +38,15 @@ class Asked(Message):
     refine: Annotated[int, Field(ge=1, le=20)] | None = Field(
         None, description="draw each sample up to so many times more and keep the nearest"
     )
-    steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] | None = None
+    steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] | None = Field(None, description=STEPS)
     guidance_scale: Scale | None = None
-    true_cfg_scale: Scale | None = None
-    contrast: Scale | None = None
-    prompt_guidance: Scale | None = None
+    true_cfg_scale: Scale | None = Field(None, description="of FLUX.1: a second pass a step")
+    contrast: Scale | None = Field(
+        None, description="guidance steers away from so many times the opposite of the targets"
+    )
+    prompt_guidance: Scale | None = Field(
+        None, description="how strongly guidance pulls to the prompt, if less than to the rewards"
+    )
     width: Side | None = None
     height: Side | None = None
 

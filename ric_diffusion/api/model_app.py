@@ -17,6 +17,7 @@ from ric_diffusion.api.served_model import ServedModel, png_of, sample_of, sweep
 from ric_diffusion.data.images import png_bytes
 from ric_diffusion.io.errors import InputError
 
+RATE = 100  # requests a second from one address
 MAX_BYTES = 32 * 2**20  # of a request: pictures in base64
 OPEN = frozenset({"/", "/health", "/openapi.json"})  # they say nothing of the model
 ABOUT = (
@@ -53,7 +54,9 @@ def build_model_app(
         exception_handlers=PROBLEMS,
         responses={"4XX": {"model": messages.Problem}, "5XX": {"model": messages.Problem}},
     )
-    app.add_middleware(Guard, token=token, hosts=hosts, max_bytes=max_bytes, open_paths=OPEN)
+    app.add_middleware(
+        Guard, token=token, hosts=hosts, rate=RATE, max_bytes=max_bytes, open_paths=OPEN
+    )
     doors = Doors(model, thread)
     for path, door, answer, content in (
         ("/generate", doors.generate, messages.GenerateAnswer, PNG),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -19,6 +19,7 @@ table { border-collapse: collapse; width: 100%; }
 td, th { text-align: left; vertical-align: top; padding: .25rem .75rem .25rem 0;
          border-top: 1px solid #ddd; }
 h2 { margin-top: 2.5rem; }
+h2 code { font-size: inherit; }
 @media (prefers-color-scheme: dark) {
   body { color: #e4e4e9; background: #1b1b1f; }
   code, pre { background: #2b2b31; }
@@ -64,18 +65,17 @@ def _operation(document: Schema, method: str, path: str, operation: Schema) -> s
     found += f"<p>{_text(operation.get('description', ''))}</p>"
     if body := operation.get("requestBody"):
         schema = _named(document, body["content"]["application/json"]["schema"])
-        found += f"<h3>Asked</h3>{_table(document, schema)}"
+        found += f"<h3>Asked</h3>{_table(document, schema, schema.get('required', ()))}"
     content = operation["responses"]["200"].get("content", {})
     if "$ref" in (answer := content.get("application/json", {}).get("schema", {})):
         also = " With <code>Accept: image/png</code>: a PNG." if "image/png" in content else ""
         schema = _named(document, answer)
         found += f"<h3>Answered</h3><p>{_text(schema.get('description', ''))}{also}</p>"
-        found += _table(document, schema)
+        found += _table(document, schema, ())
     return found
 
 
-def _table(document: Schema, schema: Schema) -> str:
-    required = schema.get("required", ())
+def _table(document: Schema, schema: Schema, required: Collection[str]) -> str:
     rows = "".join(
         f"<tr><td><code>{escape(name)}</code></td><td>{escape(_kind(document, field))}</td>"
         f"<td>{_text(_about(field, name in required))}</td></tr>"
@@ -98,7 +98,8 @@ def _kind(document: Schema, field: Schema) -> str:
     if "$ref" in field:
         return "{" + ", ".join(_named(document, field)["properties"]) + "}"
     if "anyOf" in field:
-        return " or ".join(_kind(document, one) for one in field["anyOf"])
+        some = [one for one in field["anyOf"] if one.get("type") != "null"]  # it may be left out
+        return " or ".join(_kind(document, one) for one in some)
     kind = str(field.get("type", "anything"))
     if kind == "array":
         kind = f"list of {_kind(document, field['items'])}"

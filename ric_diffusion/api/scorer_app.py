@@ -19,6 +19,7 @@ from scorers import Scorer, ScorerError
 from scorers import remote_schema as schema
 
 MAX_SAMPLES = 64
+RATE = 1000  # requests a second from one machine, where many processes may label small pictures
 MAX_BYTES = 256 * 2**20  # of a request: MAX_PIXELS in PNG that cannot be compressed, in base64
 
 _log = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ def build_app(
         for scorer in scorers
     ]
     app = FastAPI(openapi_url=None, exception_handlers=PROBLEMS)
-    app.add_middleware(Guard, token=token, hosts=hosts, max_bytes=max_bytes)
+    app.add_middleware(Guard, token=token, hosts=hosts, rate=RATE, max_bytes=max_bytes)
     app.add_api_route("/health", health, methods=["GET"], response_model=None)
     app.add_api_route("/schema", schema.json_schema, methods=["GET"], response_model=None)
     for one in served:

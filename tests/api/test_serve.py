@@ -334,7 +334,7 @@ def test_the_limits_of_the_documentation():
         f"| {messages.MAX_STEPS}, {messages.MAX_PROMPT}, {messages.MAX_SIDE} |",
         f"| {model_app.MAX_BYTES // 2**20} MiB |",
         f"| {work.WAITING}; one more gets 503",
-        f"| {guard.RATE}, and {guard.BURST} at once;",
+        f"| {model_app.RATE}, and {guard.BURST * model_app.RATE} at once;",
         f"| {connections.HEAD:.0f} s each; ",
         f" {guard.SLOWEST // 1000} kB a second |",
     ):

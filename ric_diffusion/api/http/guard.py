@@ -28,7 +28,7 @@ Send = Callable[[Message], Awaitable[None]]
 ASGI = Callable[[Scope, Receive, Send], Awaitable[None]]
 Hosts = Literal["loopback", "addresses", "any"]
 
-RATE, BURST = 100, 200  # requests a second from one address, and so many at once
+BURST = 2  # seconds' worth of requests that one address may send at once
 ADDRESSES = 4096  # whose requests are counted
 BODIES = 4  # of the largest size: what all requests that are under way may hold together
 GRACE = 10.0  # s a body may take, and beyond that …
@@ -49,7 +49,8 @@ class Guard:
 
     ``token``: what all but the ``open_paths`` want, unless it is empty. ``hosts``: which names the
     server answers to: those of this machine's loopback, any address in digits beside them, or any.
-    ``max_bytes``: of a body, which is read whole before the other application is called.
+    ``rate``: requests a second from one address. ``max_bytes``: of a body, which is read whole
+    before the other application is called.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Guard:
         *,
         token: str = "",
         hosts: Hosts = "any",
+        rate: int,
         max_bytes: int,
         open_paths: frozenset[str] = frozenset({"/health"}),
     ) -> None:
@@ -67,7 +69,7 @@ class Guard:
         self._max_bytes = max_bytes
         self._open_paths = open_paths
         self._held = 0  # bytes of bodies, those being read and those being answered
-        self._rates = Rates()
+        self._rates = Rates(rate)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":  # uvicorn is told to speak no other protocol
@@ -92,7 +94,9 @@ class Guard:
         address = (scope.get("client") or ("",))[0]
         if not self._rates.allow(address):
             raise Refused(
-                429, f"more than {RATE} requests a second; try again later", retry_after="1"
+                429,
+                f"more than {self._rates.rate} requests a second; try again later",
+                retry_after="1",
             )
         given = headers.get("authorization", "").encode("latin-1")
         told = hmac.compare_digest(given, self._wanted) or not self._wanted
@@ -130,16 +134,18 @@ class Guard:
 
 
 class Rates:
-    """A token bucket for each address: RATE requests a second, BURST at once."""
+    """A token bucket for each address: ``rate`` requests a second, BURST times that at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, rate: int) -> None:
+        self.rate = rate
         self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def allow(self, address: str) -> bool:
         """Whether one more request of this address is to be answered now."""
         now = time.monotonic()
-        left, since = self._left.pop(address, (float(BURST), now))
-        left = min(BURST, left + (now - since) * RATE)
+        most = float(BURST * self.rate)
+        left, since = self._left.pop(address, (most, now))
+        left = min(most, left + (now - since) * self.rate)
         allowed = left >= 1
         self._left[address] = (left - allowed, now)
         while len(self._left) > ADDRESSES:

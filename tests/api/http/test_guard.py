@@ -53,7 +53,7 @@ def ask(guard, chunks=(b"{}",), headers=(), path="/x", method="POST", client="1.
 
 
 def test_a_body_is_read_whole_and_the_client_still_heard():
-    found = ask(Guard(app, max_bytes=10), [b'{"a', b'":1}'])[:2]
+    found = ask(Guard(app, rate=100, max_bytes=10), [b'{"a', b'":1}'])[:2]
     assert found == (200, {"body": '{"a":1}', "more": False, "after": "http.disconnect"})
 
 
@@ -75,7 +75,7 @@ def test_a_body_is_read_whole_and_the_client_still_heard():
 )
 def test_foreign_hosts_are_refused(hosts, host, answered, monkeypatch):
     monkeypatch.setattr(guards.socket, "gethostname", lambda: "GPU-box")
-    status, said, _ = ask(Guard(app, hosts=hosts, max_bytes=10), headers={"host": host})
+    status, said, _ = ask(Guard(app, hosts=hosts, rate=100, max_bytes=10), headers={"host": host})
     assert (status == 200) == (hosts in answered)
     if status != 200:
         assert (status, said) == (403, {"error": f"host {host!r} is none of this server's names"})
@@ -92,13 +92,13 @@ def test_foreign_hosts_are_refused(hosts, host, answered, monkeypatch):
     ],
 )
 def test_pages_of_other_sites_are_refused(origin, status):
-    found, said, headers = ask(Guard(app, max_bytes=10), headers={"origin": origin})
+    found, said, headers = ask(Guard(app, rate=100, max_bytes=10), headers={"origin": origin})
     assert found == status and (status == 200 or said["error"].startswith("pages of "))
     assert b"access-control-allow-origin" not in headers
 
 
 def test_the_token():
-    guard = Guard(app, token="sesame", max_bytes=10, open_paths=frozenset({"/health"}))
+    guard = Guard(app, token="sesame", rate=100, max_bytes=10, open_paths=frozenset({"/health"}))
     for given in ("", "Bearer", "Bearer sesam", "Bearer sesame ", "Basic sesame", "Bearer sesamé"):
         status, said, headers = ask(guard, headers={"authorization": given})
         assert (status, said) == (401, {"error": "wrong or no token"})
@@ -109,14 +109,17 @@ def test_the_token():
 
 def test_the_type_of_a_body():
     for kind in ("text/plain", "", "multipart/form-data; boundary=x", "application/jsonx"):
-        assert ask(Guard(app, max_bytes=10), headers={"content-type": kind})[0] == 415
+        assert ask(Guard(app, rate=100, max_bytes=10), headers={"content-type": kind})[0] == 415
     assert (
-        ask(Guard(app, max_bytes=10), headers={"content-type": "Application/JSON; a=b"})[0] == 200
+        ask(Guard(app, rate=100, max_bytes=10), headers={"content-type": "Application/JSON; a=b"})[
+            0
+        ]
+        == 200
     )
 
 
 def test_bodies_that_are_too_large():
-    guard = Guard(app, max_bytes=10)
+    guard = Guard(app, rate=100, max_bytes=10)
     told = {"error": "the request has more than 10 bytes"}
     assert ask(guard, headers={"content-length": "11"})[:2] == (413, told)
     assert ask(guard, headers={"content-length": "-1"})[:2] == (413, told)
@@ -126,7 +129,7 @@ def test_bodies_that_are_too_large():
 
 
 def test_bodies_that_are_too_large_together():
-    guard = Guard(app, max_bytes=10)
+    guard = Guard(app, rate=100, max_bytes=10)
     guard._held = 35  # of requests that are being answered
     assert ask(guard, [b"12345"])[0] == 200
     status, said, headers = ask(guard, [b"123456"])
@@ -137,7 +140,7 @@ def test_bodies_that_are_too_large_together():
 def test_a_body_that_is_too_slow(monkeypatch):
     monkeypatch.setattr(guards, "GRACE", 0.05)
     monkeypatch.setattr(guards, "SLOWEST", 100)
-    guard = Guard(app, max_bytes=1000)
+    guard = Guard(app, rate=100, max_bytes=1000)
     assert ask(guard, [b"1"] * 5, wait=0.03)[:2] == (
         408,
         {"error": "the request takes too long to arrive"},
@@ -146,25 +149,28 @@ def test_a_body_that_is_too_slow(monkeypatch):
 
 
 def test_a_client_that_goes_in_the_middle():
-    assert ask(Guard(app, max_bytes=10), [])[0] == 400
+    assert ask(Guard(app, rate=100, max_bytes=10), [])[0] == 400
 
 
 def test_too_many_requests_of_one_address(monkeypatch):
-    monkeypatch.setattr(guards, "BURST", 3)
-    monkeypatch.setattr(guards, "RATE", 0.001)
-    guard = Guard(app, max_bytes=10)
-    assert [ask(guard)[0] for _ in range(4)] == [200, 200, 200, 429]
+    monkeypatch.setattr(guards.time, "monotonic", lambda: 5.0)
+    guard = Guard(app, rate=2, max_bytes=10)
+    assert [ask(guard)[0] for _ in range(5)] == [200, 200, 200, 200, 429]
     assert ask(guard)[2][b"retry-after"] == b"1"
     assert ask(guard, client="1.1.1.2")[0] == 200
+    monkeypatch.setattr(guards.time, "monotonic", lambda: 5.5)
+    assert [ask(guard)[0] for _ in range(2)] == [200, 429]
 
 
 def test_addresses_that_are_remembered_are_bounded(monkeypatch):
     monkeypatch.setattr(guards, "ADDRESSES", 10)
-    rates = guards.Rates()
+    rates = guards.Rates(1)
     assert all(rates.allow(str(i)) for i in range(50)) and len(rates._left) == 10
 
 
 def test_what_is_said_of_a_header_is_one_short_line():
     for header, value in (("host", "a\x1b[2J" + "b" * 5000), ("origin", "\x07" * 5000)):
-        _, said, _ = ask(Guard(app, hosts="loopback", max_bytes=10), headers={header: value})
+        _, said, _ = ask(
+            Guard(app, hosts="loopback", rate=100, max_bytes=10), headers={header: value}
+        )
         assert said["error"].isprintable() and len(said["error"]) < 400
