@@ -91,7 +91,8 @@ class Trial:
         there = self.root / "elsewhere"
         command = [sys.executable, "-c", ELSEWHERE, self.model, self.adapter, there]
         subprocess.run([*map(str, command), json.dumps(TARGETS)], check=True, cwd=HERE.parent)
-        with Image.open(there / "0.png") as picture:
+        [path] = there.glob("*.png")
+        with Image.open(path) as picture:
             same(here.sample, picture)
 
     def draw(self) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ric_diffusion.api.adoption import AdoptResult, adopt
     from ric_diffusion.api.labelling import ScoreTable, label, score
     from ric_diffusion.api.models import load
+    from ric_diffusion.api.picture_settings import PictureMetadata, PictureSettings, read_metadata
     from ric_diffusion.api.prompt_samples import sample_prompts
     from ric_diffusion.api.refinement import Refinement
     from ric_diffusion.api.reports import calibrate, evaluate
@@ -68,6 +69,8 @@ __all__ = [
     "OnlineResult",
     "OnlineRun",
     "OptimizerConfig",
+    "PictureMetadata",
+    "PictureSettings",
     "Progress",
     "ProgressCallback",
     "PromptSamples",
@@ -92,6 +95,7 @@ __all__ = [
     "online",
     "prompt_text",
     "push",
+    "read_metadata",
     "sample_prompts",
     "score",
     "serve",
@@ -107,6 +111,7 @@ _HOMES = {
     "adoption": ("AdoptResult", "adopt"),
     "labelling": ("ScoreTable", "label", "score"),
     "models": ("load",),
+    "picture_settings": ("PictureMetadata", "PictureSettings", "read_metadata"),
     "prompt_samples": ("sample_prompts",),
     "refinement": ("Refinement",),
     "reports": ("calibrate", "evaluate"),

@@ -43,18 +43,36 @@ def load(
     if dtype not in get_args(Dtype):
         raise InputError(f"dtype {dtype!r}: unknown{suggest(dtype, get_args(Dtype))}")
     precision = None if dtype == "auto" else getattr(torch, dtype)
-    found = device or default_device()
+    found = default_device() if device is None else device
+    check_device(found)
     return load_model(model, adapter, device=found, dtype=precision, option="model")
 
 
-def loaded(model: ModelLike, adapter: str | Path | None, dtype: Dtype) -> tuple[Any, str]:
-    """A model by its name, or one that is loaded already, and what it is called. InputError for a
-    loaded model together with an adapter, which it would not lose again."""
+def loaded(
+    model: ModelLike,
+    adapter: str | Path | None,
+    dtype: Dtype | None = None,
+    device: str | None = None,
+) -> tuple[Any, Checkpoint]:
+    """A model by its name, or one that is loaded already, and what it was loaded from. InputError
+    for a loaded model together with an adapter, which it would not lose again, or a device."""
     if isinstance(model, ModelName):
-        return load(model, adapter, dtype=dtype), Checkpoint.of(model).model
+        found = load(model, adapter, dtype=dtype or "float32", device=device)
+        return found, Checkpoint.of(model)
     if adapter is not None:
         raise InputError(f"adapter {adapter}: the model is loaded already; call its load_adapter")
-    return model, name_of(model)
+    if device is not None:
+        raise InputError(f"device {device}: the model is loaded already; move it yourself")
+    return model, Checkpoint(model=name_of(model))
+
+
+def check_device(device: str) -> None:
+    """InputError unless torch can compute on it here."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = next(iter(str(error).strip().splitlines()), "it is not there")
+        raise InputError(f"device {device}: not here ({reason}); give cpu") from error
 
 
 def name_of(model: Any) -> str:
@@ -91,7 +109,8 @@ def sampling_arguments(family: Family, given: Mapping[str, Any] | None) -> dict[
     """Arguments of sampling under the names that models of the family have for them.
 
     ``given``: those names, or the ones that are the same for all families (``steps``,
-    ``guidance_scale``, ``true_cfg_scale``, ``contrast``, ``prompt_guidance``); a None is not given.
+    ``guidance_scale``, ``true_cfg_scale``, ``contrast``, ``prompt_guidance``, ``width``,
+    ``height``); a None is not given.
     InputError for what models of the family do not have.
     """
     found: dict[str, Any] = {}
@@ -108,4 +127,12 @@ def sampling_arguments(family: Family, given: Mapping[str, Any] | None) -> dict[
     return found
 
 
-COMMON = ("steps", "guidance_scale", "true_cfg_scale", "contrast", "prompt_guidance")
+COMMON = (
+    "steps",
+    "guidance_scale",
+    "true_cfg_scale",
+    "contrast",
+    "prompt_guidance",
+    "width",
+    "height",
+)

@@ -19,7 +19,6 @@ from ric_diffusion.evaluation.refine import check_passes
 from ric_diffusion.io import config
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.models.checkpoint import Checkpoint
-from ric_diffusion.models.hardware import DTYPES
 from ric_diffusion.rewards import MAPPINGS
 
 VERSION = 1  # of the JSON
@@ -51,8 +50,10 @@ class ModelUsed:
 
     Attributes:
         checkpoint: what it was loaded from.
-        digest: of its weights and its scheduler's settings, without the adapter.
-        adapter: what the adapter was loaded from, None without one, or where it is the model's own.
+        digest: of its weights and its scheduler's settings, without the adapter; None where they
+            were offloaded, and so out of sight.
+        adapter: what the adapter was loaded from; None without one, with several, and where it is
+            the model's own.
         adapter_digest: of all that the adapter is, calibration included; None without one.
         scheduler: its class in diffusers.
         dtype: of the weights.
@@ -61,7 +62,7 @@ class ModelUsed:
     """
 
     checkpoint: Checkpoint
-    digest: str
+    digest: str | None
     adapter: str | None = None
     adapter_digest: str | None = None
     scheduler: str
@@ -73,14 +74,20 @@ class ModelUsed:
         where = self.checkpoint
         _check_names("model", (where.model, where.base_config, where.variant, where.revision))
         _check_names("adapter", (self.adapter,))
+        for name, place in (
+            ("model", where.model),
+            ("base_config", where.base_config),
+            ("adapter", self.adapter),
+        ):
+            _check_place(name, place)
         _check_names("versions", (*self.versions, *self.versions.values()))
         _check_names("scheduler", (self.scheduler,))
         for name in ("digest", "adapter_digest"):
             _check_digest(name, getattr(self, name))
-        if self.dtype not in (known := [str(d).removeprefix("torch.") for d in DTYPES.values()]):
-            raise ValueError(f"dtype is {self.dtype!r}; one of {', '.join(known)} is expected")
+        if not re.fullmatch(r"[a-z0-9_]{1,32}", self.dtype):
+            raise ValueError(f"dtype is {self.dtype[:80]!r}; a name as float32 is expected")
         if not re.fullmatch(r"[a-z]{1,16}", self.device):
-            raise ValueError(f"device is {self.device!r}; a name as cpu or cuda is expected")
+            raise ValueError(f"device is {self.device[:80]!r}; a name as cpu or cuda is expected")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,6 +257,13 @@ def _check_names(name: str, values: Iterable[str | None]) -> None:
     """ValueError for names that are not one line of text: they are shown, in terminals too."""
     if not all(value is None or value.isprintable() for value in values):
         raise ValueError(f"{name} holds characters that cannot be printed")
+
+
+def _check_place(name: str, value: str | None) -> None:
+    """ValueError for what is on another machine where it looks like a path: to look whether it is
+    there would be to call that."""
+    if value is not None and value.replace("\\", "/").startswith("//"):
+        raise ValueError(f"{name} is {value[:80]!r}, on another machine")
 
 
 def _check_digest(name: str, digest: str | None) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from ric_diffusion.data.medium import Medium
 from ric_diffusion.evaluation.refine import Refined, check_refine, refined_samples
+from ric_diffusion.models.protocol import Sampler
 from ric_diffusion.rewards.refine import TOLERANCE
 
 _log = logging.getLogger(__name__)
@@ -49,45 +50,32 @@ Drawn = tuple[Any, Mapping[str, float], Refinement | None]  # a sample, its targ
 
 def draw_refined(
     model: Any,
+    sampler: Sampler,
     prompt: str,
     seeds: Sequence[int],
-    asked: Mapping[str, Mapping[str, float]],
-    mapping: str | None,
-    negative_prompt: str | None,
-    options: Mapping[str, Any],
+    targets: Mapping[str, float],
     *,
     passes: int,
     scorers: Sequence[Any],
 ) -> Iterator[Drawn]:
-    """Refined samples of a prompt, one for each seed; what is asked is as ``generate`` has it."""
-    adapter, family = model.adapter, model.family
-    targets = adapter.targets_for(
-        preference=asked.get("preference"), targets=asked.get("targets"), mapping=mapping
-    )
-    check_refine(adapter.space, targets, scorers)
-    pictures, count = family.medium.name == "image", len(seeds)
-    if pictures:
-        arguments = {**options, "negative_prompt": negative_prompt}
-        if (negative := asked.get("negative_targets")) is not None:
-            # What is steered away from is not moved: it goes through calibration here, once.
-            checked = adapter.space.check_targets(negative, "negative_targets")
-            [known] = model.adapters_for([prompt])
-            arguments["negative_targets"] = known.model_targets(known.used(checked))
-    else:
-        arguments = {**adapter.sampling, **options}
-    found = refined_samples(
-        model,
-        family.sampler(model, arguments),
-        scorers,
-        [prompt] * count,
-        [targets] * count,
-        seeds,
-        passes=passes,
-        # A picture must not depend on what is drawn beside it; a response does not.
-        batch_size=1 if pictures else count,
-    )
-    for one in found:
-        yield one.sample, one.targets, Refinement.of(one)
+    """Refined samples of a prompt, one for each seed; ``targets`` in z as they are asked for."""
+    check_refine(model.adapter.space, targets, scorers)
+    pictures, count = sampler.medium.name == "image", len(seeds)
+    # A picture must not depend on what is drawn beside it; a response does not.
+    for some in [[seed] for seed in seeds] if pictures else [seeds]:
+        found = refined_samples(
+            model,
+            sampler,
+            scorers,
+            [prompt] * len(some),
+            [targets] * len(some),
+            some,
+            passes=passes,
+            batch_size=count,
+            show=not pictures,
+        )
+        for one in found:
+            yield one.sample, one.targets, Refinement.of(one)
 
 
 def distance_of(obtained: Mapping[str, float | None], targets: Mapping[str, float]) -> float | None:

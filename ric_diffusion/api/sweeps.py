@@ -3,35 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from PIL import Image
 
+from ric_diffusion.api.drawing import Asked, Pictures, check_request
 from ric_diffusion.api.models import (
     Dtype,
     ModelLike,
-    check_mapping,
     loaded,
     require_adapter,
     require_pictures,
     sampling_arguments,
 )
 from ric_diffusion.api.paths import check_out_folder
-from ric_diffusion.api.refinement import distance_of, warn_of_unreached
-from ric_diffusion.api.samples import by_reward, warn_of_rejected
-from ric_diffusion.data.images import save_png
+from ric_diffusion.api.picture_settings import PictureSettings
+from ric_diffusion.api.refinement import Refinement, distance_of, warn_of_unreached
+from ric_diffusion.api.samples import GeneratedSample, by_reward, warn_of_rejected
+from ric_diffusion.data.images import png_bytes
+from ric_diffusion.data.medium import IMAGE
+from ric_diffusion.data.numbered import create_all, write_numbered
 from ric_diffusion.data.scoring import load_scorers
-from ric_diffusion.evaluation.grid import sweep_points
-from ric_diffusion.evaluation.refine import by_refinement, check_passes, check_refine
+from ric_diffusion.evaluation.grid import Point, sweep_points
+from ric_diffusion.evaluation.method import Draw
+from ric_diffusion.evaluation.refine import check_refine, refined_samples
 from ric_diffusion.evaluation.report.sheet import draw_sheet, sweep_sheet
 from ric_diffusion.evaluation.runner import Sweep, run_sweep
-from ric_diffusion.io.files import write_json
+from ric_diffusion.io.files import json_bytes
 from ric_diffusion.io.paths import expanded
 from ric_diffusion.io.progress import ProgressCallback, reporting
 from ric_diffusion.models.checkpoint import Checkpoint, ModelName
 from ric_diffusion.models.family import family_of, loading
+from ric_diffusion.models.protocol import Sampler
 from ric_diffusion.rewards import RewardSpace
 
 SHEET, DATA = "grid.png", "sweep.json"  # what a sweep's folder holds
@@ -47,6 +52,9 @@ class SweepPoint:
         targets: values in z that were asked for.
         scores: in each scorer's unit, and ``obtained`` in z; None where a sample has none. A reward
             that is compared within its prompt is so among the samples of the sweep.
+        refinement: how it came near its targets; None where it was not refined.
+        settings: all that the picture depends on, as its PNG says it.
+        file: what that is called in the sweep's folder, None if it was not written.
     """
 
     sample: Any
@@ -54,6 +62,9 @@ class SweepPoint:
     targets: Mapping[str, float]
     scores: Mapping[str, float | None]
     obtained: Mapping[str, float | None]
+    refinement: Refinement | None = None
+    settings: PictureSettings | None = None
+    file: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +78,7 @@ class SweepResult:
         units: the scorers', by reward.
         points: in the order of the sweep.
         sheet: all pictures side by side, with what was asked and obtained.
+        path: the file that the sheet was written to, None if it was not.
     """
 
     model: str
@@ -75,6 +87,7 @@ class SweepResult:
     units: Mapping[str, str]
     points: tuple[SweepPoint, ...]
     sheet: Image.Image
+    path: Path | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """``sweep.json``: all but the pictures."""
@@ -88,6 +101,8 @@ class SweepResult:
                 "scores": dict(point.scores),
                 "obtained": dict(point.obtained),
             }
+            if point.file is not None:
+                plain["file"] = point.file
             points.append(plain)
         return {
             "model": self.model,
@@ -97,10 +112,43 @@ class SweepResult:
             "points": points,
         }
 
-    def save(self, folder: str | Path) -> None:
-        """Write grid.png and sweep.json."""
-        save_png(expanded(folder) / SHEET, self.sheet)
-        write_json(expanded(folder) / DATA, self.to_dict())
+    def save(self, folder: str | Path) -> Self:
+        """Write each picture as ``generate`` does, then grid.png and sweep.json; returns the same
+        sweep with what its files are called. Nothing is replaced: a second sheet in the folder is
+        grid-0002.png, beside sweep-0002.json."""
+        out, points = expanded(folder), []
+        for point in self.points:
+            files = IMAGE.files(point.sample, self._sample(point).metadata)
+            path = write_numbered(out, self.prompt, self.seed, files)
+            points.append(replace(point, file=path.name))
+        saved, number = replace(self, points=tuple(points)), 1
+        data = saved.to_dict()
+        about = {name: data[name] for name in ("prompt", "seed", "model")}
+        sheet = png_bytes(self.sheet, {**about, "sweep": data})
+        while True:
+            path, beside = (out / _named(name, number) for name in (SHEET, DATA))
+            if create_all({path: sheet, beside: json_bytes(data)}):
+                return replace(saved, path=path)
+            number += 1
+
+    def _sample(self, point: SweepPoint) -> GeneratedSample:
+        return GeneratedSample(
+            sample=point.sample,
+            prompt=self.prompt,
+            seed=self.seed,
+            model=self.model,
+            targets=point.targets,
+            scores=point.scores,
+            obtained=point.obtained,
+            refinement=point.refinement,
+            settings=point.settings,
+        )
+
+
+def _named(name: str, number: int) -> str:
+    """``grid.png``, ``grid-0002.png`` and so on."""
+    path = Path(name)
+    return name if number == 1 else f"{path.stem}-{number:04d}{path.suffix}"
 
 
 def sweep(
@@ -114,7 +162,8 @@ def sweep(
     mapping: str | None = None,
     refine: int | None = None,
     sampling: Mapping[str, Any] | None = None,
-    dtype: Dtype = "float32",
+    dtype: Dtype | None = None,
+    device: str | None = None,
     out: str | Path | None = None,
     progress: ProgressCallback | None = None,
 ) -> SweepResult:
@@ -123,34 +172,45 @@ def sweep(
     Args:
         along: the one reward to move, from its 5th to its 95th percentile, the others on auto. By
             default the preference goes from all weight on the first reward to all on the last.
-        out: a folder for grid.png and sweep.json.
+        out: a folder for the pictures at their own size, as ``generate`` writes them, grid.png and
+            sweep.json. Nothing that is there is replaced.
 
-    The other arguments are as ``generate`` has them.
+    The other arguments are as ``generate`` has them, which makes each of the pictures again.
 
     InputError for a model without adapter, and for a language model.
     """
-    check_mapping(mapping)
-    if refine is not None:
-        check_passes(refine)
+    asked = Asked(mapping=mapping, refine=refine)
+    check_request([prompt], seed, 1)
     if out is not None:
         check_out_folder(expanded(out))
     if isinstance(model, ModelName):  # before a language model is loaded for nothing
         with loading(model, "model"):
             require_pictures(family_of(model), Checkpoint.of(model).model)
-    pipe, name = loaded(model, adapter, dtype)
-    require_pictures(pipe.family, name)
-    require_adapter(pipe, name)
-    own, space = pipe.adapter, pipe.adapter.space
-    options = {**own.sampling, **sampling_arguments(pipe.family, sampling)}
-    asked = sweep_points(pipe.adapters_for([prompt])[0], points, along=along, mapping=mapping)
-    scorers, sampler = load_scorers(space, required=False), pipe.family.sampler(pipe, options)
-    draw = None
+    pipe, checkpoint = loaded(model, adapter, dtype, device)
+    require_pictures(pipe.family, checkpoint.model)
+    require_adapter(pipe, checkpoint.model)
+    space = pipe.adapter.space
+    pictures = Pictures(
+        pipe, checkpoint, replace(asked, sampling=sampling_arguments(pipe.family, sampling))
+    )
+    line = sweep_points(pipe.adapters_for([prompt])[0], points, along=along, mapping=mapping)
+    scorers, sampler = load_scorers(space, required=False), pictures.sampler()
+    draw: Draw | None = None
+    refinements: list[Refinement] = []
     if refine is not None:
-        check_refine(space, {name for point in asked for name in point.targets}, scorers)
-        draw = by_refinement(pipe, sampler, scorers, refine, show=True)
+        check_refine(space, {name for point in line for name in point.targets}, scorers)
+        draw, refinements = _refining(pipe, sampler, scorers, refine)
     with reporting(progress):
-        drawn = run_sweep(sampler, space, asked, [prompt], [seed], scorers, draw=draw)
-    result, medium = sweep_result(name, drawn, space), pipe.family.medium
+        # One at a time: a picture must not depend on what is drawn beside it.
+        drawn = run_sweep(sampler, space, line, [prompt], [seed], scorers, batch_size=1, draw=draw)
+    result, medium = sweep_result(checkpoint.model, drawn, space), pipe.family.medium
+    made = pictures.settings(prompt, seed)
+    named = mapping or pipe.adapter.mapping
+    made_points = [replace(p, settings=_settings(made, p, named)) for p in result.points]
+    if refinements:
+        pairs = zip(made_points, refinements, strict=True)
+        made_points = [replace(point, refinement=how) for point, how in pairs]
+    result = replace(result, points=tuple(made_points))
     seeds = [seed] * len(result.points)
     warn_of_rejected(medium, [point.sample for point in result.points], seeds)
     if refine is not None:
@@ -158,9 +218,33 @@ def sweep(
             medium,
             [(distance_of(point.obtained, point.targets), seed) for point in result.points],
         )
-    if out is not None:
-        result.save(out)
-    return result
+    return result if out is None else result.save(out)
+
+
+def _refining(
+    pipe: Any, sampler: Sampler, scorers: Sequence[Any], passes: int
+) -> tuple[Draw, list[Refinement]]:
+    """What draws refined samples, and how each of them came near its targets, in the order of
+    drawing."""
+    refinements: list[Refinement] = []
+
+    def draw(points: Sequence[Point], prompts: Sequence[str], seeds: Sequence[int]) -> list[Any]:
+        targets = [point.targets for point in points]
+        found = refined_samples(
+            pipe, sampler, scorers, prompts, targets, seeds, passes=passes, show=False
+        )
+        refinements.extend(map(Refinement.of, found))
+        return [one.sample for one in found]
+
+    return draw, refinements
+
+
+def _settings(made: PictureSettings, point: SweepPoint, mapping: str) -> PictureSettings:
+    """Those of one point of a sweep. What is refined aims at the targets, which calibration may
+    have moved from where the preference is."""
+    if point.preference is None or made.refine is not None:
+        return replace(made, targets=point.targets)
+    return replace(made, preference=point.preference, mapping=mapping)
 
 
 def sweep_result(

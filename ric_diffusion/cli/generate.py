@@ -9,9 +9,12 @@ from ric_diffusion.cli.options import checkpoint_of, quietly, rewards_of, sampli
 
 
 def run(options: argparse.Namespace) -> None:
+    again = options.like is not None and options.model is None  # by the model that it names
     samples = api.generate(
-        checkpoint_of(options),
+        None if again else checkpoint_of(options),
         options.prompt,
+        prompts=options.prompts,
+        like=options.like,
         adapter=options.adapter,
         **rewards_of(options),
         negative_prompt=options.negative_prompt,
@@ -19,8 +22,11 @@ def run(options: argparse.Namespace) -> None:
         seed=options.seed,
         count=options.count,
         refine=options.refine,
+        init_image=options.init_image,
+        strength=options.strength,
         sampling=sampling_of(options),
         dtype=options.dtype,
+        device=options.device,
         out=options.out,
         progress=quietly(),
     )

@@ -9,13 +9,22 @@ from typing import Any
 from ric_diffusion import api
 from ric_diffusion.api.values import by_name
 
-SAMPLING = ("steps", "guidance_scale", "true_cfg_scale", "contrast", "prompt_guidance")
+DEFAULT_MODEL = "emoji-64"
+SAMPLING = (
+    "steps",
+    "guidance_scale",
+    "true_cfg_scale",
+    "contrast",
+    "prompt_guidance",
+    "width",
+    "height",
+)
 
 
 def checkpoint_of(options: argparse.Namespace) -> api.Checkpoint:
     """The model, with what else is said of it."""
     return api.Checkpoint(
-        model=options.model,
+        model=options.model or DEFAULT_MODEL,
         base_config=options.base_config,
         variant=options.variant,
         revision=options.revision,

@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 
 from ric_diffusion import __version__
 from ric_diffusion.api.values import name_value
+from ric_diffusion.cli.options import DEFAULT_MODEL
 from ric_diffusion.io.errors import CollapseError, InputError, WorkerError
 from ric_diffusion.io.signals import Stopped, heeded
 
@@ -27,6 +28,9 @@ EXAMPLES = {
         "ric generate --prompt 'red apple' --preference colorfulness=0.7 compressibility=0.3",
         "ric generate --prompt 'red apple' --targets colorfulness=1.5 --count 4 --out out/",
         "ric generate --prompt crown --targets colorfulness=1 --seed 1 --refine 3",
+        "ric generate --like out/0001-red-apple-seed0.png --seed 1",
+        "ric generate --prompts prompts.txt --count 4 --width 96 --height 64",
+        "ric generate --prompt 'red apple' --init-image photo.jpg --strength 0.6",
     ),
     "sweep": (
         "ric sweep --model emoji-64 --prompt 'red apple' --points 11 --out sweep/",
@@ -147,18 +151,44 @@ def build_parser() -> Parser:
         )
 
     generate = verb("generate", "make pictures of a prompt, or respond to it, steered by rewards")
-    _model(generate)
+    _model(generate, model=None)
+    generate.set_defaults(dtype=None)  # the picture's where one is made again, else as in sweep
+    texts = generate.add_mutually_exclusive_group()
+    texts.add_argument("--prompt", metavar="TEXT")
+    texts.add_argument("--prompts", type=Path, metavar="FILE", help="one prompt to a line")
+    generate.add_argument(
+        "--seed", type=seed, help="of the first sample of each prompt (default: 0)"
+    )
     _rewards(generate)
     generate.add_argument(
         "--negative-targets", **MANY, metavar="REWARD=Z", help="what to steer away from, in z"
     )
     generate.add_argument("--negative-prompt", metavar="TEXT")
-    generate.add_argument("--count", type=positive, default=1, help="samples, from as many seeds")
+    generate.add_argument(
+        "--count", type=positive, default=1, help="samples of each prompt, from as many seeds"
+    )
     _refine(generate)
+    generate.add_argument(
+        "--like",
+        type=Path,
+        metavar="PICTURE.png",
+        help="make a picture of ric generate, ric sweep or the app again; any option given here "
+        "takes the place of what it was made with",
+    )
+    generate.add_argument(
+        "--init-image", type=Path, metavar="PICTURE", help="begin with this picture"
+    )
+    generate.add_argument(
+        "--strength",
+        type=scale,
+        help="how much of that is drawn anew, above 0, at most 1 (default: 0.5)",
+    )
     generate.add_argument("--out", type=Path, default=Path("out"), metavar="FOLDER")
 
     sweep = verb("sweep", "the same prompt and seed while the sliders move")
     _model(sweep)
+    sweep.add_argument("--prompt", required=True, metavar="TEXT")
+    sweep.add_argument("--seed", type=seed, default=0)
     sweep.add_argument("--points", type=positive, default=11)
     sweep.add_argument(
         "--along", metavar="REWARD", help="move this reward alone, the others left on auto"
@@ -467,15 +497,24 @@ def _engine(
     )
 
 
-def _model(parser: Parser) -> None:
-    _checkpoint(parser)
+def _model(parser: Parser, model: str | None = DEFAULT_MODEL) -> None:
+    """For verbs that draw in a moment; ``model``: the default."""
+    _checkpoint(parser, default=model)
     parser.add_argument("--adapter", help="folder or hub id; a bundled model has its own")
-    parser.add_argument("--prompt", required=True, metavar="TEXT")
-    parser.add_argument("--seed", type=seed, default=0)
+    parser.add_argument(
+        "--device", metavar="NAME", help="cpu, cuda, cuda:1 …; by default the GPU if there is one"
+    )
     _sampling(parser)
+    for side in ("width", "height"):
+        parser.add_argument(
+            f"--{side}", type=positive, metavar="PIXELS", help="of the picture; the model's own"
+        )
 
 
-MODEL: Any = {"default": "emoji-64", "help": "bundled name, folder, hub id or .safetensors file"}
+MODEL: Any = {
+    "default": DEFAULT_MODEL,
+    "help": "bundled name, folder, hub id or .safetensors file",
+}
 
 
 def _checkpoint(parser: Parser, **model: Any) -> None:
@@ -590,19 +629,25 @@ ARGUMENTS = (
     "centre_by",
     "contrast",
     "denoiser",
+    "device",
     "engine",
     "framing",
     "guidance_scale",
+    "height",
     "host",
+    "init_image",
     "labelled",
     "labels",
+    "like",
     "mapping",
     "model",
     "negative_prompt",
     "negative_targets",
     "out",
     "port",
+    "prompt",
     "prompt_guidance",
+    "prompts",
     "refine",
     "report",
     "resolution",
@@ -613,8 +658,10 @@ ARGUMENTS = (
     "shard",
     "statistics",
     "steps",
+    "strength",
     "true_cfg_scale",
     "variant",
+    "width",
     "workers",
 )
 

@@ -9,7 +9,7 @@ from ric_diffusion.cli.options import checkpoint_of, sampling_of
 
 
 def run(options: argparse.Namespace) -> None:
-    api.sweep(
+    found = api.sweep(
         checkpoint_of(options),
         options.prompt,
         adapter=options.adapter,
@@ -20,6 +20,7 @@ def run(options: argparse.Namespace) -> None:
         mapping=options.mapping,
         sampling=sampling_of(options),
         dtype=options.dtype,
+        device=options.device,
         out=options.out,
     )
-    print(options.out / "grid.png")
+    print(found.path)

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 from PIL import Image
 
-from ric_diffusion.data.images import is_blank, open_image, pixel_digest, save_png
-from ric_diffusion.io.files import write_json, write_text
+from ric_diffusion.data.images import is_blank, open_image, pixel_digest, png_bytes, save_png
+from ric_diffusion.io.files import json_bytes, write_json, write_text
 
 
 class Medium(Protocol):
@@ -35,6 +35,9 @@ class Medium(Protocol):
         """Write one sample to a file of its own, in one move and without loss, with what is known
         about it in it or beside it."""
 
+    def files(self, sample: Any, metadata: Mapping[str, Any] | None = None) -> dict[str, bytes]:
+        """What ``write`` writes, by suffix, the sample's own file first."""
+
     def digest(self, sample: Any) -> str:
         """SHA-256 in hex, equal for equal samples."""
 
@@ -54,6 +57,11 @@ class Images:
         self, sample: Image.Image, path: Path, metadata: Mapping[str, Any] | None = None
     ) -> None:
         save_png(path, sample, metadata)
+
+    def files(
+        self, sample: Image.Image, metadata: Mapping[str, Any] | None = None
+    ) -> dict[str, bytes]:
+        return {self.suffix: png_bytes(sample, metadata)}
 
     def digest(self, sample: Image.Image) -> str:
         return pixel_digest(sample)
@@ -85,6 +93,10 @@ class Texts:
         write_text(path, sample)
         if metadata is not None:
             write_json(path.with_suffix(".json"), metadata)
+
+    def files(self, sample: str, metadata: Mapping[str, Any] | None = None) -> dict[str, bytes]:
+        found = {self.suffix: sample.encode()}
+        return found if metadata is None else {**found, ".json": json_bytes(metadata)}
 
     def digest(self, sample: str) -> str:
         return hashlib.sha256(sample.encode()).hexdigest()

@@ -40,25 +40,28 @@ def write_numbered(folder: Path, prompt: str, seed: int, files: Mapping[str, byt
     path. Nothing that is there is replaced, not by several processes that write at once either."""
     number = next_number(folder)
     while True:
-        paths = [folder / file_name(number, prompt, seed, suffix) for suffix in files]
-        written: list[Path] = []
-        try:
-            for path, data in zip(paths, files.values(), strict=True):
-                if not create_bytes(path, data):
-                    break
-                written.append(path)
-            else:
-                return paths[0]
-        except BaseException:
-            _remove(written)
-            raise
-        _remove(written)
+        named = {
+            folder / file_name(number, prompt, seed, suffix): data for suffix, data in files.items()
+        }
+        if create_all(named):
+            return next(iter(named))
         number += 1
 
 
-def _remove(paths: list[Path]) -> None:
-    for path in paths:
-        path.unlink()
+def create_all(files: Mapping[Path, bytes]) -> bool:
+    """Create files that belong together; False, and none of them, if one is there already."""
+    written: list[Path] = []
+    done = False
+    try:
+        for path, data in files.items():
+            if not create_bytes(path, data):
+                return False
+            written.append(path)
+        done = True
+    finally:
+        for path in () if done else written:
+            path.unlink()
+    return True
 
 
 def _cut(text: str) -> str:

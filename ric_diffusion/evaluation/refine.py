@@ -194,16 +194,14 @@ def _measured(
     return [dict(zip(names, row, strict=True)) for row in z.tolist()]
 
 
-def by_refinement(
-    model: Model, sampler: Sampler, scorers: Sequence[Scorer], passes: int, *, show: bool = False
-) -> Draw:
+def by_refinement(model: Model, sampler: Sampler, scorers: Sequence[Scorer], passes: int) -> Draw:
     """Draw from a model that is asked for a point's targets, refined in so many ``passes``."""
 
     def draw(points: Sequence[Point], prompts: Sequence[str], seeds: Sequence[int]) -> list[Any]:
         asked = [point.targets for point in points]
         found = refined_samples(
             model, sampler, scorers, prompts, asked, seeds, passes=passes,
-            batch_size=len(points), show=show,
+            batch_size=len(points), show=False,
         )  # fmt: skip
         return [one.sample for one in found]
 

@@ -41,16 +41,17 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 def write_json(path: str | os.PathLike[str], obj: Any) -> None:
     """Write `obj` as readable JSON to `path` in one move; NaN and infinities are refused."""
-    write_text(path, _readable(obj))
+    write_bytes(path, json_bytes(obj))
 
 
-def _readable(obj: Any) -> str:
-    return json.dumps(obj, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+def json_bytes(obj: Any) -> bytes:
+    """What `write_json` writes."""
+    return (json.dumps(obj, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def create_json(path: str | os.PathLike[str], obj: Any) -> bool:
     """As `write_json`, unless `path` exists; see `create_bytes`."""
-    return create_bytes(path, _readable(obj).encode())
+    return create_bytes(path, json_bytes(obj))
 
 
 def create_bytes(path: str | os.PathLike[str], data: bytes) -> bool:

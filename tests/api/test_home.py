@@ -6,6 +6,7 @@ import pytest
 
 from ric_diffusion import RiCPipeline, api
 from ric_diffusion.api import Checkpoint, InputError, LoopConfig, TrainConfig
+from support.numbered import sample_file
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ def test_what_verbs_write(home, monkeypatch, tmp_path_factory):
     sampling = {"steps": 1}
     request = {"adapter": "~/text/adapter", "sampling": sampling}
     [drawn] = api.generate("~/model", "pizza", out="~/drawn", **request)
-    assert drawn.path == files / "drawn" / "0.png" and drawn.model == str(files / "model")
+    assert drawn.path == sample_file(files / "drawn") and drawn.model == str(files / "model")
     api.sweep("~/model", "pizza", points=2, out=Path("~/swept"), **request)
     assert (files / "swept" / "grid.png").exists() and (files / "out.safetensors").exists()
 

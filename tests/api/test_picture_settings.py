@@ -134,7 +134,7 @@ def changed(**values):
         ("holds a folder", changed(settings__init_image__name="../x.png")),
         ("holds a folder", changed(settings__init_image__name="\\\\host\\x.png")),
         ("digest is 'xyz'", changed(settings__init_image__digest="xyz")),
-        ("dtype is 'int8'", changed(settings__model__dtype="int8")),
+        ("dtype is 'a b'", changed(settings__model__dtype="a b")),
         ("device is", changed(settings__model__device="cpu; rm")),
         ("printed", changed(settings__model__checkpoint__model="a\nb")),
         ("missing", changed(settings__model__checkpoint=...)),

@@ -18,6 +18,7 @@ from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.run import RunFolder
 from ric_diffusion.models.diffusion.families.sd import StableDiffusion
 from ric_diffusion.training.guard import GuardConfig
+from support.numbered import sample_file
 
 VERBS = ["label", "train", "online", "evaluate", "calibrate", "generate", "sweep", "score"]
 VERBS += ["adopt", "export"]
@@ -287,14 +288,14 @@ def test_refine(steered, tmp_path, seen, caplog):
     assert how.reached and how.passes >= 1 and found[0].targets == targets
     assert found[0].obtained["colorfulness"] == pytest.approx(asked, abs=0.05)
     assert how.distance == pytest.approx(abs(found[0].obtained["colorfulness"] - asked))
-    with Image.open(tmp_path / "7.png") as image:
+    with Image.open(sample_file(tmp_path, 7)) as image:
         assert json.loads(image.text["refinement"]) == {
             "passes": how.passes,
             "distance": how.distance,
             "reached": True,
             "model_targets": dict(how.model_targets),
         }
-    assert seen.of("refine")[0] == (0, 20) and seen.of("refine")[-1] == (20, 20)
+    assert seen.of("generate")[-1] == (2, 2) and not seen.of("refine")  # one bar, over pictures
     # What the model read for it draws the same picture, and so does the seed alone.
     [again] = api.generate(steered, "red apple", targets=how.model_targets, **one)
     [alone] = api.generate(steered, "red apple", targets=targets, refine=9, **one)

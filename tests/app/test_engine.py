@@ -14,6 +14,7 @@ from ric_diffusion.app.engine import MAX_PROMPT, MAX_SEED, REFINE, Engine
 from ric_diffusion.app.jobs import Job, Jobs, ModelThread, Stopped
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.rewards import Curve, to_targets
+from support.numbered import sample_file
 from support.prompts import knowing
 
 TARGETS = {"compressibility": 1.2, "colorfulness": -0.5}
@@ -45,7 +46,7 @@ def test_the_picture_is_the_command_lines(
     model = ["--model", root / "model", "--adapter", root / mode / "adapter"]
     args = ["--prompt", "red apple", "--seed", 3, *words, "--out", tmp_path]
     assert ric("generate", *model, *args).code == 0
-    pixels, metadata = opened(tmp_path / "3.png")
+    pixels, metadata = opened(sample_file(tmp_path, 3))
     engine.draw(engine.request("red apple", 3, targets={"colorfulness": 1.1}), job)
     drawn = engine.draw(
         engine.request("red apple", 3, **asked), job
@@ -80,7 +81,7 @@ def test_refined_it_is_the_command_lines_too(engine, ric, root, job, tmp_path):
     job.tell = lambda done, total: told.append((done, total))
     request = engine.request("red apple", 3, targets={"colorfulness": 0.5}, refine=True)
     drawn = engine.draw(request, job)
-    assert np.array_equal(np.array(drawn.sample), opened(tmp_path / "3.png")[0])
+    assert np.array_equal(np.array(drawn.sample), opened(sample_file(tmp_path, 3))[0])
     assert drawn.refinement.passes <= REFINE and told[0] == (0, engine.passes * (1 + REFINE))
     plain = engine.draw(replace(request, refine=False), job)
     assert plain.refinement is None

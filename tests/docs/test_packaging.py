@@ -178,7 +178,7 @@ def test_the_core_alone_generates_sweeps_scores_and_exports(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert [line for line in done.stdout.splitlines() if line in "012"] == ["0"] * 4, done.stderr
-    for name in ("out/0.png", "sweep/grid.png", "sliders.safetensors"):
+    for name in ("out/0001-apple-seed0.png", "sweep/grid.png", "sliders.safetensors"):
         assert (tmp_path / name).exists()
 
 

@@ -12,6 +12,7 @@ from ric_diffusion.app.engine import Engine
 from ric_diffusion.app.jobs import Job
 from ric_diffusion.evaluation import compare
 from ric_diffusion.rewards import Curve
+from support.numbered import sample_file
 from support.tuned import REWARDS, write_tuned
 
 SAMPLING = ["--steps", 2, "--guidance-scale", 3]
@@ -48,7 +49,7 @@ def test_every_verb_takes_it(adopt, ric, root, tuned, tmp_path, tiny, monkeypatc
     assert ric("prompt", "--adapter", out, "--prompt", "red apple", *ASKED).out == TEXT + "\n"
     ask = ["--prompt", "red apple", "--out", tmp_path / "out"]
     assert ric("generate", *both, *ask, *ASKED).code == 0
-    with Image.open(tmp_path / "out" / "0.png") as image:
+    with Image.open(sample_file(tmp_path / "out")) as image:
         assert json.loads(image.text["targets"]) == {"colorfulness": 1.2, "compressibility": -0.4}
         picture = image.tobytes()
     engine = Engine(load(tuned / "model", out), "tuned")
@@ -108,7 +109,7 @@ def test_a_denoiser_makes_a_model_of_its_own(adopt, ric, root, tuned, tmp_path):
     assert ric("generate", "--model", out, *ask, "--out", tmp_path / "a").code == 0
     whole = ["--model", tuned / "model", "--adapter", adapter]
     assert ric("generate", *whole, *ask, "--out", tmp_path / "b").code == 0
-    first, second = (Image.open(tmp_path / name / "0.png") for name in "ab")
+    first, second = (Image.open(sample_file(tmp_path / name)) for name in "ab")
     assert first.tobytes() == second.tobytes()
     done = adopt(out, *denoiser, model=root / "model")
     assert (done.code, "holds files already; name a new" in done.err) == (2, True)

@@ -7,6 +7,7 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 import ric_diffusion
+from support.numbered import sample_file
 
 FOLDER = Path(ric_diffusion.__file__).parent / "assets" / "emoji-64"
 
@@ -38,7 +39,7 @@ def test_generate(ric, tmp_path):
     args = ["--prompt", "red apple", "--targets", "colorfulness=1.5", "--steps", 4]
     done = ric("generate", "--model", "emoji-64", *args, "--out", tmp_path)
     assert done.code == 0, done.err
-    with Image.open(tmp_path / "0.png") as image:
+    with Image.open(sample_file(tmp_path)) as image:
         assert image.size == (64, 64)
         assert image.text["model"] == "emoji-64"
         assert json.loads(image.text["targets"]) == {"colorfulness": 1.5}

@@ -17,6 +17,7 @@ from ric_diffusion.api import Checkpoint
 from ric_diffusion.evaluation.compare import choose
 from ric_diffusion.models.causal_lm.model import RiCCausalLM
 from support import hub, ldm, lm
+from support.numbered import sample_file
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
 
@@ -52,9 +53,9 @@ def test_train_and_generate(ric, root, tiny, file, given, tmp_path):
     for name, model in (("a", given), ("b", ["--model", root / "model"])):
         done = ric("generate", *model, *asked, "--dtype", "auto", "--out", tmp_path / name)
         assert done.code == 0, done.err
-    drawn = [np.asarray(Image.open(tmp_path / name / "0.png")) for name in ("a", "b")]
+    drawn = [np.asarray(Image.open(sample_file(tmp_path / name))) for name in ("a", "b")]
     assert np.array_equal(*drawn)
-    assert Image.open(tmp_path / "a" / "0.png").text["model"] == str(file)
+    assert Image.open(sample_file(tmp_path / "a")).text["model"] == str(file)
     card = (adapters[0] / "README.md").read_text()
     assert f'RiCPipeline.from_single_file("{file}", config="{root / "model"}")' in card
     assert f"--model {file} --base-config {root / 'model'} " in card

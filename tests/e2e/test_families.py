@@ -15,6 +15,7 @@ from ric_diffusion import api
 from ric_diffusion.app.engine import Engine
 from ric_diffusion.app.jobs import Job
 from ric_diffusion.models.family import family_of, load_model
+from support.numbered import sample_file
 
 # The module of each family's small model, and the mode that is tried.
 FAMILIES = {
@@ -108,7 +109,7 @@ def test_drawn_and_swept(trained, small, ric, tmp_path):
     model = ["--model", small, "--adapter", adapter, "--prompt", "red apple"]
     done = ric("generate", *model, "--preference", "colorfulness=1", "--out", tmp_path / "out")
     assert done.code == 0, done.err
-    with Image.open(tmp_path / "out" / "0.png") as picture:
+    with Image.open(sample_file(tmp_path / "out")) as picture:
         assert picture.size == (64, 64) and set(json.loads(picture.text["targets"]))
     guidance = family_of(small)
     option = [f"--{guidance.guidance.replace('_', '-')}", guidance.guidance_off]

@@ -11,6 +11,7 @@ from PIL import Image
 from ric_diffusion import RewardSpace
 from ric_diffusion.data.scoring import load_scorers, scores_of
 from ric_diffusion.rewards import to_targets
+from support.numbered import sample_file
 
 TARGETS = ["--targets", "compressibility=1.5", "colorfulness=-0.5"]
 
@@ -39,7 +40,7 @@ def generate(ric, model, tmp_path):
         out = tmp_path / f"out{len(list(tmp_path.iterdir()))}"
         done = ric("generate", *model, "--prompt", "red apple", "--seed", seed, "--out", out, *args)
         assert done.code == 0, done.err
-        return opened(out / f"{seed}.png")
+        return opened(sample_file(out, seed))
 
     return run
 
@@ -49,20 +50,20 @@ def test_metadata(ric, model, space, root, tmp_path):
     args = ["--prompt", prompt, "--seed", 3, *TARGETS, "--out", tmp_path]
     done = ric("generate", *model, *args)
     assert done.code == 0
-    assert [path.name for path in tmp_path.iterdir()] == ["3.png"]
-    pixels, metadata = opened(tmp_path / "3.png")
+    assert [path.name for path in tmp_path.iterdir()] == ["0001-ein-roter-apfel-seed3.png"]
+    pixels, metadata = opened(sample_file(tmp_path, 3))
     assert pixels.shape == (64, 64, 3)
     assert metadata["prompt"] == prompt
     assert metadata["seed"] == 3
     assert metadata["model"] == str(root / "model")
     assert metadata["targets"] == {"compressibility": 1.5, "colorfulness": -0.5}
     # The scores are those of the picture in the file.
-    scores = scores_of([Image.open(tmp_path / "3.png")], [""], load_scorers(space))
+    scores = scores_of([Image.open(sample_file(tmp_path, 3))], [""], load_scorers(space))
     assert [metadata["scores"][name] for name in space.names] == pytest.approx(scores[0].tolist())
     z = space.normalize(scores)[0]
     assert [metadata["obtained"][name] for name in space.names] == pytest.approx(z.tolist())
     shown = " ".join(f"{n}={v:+.2f}" for n, v in zip(space.names, z, strict=True))
-    assert done.out == f"{tmp_path / '3.png'}  {shown}\n"
+    assert done.out == f"{sample_file(tmp_path, 3)}  {shown}\n"
 
 
 def test_same_seed_in_another_process(ric_process, generate, model, tmp_path):
@@ -71,13 +72,14 @@ def test_same_seed_in_another_process(ric_process, generate, model, tmp_path):
     done = ric_process("generate", *model, *args)
     assert done.code == 0, done.err
     assert "Traceback" not in done.err
-    assert sorted(path.name for path in out.iterdir()) == ["5.png", "6.png"]
+    names = sorted(path.name for path in out.iterdir())
+    assert names == ["0001-red-apple-seed5.png", "0002-red-apple-seed6.png"]
     for seed in (5, 6):
         pixels, metadata = generate(*TARGETS, seed=seed)
-        others, other_metadata = opened(out / f"{seed}.png")
+        others, other_metadata = opened(sample_file(out, seed))
         assert np.array_equal(pixels, others)
         assert metadata == other_metadata
-    assert not np.array_equal(opened(out / "5.png")[0], opened(out / "6.png")[0])
+    assert not np.array_equal(opened(sample_file(out, 5))[0], opened(sample_file(out, 6))[0])
 
 
 def test_what_is_asked_changes_the_picture(generate):
@@ -114,7 +116,7 @@ def test_refined(ric, model, tmp_path):
     asked = ["--prompt", "red apple", "--targets", "colorfulness=0.5", "--steps", 1]
     done = ric("generate", *model, *asked, "--refine", 2, "--out", tmp_path / "out")
     assert done.code == 0, done.err
-    _, metadata = opened(tmp_path / "out" / "0.png")
+    _, metadata = opened(sample_file(tmp_path / "out"))
     found = metadata["refinement"]
     assert metadata["targets"] == {"colorfulness": 0.5}
     assert found["distance"] == pytest.approx(abs(metadata["obtained"]["colorfulness"] - 0.5))
@@ -123,7 +125,7 @@ def test_refined(ric, model, tmp_path):
     assert found["reached"] is (found["distance"] <= 0.05)
     assert ("not within 0.05 z" in done.err) is not found["reached"]
     ric("generate", *model, *asked, "--out", tmp_path / "once")
-    once = opened(tmp_path / "once" / "0.png")[1]
+    once = opened(sample_file(tmp_path / "once"))[1]
     assert found["distance"] <= abs(once["obtained"]["colorfulness"] - 0.5)
 
 
@@ -160,9 +162,52 @@ def test_without_adapter_it_is_the_stock_pipeline(generate, root):
     assert np.array_equal(pixels, np.array(image))
 
 
-def test_picture_is_replaced(ric, model, tmp_path):
-    (tmp_path / "0.png").write_bytes(b"old")
-    (tmp_path / "other").write_bytes(b"kept")
-    assert ric("generate", *model, "--prompt", "pizza", "--out", tmp_path).code == 0
-    assert opened(tmp_path / "0.png")[1]["prompt"] == "pizza"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.png", "other"]
+def test_no_picture_is_ever_replaced(ric, model, tmp_path):
+    """The README's own lines one after the other; the first picture was gone."""
+    for name in ("0.png", "0001-red-apple-seed0.png", "other"):
+        (tmp_path / name).write_bytes(b"old")
+    for prompt in ("red apple", "red apple", "pizza"):
+        args = ["--prompt", prompt, "--steps", 1, "--out", tmp_path]
+        assert ric("generate", *model, *args).code == 0
+    new = [f"0002-{RED}", f"0003-{RED}", "0004-pizza-seed0.png"]
+    names = ["0.png", f"0001-{RED}", *new, "other"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    assert [opened(tmp_path / name)[1]["prompt"] for name in new] == ["red apple"] * 2 + ["pizza"]
+    assert all((tmp_path / name).read_bytes() == b"old" for name in ("0.png", f"0001-{RED}"))
+
+
+def test_several_prompts(ric, model, tmp_path):
+    (tmp_path / "prompts.txt").write_text("# two\npizza\nred apple\n")
+    args = ["--prompts", tmp_path / "prompts.txt", "--seed", 4, "--count", 2, "--steps", 1]
+    done = ric("generate", *model, *args, "--width", 48, "--height", 32, "--out", tmp_path / "out")
+    assert done.code == 0, done.err
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "0001-pizza-seed4.png",
+        "0002-pizza-seed5.png",
+        "0003-red-apple-seed4.png",
+        "0004-red-apple-seed5.png",
+    ]
+    pixels, metadata = opened(tmp_path / "out" / "0004-red-apple-seed5.png")
+    assert pixels.shape == (32, 48, 3) and metadata["prompt"] == "red apple"
+
+
+RED = "red-apple-seed0.png"
+BAD = {
+    "prompt: give one, or prompts": ["--out", "o"],
+    "nowhere.txt: cannot be read": ["--prompts", "nowhere.txt"],
+    "not allowed with argument": ["--prompt", "x", "--prompts", "a_file"],
+    "--like a_file: says nothing of how it was made": ["--like", "a_file"],
+    "--like gone.png: cannot be read": ["--like", "gone.png"],
+    "--init-image gone.png: missing file": ["--prompt", "x", "--init-image", "gone.png"],
+    "--init-image a_file: not a picture": ["--prompt", "x", "--init-image", "a_file"],
+    "--strength: says how much of init_image": ["--prompt", "x", "--strength", "0.5"],
+    "--strength 1.5: give a number above 0": ["--prompt", "x", "--strength", "1.5"],
+    "--device nonsense: not here": ["--prompt", "x", "--device", "nonsense"],
+    "width is 50; give": ["--prompt", "x", "--width", "50"],
+}
+
+
+@pytest.mark.parametrize("said", BAD)
+def test_what_generate_refuses(refused, said):
+    args = BAD[said] if "--like" in BAD[said] else ["--model", "{root}/model", *BAD[said]]
+    refused(said, "generate", *args)

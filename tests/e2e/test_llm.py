@@ -20,6 +20,7 @@ from ric_diffusion.data.scoring import load_scorers, scores_of
 from ric_diffusion.models.causal_lm.model import RiCCausalLM
 from ric_diffusion.models.causal_lm.sampler import LlmSampler
 from support.lm import write_classifier, write_lm
+from support.numbered import sample_file
 from support.processes import HOME
 
 SCORERS = ["positivity", "brevity"]
@@ -127,7 +128,7 @@ def test_two_reward_models_together(home, ric, tmp_path):
     done = ric("generate", "--model", home / "model", "--adapter", tmp_path / "run" / "adapter",
                "--prompt", "why?", "--targets", "helpful=1", "--out", tmp_path / "out")  # fmt: skip
     assert done.code == 0, done.err
-    metadata = json.loads((tmp_path / "out" / "0.json").read_text())
+    metadata = json.loads(sample_file(tmp_path / "out", 0, ".json").read_text())
     assert metadata["targets"] == {"helpful": 1}
     assert set(metadata["scores"]) == {"harmless", "helpful"}
 
@@ -161,20 +162,20 @@ def test_generate(home, ric, tmp_path, mode):
     )
     assert done.code == 0, done.err
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
-        "0.json", "0.txt", "1.json", "1.txt",
+        "0001-why-seed0.json", "0001-why-seed0.txt", "0002-why-seed1.json", "0002-why-seed1.txt",
     ]  # fmt: skip
-    metadata = json.loads((tmp_path / "out" / "0.json").read_text())
-    response = (tmp_path / "out" / "0.txt").read_bytes().decode()
+    metadata = json.loads(sample_file(tmp_path / "out", 0, ".json").read_text())
+    response = sample_file(tmp_path / "out", 0, ".txt").read_bytes().decode()
     assert metadata["targets"] == {"brevity": 1.23 if mode == "embedding" else 1.2}
     assert metadata["scores"]["brevity"] == -len(response.split())
     assert f"brevity={metadata['obtained']['brevity']:+.2f}" in done.out
     assert all(line in done.out for line in response.splitlines())
     again = ric("generate", *asked, "--targets", "brevity=1.23", "--out", tmp_path / "again")
     assert again.code == 0
-    assert (tmp_path / "again" / "0.txt").read_bytes().decode() == response
+    assert sample_file(tmp_path / "again", 0, ".txt").read_bytes().decode() == response
     liked = ric("generate", *asked, "--preference", "brevity=1", "--out", tmp_path / "liked")
     assert liked.code == 0
-    metadata = json.loads((tmp_path / "liked" / "0.json").read_text())
+    metadata = json.loads(sample_file(tmp_path / "liked", 0, ".json").read_text())
     assert set(metadata["targets"]) == set(SCORERS)
 
 
@@ -186,7 +187,8 @@ def test_refine(home, ric, tmp_path):
     assert once.code == done.code == 0, done.err
     for seed in "01":
         first, found = (
-            json.loads((tmp_path / out / f"{seed}.json").read_text()) for out in ("once", "out")
+            json.loads(sample_file(tmp_path / out, int(seed), ".json").read_text())
+            for out in ("once", "out")
         )
         assert found["refinement"]["passes"] <= 2
         distance = found["refinement"]["distance"]
@@ -201,7 +203,7 @@ def test_a_response_without_a_score(home, ric, tmp_path, monkeypatch):
                "--prompt", "why?", "--count", 2, "--out", tmp_path)  # fmt: skip
     assert done.code == 0, done.err
     for seed in "01":
-        metadata = json.loads((tmp_path / f"{seed}.json").read_text())
+        metadata = json.loads(sample_file(tmp_path, seed, ".json").read_text())
         assert metadata["scores"] == {"positivity": None, "brevity": -3.0}
         assert metadata["obtained"]["positivity"] is None
     assert done.out.count("positivity=none brevity=") == 2
@@ -217,7 +219,9 @@ def test_what_cannot_be_reached_is_told(home, ric, tmp_path):
                "--targets", "brevity=2", "--out", tmp_path / "out")  # fmt: skip
     assert done.code == 0, done.err
     assert "brevity" in done.err and len(done.err.splitlines()) == 1
-    assert json.loads((tmp_path / "out" / "0.json").read_text())["targets"] == {"brevity": 0.5}
+    assert json.loads(sample_file(tmp_path / "out", 0, ".json").read_text())["targets"] == {
+        "brevity": 0.5
+    }
 
 
 @pytest.mark.parametrize("prompt", ["why?", "tell me about the sea. " * 60])
@@ -259,7 +263,7 @@ def test_generate_without_an_adapter(home, ric, tmp_path):
     model = ["generate", "--model", home / "model", "--prompt", "why?", "--out", tmp_path / "out"]
     done = ric(*model)
     assert done.code == 0, done.err
-    metadata = json.loads((tmp_path / "out" / "0.json").read_text())
+    metadata = json.loads(sample_file(tmp_path / "out", 0, ".json").read_text())
     assert "scores" not in metadata and metadata["targets"] == {}
     for wrong, said in (
         (["--targets", "brevity=1"], "has no adapter of its own"),

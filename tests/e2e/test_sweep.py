@@ -10,6 +10,7 @@ from ric_diffusion import RewardSpace
 from ric_diffusion.evaluation.grid import target_line
 from ric_diffusion.evaluation.report.sheet import draw_sheet
 from ric_diffusion.rewards import to_targets
+from support.numbered import sample_file
 
 REWARDS = ["compressibility", "colorfulness"]
 
@@ -29,10 +30,12 @@ def sweep(ric, model, tmp_path):
         done = ric("sweep", *model, "--prompt", prompt, "--seed", 2, "--out", out, *args)
         assert done.code == 0, done.err
         assert done.out == f"{out / 'grid.png'}\n"
-        assert sorted(path.name for path in out.iterdir()) == ["grid.png", "sweep.json"]
+        metadata = json.loads((out / "sweep.json").read_text())
+        files = [point["file"] for point in metadata["points"]]
+        assert sorted(path.name for path in out.iterdir()) == [*files, "grid.png", "sweep.json"]
         with Image.open(out / "grid.png") as sheet:
             sheet.load()
-        return json.loads((out / "sweep.json").read_text()), sheet
+        return metadata, sheet
 
     return run
 
@@ -65,20 +68,40 @@ def test_preferences(sweep, space, root):
     assert sheet.size == draw_sheet(tiles, title="red apple · seed 2", captions=captions).size
 
 
-def test_pictures_are_those_of_generate(sweep, ric, model, tmp_path):
-    metadata, sheet = sweep("--points", 2)
-    targets = [f"{name}={value}" for name, value in metadata["points"][1]["targets"].items()]
-    args = ["--prompt", "red apple", "--seed", 2, "--targets", *targets]
-    assert ric("generate", *model, *args, "--out", tmp_path).code == 0
-    with Image.open(tmp_path / "2.png") as image:
-        # Another batch size rounds differently: a pixel by one, a JPEG by a few bytes.
-        scores = pytest.approx(metadata["points"][1]["scores"], abs=0.01)
-        assert json.loads(image.text["scores"]) == scores
+@pytest.mark.parametrize("refine", [[], ["--refine", 1]], ids=["drawn once", "refined"])
+def test_pictures_are_those_of_generate(sweep, ric, model, tmp_path, refine):
+    metadata, sheet = sweep("--points", 2, *refine)
+    point = metadata["points"][1]
+    with Image.open(tmp_path / "sweep" / point["file"]) as image:
+        pixels = np.array(image)
+        assert json.loads(image.text["scores"]) == point["scores"]
         tile = image.resize((128, 128), Image.Resampling.BICUBIC)
     left, top = 12 + 136, 12 + 22 + 8
-    shown = sheet.crop((left, top, left + 128, top + 128))
-    difference = np.array(shown).astype(int) - np.array(tile)
-    assert np.abs(difference).max() <= 2  # another batch size rounds differently
+    assert np.array_equal(sheet.crop((left, top, left + 128, top + 128)), tile)
+
+    def generated(*args):
+        out = tmp_path / f"out{len(list(tmp_path.iterdir()))}"
+        assert ric("generate", *args, "--out", out).code == 0
+        return np.array(Image.open(sample_file(out, 2)))
+
+    targets = [f"{name}={value}" for name, value in point["targets"].items()]
+    asked = ["--prompt", "red apple", "--seed", 2, "--targets", *targets, *refine]
+    assert np.array_equal(generated(*model, *asked), pixels)
+    assert np.array_equal(generated("--like", tmp_path / "sweep" / point["file"]), pixels)
+
+
+def test_a_second_sweep_replaces_nothing(ric, model, tmp_path):
+    args = ["--prompt", "pizza", "--points", 2, "--steps", 1, "--out", tmp_path]
+    assert ric("sweep", *model, *args).code == 0
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    (tmp_path / "sweep-0002.json").write_text("mine")
+    done = ric("sweep", *model, *args)
+    assert done.code == 0 and done.out == f"{tmp_path / 'grid-0003.png'}\n"
+    assert all(path.read_bytes() == data for path, data in before.items())
+    files = [p["file"] for p in json.loads((tmp_path / "sweep-0003.json").read_text())["points"]]
+    assert files == ["0003-pizza-seed0.png", "0004-pizza-seed0.png"]
+    assert (tmp_path / "sweep-0002.json").read_text() == "mine"
+    assert not (tmp_path / "grid-0002.png").exists()
 
 
 def test_mapping(sweep, space):

@@ -60,10 +60,11 @@ def said(done, verb):
 
 
 def test_generate(ric, model, tmp_path, files, full_disk):
-    (tmp_path / "0.png").write_bytes(b"old")
+    old = tmp_path / "0001-x-seed0.png"
+    old.write_bytes(b"old")
     full_disk()
     said(ric("generate", *model, "--prompt", "x", "--count", 2, "--out", tmp_path), "generate")
-    assert files(tmp_path) == {(tmp_path / "0.png").relative_to(tmp_path): b"old"}
+    assert files(tmp_path) == {old.relative_to(tmp_path): b"old"}
 
 
 @pytest.mark.parametrize("part", ["grid.png", "sweep.json"])
@@ -71,8 +72,8 @@ def test_sweep(ric, model, tmp_path, full_disk, part):
     full_disk(part)
     said(ric("sweep", *model, "--prompt", "x", "--points", 2, "--out", tmp_path), "sweep")
     assert not (tmp_path / part).exists()
-    for path in tmp_path.iterdir():  # what is there is whole, and under its own name
-        assert path.name == "grid.png"
+    assert len(list(tmp_path.iterdir())) == 2  # the pictures themselves are whole
+    for path in tmp_path.iterdir():
         Image.open(path).load()
 
 

@@ -42,11 +42,13 @@ _with_adapter: ContextVar[bool] = ContextVar("with_adapter", default=False)
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """An adapter whose LoRA is inside a pipeline at some scale; at 0 it says nothing."""
+    """An adapter whose LoRA is inside a pipeline at some scale; at 0 it says nothing. ``source``:
+    what it was loaded from, None where that is the model itself."""
 
     adapter: Adapter
     lora: lora.Lora
     scale: float = 1.0
+    source: str | None = None
 
 
 @dataclass(kw_only=True)
@@ -157,13 +159,23 @@ class AdapterMixin(_Stock):
         """
         if not isinstance(name, str) or not name:
             raise InputError(f"name {name!r}: give the adapter a text for a name")
+        self._load(path_or_id, name, source=str(path_or_id))
+
+    def _load(self, path_or_id: str | Path, name: str, source: str | None) -> None:
         adapter, weights = self.family.read_adapter(self.family.fetch_adapter(path_or_id))
         self.check_fit(adapter)
         for part, one in weights.parts.items():
             network = self._changed_by(part)
             lora.check_merge(network, one)
             lora.check_fit(network, one)
-        self._set_loaded({**self._held.loaded, name: Loaded(adapter=adapter, lora=weights)})
+        found = Loaded(adapter=adapter, lora=weights, source=source)
+        self._set_loaded({**self._held.loaded, name: found})
+
+    @property
+    def adapter_sources(self) -> dict[str, str | None]:
+        """What each loaded adapter was loaded from, by its name: a folder or hub id, None of the
+        one that belongs to the model."""
+        return {name: one.source for name, one in self._held.loaded.items()}
 
     def _changed_by(self, part: str) -> Any:
         """The network that a part of a LoRA changes. InputError if there is none, or if it is

@@ -84,6 +84,8 @@ OPTIONS = {
     "guidance_scale": "guidance_scale",
     "contrast": "contrast",
     "prompt_guidance": "prompt_guidance",
+    "width": "width",
+    "height": "height",
 }
 
 

@@ -23,7 +23,7 @@ from ric_diffusion.io.lru import Recent
 from ric_diffusion.io.paths import expanded, expanded_name
 from ric_diffusion.io.tensors import system_errors
 from ric_diffusion.models.checkpoint import Checkpoint, check_suffix
-from ric_diffusion.models.diffusion.adapted import AdapterMixin
+from ric_diffusion.models.diffusion.adapted import DEFAULT, AdapterMixin
 from ric_diffusion.models.diffusion.arguments import bound, is_number
 from ric_diffusion.models.diffusion.arguments import check as check_arguments
 from ric_diffusion.models.diffusion.context import MASK, Context
@@ -121,7 +121,7 @@ class RiCMixin(AdapterMixin):
             check_variant(path, kwargs.get("variant"), own.parts, **hub)
             raise
         if (folder := family.fetch_adapter(path, ADAPTER_SUBFOLDER, **hub)).is_dir():
-            pipe.load_adapter(folder)
+            pipe._load(folder, DEFAULT, source=None)
         found: Self = pipe
         return found
 
