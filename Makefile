@@ -1,5 +1,6 @@
 # make demo   one prompt under the sliders, in demo/
 # make test   lint, types, tests and documentation
+# make faults kills, damaged files and hostile input, as a table; an hour
 # make floors the quick tests with the oldest releases that pyproject.toml allows
 # Each works alone on a fresh machine: a Python ≥ 3.11 with venv, and a package index for pip.
 
@@ -20,7 +21,7 @@ COMFY = 2.6.0
 
 BROWSER = tests/app/test_browser.py
 
-.PHONY: demo test lint floors clean
+.PHONY: demo test lint faults floors clean
 
 demo: $(VENV)/.installed
 	$(BIN)/ric sweep --model emoji-64 --prompt octopus --points 11 --seed 0 --out demo/
@@ -37,6 +38,10 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+faults: $(VENV)/.installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults
+	$(BIN)/python scripts/faults.py --out runs/faults
 
 floors: $(FLOORS)/.installed
 	OMP_NUM_THREADS=1 $(FLOORS)/bin/python -m pytest $(QUICK)
