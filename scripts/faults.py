@@ -225,10 +225,7 @@ def main() -> None:
             tallies[verb.name] = kill(verb, options.kills, options.seed, folder, bar.update)
     text = table(tallies)
     write_text(out / "faults.md", f"{text}\n")
-    write_text(
-        out / "faults.json",
-        json.dumps({name: vars(one) for name, one in tallies.items()}, indent=2),
-    )
+    write_json(out / "faults.json", {name: asdict(one) for name, one in tallies.items()})
     print(text)
     problems = [line for one in tallies.values() for line in one.problems]
     print(*problems, sep="\n")
