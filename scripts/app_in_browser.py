@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import IO, Any
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 ARGUMENTS = [
@@ -35,10 +35,13 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(*arguments: object) -> Iterator[str]:
-    """The address of ``ric app`` with these arguments."""
+def running(*arguments: object, errors: IO[str] | None = None) -> Iterator[str]:
+    """The address of ``ric app`` with these arguments; ``errors``: a file for what it says on
+    stderr."""
     command = [sys.executable, "-m", "ric_diffusion", "app", "--port", free_port(), *arguments]
-    app = subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, text=True)
+    app = subprocess.Popen(
+        [str(part) for part in command], stdout=subprocess.PIPE, stderr=errors, text=True
+    )
     try:
         assert app.stdout is not None
         if not (address := app.stdout.readline().strip()):
@@ -74,7 +77,7 @@ def another_picture(page: Any, before: str | None, what: str = "#picture") -> No
 
 def picture(page: Any, what: str = "#picture") -> str | None:
     """Where the picture comes from that is shown; None before there is one."""
-    image = page.locator(f"{what} img")
+    image = page.locator(f"{what} img").first
     address: str | None = image.get_attribute("src") if image.count() else None
     return address
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from app_in_browser import another_picture, chromium, drag, running
+from app_in_browser import another_picture, chromium, drag, picture, running
 
 FIGURES = Path(__file__).parents[1] / "docs" / "figures"
 
@@ -24,10 +24,13 @@ def main() -> None:
             )
             page.set_default_timeout(300_000)
             page.goto(address)
-            page.locator("#prompt").locator("textarea, input").fill("octopus")
-            page.get_by_label("Targets, in z").check()
-            drag(page, "target-colorfulness", 0.85)
             another_picture(page, None)
+            page.locator("#prompt").locator("textarea, input").fill("octopus")
+            page.get_by_label("Targets").check()
+            for place in (0.2, 0.85):  # two for the gallery
+                before = picture(page)
+                drag(page, "target-colorfulness", place)
+                another_picture(page, before)
             page.locator("#start-sweep").click()
             another_picture(page, None, "#sheet")
             page.mouse.move(0, 0)

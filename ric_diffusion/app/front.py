@@ -32,6 +32,11 @@ class Front:
     mapping: str | None
     places: Sequence[Place]
 
+    @property
+    def names(self) -> frozenset[str]:
+        """Of the rewards."""
+        return frozenset(self.places[0].obtained)
+
 
 def read_front(folder: Path, adapter: Adapter) -> Front:
     """The first method of a report that has sliders and the adapter's calibration, else the first

@@ -9,10 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 import gradio as gr
-from gradio import processing_utils
+from gradio import processing_utils, utils
 
 DOWNLOAD = "async_ssrf_protected_get"  # of gradio.processing_utils
 PAUSES = ("sleep_when_free", "progress_update_sleep_when_free")  # of a gradio.queueing.Queue
+
+# What `launch` says of blocks, beside what only it gives them.
+LAUNCHED = ("enable_monitoring", "favicon_path", "pwa", "run_history", "share", "show_error")
 
 
 class GradioChanged(RuntimeError):
@@ -47,8 +50,8 @@ def look_for_work_every(app: gr.Blocks, seconds: float) -> None:
         setattr(queue, name, seconds)
 
 
-def hand_over_path(picture: gr.Image) -> None:
-    """Have an Image input give handlers the path of what was dropped, None for nothing.
+def hand_over_path(picture: gr.Image | gr.File) -> None:
+    """Have an Image or a File input give handlers the path of what was dropped, None for nothing.
 
     Decoding it is ours to do: Gradio's knows no bounds, also with ``type="filepath"``. A type that
     does not decode would replace this; a subclass would not, for each one Gradio writes a file
@@ -57,6 +60,35 @@ def hand_over_path(picture: gr.Image) -> None:
     if not callable(getattr(picture, "preprocess", None)):
         raise GradioChanged(_message("Image.preprocess"))
     picture.preprocess = lambda dropped: dropped.path if dropped else None
+
+
+def hand_over_number(control: Any) -> None:
+    """Have a Number or a Slider hand handlers whatever it was sent.
+
+    Gradio refuses a number out of range with a traceback in the terminal, before any handler could
+    say in a line what to give instead. A setting that leaves the range to the browser would replace
+    this.
+    """
+    if not callable(getattr(control, "preprocess", None)):
+        raise GradioChanged(_message(f"{type(control).__name__}.preprocess"))
+    control.preprocess = lambda number: number
+
+
+def show_instead(running: gr.Blocks, other: gr.Blocks) -> None:
+    """Have a running app show other blocks from the next time that its page is loaded.
+
+    Other rewards are other sliders, and blocks are fixed once they are launched. A public way to
+    exchange them would replace this, as Gradio does it when a source file was changed.
+    """
+    server = getattr(running, "app", None)
+    if not hasattr(utils, "BaseReloader") or not hasattr(server, "state_holder"):
+        raise GradioChanged(_message("utils.BaseReloader.swap_blocks"))
+    reloader = type("Reloader", (utils.BaseReloader,), {"running_app": server})
+    reloader().swap_blocks(other)
+    for name, value in vars(running).items():  # which the reloader leaves for `launch` to say again
+        if name in LAUNCHED or name not in vars(other):
+            setattr(other, name, value)
+    other.config = other.get_config_file()
 
 
 def _message(what: str) -> str:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import socket
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ric_diffusion.api.http.guard import Refused, check_site
+from ric_diffusion.app.choice import ModelChoice
 from ric_diffusion.app.engine import Engine
 from ric_diffusion.app.front import Front
 from ric_diffusion.app.jobs import ModelThread
+from ric_diffusion.app.presets import Presets
 from ric_diffusion.io.errors import InputError
 
 HOST = "127.0.0.1"
@@ -20,19 +24,31 @@ LOOK_EVERY = 0.003  # s
 FONT = ("system-ui", "sans-serif")
 
 
-class OnlyFiles:
-    """Refuses what Gradio's routes would fetch from other machines."""
+class OnlyOurs:
+    """Refuses what Gradio's routes would fetch from other machines, and what the pages of others
+    ask for in the browser of who uses the app."""
 
     def __init__(self, app: Any) -> None:
         self.app = app
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         path = scope.get("path", "").lower()
-        if "/proxy=" in path or "/file=http" in path:
+        fetched = "/proxy=" in path or "/file=http" in path
+        if fetched or (scope["type"] == "http" and _foreign(scope)):
             await send({"type": "http.response.start", "status": 403, "headers": []})
             await send({"type": "http.response.body", "body": b"not served here"})
             return
         await self.app(scope, receive, send)
+
+
+def _foreign(scope: Any) -> bool:
+    """Whether a request was sent to another name than this machine's own, or by another page."""
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+    try:
+        check_site(headers, "loopback")
+    except Refused:
+        return True
+    return False
 
 
 def check_port(port: int) -> None:
@@ -45,24 +61,36 @@ def check_port(port: int) -> None:
             raise InputError(f"port {port}: cannot be used, choose another") from None
 
 
-def serve(engine: Engine, front: Front | None, port: int) -> None:
-    """Serve until an interruption, which is raised on when the server and its folder are gone."""
+def serve(
+    engine: Engine,
+    front: Front | None,
+    port: int,
+    presets: Presets,
+    started: Callable[[str], None] = print,
+) -> None:
+    """Serve until an interruption, which is raised on when the server and its folder are gone;
+    ``started`` is called with the address once it answers."""
     with tempfile.TemporaryDirectory(prefix="ric-app-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # all that Gradio writes, and all that it serves
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
         for name in ("NO_PROXY", "no_proxy"):  # Gradio looks whether its own page is there
             os.environ[name] = ",".join(filter(None, [os.environ.get(name), HOST]))
         thread = ModelThread()
-        app = launch(engine, front, port, Path(folder), thread)
+        app = launch(engine, front, port, Path(folder), thread, presets)
         try:
-            print(f"http://{HOST}:{port}", flush=True)
+            started(f"http://{HOST}:{port}")
             thread.serve()  # in this thread, which loaded the model
         finally:
             app.close(verbose=False)
 
 
 def launch(
-    engine: Engine, front: Front | None, port: int, folder: Path, thread: ModelThread
+    engine: Engine,
+    front: Front | None,
+    port: int,
+    folder: Path,
+    thread: ModelThread,
+    presets: Presets,
 ) -> Any:
     """Start serving in threads of its own, while the engine computes in ``thread``; returns the
     blocks, to close."""
@@ -72,10 +100,22 @@ def launch(
     from ric_diffusion.app import gradio_seam
     from ric_diffusion.app.handlers import Handlers
     from ric_diffusion.app.layout import build
-    from ric_diffusion.app.page import KEYS, STYLE
+    from ric_diffusion.app.page import HEAD, STYLE
 
+    handlers: Handlers
+
+    def change(choice: ModelChoice) -> None:
+        """Show another model from the next time that the page is loaded."""
+        nonlocal handlers
+        before, other = handlers, handlers.engine.exchanged(choice)
+        kept = front if front and front.names == frozenset(other.space.names) else None
+        handlers = Handlers(other, kept, folder, thread, presets, change)
+        gradio_seam.show_instead(app, build(handlers))
+        before.galleries.clear()
+
+    handlers = Handlers(engine, front, folder, thread, presets, change)
     gradio_seam.refuse_downloads()
-    app = build(Handlers(engine, front, folder, thread))
+    app = build(handlers)
     app.queue(max_size=WAITING, default_concurrency_limit=8)
     gradio_seam.look_for_work_every(app, LOOK_EVERY)
     app.launch(
@@ -91,9 +131,31 @@ def launch(
         pwa=False,
         enable_monitoring=False,
         max_file_size=UPLOAD,
-        app_kwargs={"middleware": [Middleware(OnlyFiles)]},
-        theme=gr.themes.Default(font=FONT, font_mono=("ui-monospace", "monospace")),
+        app_kwargs={"middleware": [Middleware(OnlyOurs)]},
+        theme=_theme(gr.themes),
         css=STYLE,
-        head=KEYS,
+        head=HEAD,
     )
     return app
+
+
+def _theme(themes: Any) -> Any:
+    """Gradio's own, with text that has the contrast of WCAG 2.2 AA on everything."""
+    theme = themes.Default(font=FONT, font_mono=("ui-monospace", "monospace"))
+    return theme.set(
+        color_accent="*primary_700",
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_dark="*primary_700",
+        button_primary_background_fill_hover_dark="*primary_800",
+        block_info_text_color="*neutral_600",
+        block_info_text_color_dark="*neutral_300",
+        block_label_text_color="*neutral_700",
+        block_title_text_color="*neutral_700",
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_300",
+        input_placeholder_color="*neutral_500",
+        input_placeholder_color_dark="*neutral_400",
+        slider_color="*primary_700",
+        slider_color_dark="*primary_500",
+    )

@@ -11,6 +11,7 @@ from ric_diffusion.api.samples import GeneratedSample
 from ric_diffusion.api.sweeps import DATA, SHEET, SweepResult, contact_sheet
 from ric_diffusion.app.engine import SampleRequest
 from ric_diffusion.data.images import save_png
+from ric_diffusion.data.numbered import file_name
 from ric_diffusion.evaluation.report.sheet import sweep_sheet
 from ric_diffusion.evaluation.runner import Sweep
 from ric_diffusion.rewards import RewardSpace
@@ -43,6 +44,6 @@ def write_sweep(folder: Path, result: SweepResult) -> tuple[str, str]:
 
 def write_picture(folder: Path, drawn: GeneratedSample) -> str:
     """A PNG with its metadata in it, as ``ric generate`` writes it."""
-    path = folder / secrets.token_hex(16) / f"{drawn.seed}.png"
+    path = folder / secrets.token_hex(16) / file_name(1, drawn.prompt, drawn.seed)
     save_png(path, drawn.sample, drawn.metadata)
     return str(path)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ric_diffusion.api import load
+from ric_diffusion.app.choice import ModelChoice
 from ric_diffusion.app.engine import Engine
 from ric_diffusion.app.jobs import Job
 
@@ -25,8 +25,8 @@ def make_engine(root):
 
     def make(mode="embedding"):
         torch.set_num_threads(1)
-        folder = str(root / mode / "adapter")
-        return Engine(load(str(root / "model"), folder), str(root / "model"))
+        choice = ModelChoice.of(str(root / "model"), root / mode / "adapter")
+        return Engine(choice.load(), choice)
 
     return make
 

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from ric_diffusion import app
+from ric_diffusion.app.choice import ModelChoice
 from ric_diffusion.app.engine import Engine
 from ric_diffusion.app.jobs import Job, ModelThread, Stopped
 from ric_diffusion.io import extras
@@ -73,16 +75,16 @@ def lm(tmp_path_factory):
         conditioner=TextConditioner(Grammar.words(space.names)),
         sampling={"response_tokens": 8},
     )
-    return Engine(model, "tiny")
+    return Engine(model, ModelChoice.of("tiny"))
 
 
 def test_a_language_model_responds(lm):
     request = lm.request("how do i bake a cake?", 3, targets={"brevity": 1.0})
-    seen = []
-    drawn = lm.draw(request, Job(lambda *step: seen.append(step)))
+    job = Job()
+    drawn = lm.draw(request, job)
     assert isinstance(drawn.sample, str) and drawn.targets == {"brevity": 1.0}
     assert drawn.scores["length"] == len(drawn.sample.split())
-    assert seen[0] == (0, 8) and len(seen) <= 8
+    assert job.total == 8 >= job.done > 0
     again = lm.request("how do i bake a cake?", 4, targets={"brevity": 1.0})
     job = Job()
     job.stop()
@@ -95,9 +97,28 @@ def test_its_page(lm, tmp_path):
     from ric_diffusion.app.front import read_front
     from ric_diffusion.app.handlers import Handlers
     from ric_diffusion.app.layout import build
+    from ric_diffusion.app.presets import Presets
 
     front = read_front(write_report(tmp_path / "report", lm.space.names), lm.adapter)
-    page = build(Handlers(lm, front, tmp_path, ModelThread())).get_config_file()
-    labels = [part["props"].get("label") for part in page["components"]]
+    presets = Presets(tmp_path / "presets.json")
+    handlers = Handlers(lm, front, tmp_path, ModelThread(), presets, lambda choice: None)
+    page = build(handlers).get_config_file()
+    shown = [part["props"] for part in page["components"] if part["props"].get("visible", True)]
+    labels = [props.get("label") for props in shown]
     assert "Ask" in labels and "Response" in labels and "Front" in labels
-    assert "Sweep" not in labels and "Image to image" not in labels
+    assert not {"Sweep", "Image to image", "Negative prompt", "Steps"} & set(labels)
+
+
+def test_it_opens_where_somebody_sits_in_front_of_it(monkeypatch, capsys):
+    opened = []
+    monkeypatch.setattr(app.webbrowser, "open", opened.append)
+    monkeypatch.setenv("DISPLAY", ":0")
+    app.started("http://127.0.0.1:7860")  # what is captured is no terminal
+    monkeypatch.setattr(app.sys.stdout, "isatty", lambda: True, raising=False)
+    app.started("http://127.0.0.1:7861")
+    monkeypatch.delenv("DISPLAY")
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    monkeypatch.setattr(app.sys, "platform", "linux")
+    app.started("http://127.0.0.1:7862")
+    assert opened == ["http://127.0.0.1:7861"]
+    assert capsys.readouterr().out.count("http://127.0.0.1:786") == 3

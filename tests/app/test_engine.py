@@ -10,7 +10,9 @@ import pytest
 from PIL import Image
 
 from ric_diffusion.api import generate, load
-from ric_diffusion.app.engine import MAX_PROMPT, MAX_SEED, REFINE, Engine
+from ric_diffusion.app import jobs
+from ric_diffusion.app.choice import ModelChoice
+from ric_diffusion.app.engine import MAX_PROMPT, MAX_SEED, REFINE, Engine, most_points
 from ric_diffusion.app.jobs import Job, Jobs, ModelThread, Stopped
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.rewards import Curve, to_targets
@@ -60,7 +62,7 @@ def test_a_slider_encodes_no_prompt_again(root, job, tmp_path):
     model = load(root / "model", root / "embedding" / "adapter")
     passes = []
     model.text_encoder.register_forward_pre_hook(lambda *_: passes.append(1))
-    engine = Engine(model, "tiny")
+    engine = Engine(model, ModelChoice.of("tiny"))
     Image.new("RGB", (70, 64), "teal").save(tmp_path / "teal.png")
     for z in (-1.0, 0.0, 1.0):
         request = engine.request("red apple", 0, targets={"colorfulness": z})
@@ -77,12 +79,11 @@ def test_refined_it_is_the_command_lines_too(engine, ric, root, job, tmp_path):
     asked = ["--targets", "colorfulness=0.5", "--refine", REFINE]
     args = ["--prompt", "red apple", "--seed", 3, *asked, "--out", tmp_path]
     assert ric("generate", *model, *args).code == 0
-    told = []
-    job.tell = lambda done, total: told.append((done, total))
     request = engine.request("red apple", 3, targets={"colorfulness": 0.5}, refine=True)
     drawn = engine.draw(request, job)
     assert np.array_equal(np.array(drawn.sample), opened(sample_file(tmp_path, 3))[0])
-    assert drawn.refinement.passes <= REFINE and told[0] == (0, engine.passes * (1 + REFINE))
+    assert drawn.refinement.passes <= REFINE
+    assert job.total == engine.passes(engine.sampler.sampling) * (1 + REFINE) >= job.done > 0
     plain = engine.draw(replace(request, refine=False), job)
     assert plain.refinement is None
     with pytest.raises(InputError, match="refine: nothing is asked for"):
@@ -162,12 +163,12 @@ def test_pictures_that_are_refused(engine, job, tmp_path):
 
 def test_sweeps(engine, job):
     request = engine.request("red apple", 2)
-    line = engine.line("colorfulness", None, 3)
+    line = engine.line("colorfulness", None, 3, {})
     assert [list(point.targets) for point in line] == [["colorfulness"]] * 3
     sweep = engine.sweep(request, line, job)
     assert list(sweep.prompts) == ["red apple"] and list(sweep.seeds) == [2]
     assert sweep.z.shape == (3, 1, 1, 2)
-    square = [point.targets for point in engine.line("colorfulness", "compressibility", 2)]
+    square = [point.targets for point in engine.line("colorfulness", "compressibility", 2, {})]
     assert len(square) == 4 and all(set(t) == set(engine.space.names) for t in square)
     assert square[0]["compressibility"] > square[2]["compressibility"]  # upwards on the page
     assert square[0]["colorfulness"] < square[1]["colorfulness"]
@@ -182,7 +183,7 @@ def test_a_prompt_is_drawn_as_calibration_for_it_has_it(root, job, tmp_path):
     features = model.prompt_features(["blue car", "red apple"])
     curve = knowing(Curve(requested=(-2, 2), obtained=(-0.5, 0.5)), features, offset=1.0)
     model.adapter = replace(model.adapter, calibration={"colorfulness": curve})
-    engine = Engine(model, "tiny")
+    engine = Engine(model, ModelChoice.of("tiny"))
     Image.new("RGB", (70, 64), "teal").save(tmp_path / "teal.png")
     for prompt, most in (("blue car", 0.5), ("red apple", 1.5)):
         request = engine.request(prompt, 0, targets={"colorfulness": 2.0})
@@ -190,23 +191,23 @@ def test_a_prompt_is_drawn_as_calibration_for_it_has_it(root, job, tmp_path):
         assert drawn.targets["colorfulness"] == pytest.approx(most)
         moved = engine.transform(request, tmp_path / "teal.png", 1.0, job)
         assert moved.targets["colorfulness"] == pytest.approx(most)
-        swept = engine.sweep(request, engine.line("colorfulness", None, 2), job)
+        swept = engine.sweep(request, engine.line("colorfulness", None, 2, {}), job)
         assert swept.points[1].targets["colorfulness"] == pytest.approx(0.5)
     [sample] = generate(model, "red apple", targets={"colorfulness": 2.0})
     assert np.array_equal(np.array(sample.sample), np.array(drawn.sample))
 
 
 def test_sweeps_stay_within_reach(engine, monkeypatch):
-    plain = engine.line("compressibility", None, 5)
+    plain = engine.line("compressibility", None, 5, {})
     curve = Curve(requested=(-2, 2), obtained=(-0.4, 0.6))
     calibrated = replace(engine.adapter, calibration={"colorfulness": curve})
     monkeypatch.setattr(engine, "adapter", calibrated)
 
     def asked(*line):
-        return [point.targets["colorfulness"] for point in engine.line(*line)]
+        return [point.targets["colorfulness"] for point in engine.line(*line, {})]
 
     assert asked("colorfulness", None, 5) == pytest.approx([-0.4, -0.15, 0.1, 0.35, 0.6])
-    assert engine.line("compressibility", None, 5) == plain
+    assert engine.line("compressibility", None, 5, {}) == plain
     assert asked("compressibility", "colorfulness", 2) == pytest.approx([0.6, 0.6, -0.4, -0.4])
     points = engine.preferences(3)
     for point in points:
@@ -229,45 +230,123 @@ def test_sweeps_stay_within_reach(engine, monkeypatch):
 )
 def test_sweeps_that_are_refused(engine, said, args):
     with pytest.raises(InputError, match=said):
-        engine.line(*args)
+        engine.line(*args, {})
 
 
-def test_progress_and_stop(engine):
-    seen = []
-    job = Job(lambda done, total: seen.append((done, total)))
+def test_progress_and_stop(engine, monkeypatch):
+    job = Job()
     request = engine.request("red apple", 40)
     before = engine.draw(request, job)
-    assert seen == [(0, 3), (1, 3), (2, 3)]
-    assert engine.draw(request, job) is before and len(seen) == 3  # not drawn again
+    assert (job.done, job.total) == (3, 3)
+    again = Job()
+    assert engine.draw(request, again) is before and again.done == 0  # not drawn again
 
-    def tell(done, total):
-        if done == 1:
-            job.stop()
-
-    job = Job(tell)
+    job, passes = Job(), []
+    hook = engine.sampler.network().register_forward_pre_hook(
+        lambda *_: (passes.append(1), job.stop())
+    )
     request = engine.request("red apple", 41)
-    with pytest.raises(Stopped):
+    with hook, pytest.raises(Stopped):
         engine.draw(request, job)
+    assert len(passes) == 1
     assert engine.draw(request, Job()).seed == 41
+
+
+def test_previews_cost_a_tenth_and_change_nothing(engine, monkeypatch):
+    plain = engine.draw(engine.request("red apple", 50), Job())
+    monkeypatch.setattr(jobs, "PREVIEWS_FROM", 0.0)
+    engine.drawn.made.clear()
+    job = Job()
+    drawn = engine.draw(engine.request("red apple", 50), job)
+    assert job.preview.size == (64, 64)
+    assert np.array_equal(np.array(drawn.sample), np.array(plain.sample))
+    looks = []
+    job.look(lambda: looks.append(1))  # just after one that took next to nothing: a second later
+    assert looks == []
+
+
+def test_settings_of_sampling_are_the_command_lines(engine, ric, root, job, tmp_path):
+    model = ["--model", root / "model", "--adapter", root / "embedding" / "adapter"]
+    words = ["--negative-prompt", "blue", "--mapping", "linear", "--steps", 2]
+    words += ["--guidance-scale", 2.5, "--contrast", 0.5, "--preference", "colorfulness=1"]
+    args = ["--prompt", "red apple", "--seed", 3, *words, "--out", tmp_path]
+    assert ric("generate", *model, *args).code == 0
+    request = engine.request(
+        "red apple",
+        3,
+        preference={"colorfulness": 1},
+        mapping="linear",
+        negative_prompt="blue",
+        sampling={"steps": 2, "guidance_scale": 2.5, "contrast": 0.5},
+    )
+    drawn = engine.draw(request, job)
+    [path] = tmp_path.glob("*.png")
+    assert np.array_equal(np.array(drawn.sample), opened(path)[0])
+    plain = engine.request("red apple", 3, sampling=engine.sampling)
+    assert plain.options == {}  # what is as the adapter has it is not asked for
+    wide = engine.request("red apple", 3, sampling={"width": 128})
+    assert engine.draw(wide, job).sample.size == (128, 64)
+
+
+@pytest.mark.parametrize(
+    "said, sampling",
+    [
+        ("steps 0: give a whole number from 1 to 200", {"steps": 0}),
+        ("steps 1.5: give a whole number", {"steps": 1.5}),
+        ("guidance_scale 99: give 0 to 30", {"guidance_scale": 99}),
+        ("contrast must be finite", {"contrast": float("nan")}),
+        ("width 9999: give a whole number from 64 to 2048", {"width": 9999}),
+        ("width is 65", {"width": 65}),
+        ("true_cfg_scale: Stable Diffusion", {"true_cfg_scale": 2}),
+    ],
+)
+def test_sampling_that_is_refused(engine, said, sampling):
+    with pytest.raises(InputError, match=said):
+        engine.request("a", 0, sampling=sampling)
+
+
+def test_a_sweep_holds_the_other_sliders_where_they_stand(engine):
+    held = {"compressibility": 0.7, "colorfulness": -0.3}
+    line = engine.line("colorfulness", None, 3, held)
+    assert [point.targets["compressibility"] for point in line] == [0.7] * 3
+    assert len({point.targets["colorfulness"] for point in line}) == 3
+    assert most_points(None) == 15 and most_points("colorfulness") == 8
+
+
+def test_another_adapter_or_model(make_engine, root, job):
+    engine = make_engine()
+    model, before = engine.model, engine.draw(engine.request("red apple", 0), job)
+    with pytest.raises(InputError):
+        engine.exchanged(ModelChoice.of(str(root / "model"), root / "nowhere"))
+    engine.drawn.made.clear()
+    assert engine.draw(engine.request("red apple", 0), job).targets == before.targets
+    text = engine.exchanged(ModelChoice.of(str(root / "model"), root / "text" / "adapter"))
+    assert text.model is model and text.adapter.conditioner.mode == "text"
+    drawn = text.draw(text.request("red apple", 0), job)
+    assert not np.array_equal(np.array(drawn.sample), np.array(before.sample))
+    with pytest.raises(InputError, match="model nowhere: no such folder"):
+        text.exchanged(ModelChoice.of("nowhere"))
 
 
 def test_jobs_by_session():
     jobs, one, other = Jobs(), Job(), Job()
-    with jobs.of("a", one), jobs.of("b", other):
+    with jobs.of("a", "draw", one), jobs.of("b", "draw", other):
         assert jobs.stop("a") and not jobs.stop("c")
-        assert one.stopped.is_set() and not other.stopped.is_set()
+        assert one.stopped and not other.stopped
     assert not jobs.stop("a") and not jobs.running
 
 
-def test_a_stopped_job_that_ends_late_leaves_the_next_one_to_be_stopped():
-    jobs, old, new = Jobs(), Job(), Job()
+def test_of_what_is_asked_meanwhile_the_last_is_drawn():
+    jobs, old, new, sweep = Jobs(), Job(), Job(), Job()
     with ExitStack() as late:
-        late.enter_context(jobs.of("a", old))
-        assert jobs.stop("a")
-        with jobs.of("a", new):
+        late.enter_context(jobs.of("a", "sweep", sweep))
+        late.enter_context(jobs.of("a", "draw", old))
+        with jobs.of("a", "draw", new):
+            assert old.stopped and not new.stopped and not sweep.stopped
+            assert jobs.current("a", "draw", new) and not jobs.current("a", "draw", old)
             late.close()
-            assert not new.stopped.is_set()
-            assert jobs.stop("a") and new.stopped.is_set()
+            assert not new.stopped
+            assert jobs.stop("a") and new.stopped
     assert not jobs.running
 
 
@@ -305,6 +384,18 @@ def test_the_model_computes_in_one_thread():
         model_thread.run(threading.get_ident)
 
 
+def test_ones_place_in_the_queue():
+    model_thread, seen = ModelThread(), []
+    first = model_thread.ask(lambda: seen.append([model_thread.before(p) for p in pieces]))
+    pieces = [first, *(model_thread.ask(lambda: None) for _ in range(3))]
+    assert [model_thread.before(piece) for piece in pieces] == [0, 1, 2, 3]
+    model_thread.take_back(pieces[2])
+    model_thread.close()
+    model_thread.serve()
+    assert seen == [[0, 1, 0, 2]]
+    assert pieces[3].done(within=0) and not pieces[2].done(within=0)
+
+
 def test_an_interrupted_thread_leaves_nobody_waiting():
     model_thread, busy = ModelThread(), threading.Event()
 
@@ -313,10 +404,10 @@ def test_an_interrupted_thread_leaves_nobody_waiting():
         raise KeyboardInterrupt
 
     came, threads = asking(model_thread, interrupt)
-    while model_thread.asked.qsize() < 1:
+    while len(model_thread.waiting) < 1:
         pass
     waiting, more = asking(model_thread, threading.get_ident)
-    while model_thread.asked.qsize() < 2:
+    while len(model_thread.waiting) < 2:
         pass
     busy.set()
     with pytest.raises(KeyboardInterrupt):
@@ -329,4 +420,4 @@ def test_an_interrupted_thread_leaves_nobody_waiting():
 def test_without_sliders(root):
     model = load(root / "model")
     with pytest.raises(InputError, match="has no adapter of its own; give one"):
-        Engine(model, "tiny")
+        Engine(model, ModelChoice.of("tiny"))

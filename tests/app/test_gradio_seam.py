@@ -2,9 +2,12 @@
 
 import asyncio
 from types import SimpleNamespace
+from urllib.request import urlopen
 
 import pytest
 import torch
+
+from app_in_browser import free_port
 
 gr = pytest.importorskip("gradio")
 
@@ -46,6 +49,31 @@ def test_a_dropped_picture_is_a_path_to_us(seam):
     assert picture.preprocess(None) is None
 
 
+def test_a_number_is_handed_over_as_it_came(seam):
+    for control in (gr.Number(minimum=0, maximum=9), gr.Slider(0, 9)):
+        with pytest.raises(gr.Error):
+            control.preprocess(99)
+        seam.hand_over_number(control)
+        assert control.preprocess(99) == 99 and control.preprocess(None) is None
+
+
+def test_other_blocks_are_shown_instead(seam):
+    with gr.Blocks() as running:
+        gr.Textbox(label="old")
+    running.queue()
+    port = free_port()
+    running.launch(server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, quiet=True)
+    try:
+        with gr.Blocks(title="another") as other:
+            gr.Textbox(label="new")
+        seam.show_instead(running, other)
+        assert running.app.get_blocks() is other and other._queue is running._queue
+        with urlopen(f"http://127.0.0.1:{port}/") as page:
+            assert "another" in page.read().decode()
+    finally:
+        running.close(verbose=False)
+
+
 def test_a_gradio_without_them_is_refused(seam, monkeypatch):
     said = "which ric_diffusion/app/gradio_seam.py relies on"
     with pytest.raises(seam.GradioChanged, match=f"Blocks._queue.sleep_when_free, {said}"):
@@ -54,6 +82,10 @@ def test_a_gradio_without_them_is_refused(seam, monkeypatch):
         seam.look_for_work_every(SimpleNamespace(), 1)
     with pytest.raises(seam.GradioChanged, match=f"Image.preprocess, {said}"):
         seam.hand_over_path(SimpleNamespace())
+    with pytest.raises(seam.GradioChanged, match=f"SimpleNamespace.preprocess, {said}"):
+        seam.hand_over_number(SimpleNamespace())
+    with pytest.raises(seam.GradioChanged, match=f"swap_blocks, {said}"):
+        seam.show_instead(SimpleNamespace(), SimpleNamespace())
     monkeypatch.delattr(processing_utils, seam.DOWNLOAD)
     with pytest.raises(seam.GradioChanged, match=f"async_ssrf_protected_get, {said}"):
         seam.refuse_downloads()

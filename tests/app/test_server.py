@@ -10,27 +10,38 @@ import sys
 import threading
 import time
 import zlib
+from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from app_in_browser import free_port
 from ric_diffusion.app.jobs import Job, ModelThread
+from ric_diffusion.app.presets import Presets
 from ric_diffusion.app.server import check_port, launch
+from ric_diffusion.app.settings import SAMPLING, Form
 from ric_diffusion.io.errors import InputError
 
 pytest.importorskip("gradio")
 
 EVIL = "<script>alert(1)</script>"
 POSITIONS = [50, 50, 0.0, 0.0, True, True]
+FAR = [50, 50, 0.0, 99, True, False]
+CONTROLS = [
+    "prompt", "negative_prompt", "seed", "count", "refine", "mode",
+    *(f"{of} {n}" for of in ("weight", "value", "auto") for n in range(2)),
+    "mapping", *SAMPLING,
+]  # fmt: skip
 
 
 class Client:
     """What a browser does over HTTP, and what it would not do."""
 
-    def __init__(self, port: int) -> None:
-        self.port = port
+    def __init__(self, port: int, form: Form | None = None) -> None:
+        self.port, self.form = port, form
 
     def ask(self, method, path, body=None, kind="application/json"):
         """(status, body)."""
@@ -53,16 +64,22 @@ class Client:
         *_, kind, said = [line for line in body.decode().splitlines() if line]
         return json.loads(said.removeprefix("data: ")) if kind == "event: complete" else None
 
-    def draw(
-        self,
-        prompt="red apple",
-        seed=0,
-        keep=True,
-        refine=False,
-        mode="preference",
-        positions=POSITIONS,
-    ):
-        return self.call("draw", [prompt, seed, keep, refine, mode, *positions])
+    def row(self, **asked):
+        """What all controls stand on, by their names in ``Form``'s row."""
+        own = self.form.row(self.form.initial("red apple"))
+        row = dict(zip(CONTROLS, [*own[:6], *POSITIONS, *own[12:]], strict=True))
+        positions = asked.pop("positions", None)
+        assert set(asked) <= set(row)
+        row |= asked
+        if positions is not None:
+            return [*list(row.values())[:6], *positions, *list(row.values())[12:]]
+        return list(row.values())
+
+    def draw(self, prompt="red apple", **asked):
+        return self.call("draw", self.row(prompt=prompt, **asked))
+
+    def sweep(self, along, across, points, prompt="red apple", **asked):
+        return self.call("sweep", [along, across, points, *self.row(prompt=prompt, **asked)])
 
     def upload(self, name, data):
         """Where the server put a file."""
@@ -77,7 +94,7 @@ class Client:
 
     def transform(self, path):
         dropped = {"path": path, "meta": {"_type": "gradio.FileData"}}
-        return self.call("transform", [dropped, 0.5, "red apple", 0, "preference", *POSITIONS])
+        return self.call("transform", [dropped, 0.5, *self.row()])
 
     def alive(self):
         return self.draw() is not None
@@ -91,10 +108,11 @@ def served(engine, tmp_path_factory):
         patch.setenv("GRADIO_TEMP_DIR", str(folder))
         port = free_port()
         thread = ModelThread()
-        app = launch(engine, None, port, folder, thread)
+        presets = Presets(folder.parent / "presets.json")
+        app = launch(engine, None, port, folder, thread, presets)
         worker = threading.Thread(target=thread.serve)
         worker.start()
-        yield Client(port), folder, thread
+        yield Client(port, Form(engine)), folder, thread
         app.close(verbose=False)
         thread.close()
         worker.join()
@@ -121,25 +139,53 @@ def busy(served):
 
 
 def test_draw(client):
-    picture, scores, seed, line = client.draw(seed=4)
-    assert picture["path"].endswith("4.png")
-    assert seed == {"__type__": "update"}  # stays as it is, whatever was typed meanwhile
-    assert "colorfulness" in scores and "error" not in line
+    fed, response, scores, line = client.draw(seed=4)
+    assert (fed["kind"], fed["alt"], fed["id"]) == ("sample", "red apple, seed 4", 1)
+    assert response == {"__type__": "update"} and "error" not in line
+    assert re.search('data-reward="colorfulness".*data-z="[-0-9.]+"', scores)
+    status, body = client.ask("GET", "/" + fed["src"])
+    assert status == 200 and body.startswith(b"\x89PNG")
 
 
-def test_a_seed_that_is_not_kept_is_drawn_and_shown(client):
-    picture, _, seed, _ = client.draw(seed=4, keep=False)
-    assert picture["path"].endswith(f"{seed}.png") and seed != 4
+def test_several_are_drawn_one_after_the_other(client):
+    fed, _, _, line = client.draw(seed=4, count=3)
+    assert (fed["alt"], fed["id"]) == ("red apple, seed 6", 3) and "error" not in line
 
 
 def test_refine(client):
     """The tiny model knows nothing of its targets, and the line says how near it came."""
     asked = {"refine": True, "mode": "targets", "positions": [50, 50, 1.0, 0, False, True]}
-    picture, scores, _, line = client.draw(seed=4, **asked)
-    assert picture["path"].endswith("4.png") and "+1.00 z" in scores
+    fed, _, scores, line = client.draw(seed=4, **asked)
+    assert fed["alt"].endswith("seed 4") and "+1.00 z" in scores
     assert re.search("On target after|The nearest after [0-3] more pass", line)
     _, _, _, line = client.draw(seed=4, **asked | {"positions": [50, 50, 0, 0, True, True]})
     assert "refine: nothing is asked for" in line
+
+
+def test_a_dropped_picture_is_drawn_again(client):
+    """With the controls where they stood; one of another model says so, and so does no picture."""
+    asked = {"seed": 5, "prompt": "pizza", "steps": 2, "positions": [20, 80, 0, 0, True, True]}
+    fed, *_ = client.draw(**asked)
+    _, data = client.ask("GET", "/" + fed["src"])
+
+    def drop(data):
+        path = client.upload("a.png", data)
+        return client.call("drop", [{"path": path, "meta": {"_type": "gradio.FileData"}}])
+
+    *row, again, _, _, line = drop(data)
+    assert row == client.row(**asked) and "another picture" not in line
+    _, same = client.ask("GET", "/" + again["src"])
+    with Image.open(BytesIO(data)) as one, Image.open(BytesIO(same)) as other:
+        assert one.tobytes() == other.tobytes()
+        about = json.loads(one.text["ric_diffusion"])
+        about["settings"]["model"]["adapter_digest"] = "0" * 64
+        one.text["ric_diffusion"] = json.dumps(about)
+        info, file = PngInfo(), BytesIO()
+        info.add_text("ric_diffusion", one.text["ric_diffusion"])
+        one.save(file, "PNG", pnginfo=info)
+    assert "so this is another picture" in drop(file.getvalue())[-1]
+    assert "says nothing of how it was made" in drop(png(64, 64))[-1]
+    assert client.alive()
 
 
 def test_nothing_is_reported(client):
@@ -157,12 +203,17 @@ def test_nothing_is_reported(client):
         ("seed 0.5: give a whole number", {"seed": 0.5}),
         ("must be finite", {"mode": "targets", "positions": [50, 50, float("nan"), 0, False, 0]}),
         ("every weight is 0", {"positions": [0, 0, 0, 0, 0, 0]}),
+        ("seed 1e+30: give a whole number", {"seed": 1e30}),
+        ("seed must be a number", {"seed": None}),
+        ("count 65: give a whole number from 1 to 64", {"count": 65}),
+        ("steps 0: give a whole number from 1 to 200", {"steps": 0}),
+        ("colorfulness 99: its slider ends at", {"mode": "targets", "positions": FAR}),
     ],
 )
 def test_wrong_requests_get_one_line(client, said, asked):
-    picture, _, _, line = client.draw(**asked)
+    fed, _, _, line = client.draw(**asked)
     assert said in line and 'role="alert"' in line
-    assert "path" not in json.dumps(picture)
+    assert "src" not in json.dumps(fed)
     assert client.alive()
 
 
@@ -170,12 +221,11 @@ def test_wrong_requests_get_one_line(client, said, asked):
     "asked",
     [
         {"mode": EVIL},
-        {"mode": "targets", "positions": [50, 50, 99, 0, False, False]},
+        {"mapping": "best"},
         {"mode": "targets", "positions": [50, 50, EVIL, 0, False, False]},
         {"positions": [-1, 50, 0, 0, True, True]},
         {"positions": [50, 1e9, 0, 0, True, True]},
         {"positions": [50]},
-        {"seed": 1e30},
     ],
 )
 def test_what_no_slider_can_say_is_refused(client, asked):
@@ -186,20 +236,30 @@ def test_what_no_slider_can_say_is_refused(client, asked):
 
 
 def test_a_prompt_is_only_text(client):
-    picture, scores, _, line = client.draw(EVIL)
-    assert picture["path"] and EVIL not in scores + line
+    fed, _, scores, line = client.draw(EVIL)
+    assert fed["src"] and EVIL not in scores + line
 
 
 def test_sweeps(client):
-    sheet, png, plain, line = client.call("sweep", ["colorfulness", "nothing", 2, EVIL, 0])
-    assert Path(sheet["path"]).name == "grid.png" and "error" not in line
+    sheet, png, plain, line = client.sweep("colorfulness", "nothing", 2, EVIL)
+    assert Path(sheet["value"]["path"]).name == "grid.png" and "error" not in line
     for file, start in ((png, b"\x89PNG"), (plain, b"{")):
         path = json.dumps(file["value"]["path"] if "value" in file else file["path"])
         status, body = client.ask("GET", "/gradio_api/file=" + json.loads(path))
         assert status == 200 and body.startswith(start)
-    wrong = client.call("sweep", ["all, by preference", "colorfulness", 3, "a", 0])
-    assert "one direction" in wrong[-1]
-    assert client.call("sweep", [EVIL, "nothing", 3, "a", 0]) is None
+    wrong = client.sweep("all, by preference", "nothing", 99)
+    assert "points 99: give a whole number from 2 to 15" in wrong[-1]
+    assert client.sweep(EVIL, "nothing", 3) is None
+
+
+def test_a_sweep_begins_where_the_sliders_stand(client):
+    asked = {"mode": "targets", "positions": [50, 50, 0.5, 0.0, False, True]}
+    _, _, plain, _ = client.sweep("colorfulness", "nothing", 2, **asked)
+    path = json.dumps(plain["value"]["path"] if "value" in plain else plain["path"])
+    _, body = client.ask("GET", "/gradio_api/file=" + json.loads(path))
+    targets = [point["targets"] for point in json.loads(body)["points"]]
+    assert [z["compressibility"] for z in targets] == [0.5, 0.5]
+    assert targets[0]["colorfulness"] < targets[1]["colorfulness"]
 
 
 @pytest.mark.parametrize(
@@ -234,6 +294,24 @@ def test_nothing_is_passed_on_from_other_machines(client, address):
     assert client.alive()
 
 
+@pytest.mark.parametrize(
+    "headers, status",
+    [
+        ({}, 200),
+        ({"Host": "localhost:7860"}, 200),  # a port that is forwarded
+        ({"Host": "localhost:7860", "Origin": "http://localhost:7860"}, 200),
+        ({"Host": "evil.example"}, 403),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+    ],
+)
+def test_pages_of_others_are_refused(client, headers, status):
+    connection = http.client.HTTPConnection("127.0.0.1", client.port, timeout=300)
+    connection.request("GET", "/config", headers=headers)
+    assert connection.getresponse().status == status
+    connection.close()
+
+
 @pytest.mark.parametrize("address", ["http://example.com/pic.png", "https://example.com/pic.png"])
 def test_pictures_are_not_fetched_from_other_machines(client, address, monkeypatch):
     from gradio import processing_utils
@@ -253,7 +331,7 @@ def test_pictures_are_not_fetched_from_other_machines(client, address, monkeypat
 def test_dropped_pictures(client):
     ok = png(64, 64)
     picture, _, line = client.transform(client.upload("a.png", ok))
-    assert picture["path"] and "error" not in line
+    assert picture["value"]["path"] and "error" not in line
     for name, data, said in (
         ("bomb.png", png(60_000, 60_000, rows=1), "too large"),
         ("large.png", png(9_000, 9_000, rows=1), "too large"),
@@ -286,8 +364,8 @@ def test_twenty_sessions_at_once(client):
         thread.start()
     for thread in threads:
         thread.join()
-    assert [Path(answer[0]["path"]).name for answer in answers] == [f"{i}.png" for i in range(20)]
-    assert len({answer[0]["path"] for answer in answers}) == 20
+    assert [answer[0]["alt"] for answer in answers] == [f"red apple, seed {i}" for i in range(20)]
+    assert len({answer[0]["src"] for answer in answers}) == 20
     assert resident() < 1.1 * before
     assert client.alive()
 
@@ -296,7 +374,9 @@ def test_a_cancelled_sweep_ends_at_its_next_pass(engine, tmp_path):
     from ric_diffusion.app.handlers import Handlers
 
     thread, session, passes = ModelThread(), SimpleNamespace(session_hash="a"), []
-    handlers = Handlers(engine, None, tmp_path, thread)
+    presets = Presets(tmp_path / "presets.json")
+    handlers = Handlers(engine, None, tmp_path, thread, presets, lambda choice: None)
+    row = handlers.form.row(handlers.form.initial("cat"))
 
     def cancel(*_):
         passes.append(handlers.stop(session))
@@ -305,7 +385,7 @@ def test_a_cancelled_sweep_ends_at_its_next_pass(engine, tmp_path):
     worker = threading.Thread(target=thread.serve)
     worker.start()
     try:
-        *_, line = handlers.sweep(session, "colorfulness", "compressibility", 8, "cat", 0)
+        *_, (*_, line) = handlers.sweep(session, "colorfulness", "compressibility", 8, *row)
     finally:
         hook.remove()
         thread.close()
@@ -326,12 +406,12 @@ def test_a_closed_page_takes_its_job_along(served, busy, monkeypatch):
     page = http.client.HTTPConnection("127.0.0.1", client.port, timeout=300)
     page.request("GET", "/gradio_api/heartbeat/closed")
     page.getresponse().readline()
-    answers, data = [], ["colorfulness", "nothing", 2, "cat", 0]
+    answers, data = [], ["colorfulness", "nothing", 2, *client.row()]
     asking = threading.Thread(
         target=lambda: answers.append(client.call("sweep", data, session_hash="closed"))
     )
     asking.start()
-    until(lambda: thread.asked.qsize() > 0)
+    until(lambda: len(thread.waiting) > 0)
     page.close()
     assert stopped.wait(60)
     busy()
@@ -345,7 +425,7 @@ def test_a_full_queue_is_told(client):
     codes = []
 
     def ask(seed):
-        body = json.dumps({"data": ["red apple", seed, True, False, "preference", *POSITIONS]})
+        body = json.dumps({"data": client.row(seed=seed)})
         codes.append(client.ask("POST", "/gradio_api/call/draw", body)[0])
 
     threads = [threading.Thread(target=ask, args=(100 + i,)) for i in range(80)]
@@ -420,7 +500,9 @@ def test_interrupted(tmp_path, heard, sent, busy, code):
     assert len(list(tmp_path.glob("ric-app-*"))) == 1
     if busy:
         client = Client(int(address.rsplit(":", 1)[1]))
-        sweep = json.dumps({"data": ["colorfulness", "compressibility", 8, "cat", 0]})
+        own = ["front", 20, 3, None, 1.5, 64, 64]
+        row = ["cat", "", 0, 1, False, "preference", *POSITIONS, *own]
+        sweep = json.dumps({"data": ["colorfulness", "nothing", 15, *row]})
         assert client.ask("POST", "/gradio_api/call/sweep", sweep)[0] == 200
         time.sleep(1)
     app.send_signal(sent)

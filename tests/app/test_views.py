@@ -1,8 +1,11 @@
 """Sliders, the front and what is shown of them."""
 
+from base64 import b64decode
 from dataclasses import replace
+from io import BytesIO
 
 import pytest
+from PIL import Image
 
 from ric_diffusion.api import GeneratedSample, Refinement
 from ric_diffusion.app import views
@@ -78,7 +81,7 @@ def test_what_positions_ask_for():
 
 def test_what_has_no_score_says_so(engine):
     slider, *_ = sliders_of(engine.adapter)
-    shown = views.scores(measured({slider.name: None}), [slider])
+    shown = views.scores(measured({slider.name: None}), [slider], {})
     assert shown.count("<b>auto</b>") == shown.count("<b>no score</b>") == 1
     assert "mark" not in shown
 
@@ -87,11 +90,46 @@ def test_a_reward_compared_within_its_prompt_says_so(engine):
     centring = Centring(mean=0.0, between=1.0, within=1.0, variation=0.0)
     reward = replace(engine.space.rewards[0], unit="kB", centring=centring)
     slider = replace(sliders_of(engine.adapter)[0], reward=reward)
-    assert views.strip(slider).count("kB, within its prompt") == 2
+    assert views.strip(slider, 0.0).count("kB, within its prompt") == 4
     one = replace(measured({slider.name: None}), scores={slider.name: 12.345})
-    shown = views.scores(one, [slider])
+    shown = views.scores(one, [slider], {})
     assert "<b>12.3 kB</b><br><small>a sweep compares it within its prompt</small>" in shown
     assert shown.count("<b>auto</b>") == 1 and "no score" not in shown
+
+
+def test_raw_units_come_first_and_what_to_expect_is_framed(engine):
+    slider, *_ = sliders_of(engine.adapter)
+    middle = (slider.low + slider.high) / 2
+    drawn = replace(measured({slider.name: middle}), targets={slider.name: slider.low})
+    shown = views.scores(drawn, [slider], {slider.name: (slider.low, middle)})
+    score = f"{slider.score(middle):.3g} {slider.reward.unit}"
+    z = f"{'−' if middle < 0 else '+'}{abs(middle):.2f} z"
+    assert f'<td data-z="{middle:.4f}"><b>{score}</b><br><small>{z}</small></td>' in shown
+    assert '<i class="expected" style="left:0.0%;width:50.0%"></i>' in shown
+    assert "what to expect with this prompt" in shown and views.Z in shown
+    plain = views.scores(drawn, [slider], {})
+    assert "what to expect" not in plain and " hidden></i>" in plain
+
+
+@pytest.mark.parametrize(
+    "text, about",
+    [
+        ("prompt: empty; write what you want", "prompt"),
+        ("seed 1.5: give a whole number", "seed"),
+        ('"><b>: x', "&quot;&gt;&lt;b&gt;"),
+    ],
+)
+def test_an_error_names_the_control_it_is_about(text, about):
+    assert f'role="alert" data-about="{about}">' in views.said(text, "error")
+    assert "data-about" not in views.said(text)
+
+
+def test_a_preview_is_small_and_leaves_no_file():
+    address = views.preview(Image.new("RGB", (2000, 1000), "red"))
+    kind, data = address.split(",", 1)
+    assert kind == "data:image/jpeg;base64"
+    with Image.open(BytesIO(b64decode(data))) as image:
+        assert image.size == (512, 256) and image.format == "JPEG"
 
 
 def test_whatever_is_not_ours_is_escaped(engine, tmp_path):
@@ -104,8 +142,8 @@ def test_whatever_is_not_ours_is_escaped(engine, tmp_path):
     front = read_front(tmp_path, engine.adapter)
     shown = [
         views.said(evil, "error"),
-        views.strip(slider),
-        views.scores(measured({slider.name: 1.0}), [slider]),
+        views.strip(slider, 0.0),
+        views.scores(measured({slider.name: 1.0}), [slider], {}),
         views.chart(front, *NAMES),
     ]
     for html in shown:
@@ -165,8 +203,8 @@ def test_reports_that_are_refused(engine, tmp_path, said, text):
 
 def test_sheets(engine, job):
     request = engine.request("red <b>apple</b>", 2)
-    line = engine.sweep(request, engine.line("colorfulness", None, 3), job)
+    line = engine.sweep(request, engine.line("colorfulness", None, 3, {}), job)
     row = sheet_of(line, request, engine.space, "colorfulness", None)
-    square = engine.sweep(request, engine.line("colorfulness", "compressibility", 2), job)
+    square = engine.sweep(request, engine.line("colorfulness", "compressibility", 2, {}), job)
     sheet = sheet_of(square, request, engine.space, "colorfulness", "compressibility")
     assert row.width > row.height and sheet.height > row.height

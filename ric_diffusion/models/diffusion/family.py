@@ -206,6 +206,11 @@ class DiffusionFamily(Family):
         names = ("guidance_scale", "num_inference_steps")
         return {name: self.stock_default(name) for name in names}
 
+    def unpacked(self, pipe: Any, latents: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        """Latents as a step of sampling leaves them, for pictures of this width and height in
+        pixels -> (B, C, h, w)."""
+        return latents
+
     def passes_per_step(self, pipe: Any, sampling: Mapping[str, Any]) -> int:
         """How often the denoiser is called in a step of sampling with these arguments."""
         return 1

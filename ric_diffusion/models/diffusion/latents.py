@@ -3,7 +3,8 @@ of them: every picture goes through the frozen autoencoder once, not once an epo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -60,12 +61,27 @@ class Latents:
         overflows, is in float32 meanwhile, as in the pipelines.
         """
         count = max(1, PIXELS_AT_ONCE // (images.shape[-2] * images.shape[-1]))
+        with self._upcast():
+            return torch.cat(in_parts(self._moments, images, count))
+
+    @torch.no_grad()
+    def decode(self, latents: torch.Tensor) -> Image.Image:
+        """(1, C, h, w) -> the picture; an autoencoder that overflows in float16 is in float32
+        meanwhile."""
+        with self._upcast():
+            scaled = (latents.to(self.vae.dtype) / self.scale + self.shift).to(self.vae.device)
+            pixels = self.vae.decode(scaled).sample[0].float()
+        shown = pixels.nan_to_num().add(1).mul(127.5).round().clamp(0, 255).byte()
+        return Image.fromarray(shown.permute(1, 2, 0).cpu().numpy())
+
+    @contextmanager
+    def _upcast(self) -> Iterator[None]:
         dtype, upcast = self.vae.dtype, getattr(self.vae.config, "force_upcast", False)
         # Module's own `to`: that of diffusers warns of parts to be kept in float32 that are not.
         to = partial(torch.nn.Module.to, self.vae)
         to(torch.float32 if upcast and dtype == torch.float16 else dtype)
         try:
-            return torch.cat(in_parts(self._moments, images, count))
+            yield
         finally:
             to(dtype)
 

@@ -150,7 +150,11 @@ class Flux(DiffusionFamily):
             txt_ids=noisy.new_zeros(context.states.shape[1], 3),
             img_ids=pipe._prepare_latent_image_ids(len(noisy), height, width, device, dtype),
         ).sample
-        return torch.nn.functional.pixel_shuffle(packed.mT.unflatten(2, (height, width)), PATCH)
+        return unpacked(packed, height, width)
+
+    def unpacked(self, pipe: Any, latents: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        width, height = (side // (PATCH * pipe.vae_scale_factor) for side in size)
+        return unpacked(latents, height, width)
 
     def context_width(self, denoiser: Any) -> int:
         return int(denoiser.config.joint_attention_dim)
@@ -188,6 +192,11 @@ class Flux(DiffusionFamily):
             f"give {self.guidance} above 1, not {scale}, at a second pass a step: FLUX.1's own "
             "guidance is distilled into the network and has no branch to steer away from"
         )
+
+
+def unpacked(latents: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """(B, height * width, C) tokens -> (B, C / 4, 2 * height, 2 * width) latents."""
+    return torch.nn.functional.pixel_shuffle(latents.mT.unflatten(2, (height, width)), PATCH)
 
 
 FAMILY = diffusion_family(
