@@ -55,14 +55,19 @@ class Gallery:
         settings: Settings,
         expected: Mapping[str, tuple[float, float]],
     ) -> Entry:
-        """Written as ``ric generate`` writes it, if it is a picture; the oldest makes room."""
+        """Written as ``ric generate`` writes it, if it is a picture; the oldest makes room. What is
+        there already as the last is not there twice: a number counts as set whenever it is left."""
+        settings = replace(settings, seed=drawn.seed, count=1)
+        last = next(reversed(self.entries.values()), None)
+        same = last is not None and last.settings == settings
+        if last is not None and same and last.drawn.settings == drawn.settings:
+            return last
         number, path = self._next, None
         self._next += 1
         if not isinstance(drawn.sample, str):
             path = self.folder / file_name(number, drawn.prompt, drawn.seed)
             save_png(path, drawn.sample, drawn.metadata)
             drawn = replace(drawn, sample=None)
-        settings = replace(settings, seed=drawn.seed, count=1)
         entry = Entry(
             number=number, path=path, drawn=drawn, settings=settings, expected=dict(expected)
         )

@@ -137,8 +137,10 @@ def test_a_gallery_keeps_the_last_and_goes_with_its_session(engine, settings, jo
     galleries = Galleries(tmp_path)
     drawn = engine.draw(engine.request("red apple", 3), job)
     gallery = galleries.of("a")
-    for _ in range(KEPT + 1):
-        entry = gallery.add(drawn, settings, {})
+    for i in range(KEPT + 1):
+        entry = gallery.add(drawn, replace(settings, sampling={"steps": i + 1}), {})
+    settings = replace(settings, sampling={"steps": KEPT + 1})
+    assert gallery.add(drawn, settings, {}) is entry  # not twice
     assert entry.settings == replace(settings, seed=3, count=1) and entry.drawn.sample is None
     assert list(gallery.entries) == list(range(2, KEPT + 2))
     assert len(list(tmp_path.rglob("*.png"))) == KEPT
