@@ -88,7 +88,7 @@ print(f"{report.count} pictures labelled, {len(report.skipped)} skipped")
 # %% [markdown]
 # ## Train
 #
-# As `scripts/configs/sd15.yaml`. The photos go through the autoencoder once, before the first step.
+# As `ric init sd15` prints it. The photos go through the autoencoder once, before the first step.
 # `gradient_checkpointing` saves memory for time, `accumulate` gives a batch of 16 where 8 fit, and
 # `min_snr_gamma` weighs the noise levels so that no single one rules the loss. Interrupted, `ric train
 # sd15.yaml --resume` goes on where it was; on several GPUs it is `accelerate launch -m ric_diffusion

@@ -25,6 +25,10 @@ scorer's name, and whose value is a class or function that takes the options as 
         def _score(self, images, prompts):    # never empty; prompts is None or as long as images
             return [self.options["gain"] * np.mean(scorers.to_rgb(i)) for i in images]
 
+While it is tried out, such a class needs no package: wherever a person names scorers,
+``"my_file.py:Greyness"`` does as well, which is what ``scorers.load_given`` takes. An adapter or a
+labelled folder cannot name a file: ``scorers.load`` knows installed scorers alone.
+
 A scorer of texts is a ``scorers.TextScorer``, whose ``_score`` gets strings instead of images. A
 built-in name cannot be taken over: the built-in scorer wins, with a warning that names the other
 package. Whatever is wrong with what was asked for is a ``scorers.ScorerError``, in one line; if it
@@ -33,12 +37,15 @@ one of those.
 """
 
 from scorers.base import BaseScorer, Scorer, ScorerError, TextScorer, WeightsError
+from scorers.files import load_given
+from scorers.listing import Listed, listed
 from scorers.loading import available, check_consent, is_stand_in, load, stand_in
 from scorers.rgb import RGB_FINGERPRINT, to_rgb
 
 __all__ = [
     "RGB_FINGERPRINT",
     "BaseScorer",
+    "Listed",
     "Scorer",
     "ScorerError",
     "TextScorer",
@@ -46,7 +53,9 @@ __all__ = [
     "available",
     "check_consent",
     "is_stand_in",
+    "listed",
     "load",
+    "load_given",
     "stand_in",
     "to_rgb",
 ]

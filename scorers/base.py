@@ -77,8 +77,8 @@ class BaseScorer(ABC):
         scores = np.asarray(self._score(checked, checked_prompts), dtype=np.float32)
         if scores.shape != (len(checked),):
             raise ScorerError(
-                f"{self.name}: _score gave shape {scores.shape} for {len(checked)} {self.medium}s; "
-                f"it must give one number per {self.medium}"
+                f"{self.name}: _score gave shape {scores.shape}, expected ({len(checked)},); it "
+                f"must give one number per {self.medium}"
             )
         return scores
 
@@ -122,8 +122,8 @@ class BaseScorer(ABC):
         checked = list(prompts)
         if len(checked) != count:
             raise ScorerError(
-                f"{self.name}: {len(checked)} prompts for {count} {self.medium}s; "
-                f"pass one prompt per {self.medium}"
+                f"{self.name}: {self.medium}s and prompts differ in number, {count} and "
+                f"{len(checked)}; pass one prompt per {self.medium}"
             )
         for index, prompt in enumerate(checked):
             if self.needs_prompts and not isinstance(prompt, str):

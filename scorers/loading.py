@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import pkgutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from scorers.base import Scorer, ScorerError, first_line
+from scorers.building import build, check_factory, check_options
 from scorers.spec import parse_spec, suggest
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 ENTRY_POINT_GROUP = "ric.scorers"
+_MEND = "mend or uninstall that package"
 
 # As text, so that importing scorers imports neither numpy nor torch.
 _BUILTINS = {
@@ -61,19 +62,12 @@ def load(spec: str, /, **options: Any) -> Scorer:
             f"scorer {spec!r}: {twice[0]} is given in the name and as a keyword; keep one of them"
         )
     options = {**written, **options}
-    entries = [entry for entry in _entry_points() if entry.name == name]
-    if name in _BUILTINS:
-        for entry in entries:
-            warnings.warn(
-                f"package {_package(entry)} offers a scorer {name!r} too; the built-in one is used",
-                stacklevel=2,
-            )
-        factory = pkgutil.resolve_name(_BUILTINS[name])
-        _check_options(name, factory, options)
+    factory, package = factory_of(name)
+    if package is None:
+        check_options(name, factory, options)
         return cast(Scorer, factory(**options))
-    if not entries:
-        raise ScorerError(f"no scorer {name!r}; {suggest(name, available(), 'there are')}")
-    return _load_entry(entries, options)
+    [entry, *_] = [entry for entry in _entry_points() if entry.name == name]
+    return build(name, factory, options, _where(entry), _MEND)
 
 
 def check_consent(spec: str, options: Mapping[str, Any], *, where: str) -> None:
@@ -91,11 +85,14 @@ def check_consent(spec: str, options: Mapping[str, Any], *, where: str) -> None:
 
 
 def stand_in(spec: str, /, **options: Any) -> Scorer:
-    """What takes the place of a scorer for which ``load`` raised WeightsError: it has its name,
-    unit, medium and the options given, and no number (NaN) for any sample."""
+    """What takes the place of a scorer for which ``load`` raised WeightsError, or that is not
+    installed: it has its name, the options given, its unit and medium if they are known, and no
+    number (NaN) for any sample."""
+    kind = spec.partition(":")[0].strip()
+    if kind not in available():
+        return StandIn(name=kind, unit="", medium="image", compares_within=None, options=options)
     name, written = parse_spec(spec)
-    entries = [entry for entry in _entry_points() if entry.name == name]
-    factory = pkgutil.resolve_name(_BUILTINS[name]) if name in _BUILTINS else entries[0].load()
+    factory, _ = factory_of(name)
     options = {**written, **options}
     return StandIn(
         name=options.get("called") or name,
@@ -133,8 +130,19 @@ def _entry_points() -> list[EntryPoint]:
     return list(metadata.entry_points(group=ENTRY_POINT_GROUP))
 
 
-def _load_entry(entries: list[EntryPoint], options: dict[str, Any]) -> Scorer:
-    """A scorer from another package; whatever goes wrong there names the package."""
+def factory_of(name: str) -> tuple[Callable[..., Any], str | None]:
+    """The class or function that makes the scorer of a name, and the package it is from, None for a
+    built-in one. ScorerError if there is none, or if the package is broken."""
+    entries = [entry for entry in _entry_points() if entry.name == name]
+    if name in _BUILTINS:
+        for entry in entries:
+            warnings.warn(
+                f"package {_package(entry)} offers a scorer {name!r} too; the built-in one is used",
+                stacklevel=3,
+            )
+        return pkgutil.resolve_name(_BUILTINS[name]), None
+    if not entries:
+        raise ScorerError(f"no scorer {name!r}; {suggest(name, available(), 'there are')}")
     entry = entries[0]
     if len({other.value for other in entries}) > 1:
         packages = ", ".join(sorted(_package(other) for other in entries))
@@ -142,49 +150,17 @@ def _load_entry(entries: list[EntryPoint], options: dict[str, Any]) -> Scorer:
             f"scorer {entry.name!r} is offered by several packages ({packages}); "
             f"uninstall all but one"
         )
-    where = f"scorer {entry.name!r} of package {_package(entry)} ({entry.value})"
-    mend = "mend or uninstall that package"
     try:
         factory = entry.load()
     except Exception as error:
-        raise ScorerError(f"{where} cannot be imported: {first_line(error)}; {mend}") from error
-    if not callable(factory):
-        raise ScorerError(f"{where} is a {type(factory).__name__}, not a class or function; {mend}")
-    try:
-        _check_options(entry.name, factory, options)
-        scorer = factory(**options)
-    except ScorerError:
-        raise
-    except Exception as error:
         raise ScorerError(
-            f"{where} fails with options {options}: {first_line(error)}; "
-            f"change the options, or {mend}"
+            f"{_where(entry)} cannot be imported: {first_line(error)}; {_MEND}"
         ) from error
-    for attribute in ("name", "unit", "options", "fingerprint"):
-        if not hasattr(scorer, attribute):
-            raise ScorerError(f"{where} gives an object without .{attribute}; {mend}")
-    if not callable(scorer):
-        raise ScorerError(f"{where} gives an object that cannot be called; {mend}")
-    if scorer.name != entry.name:
-        raise ScorerError(f"{where} gives a scorer that is called {scorer.name!r}; {mend}")
-    return cast(Scorer, scorer)
+    return check_factory(factory, _where(entry), _MEND), _package(entry)
 
 
-def _check_options(name: str, factory: Callable[..., Any], options: dict[str, Any]) -> None:
-    """Refuse options that the factory does not name, unless it takes any; then, that one which it
-    needs is left out."""
-    parameters = inspect.signature(factory).parameters.values()
-    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
-    by_name = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    known = {p.name: p.default is p.empty for p in parameters if p.kind in by_name}
-    for option in options:
-        if option not in known and not takes_any:
-            raise ScorerError(
-                f"scorer {name!r} has no option {option!r}; {suggest(option, known, 'its options')}"
-            )
-    for option, needed in known.items():
-        if needed and option not in options:
-            raise ScorerError(f"scorer {name!r} needs {option!r}; write {name}:{option}=…")
+def _where(entry: EntryPoint) -> str:
+    return f"scorer {entry.name!r} of package {_package(entry)} ({entry.value})"
 
 
 def _package(entry: EntryPoint) -> str:

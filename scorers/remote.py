@@ -153,8 +153,8 @@ class RemoteImages(BaseScorer):
         answer = self._client.ask(Answer, to_json(request), most_bytes=most, stop=stop)
         if len(answer.scores) != len(parts):
             raise ScorerError(
-                f"{self.name}: {self._client.url} answers with {len(answer.scores)} scores for "
-                f"{len(parts)} samples; mend the server"
+                f"{self.name}: {self._client.url} answers with another number of scores than of "
+                f"samples, {len(answer.scores)} for {len(parts)}; mend the server"
             )
         if answer.fingerprint != self.fingerprint:
             raise ScorerError(

@@ -33,7 +33,8 @@ from ric_diffusion.app.jobs import Job  # noqa: E402
 from ric_diffusion.evaluation.report.schema import EvaluationResult  # noqa: E402
 from ric_diffusion.io import config  # noqa: E402
 from ric_diffusion.io.errors import InputError  # noqa: E402
-from ric_diffusion.models.family import FAMILIES, Family, family_named  # noqa: E402
+from ric_diffusion.models.family import Family, family_named  # noqa: E402
+from ric_diffusion.models.known import FAMILIES  # noqa: E402
 from support import tiny  # noqa: E402
 
 BUILDERS = {  # of tests/support, by family

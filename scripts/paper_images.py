@@ -23,7 +23,7 @@ import numpy as np
 from ric_diffusion.api import InputError, load
 from ric_diffusion.api.models import require_adapter, require_pictures, sampling_arguments
 from ric_diffusion.api.paths import check_out_folder
-from ric_diffusion.cli.parser import as_option
+from ric_diffusion.cli.arguments import as_option
 from ric_diffusion.data.prompts import read_prompts
 from ric_diffusion.data.scoring import load_scorers, scores_of
 from ric_diffusion.evaluation.grid import sweep_points
@@ -66,7 +66,7 @@ def main() -> None:
     try:
         print(run(options))
     except InputError as error:
-        parser.exit(2, f"{parser.prog}: {as_option(str(error))}\n")
+        parser.exit(2, f"{parser.prog}: {as_option(str(error), parser)}\n")
 
 
 def run(options: argparse.Namespace) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ric_diffusion.api import InputError, load
 from ric_diffusion.api.paths import check_out_folder
-from ric_diffusion.cli.parser import as_option
+from ric_diffusion.cli.arguments import as_option
 from ric_diffusion.data.prompts import read_prompts
 from ric_diffusion.io.paths import expanded
 from ric_diffusion.models.causal_lm.sampler import LlmSampler
@@ -34,7 +34,7 @@ def main() -> None:
     try:
         run(options)
     except InputError as error:
-        parser.exit(2, f"{parser.prog}: {as_option(str(error))}\n")
+        parser.exit(2, f"{parser.prog}: {as_option(str(error), parser)}\n")
 
 
 def run(options: argparse.Namespace) -> None:

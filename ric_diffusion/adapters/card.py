@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ric_diffusion.adapters.adapter import Adapter
+from ric_diffusion.io.counting import counted
 from ric_diffusion.rewards import Reward
 from ric_diffusion.rewards.space import WITHIN
 
@@ -48,8 +49,8 @@ def card(adapter: Adapter, use: Use) -> str:
         "",
         "# Reward sliders",
         "",
-        f"An adapter for `{base}` with {len(rewards)} reward "
-        f"slider{'s' if len(rewards) > 1 else ''}, in {adapter.conditioner.mode} mode, made with "
+        f"An adapter for `{base}` with {counted(len(rewards), 'reward sliders')}, in "
+        f"{adapter.conditioner.mode} mode, made with "
         "ric-diffusion after [Rewards-in-Context](https://arxiv.org/abs/2402.10207).",
         "",
         *_slider_table(adapter),
@@ -147,7 +148,7 @@ def _slider_table(adapter: Adapter) -> list[str]:
     if space.count is None:
         said.append(
             "Only means and deviations are known of the training data: the ranges are those of "
-            "normal rewards, the front that of independent ones."
+            "normally distributed rewards, the trade-offs those of independent ones."
         )
     return [
         *("| " + " | ".join(row) + " |" for row in [header, ["---"] * len(header), *rows]),
@@ -174,10 +175,12 @@ def _prompt_aware(adapter: Adapter) -> list[str]:
 def _training(adapter: Adapter) -> list[str]:
     """What is known of the training."""
     trained = [
-        f"{adapter.training[key]} {key}" for key in ("records", "steps") if key in adapter.training
+        counted(adapter.training[key], key)
+        for key in ("records", "steps")
+        if key in adapter.training
     ]
     if rounds := adapter.training.get("rounds"):
-        trained.append(f"{rounds} online round{'s' if rounds > 1 else ''}")
+        trained.append(counted(rounds, "online rounds"))
     told = [f"Trained on {', '.join(trained)}."] if trained else []
     if adapter.frozen:
         told.append(

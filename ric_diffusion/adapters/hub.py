@@ -11,7 +11,8 @@ from typing import Any
 from ric_diffusion.adapters.adapter import ABOUT_FILE, CARD_FILE, ENCODER_FILE
 from ric_diffusion.adapters.card import HERE
 from ric_diffusion.io.errors import InputError
-from ric_diffusion.io.paths import expanded
+from ric_diffusion.io.hub import refusal
+from ric_diffusion.io.paths import expanded, is_path
 
 REFUSED = (400, 401, 403, 404, 409)  # what HTTP calls it
 
@@ -25,6 +26,8 @@ def fetched(path_or_id: str | Path, files: Sequence[str], subfolder: str = "", *
     """
     if (local := expanded(path_or_id)).is_dir():
         return local / subfolder
+    if is_path(str(path_or_id)) or "/" not in str(path_or_id):
+        raise InputError(f"{path_or_id}: no such folder")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -32,10 +35,7 @@ def fetched(path_or_id: str | Path, files: Sequence[str], subfolder: str = "", *
     try:
         return Path(snapshot_download(str(path_or_id), allow_patterns=wanted, **hub), subfolder)
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"{path_or_id}: no such folder, and the hub did not give it ({reason})"
-        ) from error
+        raise InputError(f"{path_or_id}: no such folder, and {refusal(error)}") from error
 
 
 def open_repository(repo_id: str) -> None:

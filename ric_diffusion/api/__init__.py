@@ -18,10 +18,17 @@ from ric_diffusion.io.extras import require
 if TYPE_CHECKING:
     from ric_diffusion.api.adapters import ExportedPrompt, export, prompt_text, push
     from ric_diffusion.api.adoption import AdoptResult, adopt
+    from ric_diffusion.api.catalogue import (
+        BundledModel,
+        ListedFamily,
+        bundled_models,
+        listed_families,
+    )
     from ric_diffusion.api.labelling import ScoreTable, label, score
     from ric_diffusion.api.models import load
     from ric_diffusion.api.picture_settings import PictureMetadata, PictureSettings, read_metadata
     from ric_diffusion.api.prompt_samples import sample_prompts
+    from ric_diffusion.api.recipes import RECIPES, recipe
     from ric_diffusion.api.refinement import Refinement
     from ric_diffusion.api.reports import calibrate, evaluate
     from ric_diffusion.api.runs import (
@@ -53,7 +60,9 @@ if TYPE_CHECKING:
     from ric_diffusion.training.prompt_samples import PromptSamples
 
 __all__ = [
+    "RECIPES",
     "AdoptResult",
+    "BundledModel",
     "Checkpoint",
     "DiffusionConfig",
     "EngineConfig",
@@ -62,6 +71,7 @@ __all__ = [
     "GeneratedSample",
     "InputError",
     "LabelReport",
+    "ListedFamily",
     "LlmConfig",
     "LoopConfig",
     "LoraConfig",
@@ -82,6 +92,7 @@ __all__ = [
     "TrainConfig",
     "TrainResult",
     "adopt",
+    "bundled_models",
     "calibrate",
     "contact_sheet",
     "evaluate",
@@ -90,12 +101,14 @@ __all__ = [
     "is_main_process",
     "label",
     "leave_processes",
+    "listed_families",
     "load",
     "measure",
     "online",
     "prompt_text",
     "push",
     "read_metadata",
+    "recipe",
     "sample_prompts",
     "score",
     "serve",
@@ -109,10 +122,12 @@ __all__ = [
 _HOMES = {
     "adapters": ("ExportedPrompt", "export", "prompt_text", "push"),
     "adoption": ("AdoptResult", "adopt"),
+    "catalogue": ("BundledModel", "ListedFamily", "bundled_models", "listed_families"),
     "labelling": ("ScoreTable", "label", "score"),
     "models": ("load",),
     "picture_settings": ("PictureMetadata", "PictureSettings", "read_metadata"),
     "prompt_samples": ("sample_prompts",),
+    "recipes": ("RECIPES", "recipe"),
     "refinement": ("Refinement",),
     "reports": ("calibrate", "evaluate"),
     "runs": (

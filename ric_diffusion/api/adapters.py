@@ -13,6 +13,7 @@ from ric_diffusion.adapters.export import FORMATS, Format
 from ric_diffusion.adapters.format import DiffusersFormat
 from ric_diffusion.api.models import check_mapping
 from ric_diffusion.api.paths import check_out_file
+from ric_diffusion.io.counting import counted
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.paths import expanded
 from ric_diffusion.models.checkpoint import Checkpoint
@@ -104,7 +105,9 @@ def prompt_text(
     if found.knows_prompts:
         notes.append(AVERAGE)
     if cut:
-        notes.append(f"the prompt was cut; {tokenizer.model_max_length} tokens are read at most")
+        notes.append(
+            f"the prompt was cut; {counted(tokenizer.model_max_length, 'tokens')} are read at most"
+        )
     return ExportedPrompt(text=text, notes=tuple(notes))
 
 

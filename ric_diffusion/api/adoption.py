@@ -141,15 +141,15 @@ def _space(
     if labelled is not None and statistics is None:
         return _labelled_space(expanded(labelled), rewards)
     if statistics is None or labelled is not None:
-        raise InputError("statistics: give them, or a labelled folder, one of the two")
+        raise InputError("statistics: give either them or a labelled folder")
     where = "statistics"
     if isinstance(statistics, str | Path):
         where = f"statistics {statistics}"
         statistics = _read(expanded(statistics), where)
     space = _normal_space(statistics, where, rewards, family)
     _log.info(
-        "only means and deviations are known: ranges are those of normal rewards, the front that "
-        "of independent ones"
+        "only means and deviations are known, so ranges and trade-offs are those of independent, "
+        "normally distributed rewards"
     )
     return space
 
@@ -205,7 +205,7 @@ def _grammar(
 ) -> Grammar:
     """The words that the model reads."""
     if (grammar is None) == (labels is None):
-        raise InputError("grammar: give it, or labels, one of the two")
+        raise InputError("grammar: give either it or labels")
     if labels is not None:
         if bad := [label for label in labels if not label or set(label) & set("<>")]:
             raise InputError(f"labels: {bad[0]!r}: write what stands between < and >")

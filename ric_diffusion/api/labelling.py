@@ -21,11 +21,13 @@ from ric_diffusion.data.label_engine import score_on, workers_for
 from ric_diffusion.data.records import find_records
 from ric_diffusion.data.scoring import scores_of
 from ric_diffusion.data.sidecars import CaptionRule
+from ric_diffusion.io.counting import counted
 from ric_diffusion.io.engines import LOCAL, EngineConfig, opened
 from ric_diffusion.io.errors import InputError, suggest
 from ric_diffusion.io.extras import require
 from ric_diffusion.io.paths import expanded, expanded_name
 from ric_diffusion.io.progress import ProgressCallback, reporting, tracking
+from scorers.files import absolute
 
 BATCH = 32
 
@@ -84,7 +86,8 @@ def score(
 
     Args:
         paths: pictures, and folders with pictures in them or in their subfolders.
-        scorers: names with their options (``"compressibility:resize=none"``), or scorers.
+        scorers: names with their options (``"compressibility:resize=none"``), classes in files
+            (``"greyness.py:Greyness"``), or scorers.
 
     InputError for a path that does not exist, if no picture can be read, or if a scorer needs
     prompts and no picture has one.
@@ -127,7 +130,8 @@ def score(
     if not found:
         path, reason = next(iter(left_out.items()))
         raise InputError(
-            f"{given[0]}: none of {len(files)} files is a readable picture; {path}: {reason}"
+            f"{given[0]}: none of {counted(len(files), 'files')} is a readable picture; "
+            f"{path}: {reason}"
         )
     return ScoreTable(
         files=tuple(found),
@@ -176,7 +180,8 @@ def label(
             ``"{00000..00099}.tar"``, or an address as ``"s3://…"``, whose package for fsspec is
             installed. Then ``out`` gets a shard for each.
         out: a new folder, or one that an earlier call began.
-        scorers: names with their options, or scorers; all of pictures, or all of texts.
+        scorers: names with their options, FILE.py:CLASS of one of your own, or scorers; all of
+            pictures, or all of texts.
         framing: what scorers, and later training, see of a picture: ``"square"``, the middle
             square; ``"bucket"``, the middle of the nearest of SDXL's aspect ratios; or
             ``"whole"``, all of it, of which training then cuts a part away.
@@ -251,8 +256,8 @@ def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
 
 
 def loaded_scorers(given: Sequence[ScorerLike]) -> list[Any]:
-    """Scorers as they are, names loaded."""
-    return [library.load(one) if isinstance(one, str) else one for one in given]
+    """Scorers as they are, those that a person named loaded."""
+    return [library.load_given(one) if isinstance(one, str) else one for one in given]
 
 
 def names_of_scorers(given: Sequence[ScorerLike]) -> list[str]:
@@ -263,7 +268,7 @@ def names_of_scorers(given: Sequence[ScorerLike]) -> list[str]:
             raise InputError(
                 f"scorers: workers elsewhere load {one.name} by its name; give that as text"
             )
-        found.append(one)
+        found.append(absolute(one))
     return found
 
 

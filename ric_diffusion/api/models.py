@@ -12,8 +12,9 @@ from ric_diffusion.data.prompts import read_prompts
 from ric_diffusion.io.errors import InputError, suggest
 from ric_diffusion.io.paths import expanded
 from ric_diffusion.models.checkpoint import Checkpoint, ModelName
-from ric_diffusion.models.family import BUNDLED, Family, Model, load_model
+from ric_diffusion.models.family import Family, Model, family_of, load_model, loading
 from ric_diffusion.models.hardware import default_device
+from ric_diffusion.models.known import BUNDLED
 from ric_diffusion.rewards import MAPPINGS
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -85,6 +86,15 @@ def name_of(model: Any) -> str:
 def prompts_of(given: Prompts) -> Sequence[str]:
     """The prompts, read if they are in a file."""
     return read_prompts(expanded(given)) if isinstance(given, str | Path) else given
+
+
+def check_adapters(model: ModelName, adapters: Sequence[str]) -> None:
+    """InputError for a folder or hub id that is no adapter for models of this one's family, before
+    the model is loaded."""
+    with loading(model, "model"):
+        family = family_of(model)
+    for adapter in adapters:
+        family.check_adapter(family.fetch_adapter(adapter))
 
 
 def require_adapter(model: Any, name: str) -> None:

@@ -76,12 +76,15 @@ def sample_prompts(
         family = family_of(model)
     require_pictures(family, checkpoint.model)
     given = sampling_arguments(family, sampling)
+    folder = None
+    if adapter is not None:  # before the model, which takes long
+        folder = family.fetch_adapter(expanded_name(str(adapter)))
+        family.check_adapter(folder)
     pipe = load(model, dtype=dtype)
     own = pipe.adapter.sampling if pipe.adapter else {}
     pipe.unload_adapter()
     weights: list[Any] = [family.digests(pipe)]
-    if adapter is not None:
-        folder = family.fetch_adapter(expanded_name(str(adapter)))
+    if folder is not None:
         pipe.load_adapter(folder)
         own = pipe.adapter.sampling
         weights.append(digests(sorted([*folder.glob("*.safetensors"), folder / ABOUT_FILE])))

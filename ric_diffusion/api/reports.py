@@ -14,13 +14,14 @@ from ric_diffusion.api.labelling import ScorerLike, loaded_scorers, names_of_sco
 from ric_diffusion.api.models import (
     Dtype,
     Prompts,
+    check_adapters,
     check_mapping,
     load,
     prompts_of,
     sampling_arguments,
 )
 from ric_diffusion.api.paths import check_out_folder
-from ric_diffusion.evaluation.compare import calibrate_adapter, evaluate_adapters
+from ric_diffusion.evaluation.compare import NONE, calibrate_adapter, evaluate_adapters
 from ric_diffusion.evaluation.report.schema import EvaluationResult
 from ric_diffusion.io.config import to_dict
 from ric_diffusion.io.engines import LOCAL, EngineConfig, Workers
@@ -57,7 +58,8 @@ def evaluate(
         adapters: folders or hub ids; ``"none"`` is the model alone. By default the model's own.
         points: how many preferences are swept, and how many targets of each reward.
         seeds: how many for each prompt.
-        scorers: more scorers, ones that no adapter was trained on.
+        scorers: more scorers, ones that no adapter was trained on; and those of its rewards that
+            are not installed, as FILE.py:CLASS.
         refine: every adapter is measured a second time, refined in so many passes.
         engine: where samples are drawn, scored and judged. On Ray, each worker has the model and
             the scorers, which are given by name. It may be another one when a call is repeated.
@@ -100,8 +102,8 @@ def calibrate(
     engine: EngineConfig = LOCAL,
     progress: ProgressCallback | None = None,
 ) -> EvaluationResult:
-    """Measure what the sliders of one adapter give for what they ask, write an adapter that turns
-    it around to OUT/adapter, and compare the two in a report.
+    """Measure how far the samples of one adapter miss their targets, write to OUT/adapter one that
+    corrects for it, and compare the two in a report.
 
     Args:
         adapter: folder or hub id; by default the model's own.
@@ -148,8 +150,9 @@ def _report(
     asked, held_out = prompts_of(prompts), loaded_scorers(scorers)
     names = names_of_scorers(scorers) if engine.name != "local" else []
     process = this_process()  # first: it picks the GPU
-    checkpoint, loaded = Checkpoint.of(model), load(model, dtype=dtype)
     named = [expanded_name(str(adapter)) for adapter in adapters]
+    check_adapters(model, [adapter for adapter in named if adapter != NONE])
+    checkpoint, loaded = Checkpoint.of(model), load(model, dtype=dtype)
     options = sampling_arguments(loaded.family, sampling)
     of_report = {
         "checkpoint": to_dict(checkpoint),

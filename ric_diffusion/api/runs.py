@@ -14,6 +14,7 @@ from PIL.Image import Image
 from ric_diffusion.adapters import hub
 from ric_diffusion.adapters.adapter import ABOUT_FILE
 from ric_diffusion.api.engines import working
+from ric_diffusion.api.labelling import loaded_scorers, names_of_scorers
 from ric_diffusion.api.paths import check_out_folder
 from ric_diffusion.api.sample_worker import sample_worker
 from ric_diffusion.data.images import save_png
@@ -25,6 +26,7 @@ from ric_diffusion.data.unchanged import DIGEST, check_unchanged
 from ric_diffusion.evaluation.grid import target_line
 from ric_diffusion.evaluation.report.sheet import draw_sheet
 from ric_diffusion.io import config
+from ric_diffusion.io.counting import counted
 from ric_diffusion.io.engines import LOCAL, EngineConfig, Workers
 from ric_diffusion.io.errors import InputError, suggest
 from ric_diffusion.io.files import digests, write_json, write_text
@@ -142,11 +144,13 @@ class OnlineRun(RunConfig):
         adapter: where it starts, a folder or hub id.
         online: the rounds.
         prompts: a file with one prompt to a line, by default the first captions in the data.
+        scorers: of rewards whose scorers are not installed, as FILE.py:CLASS.
     """
 
     adapter: str
     online: OnlineConfig
     prompts: Path | None = None
+    scorers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -377,7 +381,7 @@ def _online(
     chosen = selected(records, settings.where)
     replay = absolute(chosen, settings.data)
     prompts = read_prompts(settings.prompts) if settings.prompts else first_captions(replay)
-    scorers = load_scorers(space)
+    scorers = load_scorers(space, given=loaded_scorers(settings.scorers))
     own, precision = family.resolved(
         getattr(settings, family.section), settings.online.loop.precision, process.device
     )
@@ -431,6 +435,7 @@ def _online(
         "settings": config.to_dict(own),
         "seed": rounds.seed,
         "start": str(start.absolute()),
+        "scorers": names_of_scorers(settings.scorers),
     }
     with working(engine) as running:
         workers = Workers(engine=running, elsewhere=partial(sample_worker, run=json.dumps(of_run)))
@@ -536,8 +541,8 @@ def _check_steps(out: Path, loop: LoopConfig) -> None:
     last = checkpoint.newest(out / checkpoint.FOLDER)
     if last and (taken := checkpoint.step_of(last)) > loop.steps:
         raise InputError(
-            f"{out}: has taken {taken} steps, and loop.steps is {loop.steps}; give {taken} or "
-            "more, or choose another --out"
+            f"{out}: has taken {counted(taken, 'steps')}, and loop.steps is {loop.steps}; give "
+            f"{taken} or more, or choose another --out"
         )
 
 

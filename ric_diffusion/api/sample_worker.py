@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ric_diffusion.data.scoring import load_scorers
+from ric_diffusion.data.scoring import load_named, load_scorers
 from ric_diffusion.io import config
 from ric_diffusion.models.checkpoint import Checkpoint
 from ric_diffusion.models.family import family_of
@@ -23,8 +23,9 @@ def sample_worker(*, run: str, adapter: str) -> SampleWorker:
     """What draws the samples of a round.
 
     Args:
-        run: JSON of ``checkpoint``, the family's ``settings``, the ``seed`` of the run, and
-            ``start``, the folder of the adapter that it starts from.
+        run: JSON of ``checkpoint``, the family's ``settings``, the ``seed`` of the run,
+            ``start``, the folder of the adapter that it starts from, and the ``scorers`` that its
+            config names.
         adapter: the folder of the round's.
     """
     backend, scorers = _backend(run)
@@ -47,4 +48,4 @@ def _backend(run: str) -> tuple[Backend, list[Any]]:
         device=this_process().device,
         sampled=True,
     )
-    return backend, load_scorers(space)
+    return backend, load_scorers(space, given=load_named(given["scorers"]))

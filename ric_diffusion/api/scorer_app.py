@@ -15,6 +15,7 @@ from ric_diffusion.api.http.guard import Guard, Hosts
 from ric_diffusion.api.http.problems import PROBLEMS, health
 from ric_diffusion.api.http.work import Job, WorkThread
 from ric_diffusion.data.images import MAX_PIXELS, UnreadableImage, open_image
+from ric_diffusion.io.counting import counted
 from scorers import Scorer, ScorerError
 from scorers import remote_schema as schema
 
@@ -127,9 +128,11 @@ class ServedScorer:
             raise HTTPException(422, f"no request: {error}") from error
         count = len(asked.samples)
         if count > self._max_samples:
-            raise HTTPException(413, f"{count} samples, at most {self._max_samples}")
+            raise HTTPException(413, f"{counted(count, 'samples')}, at most {self._max_samples}")
         if asked.prompts is not None and len(asked.prompts) != count:
-            raise HTTPException(422, f"{len(asked.prompts)} prompts for {count} samples")
+            raise HTTPException(
+                422, f"{counted(len(asked.prompts), 'prompts')} for {counted(count, 'samples')}"
+            )
         return asked, self._samples(asked)
 
     def _score(self, samples: list[Any], prompts: list[str] | None) -> schema.Answer:

@@ -6,6 +6,7 @@ import argparse
 
 from ric_diffusion import api
 from ric_diffusion.cli.options import checkpoint_of, quietly, rewards_of, sampling_of
+from ric_diffusion.io.counting import counted
 
 
 def run(options: argparse.Namespace) -> None:
@@ -34,7 +35,7 @@ def run(options: argparse.Namespace) -> None:
         obtained = sample.obtained.items()
         shown = " ".join(f"{k}=none" if v is None else f"{k}={v:+.2f}" for k, v in obtained)
         if (how := sample.refinement) is not None:
-            shown += f"  refined in {how.passes} pass{'es' * (how.passes != 1)}"
+            shown += f"  refined in {counted(how.passes, 'passes', 'pass')}"
         print(f"{sample.path}  {shown}".rstrip())
         if isinstance(sample.sample, str):
             print(sample.sample)

@@ -7,6 +7,7 @@ from collections import Counter
 
 from ric_diffusion import api
 from ric_diffusion.cli.options import engine_of
+from ric_diffusion.io.counting import counted
 
 SAME = "same as "  # begins a reason that names another file
 
@@ -28,12 +29,12 @@ def run(options: argparse.Namespace) -> None:
         shard=options.shard,
         engine=engine_of(options),
     )
-    what = "pictures" if report.medium == "image" else "texts"
+    what = counted(report.count, "pictures" if report.medium == "image" else "texts")
     done = f"{what} labelled"
     if options.shard:
         done = f"{what} of part {options.shard[0]}/{options.shard[1]} done"
     for warning in report.warnings:
         print(f"warning: {warning}")
-    print(f"{options.out}: {report.count} {done}, {len(report.skipped)} skipped")
+    print(f"{options.out}: {done}, {len(report.skipped)} skipped")
     for reason, count in Counter(map(_brief, report.skipped.values())).most_common():
         print(f"  {count} {reason}")

@@ -1,161 +1,86 @@
-"""The command line. Parsing only: every verb's module is imported when it is called.
+"""The command line's grammar: every command, its options, and what help says of them.
 
-Exit codes: 0 done, 2 the user's input is wrong (one line says what, where and how to mend it),
-130 interrupted (Ctrl+C) and 143 terminated, both with nothing lost, 1 anything else.
+Nothing heavy is imported here; the module of a command is when it is called.
 """
 
 from __future__ import annotations
 
-import argparse
-import importlib
-import logging
-import math
-import signal
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from ric_diffusion import __version__
-from ric_diffusion.api.values import name_value
+from ric_diffusion.api.recipes import RECIPES
+from ric_diffusion.cli.arguments import HelpFormatter, Parser, pairs, positive, scale, seed, shard
+from ric_diffusion.cli.examples import EXAMPLES
 from ric_diffusion.cli.options import DEFAULT_MODEL
-from ric_diffusion.io.errors import CollapseError, InputError, WorkerError
-from ric_diffusion.io.signals import Stopped, heeded
 
-EXAMPLES = {
-    "generate": (
-        "ric generate --prompt 'red apple' --preference colorfulness=0.7 compressibility=0.3",
-        "ric generate --prompt 'red apple' --targets colorfulness=1.5 --count 4 --out out/",
-        "ric generate --prompt crown --targets colorfulness=1 --seed 1 --refine 3",
-        "ric generate --like out/0001-red-apple-seed0.png --seed 1",
-        "ric generate --prompts prompts.txt --count 4 --width 96 --height 64",
-        "ric generate --prompt 'red apple' --init-image photo.jpg --strength 0.6",
-    ),
-    "sweep": (
-        "ric sweep --model emoji-64 --prompt 'red apple' --points 11 --out sweep/",
-        "ric sweep --prompt 'red apple' --along colorfulness --out sweep/",
-    ),
-    "score": ("ric score photos/ --scorers compressibility:resize=none colorfulness --json",),
-    "serve": (
-        "ric serve --model emoji-64 --port 8080",
-        "ric serve --model base/ --adapter runs/mine/adapter runs/other/adapter --host 0.0.0.0",
-    ),
-    "serve-scorer": (
-        "ric serve-scorer aesthetic --port 8000",
-        "ric serve-scorer aesthetic clip_score --host 0.0.0.0 --root /mnt/pictures",
-    ),
-    "label": (
-        "ric label photos/ --scorers compressibility colorfulness --out labelled/",
-        "ric label photos/ --scorers aesthetic --out labelled/ --shard 0/4",
-        "ric label 's3://bucket/laion/{00000..00099}.tar' --scorers aesthetic --out labelled/",
-        "ric label photos/ --scorers aesthetic --out labelled/ --engine ray --workers 4",
-    ),
-    "sample-prompts": (
-        "ric sample-prompts --model emoji-64 --prompts prompts.txt --count 8 --out drawn/",
-        "ric sample-prompts --prompts prompts.txt --out drawn/ --shard 0/4",
-    ),
-    "train": (
-        "ric train scripts/configs/emoji-embedding.yaml --out runs/mine",
-        "ric train scripts/configs/sd15.yaml --resume --push-to-hub user/name",
-    ),
-    "online": ("ric online scripts/configs/emoji-online.yaml --out runs/online",),
-    "evaluate": (
-        "ric evaluate --adapter runs/mine/adapter none --prompts prompts.txt --out report/",
-        "ric evaluate --prompts prompts.txt --calibrate --out calibrated/",
-    ),
-    "app": ("ric app --model emoji-64 --port 7860",),
-    "export": ("ric export --adapter runs/mine/adapter --format kohya --out mine.safetensors",),
-    "prompt": (
-        "ric prompt --adapter runs/words/adapter --prompt 'red apple' --targets colorfulness=1.5",
-    ),
-    "push": ("ric push --adapter runs/mine/adapter --to user/name",),
-    "adopt": (
-        "ric adopt --model tuned/ --rewards aesthetic --grammar words --labelled labelled/ "
-        "--out adapter/",
-        "ric adopt --model stable-diffusion-v1-5/stable-diffusion-v1-5 --denoiser tuned/unet "
-        "--rewards aesthetic compressibility --grammar upstream --statistics statistics.json "
-        "--out tuned/model",
-    ),
+# Names of ric_diffusion.rewards.MAPPINGS, which imports numpy; a test keeps the two alike.
+MAPPINGS = ("linear", "l2", "linf", "quantile", "front")
+SHELLS = ("bash", "zsh", "fish")
+
+FOLDER = """\
+FOLDER holds what is to be scored. Of pictures it is one of
+  captions beside:  photos/lake.jpg with its caption in photos/lake.txt; subfolders too
+  a table:          metadata.csv, .jsonl or .parquet in the folder, with the columns file_name
+                    (path of a picture) and text (its caption)
+  shards:           tar files as img2dataset makes them, or parquet files with a column of pictures:
+                    a folder of them, one of them, a pattern as '{00000..00099}.tar', or an address
+                    as s3://… or hf://…
+and of a language model's responses a folder with the same table: file_name is a text file with the
+response, text the prompt."""
+
+SCORERS: Any = {"nargs": "+", "metavar": "NAME[:option=value,…]"}
+SCORERS_HELP = (
+    "names, which `ric scorers` lists, with their options; or FILE.py:CLASS for a scorer of your "
+    "own, whose code is run"
+)
+MODEL: Any = {
+    "default": DEFAULT_MODEL,
+    "help": "bundled name (`ric models` lists them), folder, hub id or .safetensors file "
+    f"(default: {DEFAULT_MODEL})",
 }
-
-
-class Parser(argparse.ArgumentParser):
-    """Complains in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}\n")
-
-
-def pairs(text: str) -> tuple[str, float]:
-    """``name=1.5`` -> ("name", 1.5)."""
-    try:
-        return name_value(text)
-    except InputError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def shard(text: str) -> tuple[int, int]:
-    """``0/8`` -> (0, 8)."""
-    number, _, count = text.partition("/")
-    try:
-        found = int(number), int(count)
-    except ValueError:
-        found = (0, 0)
-    if not 0 <= found[0] < found[1]:
-        raise argparse.ArgumentTypeError(f"{text!r}: write K/N, with K from 0 to N - 1")
-    return found
-
-
-def positive(text: str) -> int:
-    try:
-        if (number := int(text)) > 0:
-            return number
-    except ValueError:
-        pass  # said below, as for 0
-    raise argparse.ArgumentTypeError(f"{text!r}: give a whole number above 0")
-
-
-def seed(text: str) -> int:
-    try:
-        if 0 <= (number := int(text)) < 2**63:
-            return number
-    except ValueError:
-        pass  # said below, as for -1
-    raise argparse.ArgumentTypeError(f"{text!r}: give a whole number from 0 to 2^63 - 1")
-
-
-def scale(text: str) -> float:
-    try:
-        if math.isfinite(number := float(text)):
-            return number
-    except ValueError:
-        pass  # said below, as for nan
-    raise argparse.ArgumentTypeError(f"{text!r}: give a number")
+ADAPTER = "folder or hub id of the sliders; by default the model's own, which a bundled model has"
+MANY: Any = {"nargs": "+", "type": pairs, "action": "extend"}
+ENGINE_WORKERS = (
+    "with --engine ray: how many workers (default: one for each GPU; without a GPU, one for each "
+    "CPU)"
+)
+OUT = "where the files go; made if it is not there"
+SHARES = (
+    "N processes with K from 0 to N - 1 share the work; run it once more without --shard when all "
+    "have ended"
+)
 
 
 def build_parser() -> Parser:
     parser = Parser(
-        prog="ric", description="Reward sliders for diffusion models and language models."
+        prog="ric",
+        description="Reward sliders for diffusion models and language models.",
+        epilog="`ric COMMAND --help` explains a command and shows examples of it.",
     )
     parser.add_argument("--version", action="version", version=f"ric {__version__}")
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", parser_class=Parser)
+    verbs = parser.add_subparsers(
+        dest="verb", title="commands", metavar="COMMAND", parser_class=Parser
+    )
 
-    def verb(name: str, text: str) -> Parser:
-        return verbs.add_parser(
+    def verb(name: str, text: str, more: str = "") -> Parser:
+        """A command: ``text`` says in a line what it does, ``more`` what one has to know first."""
+        added = verbs.add_parser(
             name,
             help=text,
-            description=text,
+            description=f"{text[0].upper()}{text[1:]}.\n\n{more}".strip(),
             epilog="\n".join(["examples:", *(f"  {line}" for line in EXAMPLES[name])]),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=HelpFormatter,
         )
+        added.set_defaults(parser=added)
+        return added
 
     generate = verb("generate", "make pictures of a prompt, or respond to it, steered by rewards")
     _model(generate, model=None)
     generate.set_defaults(dtype=None)  # the picture's where one is made again, else as in sweep
     texts = generate.add_mutually_exclusive_group()
-    texts.add_argument("--prompt", metavar="TEXT")
-    texts.add_argument("--prompts", type=Path, metavar="FILE", help="one prompt to a line")
+    texts.add_argument("--prompt", metavar="TEXT", help="what to draw, or to respond to")
+    texts.add_argument("--prompts", type=Path, metavar="FILE", help="text, one prompt to a line")
     generate.add_argument(
         "--seed", type=seed, help="of the first sample of each prompt (default: 0)"
     )
@@ -163,7 +88,7 @@ def build_parser() -> Parser:
     generate.add_argument(
         "--negative-targets", **MANY, metavar="REWARD=Z", help="what to steer away from, in z"
     )
-    generate.add_argument("--negative-prompt", metavar="TEXT")
+    generate.add_argument("--negative-prompt", metavar="TEXT", help="what to steer away from")
     generate.add_argument(
         "--count", type=positive, default=1, help="samples of each prompt, from as many seeds"
     )
@@ -181,25 +106,32 @@ def build_parser() -> Parser:
     generate.add_argument(
         "--strength",
         type=scale,
-        help="how much of that is drawn anew, above 0, at most 1 (default: 0.5)",
+        help="with --init-image: how much of it is drawn anew, above 0, at most 1 (default: 0.5)",
     )
-    generate.add_argument("--out", type=Path, default=Path("out"), metavar="FOLDER")
+    generate.add_argument("--out", type=Path, default=Path("out"), metavar="FOLDER", help=OUT)
 
     sweep = verb("sweep", "the same prompt and seed while the sliders move")
     _model(sweep)
-    sweep.add_argument("--prompt", required=True, metavar="TEXT")
-    sweep.add_argument("--seed", type=seed, default=0)
-    sweep.add_argument("--points", type=positive, default=11)
+    sweep.add_argument("--prompt", required=True, metavar="TEXT", help="what to draw")
+    sweep.add_argument("--seed", type=seed, default=0, help="the same seed, the same picture")
+    sweep.add_argument(
+        "--points", type=positive, default=11, help="how many positions of the sliders"
+    )
     sweep.add_argument(
         "--along", metavar="REWARD", help="move this reward alone, the others left on auto"
     )
     _refine(sweep)
-    sweep.add_argument("--out", type=Path, default=Path("sweep"), metavar="FOLDER")
+    sweep.add_argument("--out", type=Path, default=Path("sweep"), metavar="FOLDER", help=OUT)
 
     score = verb("score", "print the scores of pictures")
     score.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="pictures or folders")
-    score.add_argument("--scorers", nargs="+", required=True, metavar="NAME[:option=value,…]")
+    score.add_argument("--scorers", **SCORERS, required=True, help=SCORERS_HELP)
     score.add_argument("--json", action="store_true", help="one JSON object per picture")
+
+    listed = verb("scorers", "list the scorers there are, with their units and options")
+    listed.add_argument("names", nargs="*", metavar="NAME", help="these alone, in full")
+
+    verb("models", "list the bundled models, and the families whose checkpoints get sliders")
 
     server = verb(
         "serve", "answer other programs over HTTP: generate, sweep and score as JSON or PNG"
@@ -209,119 +141,108 @@ def build_parser() -> Parser:
         "--adapter",
         nargs="+",
         default=[],
-        help="folders or hub ids, of which a request names one; a bundled model has its own",
+        help="folders or hub ids, of which a request names one (default: the model's own)",
     )
     server.add_argument(
         "--host",
         default="127.0.0.1",
-        help="address to listen on; any but this machine's own wants a token in RIC_SERVE_TOKEN "
-        "(default: 127.0.0.1)",
+        help="address to listen on; any but this machine's own wants a token in the environment "
+        "variable RIC_SERVE_TOKEN",
     )
-    server.add_argument("--port", type=positive, default=8080)
+    server.add_argument("--port", type=positive, default=8080, help="port to listen on")
 
     serve = verb("serve-scorer", "answer remote scorers of other processes and machines")
-    serve.add_argument("scorers", nargs="+", metavar="NAME[:option=value,…]")
+    serve.add_argument("scorers", **SCORERS, help=SCORERS_HELP)
     serve.add_argument(
         "--host",
         default="127.0.0.1",
-        help="address to listen on; any but this machine's own wants a token in RIC_SCORER_TOKEN "
-        "(default: 127.0.0.1)",
+        help="address to listen on; any but this machine's own wants a token in the environment "
+        "variable RIC_SCORER_TOKEN",
     )
-    serve.add_argument("--port", type=positive, default=8000)
+    serve.add_argument("--port", type=positive, default=8000, help="port to listen on")
     serve.add_argument(
         "--root",
         nargs="+",
         default=[],
         type=Path,
         metavar="FOLDER",
-        help="read pictures in or below these, where a request names their path",
+        help="read pictures in or below these folders, where a request names their path",
     )
     serve.add_argument(
         "--without-token", action="store_true", help="serve other machines without a token"
     )
 
-    label = verb("label", "score captioned pictures, or responses, for training; resumable")
+    label = verb("label", "score captioned pictures, or responses, for training; resumable", FOLDER)
+    label.add_argument("folder", metavar="FOLDER", help="see above")
+    label.add_argument("--scorers", **SCORERS, required=True, help=SCORERS_HELP)
     label.add_argument(
-        "folder",
+        "--out",
+        type=Path,
+        required=True,
         metavar="FOLDER",
-        help="files with captions, or tar or parquet shards: a folder of them, one, a pattern as "
-        "'{00000..00099}.tar', or an address as s3://… or hf://…",
+        help="the labelled folder that `ric train` reads; a new one, or one that was interrupted",
     )
-    label.add_argument("--scorers", nargs="+", required=True, metavar="NAME[:option=value,…]")
-    label.add_argument("--out", type=Path, required=True, metavar="FOLDER")
     label.add_argument(
         "--framing",
         choices=("square", "bucket", "whole"),
         default="square",
-        help="what scorers, and later training, see of a picture: the middle square, the middle of "
-        "the nearest of SDXL's aspect ratios, or all of it (default: square)",
+        help="which part of a picture scorers, and later training, see: the middle square; the "
+        "middle of the nearest of SDXL's aspect ratios; or all of it",
     )
     label.add_argument(
         "--resolution",
         type=int,
         metavar="PIXELS",
-        help="with --framing bucket: the side of a square of the area that is trained on "
-        "(default: 1024)",
+        help="with --framing bucket: side of the square that has as many pixels as the training's "
+        "pictures (default: 1024)",
     )
     label.add_argument(
         "--captions",
         choices=("whole", "lines"),
         default="whole",
-        help="whether x.txt beside x.png holds one caption, or one to a line (default: whole)",
+        help="x.txt beside x.png holds one caption, or one to a line",
     )
     label.add_argument(
         "--centre-by",
         choices=("prompt", "all"),
-        help="compare scores within samples of one caption, or all of them; by default as each "
-        "scorer declares",
+        help="compare a score with those of the same caption alone, or with all (default: as each "
+        "scorer declares)",
     )
-    label.add_argument(
-        "--shard",
-        type=shard,
-        metavar="K/N",
-        help="do part K of N and no more, so that N processes share the work, K from 0 to N - 1; "
-        "run it without --shard at the end",
-    )
+    label.add_argument("--shard", type=shard, metavar="K/N", help=f"do part K of N. {SHARES}")
     _engine(
         label,
-        "how many processes share the work; on this machine by default one for each core where "
-        "shards are labelled by scorers without a network, with --engine ray one for each GPU, or "
-        "where there is none for each CPU",
+        "how many processes share the work (default: on this machine one for each core if shards "
+        "are labelled by scorers without a network, else one; with --engine ray one for each GPU, "
+        "or for each CPU without a GPU)",
     )
 
-    drawn = verb("sample-prompts", "several pictures of every prompt, to label; resumable")
+    drawn = verb("sample-prompts", "draw several pictures of every prompt, to label; resumable")
     _checkpoint(drawn)
     drawn.add_argument(
-        "--adapter", help="folder or hub id, its rewards left on auto; none by default"
+        "--adapter",
+        help="folder or hub id of sliders, which are left on auto (default: the model alone)",
     )
-    drawn.add_argument(
-        "--prompts", type=Path, required=True, metavar="FILE", help="one prompt to a line"
-    )
-    drawn.add_argument(
-        "-k", "--count", type=positive, default=8, help="pictures of each prompt (default: 8)"
-    )
-    drawn.add_argument("--seed", type=seed, default=0)
+    _prompts(drawn)
+    drawn.add_argument("-k", "--count", type=positive, default=8, help="pictures of each prompt")
+    drawn.add_argument("--seed", type=seed, default=0, help="every picture's seed follows from it")
     _guidance(drawn)
-    drawn.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+    drawn.add_argument("--out", type=Path, required=True, metavar="FOLDER", help=OUT)
     drawn.add_argument(
-        "--shard",
-        type=shard,
-        metavar="K/N",
-        help="draw the batches K, K + N, K + 2N, … and no more, so that N processes share the "
-        "work, K from 0 to N - 1; run it without --shard at the end",
+        "--shard", type=shard, metavar="K/N", help=f"draw every N-th batch from number K. {SHARES}"
     )
+
+    init = verb(
+        "init",
+        "print a training config to begin with",
+        "\n".join(["CONFIG is one of", *(f"  {name:9} {what}" for name, what in RECIPES.items())]),
+    )
+    init.add_argument("recipe", choices=list(RECIPES), metavar="CONFIG", help="see above")
 
     train = verb("train", "fine-tune an adapter on a labelled folder")
-    train.add_argument("config", type=Path, metavar="CONFIG.yaml")
-    train.add_argument("--out", type=Path, metavar="FOLDER", help="instead of the config's")
-    train.add_argument("--resume", action="store_true", help="go on after an interruption")
-    _push(train)
+    _run(train)
 
     online = verb("online", "improve an adapter on its own samples, in rounds")
-    online.add_argument("config", type=Path, metavar="CONFIG.yaml")
-    online.add_argument("--out", type=Path, metavar="FOLDER")
-    online.add_argument("--resume", action="store_true", help="go on where it was interrupted")
-    _push(online)
+    _run(online)
     _engine(online)
 
     evaluate = verb("evaluate", "measure a model, compare adapters; resumable: run it again")
@@ -330,31 +251,36 @@ def build_parser() -> Parser:
         "--adapter",
         nargs="+",
         default=[],
-        help="folders or hub ids, several to compare them; none is the model alone",
+        help="folders or hub ids, several to compare them; the word none is the model alone "
+        "(default: the model's own adapter)",
     )
+    _prompts(evaluate)
     evaluate.add_argument(
-        "--prompts", type=Path, required=True, metavar="FILE", help="one prompt to a line"
+        "--points",
+        type=positive,
+        default=11,
+        help="how many preferences, and how many targets of each reward, are measured",
     )
-    evaluate.add_argument("--points", type=positive, default=11)
     evaluate.add_argument("--seeds", type=positive, default=4, help="how many for each prompt")
     evaluate.add_argument(
         "--scorers",
-        nargs="+",
+        **SCORERS,
         default=[],
-        metavar="NAME[:option=value,…]",
-        help="more scorers, ones that the model was not trained on",
+        help=f"more scorers, which the model was not trained on: {SCORERS_HELP}. A class of your "
+        "own with the name of a reward scores that reward",
     )
     evaluate.add_argument(
         "--calibrate",
         action="store_true",
-        help="measure what the sliders of one adapter give, write an adapter that turns it around "
-        "to OUT/adapter, and compare the two",
+        help="measure how far the samples of one adapter miss their targets, write to OUT/adapter "
+        "one that corrects for it, and compare the two",
     )
     evaluate.add_argument(
         "--calibration-prompts",
         type=Path,
         metavar="FILE",
-        help="what to calibrate on; the same prompts with other seeds by default",
+        help="with --calibrate: other prompts to measure that on (default: the same prompts with "
+        "other seeds)",
     )
     evaluate.add_argument(
         "--refine",
@@ -365,50 +291,59 @@ def build_parser() -> Parser:
     )
     _sampling(evaluate)
     _engine(evaluate)
-    evaluate.add_argument("--out", type=Path, default=Path("report"), metavar="FOLDER")
+    evaluate.add_argument(
+        "--out",
+        type=Path,
+        default=Path("report"),
+        metavar="FOLDER",
+        help="the report: index.html, plots, samples, and the numbers in metrics.json",
+    )
 
     app = verb("app", "the sliders in a browser, on this machine alone")
     _checkpoint(app)
-    app.add_argument("--adapter", help="folder or hub id; a bundled model has its own")
-    app.add_argument("--port", type=positive, default=7860)
+    app.add_argument("--adapter", help=ADAPTER)
+    app.add_argument("--port", type=positive, default=7860, help="port to listen on")
     app.add_argument(
         "--report",
         type=Path,
         metavar="FOLDER",
-        help="of ric evaluate, whose front is shown to choose from",
+        help="a report of `ric evaluate`, whose best trade-offs can then be clicked",
     )
 
     export = verb("export", "write an adapter's LoRA for other programs")
-    export.add_argument("--adapter", required=True, metavar="FOLDER")
+    export.add_argument("--adapter", required=True, metavar="FOLDER", help="folder or hub id")
     export.add_argument(
         "--format",
         required=True,
         choices=["kohya", "diffusers", "comfyui"],
-        help="whose names the layers have: kohya for A1111, Forge and sd-scripts",
+        help="whose names the layers have; kohya is for A1111, Forge and sd-scripts",
     )
-    export.add_argument("--out", type=Path, required=True, metavar="FILE.safetensors")
+    export.add_argument(
+        "--out", type=Path, required=True, metavar="FILE.safetensors", help="the file to write"
+    )
 
     prompt = verb("prompt", "print what an adapter of text mode reads, for other programs")
     prompt.add_argument("--adapter", required=True, help="folder or hub id")
-    prompt.add_argument("--model", help="whose tokenizer counts; by default its base model")
+    prompt.add_argument(
+        "--model", help="whose tokenizer counts the prompt (default: the adapter's base model)"
+    )
     _where(prompt)
-    prompt.add_argument("--prompt", required=True, metavar="TEXT")
+    prompt.add_argument("--prompt", required=True, metavar="TEXT", help="without reward words")
     _rewards(prompt)
-    prompt.add_argument("--mapping", help="how a preference becomes targets")
+    _mapping(prompt)
 
     adopt = verb("adopt", "sliders for a model that others fine-tuned on reward words")
     _checkpoint(adopt, required=True, help="the fine-tune, or its base: folder, hub id or file")
     adopt.add_argument(
         "--denoiser",
         metavar="FOLDER",
-        help="the fine-tune, where only that part of the model was; the whole is written to OUT. "
-        "A folder, or on the hub USER/NAME/FOLDER",
+        help="the fine-tune, where only that part of the model was tuned; the whole model is then "
+        "written to OUT. A folder, or on the hub USER/NAME/FOLDER",
     )
     adopt.add_argument(
         "--rewards",
-        nargs="+",
+        **SCORERS,
         required=True,
-        metavar="NAME[:option=value,…]",
         help="scorers of what it was trained on, in the order of its words",
     )
     words = adopt.add_mutually_exclusive_group(required=True)
@@ -421,7 +356,7 @@ def build_parser() -> Parser:
         "--labels", nargs="+", metavar="WORD", help="other words, one for each reward, without <>"
     )
     adopt.add_argument(
-        "--separator", metavar="TEXT", help="what stands before each, if not the grammar's own"
+        "--separator", metavar="TEXT", help="what stands before each word (default: the grammar's)"
     )
     known = adopt.add_mutually_exclusive_group(required=True)
     known.add_argument(
@@ -433,13 +368,42 @@ def build_parser() -> Parser:
     known.add_argument(
         "--labelled", type=Path, metavar="FOLDER", help="its training data, as ric label left it"
     )
-    _sampling(adopt)
-    adopt.add_argument("--out", type=Path, required=True, metavar="FOLDER")
+    _sampling(adopt, mapping="quantile, as in RiC's image code")
+    adopt.add_argument(
+        "--out", type=Path, required=True, metavar="FOLDER", help="a new folder for the adapter"
+    )
 
     push = verb("push", "upload an adapter folder to the hub, to a private repository if it is new")
-    push.add_argument("--adapter", required=True, metavar="FOLDER")
-    push.add_argument("--to", required=True, metavar="USER/NAME")
+    push.add_argument("--adapter", required=True, metavar="FOLDER", help="the folder to upload")
+    push.add_argument("--to", required=True, metavar="USER/NAME", help="the repository")
+
+    completion = verb(
+        "completion", "print what makes a shell complete commands and options with the tab key"
+    )
+    completion.add_argument("shell", choices=SHELLS, metavar="SHELL", help=", ".join(SHELLS))
     return parser
+
+
+def _prompts(parser: Parser) -> None:
+    parser.add_argument(
+        "--prompts", type=Path, required=True, metavar="FILE", help="text, one prompt to a line"
+    )
+
+
+def _run(parser: Parser) -> None:
+    """For commands that train what a config describes."""
+    parser.add_argument(
+        "config", type=Path, metavar="CONFIG.yaml", help="`ric init` prints one to begin with"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="of the run (default: the config's)"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on where it was interrupted")
+    parser.add_argument(
+        "--push-to-hub",
+        metavar="USER/NAME",
+        help="upload the adapter when it is done, to a private repository if it is new",
+    )
 
 
 def _refine(parser: Parser) -> None:
@@ -452,82 +416,69 @@ def _refine(parser: Parser) -> None:
     )
 
 
-MANY: Any = {"nargs": "+", "type": pairs, "action": "extend"}
-
-
 def _rewards(parser: Parser) -> None:
     group = parser.add_mutually_exclusive_group()
-    group.add_argument("--preference", **MANY, metavar="REWARD=WEIGHT", help="what the sliders set")
     group.add_argument(
-        "--targets", **MANY, metavar="REWARD=Z", help="values in z; a reward left out is auto"
+        "--preference",
+        **MANY,
+        metavar="REWARD=WEIGHT",
+        help="how much each reward matters beside the others, 0 or more: what the sliders set",
+    )
+    group.add_argument(
+        "--targets",
+        **MANY,
+        metavar="REWARD=Z",
+        help="how much of each reward, in z: 0 is the mean of the training data, 1 one standard "
+        "deviation above it; a reward left out is auto",
     )
 
 
-def _push(parser: Parser) -> None:
-    parser.add_argument(
-        "--push-to-hub",
-        metavar="USER/NAME",
-        help="upload the adapter when it is done, to a private repository if it is new",
-    )
-
-
-def _engine(
-    parser: Parser,
-    workers: str = "with --engine ray: how many; by default one for each GPU, or where there is "
-    "none for each CPU",
-) -> None:
+def _engine(parser: Parser, workers: str = ENGINE_WORKERS) -> None:
     """Where the work is done; ``workers``: what that option means."""
     parser.add_argument(
         "--engine",
         choices=["local", "ray"],
         default="local",
-        help="ray: workers share the work, on this machine or a cluster (default: local)",
+        help="ray: workers share the work, on this machine or a cluster",
     )
     parser.add_argument(
         "--address",
         metavar="HOST:PORT",
-        help="with --engine ray: of a Ray cluster, or auto for the one this machine is part of; "
-        "by default Ray is started on this machine",
+        help="with --engine ray: of a Ray cluster, or auto for the one this machine is part of "
+        "(default: Ray is started on this machine)",
     )
-    parser.add_argument(
-        "--workers",
-        type=positive,
-        metavar="N",
-        help=workers,
-    )
+    parser.add_argument("--workers", type=positive, metavar="N", help=workers)
 
 
 def _model(parser: Parser, model: str | None = DEFAULT_MODEL) -> None:
-    """For verbs that draw in a moment; ``model``: the default."""
+    """For commands that draw in a moment; ``model``: the default."""
     _checkpoint(parser, default=model)
-    parser.add_argument("--adapter", help="folder or hub id; a bundled model has its own")
+    parser.add_argument("--adapter", help=ADAPTER)
     parser.add_argument(
-        "--device", metavar="NAME", help="cpu, cuda, cuda:1 …; by default the GPU if there is one"
+        "--device", metavar="NAME", help="cpu, cuda, cuda:1 … (default: the GPU if there is one)"
     )
-    _sampling(parser)
+    group = _sampling(parser)
     for side in ("width", "height"):
-        parser.add_argument(
-            f"--{side}", type=positive, metavar="PIXELS", help="of the picture; the model's own"
-        )
-
-
-MODEL: Any = {
-    "default": DEFAULT_MODEL,
-    "help": "bundled name, folder, hub id or .safetensors file",
-}
+        group.add_argument(f"--{side}", type=positive, metavar="PIXELS", help="of the picture")
 
 
 def _checkpoint(parser: Parser, **model: Any) -> None:
-    """For verbs that load a model."""
-    parser.add_argument("--model", **MODEL | model)
+    """For commands that load a model."""
+    given = MODEL | model
+    if given.get("required"):
+        del given["default"]
+    parser.add_argument("--model", **given)
     _where(parser)
-    parser.add_argument("--variant", help="of weights that lie side by side, as fp16")
+    parser.add_argument(
+        "--variant", help="which of a model's weights, where it has several, such as fp16"
+    )
     parser.add_argument(
         "--dtype",
         choices=["auto", "float32", "bfloat16", "float16"],
         default="float32",
-        help="of the model's weights; half of the memory, and on most hardware faster, in 16 bits; "
-        "auto: as they are stored, if this device computes in that",
+        help="number format of the model's weights: 16 bits take half the memory and are faster "
+        "on most hardware; auto keeps what is stored, if this device computes in it (default: "
+        "float32)",
     )
 
 
@@ -536,141 +487,50 @@ def _where(parser: Parser) -> None:
     parser.add_argument(
         "--base-config",
         metavar="FOLDER",
-        help="for a .safetensors file: the pipeline, folder or hub id, whose configs it takes",
+        help="for a .safetensors file: folder or hub id of a pipeline with the same configs",
     )
     parser.add_argument("--revision", help="of the model on the hub: branch, tag or commit")
 
 
-def _guidance(parser: Parser) -> None:
-    """What any model draws with."""
-    parser.add_argument("--steps", type=positive, help="denoising steps; the adapter's own default")
-    parser.add_argument("--guidance-scale", type=scale, help="likewise")
-    parser.add_argument(
+def _guidance(parser: Parser) -> Any:
+    """What any model draws with; returns the group of options."""
+    group = parser.add_argument_group(
+        "sampling",
+        "What is left out is as the adapter was validated with, the size that of the model.",
+    )
+    group.add_argument("--steps", type=positive, help="denoising steps")
+    group.add_argument("--guidance-scale", type=scale, help="how closely to follow the prompt")
+    group.add_argument(
         "--true-cfg-scale",
         type=scale,
-        help="likewise: of FLUX.1's guidance that steers away, which takes a second pass a step",
+        help="FLUX.1 alone: how strongly to steer away from what is negative; a step takes twice "
+        "as long",
     )
+    return group
 
 
-def _sampling(parser: Parser) -> None:
-    _guidance(parser)
-    parser.add_argument(
+def _sampling(parser: Parser, mapping: str = "the adapter's") -> Any:
+    group = _guidance(parser)
+    group.add_argument(
         "--contrast",
         type=scale,
-        help="likewise: guidance steers away from so many times the opposite of the targets",
+        help="steer away from the opposite of the targets, times this number; 0 does not",
     )
-    parser.add_argument(
+    group.add_argument(
         "--prompt-guidance",
         type=scale,
-        help="likewise: how strongly guidance pulls to the prompt, if less than to the rewards",
+        help="how closely to follow the prompt, where that is to be less than the rewards",
     )
-    parser.add_argument("--mapping", help="how a preference becomes targets")
+    _mapping(group, mapping)
+    return group
 
 
-@contextmanager
-def speaking(verb: str) -> Iterator[None]:
-    """Inside the block what our modules have to say stands on stderr, a line each."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter(f"ric {verb}: %(message)s"))
-    loggers = [logging.getLogger(name) for name in ("ric_diffusion", "scorers")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.addHandler(handler)
-        logger.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.removeHandler(handler)
-            logger.setLevel(level)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; returns the exit code."""
-    options = build_parser().parse_args(argv)
-    from scorers import ScorerError
-
-    module = options.verb.replace("-", "_")
-    try:
-        with heeded(), speaking(options.verb):
-            importlib.import_module(f"ric_diffusion.cli.{module}").run(options)
-    except (InputError, ScorerError) as error:
-        print(f"ric {options.verb}: {as_option(str(error))}", file=sys.stderr)
-        return 2
-    # A full disk, a diverged run, a model that forgot its prompts: no bug of ours.
-    except (OSError, FloatingPointError, CollapseError, WorkerError) as error:
-        print(f"ric {options.verb}: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt as interruption:
-        number = interruption.number if isinstance(interruption, Stopped) else int(signal.SIGINT)
-        what = str(interruption) or ENDED.get(number, "ended")
-        print(f"ric {options.verb}: {what}{RESUMED.get(options.verb, '')}", file=sys.stderr)
-        return 128 + number
-    return 0
-
-
-ENDED: dict[int, str] = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
-_AGAIN = "; run it again to go on where it stopped"
-_RESUME = "; --resume goes on where it stopped"
-RESUMED = {
-    "label": _AGAIN,
-    "sample-prompts": _AGAIN,
-    "evaluate": _AGAIN,
-    "train": _RESUME,
-    "online": _RESUME,
-}
-
-# Arguments of ric_diffusion.api that are options here, by the name that errors begin with.
-ARGUMENTS = (
-    "adapter",
-    "address",
-    "base_config",
-    "captions",
-    "centre_by",
-    "contrast",
-    "denoiser",
-    "device",
-    "engine",
-    "framing",
-    "guidance_scale",
-    "height",
-    "host",
-    "init_image",
-    "labelled",
-    "labels",
-    "like",
-    "mapping",
-    "model",
-    "negative_prompt",
-    "negative_targets",
-    "out",
-    "port",
-    "prompt",
-    "prompt_guidance",
-    "prompts",
-    "refine",
-    "report",
-    "resolution",
-    "revision",
-    "rewards",
-    "root",
-    "scorers",
-    "shard",
-    "statistics",
-    "steps",
-    "strength",
-    "true_cfg_scale",
-    "variant",
-    "width",
-    "workers",
-)
-
-
-def as_option(message: str) -> str:
-    """An error of ric_diffusion.api, which begins with an argument, as one about the option."""
-    word = message.split(maxsplit=1)[0].rstrip(":") if message.strip() else ""
-    return f"--{word.replace('_', '-')}{message[len(word) :]}" if word in ARGUMENTS else message
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def _mapping(parser: Any, default: str = "the adapter's") -> None:
+    parser.add_argument(
+        "--mapping",
+        choices=MAPPINGS,
+        help="how a preference becomes targets. front: the best trade-off in the training data; "
+        "linf: the largest weight gets the top of its reward's range, the others in proportion "
+        "(the paper's); linear, l2: all in proportion; quantile: quantiles of the training data "
+        f"(default: {default})",
+    )

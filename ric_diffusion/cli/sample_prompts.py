@@ -7,6 +7,7 @@ from collections import Counter
 
 from ric_diffusion import api
 from ric_diffusion.cli.options import checkpoint_of, sampling_of
+from ric_diffusion.io.counting import counted
 
 
 def run(options: argparse.Namespace) -> None:
@@ -23,7 +24,8 @@ def run(options: argparse.Namespace) -> None:
     )
     of = f" of shard {options.shard[0]}/{options.shard[1]}" if options.shard else ""
     print(
-        f"{found.out}: {found.count} pictures of {found.prompts} prompts{of}, "
+        f"{found.out}: {counted(found.count, 'pictures')} of "
+        f"{counted(found.prompts, 'prompts')}{of}, "
         f"{len(found.rejected)} rejected"
     )
     for reason, count in Counter(one.reject_reason for one in found.rejected).most_common():

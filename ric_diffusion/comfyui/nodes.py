@@ -53,7 +53,7 @@ class LoadAdapter:
         its tokens, or changes text encoders where there is no ``clip``."""
         family, folder = adapter_family(adapter)
         if not isinstance(family.format, DiffusersFormat):
-            raise InputError(f"{adapter}: an adapter for {family.title}, which draw nothing")
+            raise InputError(f"{adapter}: an adapter for {family.title}, which make no pictures")
         loaded, lora = family.read_adapter(folder)
         layer: str | None = getattr(family, "comfyui_layer", None)
         if loaded.encoder is not None and layer is None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
+from ric_diffusion.io.counting import counted
 from ric_diffusion.io.errors import InputError
 
 _VALUE = r"-?\d+\.\d"
@@ -123,7 +124,9 @@ def fit_prompt(prompt: str, words: str, tokenizer: Any) -> str:
         return len(tokenizer(text, add_special_tokens=False, verbose=False).input_ids)
 
     if length(words) > room:
-        raise InputError(f"{words.strip()!r}: {room} tokens do not hold it; ask for fewer rewards")
+        raise InputError(
+            f"{words.strip()!r}: {counted(room, 'tokens')} cannot hold it; ask for fewer rewards"
+        )
     keep = room - length(words)
     while prompt and length(prompt + words) > room:
         encoded = tokenizer(

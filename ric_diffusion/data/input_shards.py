@@ -100,7 +100,7 @@ def find_shards(source: str | os.PathLike[str]) -> list[InputShard]:
         elif PurePosixPath(address).suffix not in (TAR, PARQUET):
             if _MARK in address:
                 raise InputError(
-                    f"{address}: no folder with .tar or .parquet files in it, nor one of those"
+                    f"{address}: neither a folder with .tar or .parquet files in it nor such a file"
                 )
             return []
         else:

@@ -253,7 +253,9 @@ def _check_out(root: Path, out: str | os.PathLike[str]) -> Path:
     """The real path of `out`, which is new, empty, or was begun by a run."""
     target = Path(os.path.realpath(out))
     if target.is_relative_to(root) or root.is_relative_to(target):
-        raise InputError(f"out: {out} and the input folder {root} lie in each other; move one out")
+        raise InputError(
+            f"out: {out} and the input folder {root}: one is inside the other; choose another"
+        )
     return _check_begun(target, out)
 
 

@@ -10,6 +10,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ric_diffusion.io.counting import counted
 from ric_diffusion.rewards import RewardSpace, alike, constant, exclusive, narrow, outliers
 from ric_diffusion.rewards.fitness import FEW, LEAST, NARROW
 
@@ -22,8 +23,8 @@ def too_few(
 ) -> str:
     """Why what is left of ``source`` cannot be used."""
     file, reason = next(iter(skipped.items()), ("", ""))
-    why = f"; {len(skipped)} were skipped, {file!r} first: {reason}" if skipped else ""
-    return f"{source}: {count} usable {plural}, at least 2 are needed{why}"
+    why = f"; {len(skipped)} skipped, {file!r} first: {reason}" if skipped else ""
+    return f"{source}: {counted(count, f'usable {plural}')}, at least 2 are needed{why}"
 
 
 def warnings_of(
@@ -42,12 +43,12 @@ def warnings_of(
     columns = np.stack([scores[name] for name in space.names], axis=1)
     z = dict(zip(space.names, space.normalize(columns, prompts).T, strict=True))
     if len(files) < FEW:
-        found.append(
-            f"{len(files)} {plural} are few: from {FEW} up there is something to learn sliders "
-            "from, and more are better"
-        )
+        found.append(f"{len(files)} {plural} are few: sliders are learned well from {FEW} and more")
     if len(files) < LEAST and len(space.names) > 1:
-        found[-1] += f"; below {LEAST}, the trade-offs between rewards are those of single ones"
+        found[-1] += (
+            f"; with fewer than {LEAST}, single {plural} decide what the trade-offs between "
+            "rewards are"
+        )
     for name in space.names:
         if extreme := outliers(z[name]):
             first, more = files[extreme[0]], len(extreme) - 1
@@ -60,14 +61,14 @@ def warnings_of(
     for name in space.centred:
         if alone > ALONE * len(files):
             found.append(
-                f"{name}: {alone} of {len(files)} {plural} are alone with their prompt, and have "
-                f"nothing to be compared with; {DRAW}"
+                f"{name}: compared within a prompt, but {alone} of {len(files)} {plural} have a "
+                f"prompt that no other has; {DRAW}"
             )
     for name in declared:
         if name not in space.centred:
             found.append(
-                f"{name}: its scores compare within a prompt only, no prompt has two {plural}, and "
-                f"so its slider is about prompts, too; {DRAW}"
+                f"{name}: its scores compare within a prompt only, but no prompt has two {plural}, "
+                f"so its slider also learns which prompts score high; {DRAW}"
             )
     for name in space.names:
         if same := constant(z[name]):

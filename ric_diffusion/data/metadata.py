@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from ric_diffusion.io.counting import counted
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.extras import require
 
@@ -124,7 +125,9 @@ def _csv_rows(path: Path) -> Iterator[Row]:
                         raise InputError(f"{where}: two columns have the same name; rename one")
                     continue
                 if len(values) != len(header):
-                    wrong = f"{len(values)} cells under {len(header)} columns"
+                    wrong = (
+                        f"{counted(len(values), 'cells')} under {counted(len(header), 'columns')}"
+                    )
                     raise InputError(f"{where}: {wrong}; quote cells that hold commas")
                 yield where, dict(zip(header, values, strict=True))
         except csv.Error as error:

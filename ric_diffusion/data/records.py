@@ -19,6 +19,7 @@ from ric_diffusion.data import metadata
 from ric_diffusion.data.images import picture_suffix
 from ric_diffusion.data.names import folded
 from ric_diffusion.data.sidecars import CaptionRule, Sidecars, UnreadableCaption, read_captions
+from ric_diffusion.io.counting import counted
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.files import write_bytes
 from ric_diffusion.rewards import RewardSpace
@@ -132,7 +133,9 @@ def read_labelled(folder: str | os.PathLike[str]) -> tuple[list[Record], RewardS
             if not math.isfinite(record.scores.get(name, math.nan)):
                 raise InputError(f"{folder}: {record.file!r} has no {name}; run `ric label` again")
     if missing := [record.file for record in records if record.stamp is None]:
-        gone = f"{len(missing)} of {len(records)} pictures are missing, {missing[0]!r} first"
+        gone = (
+            f"{len(missing)} of {counted(len(records), 'pictures')} missing, {missing[0]!r} first"
+        )
         raise InputError(f"{folder}: {gone}; run `ric label` again")
     return records, space
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from ric_diffusion.data.records import Record
 from ric_diffusion.data.samples import Sample
+from ric_diffusion.io.counting import counted
 from ric_diffusion.io.journal import Journal
 from scorers import Scorer, ScorerError
 
@@ -175,8 +176,8 @@ def _ask(scorer: Scorer, todo: dict[str, Sample]) -> dict[str, float]:
     scores = np.asarray(scorer(contents, captions), dtype=np.float64)
     if scores.shape != (len(todo),):
         raise ScorerError(
-            f"scorer {scorer.name!r} gave shape {scores.shape} for {len(todo)} samples; it must "
-            "give one number each"
+            f"scorer {scorer.name!r} gave shape {scores.shape} for "
+            f"{counted(len(todo), 'samples')}; it must give one number each"
         )
     return dict(zip(todo, scores.tolist(), strict=True))
 

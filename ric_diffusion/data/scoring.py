@@ -31,23 +31,32 @@ def keeping_scorers(kept: dict[str, Scorer]) -> Iterator[None]:
         _kept.reset(token)
 
 
-def load_scorers(space: RewardSpace, *, required: bool = True) -> list[Scorer]:
+def load_scorers(
+    space: RewardSpace, *, required: bool = True, given: Sequence[Scorer] = ()
+) -> list[Scorer]:
     """One scorer per reward, rebuilt as it was when the training data was labelled; a warning for
-    each that does not score as it did then. InputError if the space does not know one.
+    each that does not score as it did then. InputError if the space does not know one, and for one
+    that is not installed and not among those ``given``, which score the rewards of their names.
 
-    Unless they are ``required``, those whose weights cannot be fetched here, or whose server does
-    not answer, give NaN, with a warning: sliders need no scores. A server on another machine is
-    asked only if the user's environment names it, since the space may be somebody else's.
+    Unless they are ``required``, those that are not installed, whose weights cannot be fetched
+    here, or whose server does not answer, give NaN, with a warning: sliders need no scores. A
+    server on another machine is asked only if the user's environment names it, since the space may
+    be somebody else's. For the same reason it can name no file with a scorer.
     """
     found: list[Scorer] = []
+    own = {scorer.name: scorer for scorer in given}
     for reward in space.rewards:
         if not reward.scorer:
             raise InputError(f"{reward.name}: the reward space does not say how it was scored")
         spec, options = reward.scorer["name"], reward.scorer.get("options", {})
         try:
-            scorers.check_consent(spec, options, where=reward.name)
-            scorer = _loaded(spec, options)
-        except WeightsError as error:
+            if reward.name in own:
+                scorer = own[reward.name]
+            else:
+                _check_installed(spec, reward.name)
+                scorers.check_consent(spec, options, where=reward.name)
+                scorer = _loaded(spec, options)
+        except (WeightsError, NotInstalled) as error:
             if required:
                 raise
             scorer = _stand_in(error, spec, options)
@@ -73,20 +82,40 @@ def _loaded(spec: str, options: Mapping[str, Any]) -> Scorer:
     return kept[key]
 
 
+class NotInstalled(InputError):
+    """A reward was scored by what is not installed here."""
+
+
+def _check_installed(spec: str, reward: str) -> None:
+    """NotInstalled for a reward whose scorer is not."""
+    if not is_installed(spec):
+        raise NotInstalled(
+            f"{reward}: no scorer of that name is installed; install its package, or give "
+            f"FILE.py:CLASS, with --scorers of `ric evaluate` or as scorers in the config of `ric "
+            f"online`"
+        )
+
+
+def is_installed(spec: str) -> bool:
+    """Whether ``scorers.load`` knows what a reward space says of a scorer."""
+    return spec.partition(":")[0].strip() in scorers.available()
+
+
 def load_named(specs: Sequence[str]) -> Sequence[Scorer]:
-    """Scorers by their names with options; what workers elsewhere make of them."""
-    return [scorers.load(spec) for spec in specs]
+    """Scorers as a person named them; what workers elsewhere make of them."""
+    return [scorers.load_given(spec) for spec in specs]
 
 
-def load_or_stand_in(spec: str, **options: Any) -> Scorer:
-    """A scorer, or with a warning what takes its place if its weights cannot be fetched here."""
+def load_or_stand_in(spec: str) -> Scorer:
+    """A scorer as a person named it, or with a warning what takes its place if its weights cannot
+    be fetched here."""
     try:
-        return scorers.load(spec, **options)
+        return scorers.load_given(spec)
     except WeightsError as error:
-        return _stand_in(error, spec, options)
+        return _stand_in(error, spec, {})
 
 
-def _stand_in(error: WeightsError, spec: str, options: Mapping[str, Any]) -> Scorer:
+def _stand_in(error: Exception, spec: str, options: Mapping[str, Any]) -> Scorer:
     _log.warning("%s; sliders work, scores are left out", error)
     return scorers.stand_in(spec, **options)
 

@@ -107,7 +107,7 @@ def _members(file: IO[bytes]) -> Iterator[tuple[str, str, bytes | str]]:
     except (tarfile.TarError, EOFError, OverflowError, RecursionError) as error:
         raise BrokenShard(f"not a whole tar file ({error})") from error
     if len(end) < tarfile.BLOCKSIZE or any(end):  # where tarfile ends without a word
-        raise BrokenShard("it is cut short, or damaged: no mark of its end is where it stops")
+        raise BrokenShard("it is cut short or damaged: its end mark is missing")
 
 
 def _next(tar: tarfile.TarFile, file: _Placed) -> tarfile.TarInfo | None:

@@ -13,6 +13,7 @@ from ric_diffusion.data.framing import Framing
 from ric_diffusion.data.medium import Medium
 from ric_diffusion.data.records import Record
 from ric_diffusion.data.samples import in_threads, sample_digest, seen
+from ric_diffusion.io.counting import counted
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.files import stamp, write_json
 from ric_diffusion.io.progress import tracking
@@ -47,7 +48,8 @@ def check_unchanged(folder: Path, records: Sequence[Record], medium: Medium, cac
             tracker.advance()
     if problems:
         file, problem = next(iter(problems.items()))
-        others = f" ({len(problems) - 1} others are no better)" if len(problems) > 1 else ""
+        more = len(problems) - 1
+        others = f" (and {counted(more, 'other files')} likewise)" if more else ""
         raise InputError(f"{folder / file}: {problem}{others}; run `ric label` again")
     write_json(cache / STAMPS, noted | {file: now[file] for file in sorted(differ)})
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from ric_diffusion import __version__
 from ric_diffusion.adapters.adapter import ABOUT_FILE, Adapter
-from ric_diffusion.data.scoring import load_scorers
+from ric_diffusion.data.scoring import is_installed, load_scorers
 from ric_diffusion.evaluation.calibration import (
     Calibration,
     calibration_digest,
@@ -130,7 +130,8 @@ def evaluate_adapters(
         adapters: folders or hub ids; "none" is the model alone. By default the model's own.
         prompts: each is drawn with so many ``seeds``.
         points: how many preferences are swept, and how many targets of each reward.
-        scorers: more scorers, which no adapter was trained on.
+        scorers: more scorers, which no adapter was trained on; and those of rewards, where they
+            are not installed.
         mapping: from preferences to targets, by default each adapter's own.
         refine: each adapter is measured once more, refined in so many passes.
         sampling: arguments of sampling; those left out are each adapter's own.
@@ -169,8 +170,8 @@ def calibrate_adapter(
     out: Path,
     workers: Workers = HERE,
 ) -> EvaluationResult:
-    """Measure what the sliders of one adapter give, write an adapter that turns it around to
-    OUT/adapter, and compare the two in a report.
+    """Measure how far the samples of one adapter miss their targets, write to OUT/adapter one that
+    corrects for it, and compare the two in a report.
 
     ``calibration_prompts``: what to calibrate on, with other seeds than the report's; by default
     the same prompts. Other arguments are those of ``evaluate_adapters``.
@@ -190,7 +191,7 @@ def calibrate_adapter(
         for reward in shared.space.names:
             if reward not in calibration.curves:
                 _log.warning(
-                    "%s: what is obtained does not rise with what is asked; left uncalibrated",
+                    "%s: scores do not rise with the target; this reward is left uncalibrated",
                     reward,
                 )
     if calibration.curves:
@@ -316,6 +317,14 @@ def check_rewards(measure: AdapterChoice, choices: Sequence[AdapterChoice]) -> N
                 )
 
 
+def scores_reward(scorer: Any, space: RewardSpace) -> bool:
+    """Whether a scorer that was given is that of a reward, which is not installed here."""
+    if scorer.name not in space.names:
+        return False
+    stored = space.rewards[space.names.index(scorer.name)].scorer
+    return bool(stored) and not is_installed(stored["name"])
+
+
 def check_held_out(space: RewardSpace, scorers: Sequence[Any]) -> None:
     """InputError for a scorer named twice, or that the model was trained on."""
     check_once("scorers", [scorer.name for scorer in scorers])
@@ -351,15 +360,17 @@ def shared_config(
     """What all methods are measured by, and the digests of the model without adapter, which it is
     left as."""
     space, family = space_of(measure), model.family
-    check_held_out(space, scorers)
+    own = [one for one in scorers if scores_reward(one, space)]
+    others = [one for one in scorers if one not in own]
+    check_held_out(space, others)
     model.unload_adapter()
     base = family.digests(model)
     shared = EvaluationConfig(
         space=space,
         prompts=prompts,
         seeds=range(FIRST_SEED, FIRST_SEED + seeds),
-        scorers=load_scorers(space),
-        held_out=[*scorers, *family.held_out(model, base, measure.sampling)],
+        scorers=load_scorers(space, given=own),
+        held_out=[*others, *family.held_out(model, base, measure.sampling)],
     )
     return shared, base
 

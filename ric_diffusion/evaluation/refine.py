@@ -105,8 +105,8 @@ def check_refine(space: RewardSpace, names: Collection[str], scorers: Sequence[S
     for name, scorer in zip(space.names, scorers, strict=True):
         if name in names and is_stand_in(scorer):
             raise InputError(
-                f"refine: the scorer of {name} is not at hand; leave {name} on auto, or see to "
-                "its weights or server"
+                f"refine: the scorer of {name} cannot be loaded here; leave {name} on auto, or "
+                "see to its package, weights or server"
             )
 
 

@@ -32,6 +32,7 @@ from ric_diffusion.evaluation.method import Draw, Method, by_targets
 from ric_diffusion.evaluation.metrics import Array
 from ric_diffusion.evaluation.standard import Standard
 from ric_diffusion.io.config import from_dict, to_dict
+from ric_diffusion.io.counting import counted
 from ric_diffusion.io.engines import HERE, Workers
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.journal import Journal
@@ -423,8 +424,8 @@ def read_scores(method: Method, config: EvaluationConfig, folder: Path) -> Metho
     missing = len(batches) - len(drawn) + sum(block not in judged for block in blocks)
     if missing:
         raise InputError(
-            f"{folder}: {missing} parts of the evaluation are not there; all processes must write "
-            "to one folder that they share"
+            f"{folder}: {counted(missing, 'parts')} of the evaluation missing; all processes must "
+            "write to one folder that they share"
         )
     points, prompts, seeds = grid.shape
     sweep = method.preferences, prompts, seeds

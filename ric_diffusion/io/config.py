@@ -21,6 +21,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import yaml
 
+from ric_diffusion.io.counting import counted
 from ric_diffusion.io.errors import InputError, suggest
 from ric_diffusion.io.paths import expanded
 
@@ -196,7 +197,9 @@ def _sequence(value: Any, kind: Any, args: tuple[Any, ...], field: str) -> Any:
         raise _wrong(field, value, *_WANTED[list])
     if kind is tuple and args and args[-1] is not Ellipsis:
         if len(value) != len(args):
-            raise _wrong(field, value, f"a list of {len(args)}", f"give {len(args)} values")
+            raise _wrong(
+                field, value, f"a list of {len(args)}", f"give {counted(len(args), 'values')}"
+            )
     else:
         args = (args[0] if args else Any,) * len(value)
     items = (_convert(value[i], args[i], f"{field}[{i}]") for i in range(len(value)))

@@ -1,9 +1,13 @@
 """Paths as people write them: ``~`` at the beginning is the home folder."""
 
 import os
+import re
 from pathlib import Path
 
 from ric_diffusion.io.errors import InputError
+
+HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)  # NAME or USER/NAME
+ADDRESS = re.compile(r"\w+://|(huggingface\.co|hf\.co)/")  # begins one
 
 
 def expanded(path: str | os.PathLike[str]) -> Path:
@@ -17,3 +21,9 @@ def expanded(path: str | os.PathLike[str]) -> Path:
 def expanded_name(name: str) -> str:
     """The same for a model or an adapter, which is named by a path or in another way."""
     return str(expanded(name)) if name.startswith("~") else name
+
+
+def is_path(name: str) -> bool:
+    """Whether the name of a model or an adapter can only be a path: no hub id or address looks like
+    it. There need not be anything."""
+    return not (HUB_ID.fullmatch(name) or ADDRESS.match(name))

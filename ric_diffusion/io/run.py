@@ -81,7 +81,9 @@ class RunFolder:
         except (ValueError, RecursionError) as error:
             raise InputError(f"{path}: not valid JSON ({error}); choose another --out") from error
         if not isinstance(stored, dict) or not isinstance(stored.get("verb"), str):
-            raise InputError(f"{path}: does not describe a run of ours; choose another --out")
+            raise InputError(
+                f"{path}: was not written by ric train or ric online; choose another --out"
+            )
         return stored
 
 

@@ -15,6 +15,7 @@ import torch
 from safetensors import safe_open
 
 from ric_diffusion.io.errors import InputError
+from ric_diffusion.io.hub import refusal
 from ric_diffusion.io.paths import expanded, expanded_name
 
 SUFFIX = ".safetensors"
@@ -138,8 +139,7 @@ def local_file(name: str, **hub: Any) -> Path:
             hf_hub_download(repository, file, **hub | ({"revision": revision} if revision else {}))
         )
     except OSError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"{name}: the hub did not give it ({reason})") from error
+        raise InputError(f"{name}: {refusal(error)}") from error
 
 
 def read_header(path: Path, name: str = "") -> Header:

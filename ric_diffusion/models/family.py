@@ -21,7 +21,8 @@ from ric_diffusion.adapters.lora import NO_LORA, Lora
 from ric_diffusion.data.medium import Medium
 from ric_diffusion.io import config
 from ric_diffusion.io.errors import InputError, suggest
-from ric_diffusion.io.paths import expanded, expanded_name
+from ric_diffusion.io.hub import lacks_file, refusal
+from ric_diffusion.io.paths import expanded, expanded_name, is_path
 from ric_diffusion.models.checkpoint import (
     Checkpoint,
     Header,
@@ -30,12 +31,11 @@ from ric_diffusion.models.checkpoint import (
     read_header,
 )
 from ric_diffusion.models.hardware import Precision, resolve_precision
+from ric_diffusion.models.known import BUNDLED, FAMILIES
 from ric_diffusion.models.protocol import Backend, Sampler
 from ric_diffusion.models.sharding import Sharding
 from ric_diffusion.rewards import RewardSpace
 
-ASSETS = Path(__file__).parents[1] / "assets"
-BUNDLED = {"emoji-64": ASSETS / "emoji-64"}  # models that come along, by name
 ADAPTER_SUBFOLDER = "ric_adapter"  # of a pipeline folder, for the adapter that belongs to it
 INDEX_FILE, CONFIG_FILE = "model_index.json", "config.json"
 CHECKPOINT_FIELDS = ("base_config", "variant", "revision")  # what errors about them begin with
@@ -173,6 +173,11 @@ class Family:
     def read_adapter(self, folder: Path) -> tuple[Adapter, Lora]:
         """An adapter and its LoRA, NO_LORA if it has none. InputError if it is of another
         family."""
+        adapter = self.check_adapter(folder)
+        return adapter, self.format.read(folder) if adapter.lora else NO_LORA
+
+    def check_adapter(self, folder: Path) -> Adapter:
+        """An adapter without its LoRA. InputError if it is of another family."""
         adapter = Adapter.load(folder)
         if adapter.family != self.name:
             raise InputError(
@@ -182,7 +187,7 @@ class Family:
             self.check_sampling(adapter.sampling)
         except ValueError as error:
             raise InputError(f"{folder}: {error}") from error
-        return adapter, self.format.read(folder) if adapter.lora else NO_LORA
+        return adapter
 
     def check_settings(self, settings: Any, source: str = "") -> None:
         """InputError for settings of a training that models of this family do not take; ``source``
@@ -211,17 +216,6 @@ class Family:
     def save_adapter(self, adapter: Adapter, weights: Lora, folder: Path) -> None:
         """Write an adapter folder, in one move."""
         adapter.save(expanded(folder), weights, self.format, card(adapter, self.use))
-
-
-# A new family is a module with its FAMILY, and a line here.
-FAMILIES: dict[str, str] = {
-    "stable-diffusion": "ric_diffusion.models.diffusion.families.sd",
-    "stable-diffusion-xl": "ric_diffusion.models.diffusion.families.sdxl",
-    "stable-diffusion-3": "ric_diffusion.models.diffusion.families.sd3",
-    "flux": "ric_diffusion.models.diffusion.families.flux",
-    "z-image": "ric_diffusion.models.diffusion.families.z_image",
-    "causal-lm": "ric_diffusion.models.causal_lm.family",
-}
 
 
 def family_named(name: str) -> Family:
@@ -254,8 +248,7 @@ def family_claiming(source: Source) -> Family:
     known = ", ".join(family.title for family in families())
     if source.index is None and source.config is None and source.header is None:
         raise InputError(
-            f"{source.name}: holds no {INDEX_FILE} or {CONFIG_FILE}, or the hub did not give it; "
-            f"give a model of {known}"
+            f"{source.name}: holds no {INDEX_FILE} or {CONFIG_FILE}; give a model of {known}"
         )
     kind = (source.index or {}).get("_class_name") or (source.config or {}).get("model_type")
     kind = source.header.type if source.header else kind
@@ -280,15 +273,16 @@ def source_of(model: ModelName, **hub: Any) -> Source:
     config; ``hub``: revision, token, cache_dir and so on."""
     checkpoint = Checkpoint.of(model)
     name, hub = checkpoint.model, {**checkpoint.hub, **hub}
+    if is_path(name) and not Path(name).exists():
+        raise InputError(f"{name}: no such file or folder")
     if checkpoint.is_file:
         return Source(name=name, header=read_header(local_file(name, **hub), name))
     folder = Path(model_path(name))
     if folder.is_dir():
         found = {file: _json(folder / file) for file in (INDEX_FILE, CONFIG_FILE)}
     else:
-        found = {INDEX_FILE: _from_hub(name, INDEX_FILE, **hub)}
-        found[CONFIG_FILE] = None if found[INDEX_FILE] else _from_hub(name, CONFIG_FILE, **hub)
-    return Source(name=name, index=found[INDEX_FILE], config=found[CONFIG_FILE])
+        found = _from_hub(name, **hub) if "/" in name and not folder.exists() else {}
+    return Source(name=name, index=found.get(INDEX_FILE), config=found.get(CONFIG_FILE))
 
 
 def _json(path: Path) -> Mapping[str, Any] | None:
@@ -301,18 +295,22 @@ def _json(path: Path) -> Mapping[str, Any] | None:
     return stored if isinstance(stored, dict) else {}
 
 
-def _from_hub(name: str, file: str, **hub: Any) -> Mapping[str, Any] | None:
-    """A file of a hub repository, None if it cannot be had: what loads the model says why."""
-    if "/" not in name:
-        return None
+def _from_hub(name: str, **hub: Any) -> dict[str, Mapping[str, Any] | None]:
+    """The first of the two files that a hub repository has, by its name; neither if it has none.
+    InputError if the hub does not say."""
     from huggingface_hub import hf_hub_download
 
-    try:
-        return _json(Path(hf_hub_download(name, file, **hub)))
-    except InputError:
-        raise
-    except Exception:  # not there, no net, no such id
-        return None
+    why = ""
+    for file in (INDEX_FILE, CONFIG_FILE):
+        try:
+            path = Path(hf_hub_download(name, file, **hub))
+        except Exception as error:  # not there, no net, no such id: the client has types for each
+            why = "" if lacks_file(error) else refusal(error)
+        else:
+            return {file: _json(path)}
+    if why:
+        raise InputError(f"{name}: no such folder, and {why}")
+    return {}
 
 
 @contextmanager
@@ -355,7 +353,12 @@ def load_model(
     stored, where the device computes in that. What is wrong with the model is one line of
     InputError that begins with ``option``."""
     with loading(model, option):
-        found = family_of(model).load(model, device, dtype)
+        family = family_of(model)
+    if adapter is not None:  # before the model, which takes long
+        adapter = family.fetch_adapter(adapter)
+        family.check_adapter(adapter)
+    with loading(model, option):
+        found = family.load(model, device, dtype)
     if adapter is not None:
         found.load_adapter(adapter)
     return found

@@ -17,6 +17,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ric_diffusion.io.counting import counted
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.rewards import checks
 
@@ -48,7 +49,8 @@ class PromptGroups:
         rows: dict[str, int] = {}
         at = np.fromiter((rows.setdefault(p, len(rows)) for p in prompts), np.int64, len(prompts))
         if len(at) != len(matrix):
-            raise ValueError(f"{len(at)} prompts for {len(matrix)} samples; give one for each")
+            given = counted(len(at), "prompts")
+            raise ValueError(f"{given} for {counted(len(matrix), 'samples')}; give one for each")
         known = np.isfinite(matrix)
         values = np.where(known, matrix, 0.0)
 

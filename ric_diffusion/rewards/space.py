@@ -13,6 +13,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ric_diffusion.io.counting import counted
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.files import write_text
 from ric_diffusion.rewards import checks
@@ -312,7 +313,11 @@ class RewardSpace:
         return f"{self._basis()}; z = (score - mean) / std{compared}"
 
     def _basis(self) -> str:
-        return "no samples, taken to be normal" if self.count is None else f"{self.count} samples"
+        return (
+            "no samples, taken to be normal"
+            if self.count is None
+            else counted(self.count, "samples")
+        )
 
     @property
     def names(self) -> tuple[str, ...]:

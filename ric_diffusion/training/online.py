@@ -33,6 +33,7 @@ import numpy as np
 from ric_diffusion.data.records import Record
 from ric_diffusion.io import config as configs
 from ric_diffusion.io.config import at_least, probabilities
+from ric_diffusion.io.counting import counted
 from ric_diffusion.io.engines import HERE, Workers
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.models.cost import Cost, Meter
@@ -243,8 +244,8 @@ def run_round(
         stored.write(folder / "selected.json", report)
     if not chosen.samples:
         raise InputError(
-            f"{folder}: none of {len(samples)} samples was selected; see selected.json for the "
-            "reasons"
+            f"{folder}: none of {counted(len(samples), 'samples')} was selected; see selected.json "
+            "for the reasons"
         )
     suffix = backend.medium.suffix
     records = [

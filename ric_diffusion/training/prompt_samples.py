@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ric_diffusion.io.config import from_dict, to_dict
+from ric_diffusion.io.counting import counted
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.files import clear_leftovers, write_json, write_text
 from ric_diffusion.io.journal import Journal
@@ -115,7 +116,7 @@ def draw_samples(
         _write(out, found, sampler.medium.suffix)
     if found and len(rejected) == len(found):
         raise InputError(
-            f"{out}: all {len(found)} samples are rejected, the first as "
+            f"{out}: all of {counted(len(found), 'samples')} rejected, the first as "
             f"{rejected[0].reject_reason}; try another dtype, or other sampling arguments"
         )
     return PromptSamples(

@@ -118,7 +118,7 @@ def test_statistics_alone_are_those_of_independent_normal_rewards(adapter, tmp_p
     front = np.array(space.front)
     assert len(front) > 5 and np.abs(front[front[:, 0].argmax()] - [1.4, -0.5]).max() < 0.2
     card = (adapter / "README.md").read_text("utf-8")
-    assert "the ranges are those of normal rewards" in card and "lora" not in card
+    assert "the ranges are those of normally distributed rewards" in card and "lora" not in card
     assert "no samples, taken to be normal" in str(space)
     # As RiC's image code has it: the larger weight gets the top, the other the quantile at 2·w.
     found = Adapter.load(adapter)
@@ -131,7 +131,7 @@ def test_statistics_alone_are_those_of_independent_normal_rewards(adapter, tmp_p
             found.base_model, REWARDS, tmp_path / "out", **{**UPSTREAM, "statistics": path}
         )
     assert again.space == space
-    assert "ranges are those of normal rewards" in caplog.text
+    assert "those of independent, normally distributed rewards" in caplog.text
 
 
 def test_a_labelled_folder_is_exact_and_in_the_order_of_the_words(tuned, root, tmp_path):

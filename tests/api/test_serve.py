@@ -409,7 +409,7 @@ def test_twenty_clients_with_malformed_requests_among_theirs(server):
     ("said", "args"),
     [
         ("--host 0.0.0.0: other machines would be served without a token", ["--host", "0.0.0.0"]),
-        ("--adapter x: given twice; keep one of them", ["--adapter", "x", "x"]),
+        ("--adapter me/x: given twice; keep one of them", ["--adapter", "me/x", "me/x"]),
         ("--model emoji_64: no such folder or bundled model", ["--model", "emoji_64"]),
     ],
 )

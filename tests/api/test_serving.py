@@ -189,7 +189,7 @@ SMALL = png(Image.new("RGB", (4, 4)))
         ({"samples": [SMALL[:40]]}, 422, "samples[0]: "),
         ({"samples": [SMALL] * 9}, 413, "9 samples, at most 8"),
         ({"samples": []}, 422, "no request: samples must be"),
-        ({"prompts": ["a", "b"]}, 422, "2 prompts for 1 samples"),
+        ({"prompts": ["a", "b"]}, 422, "2 prompts for 1 sample"),
         ({"encoding": "text"}, 422, "colorfulness scores images, not"),
         ({"encoding": "pickle"}, 422, "no request: encoding must be"),
         ({"resize": 512}, 422, "no request: unknown field 'resize'"),

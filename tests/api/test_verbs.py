@@ -12,7 +12,8 @@ import scorers
 from ric_diffusion import api
 from ric_diffusion.adapters.adapter import Adapter
 from ric_diffusion.api import LoopConfig, OnlineConfig, OnlineRun, TrainConfig
-from ric_diffusion.cli.parser import ARGUMENTS, as_option
+from ric_diffusion.cli.arguments import as_option
+from ric_diffusion.cli.parser import build_parser
 from ric_diffusion.data.framing import Framing
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.run import RunFolder
@@ -403,10 +404,11 @@ def test_what_is_wrong_is_one_line(root, adapter, said, call):
 
 
 def test_the_command_line_names_the_option():
-    assert as_option("guidance_scale 1: too low") == "--guidance-scale 1: too low"
-    assert as_option("scorers: none given") == "--scorers: none given"
-    assert as_option("./model: no such folder") == "./model: no such folder"
-    assert as_option("") == "" and "out" in ARGUMENTS
+    parser = build_parser().parse_args(["evaluate", "--prompts", "x"]).parser
+    assert as_option("guidance_scale 1: too low", parser) == "--guidance-scale 1: too low"
+    assert as_option("scorers: none given", parser) == "--scorers: none given"
+    assert as_option("./model: no such folder", parser) == "./model: no such folder"
+    assert as_option("", parser) == "" and as_option("rank 3", parser) == "rank 3"
 
 
 def test_a_loaded_model_is_told_by_where_it_came_from(root, adapter):

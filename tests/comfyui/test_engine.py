@@ -23,7 +23,8 @@ from ric_diffusion.conditioning.grammar import Grammar
 from ric_diffusion.models.diffusion.backend import DiffusionBackend, DiffusionConfig, LoraConfig
 from ric_diffusion.models.diffusion.context import Context
 from ric_diffusion.models.diffusion.family import TEXT_TO_IMAGE
-from ric_diffusion.models.family import ASSETS, family_named
+from ric_diffusion.models.family import family_named
+from ric_diffusion.models.known import ASSETS
 from ric_diffusion.rewards import RewardSpace
 from support import sd
 from support.comfy import a_small_z_image, laid_out, layout, parts

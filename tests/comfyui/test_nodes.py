@@ -15,7 +15,8 @@ from ric_diffusion.conditioning.conditioner import EmbeddingConditioner, TextCon
 from ric_diffusion.conditioning.encoder import RewardEncoder
 from ric_diffusion.conditioning.grammar import Grammar
 from ric_diffusion.io.errors import InputError
-from ric_diffusion.models.family import ASSETS, adapter_family
+from ric_diffusion.models.family import adapter_family
+from ric_diffusion.models.known import ASSETS
 from ric_diffusion.rewards import Curve, RewardSpace
 from support.prompts import knowing
 

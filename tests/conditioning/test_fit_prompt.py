@@ -96,7 +96,7 @@ def test_upstream_words_without_a_blank_fit_too(clip):
 
 
 def test_words_that_do_not_fit_are_refused(tiny, clip):
-    with pytest.raises(InputError, match="10 tokens do not hold it; ask for fewer rewards") as one:
+    with pytest.raises(InputError, match="10 tokens cannot hold it; ask for fewer rewards") as one:
         fit_prompt("red", WORDS[1], tiny)
     with pytest.raises(InputError, match="75 tokens"):
         fit_prompt("red", WORDS[1] * 20, clip)

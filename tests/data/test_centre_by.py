@@ -111,7 +111,9 @@ def test_many_pictures_alone_are_warned_of(alone, tmp_path):
     (alone / "1.txt").write_text("prompt 0")
     report = run(alone, tmp_path / "out", Liked("prompt"))
     assert report.space.centred == ("liked",)
-    assert any("28 of 30 pictures are alone" in line for line in report.warnings)
+    assert any(
+        "28 of 30 pictures have a prompt that no other has" in line for line in report.warnings
+    )
 
 
 def test_an_outlier_is_one_within_its_prompt():

@@ -448,9 +448,9 @@ def test_arguments(folder, tmp_path, make_scorer):
     sound.medium = "sound"
     refused("loudness: it scores an unknown medium 'sound'; one of: image", folder, out, sound)
     refused("no such folder", tmp_path / "gone", out, make_scorer())
-    refused("lie in each other", folder, folder, make_scorer())
-    refused("lie in each other", folder, folder / "out", make_scorer())
-    refused("lie in each other", folder / "more", folder, make_scorer())
+    refused("one is inside the other", folder, folder, make_scorer())
+    refused("one is inside the other", folder, folder / "out", make_scorer())
+    refused("one is inside the other", folder / "more", folder, make_scorer())
     assert not out.exists()
 
 
@@ -484,7 +484,7 @@ def test_too_few_pictures_or_nothing_to_steer(folder, tmp_path, make_scorer):
     for path in folder.rglob("*.png"):
         if path.name != "1.png":
             path.write_bytes(b"")
-    fewer = "1 usable pictures, at least 2 are needed; 9 were skipped, '0.png' first: empty file"
+    fewer = "1 usable picture, at least 2 are needed; 9 skipped, '0.png' first: empty file"
     refused(fewer, folder, tmp_path / "b", make_scorer())
     for out in ("a", "b"):
         assert names(tmp_path / out) == {"run.json"}
@@ -507,10 +507,10 @@ def test_what_makes_sliders_hard_to_learn_is_said(tmp_path, picture, make_scorer
             (folder / f"{i}.txt").write_text(str(score))
         return run(folder, tmp_path / f"{name} labelled", Lookup("number")).warnings
 
-    few = "30 pictures are few: from 500 up there is something to learn sliders from, and more are "
-    assert labelled("fine", range(30)) == (few + "better",)
+    few = "30 pictures are few: sliders are learned well from 500 and more"
+    assert labelled("fine", range(30)) == (few,)
     assert labelled("outlier", [*range(29), 9000]) == (
-        few + "better",
+        few,
         "number: 29.png of 30 pictures alone decides its scale, and the others lie close together "
         "on it; leave it out and label again",
     )
@@ -540,7 +540,7 @@ def test_rewards_that_leave_nothing_to_trade_are_said(tmp_path, picture, make_sc
         picture(i, (8, 8)).save(folder / f"{i}.png")
         (folder / f"{i}.txt").write_text(str(i))
     few, *opposed = run(folder, tmp_path / "a", Lookup("up"), Lookup("down")).warnings
-    assert few.endswith("and more are better")
+    assert few.endswith("from 500 and more")
     assert opposed == [
         "up, down: nearly none of 24 pictures is above the median of both, so more of one is less "
         "of the other; add pictures that have both, or leave one out"
@@ -553,7 +553,8 @@ def test_rewards_that_leave_nothing_to_trade_are_said(tmp_path, picture, make_sc
     for i in range(18):
         (folder / f"{i}.png").unlink()
     (few,) = run(folder, tmp_path / "c", Lookup("up"), Lookup("down")).warnings
-    assert few.endswith("better; below 20, the trade-offs between rewards are those of single ones")
+    single = "single pictures decide what the trade-offs between rewards are"
+    assert few.endswith(f"500 and more; with fewer than 20, {single}")
 
 
 # Shared work.

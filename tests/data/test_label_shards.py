@@ -294,14 +294,14 @@ def test_bad_input(shards, tmp_path, make_scorer):
     texts = make_scorer()
     texts.medium = "text"
     refused("shards hold pictures; brightness scores texts", shards, out, texts)
-    refused("lie in each other", shards, shards / "out", make_scorer())
+    refused("one is inside the other", shards, shards / "out", make_scorer())
     refused("lies in", shards / "00000.tar", shards, make_scorer())
     refused("no shard 3 of 3", shards, out, make_scorer(), shard=(3, 3))
     assert not out.exists()
     (shards / "00000.tar").write_bytes(b"")
     for name in ("00001.tar", "00002.tar"):
         (shards / name).unlink()
-    few = "0 usable pictures, at least 2 are needed; 1 were skipped, '00000.tar' first: not a whole"
+    few = "0 usable pictures, at least 2 are needed; 1 skipped, '00000.tar' first: not a whole"
     refused(few, shards, out, make_scorer())
     assert not (out / "metadata.parquet").exists()
     folder = tmp_path / "folder"

@@ -93,10 +93,10 @@ def test_a_member_that_changed_is_named(labelled, tmp_path):
 def test_a_tar_file_that_is_gone_or_cut_short(labelled):
     path = labelled / "shards" / "00001.tar"
     path.write_bytes(path.read_bytes()[:1200])
-    with pytest.raises(InputError, match=r"2 of 4 pictures are missing, 'shards/00001.tar/sub/2"):
+    with pytest.raises(InputError, match=r"2 of 4 pictures missing, 'shards/00001.tar/sub/2"):
         read_labelled(labelled)
     path.unlink()
-    with pytest.raises(InputError, match=r"2 of 4 pictures are missing, 'shards/00001.tar/sub/2"):
+    with pytest.raises(InputError, match=r"2 of 4 pictures missing, 'shards/00001.tar/sub/2"):
         read_labelled(labelled)
 
 

@@ -449,7 +449,7 @@ def test_read_labelled_wants_both_files(labelled, name):
 
 def test_read_labelled_wants_every_picture_and_score(labelled):
     (labelled / "3.png").unlink()
-    with pytest.raises(InputError, match=r"1 of 5 pictures are missing, '3\.png' first"):
+    with pytest.raises(InputError, match=r"1 of 5 pictures missing, '3\.png' first"):
         read_labelled(labelled)
     found = read_folder(labelled)
     scores = {"a": float("inf"), "b": 1.0}

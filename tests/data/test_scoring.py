@@ -67,8 +67,10 @@ def test_space_that_does_not_know_its_scorers():
 
 def test_scorer_that_is_not_installed(using):
     space = RewardSpace.fit({"gone": np.arange(50.0)}, scorers={"gone": {"name": "gone"}})
-    with pytest.raises(scorers.ScorerError, match="gone"):
+    with pytest.raises(InputError, match="gone: no scorer of that name is installed"):
         load_scorers(space)
+    [stand_in] = load_scorers(space, required=False)
+    assert stand_in.name == "gone" and scorers.is_stand_in(stand_in)
 
 
 def test_weights_that_cannot_be_fetched(using, images, monkeypatch, caplog):

@@ -107,7 +107,7 @@ def test_pictures_and_texts_are_not_scored_together(folder, tmp_path):
 def test_too_few(folder, tmp_path):
     for path in sorted((folder / "texts").iterdir())[1:]:
         path.write_text("")
-    with pytest.raises(InputError, match="1 usable texts, at least 2 are needed; 4 were skipped"):
+    with pytest.raises(InputError, match="1 usable text, at least 2 are needed; 4 skipped"):
         label(folder, tmp_path / "out", "brevity")
 
 

@@ -90,7 +90,7 @@ def test_another_picture_of_the_same_size_is_named(labelled, tmp_path, picture):
     said = refusal(labelled, tmp_path / "cache")
     assert said == f"{file}: not the image that was labelled; run `ric label` again"
     other.write_bytes(b"")
-    assert "(1 others are no better)" in refusal(labelled, tmp_path / "cache")
+    assert "(and 1 other file likewise)" in refusal(labelled, tmp_path / "cache")
 
 
 def test_the_same_picture_in_other_bytes_is_the_same(labelled, tmp_path):

@@ -74,8 +74,9 @@ def test_every_room_is_in_the_architecture():
 
 @pytest.mark.parametrize("words", every("command"))
 def test_commands_exist(words):
-    if words[0] == "ric" and words[1] != "VERB":
-        options = build_parser().parse_args(words[1:])
+    if words[0] == "ric" and words[1] != "COMMAND":
+        args = words[1 : words.index(">")] if ">" in words else words[1:]
+        options = build_parser().parse_args(args)
         given = [getattr(options, name, None) for name in ("config", "prompts", "adapter")]
         paths = [v for value in given for v in (value if isinstance(value, list) else [value])]
     elif words[0] == "python" and words[1] != "-c":

@@ -185,6 +185,9 @@ def test_the_core_alone_generates_sweeps_scores_and_exports(tmp_path):
 def test_what_needs_an_extra_names_it_in_one_line(tmp_path):
     (tmp_path / "gpt").mkdir()
     (tmp_path / "gpt" / "config.json").write_text('{"model_type": "gpt2"}')
+    (tmp_path / "photos").mkdir()
+    for name in ("config.yaml", "prompts.txt"):
+        (tmp_path / name).touch()
     lines = {
         "label photos --scorers colorfulness --out labelled": "train",
         "train config.yaml": "train",

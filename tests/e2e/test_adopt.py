@@ -42,8 +42,8 @@ def test_every_verb_takes_it(adopt, ric, root, tuned, tmp_path, tiny, monkeypatc
     done = adopt(out)
     assert (done.code, done.out) == (0, f"{out}\n"), done.err
     assert done.err.splitlines() == [
-        "ric adopt: only means and deviations are known: ranges are those of normal rewards, the "
-        "front that of independent ones"
+        "ric adopt: only means and deviations are known, so ranges and trade-offs are those of "
+        "independent, normally distributed rewards"
     ]
     both = ["--model", tuned / "model", "--adapter", out]
     assert ric("prompt", "--adapter", out, "--prompt", "red apple", *ASKED).out == TEXT + "\n"
@@ -135,7 +135,7 @@ FILE = ["--statistics", "statistics.json"]
         ("unknown field 'sigma'", [*BASE, *ONE, *FILE],
          {"colorfulness": {"mean": 1, "std": 1, "sigma": 1}}),
         ("must map names to values, not [1]", [*BASE, *ONE, *FILE], [1]),
-        ("--statistics gone.json: cannot be read", [*BASE, *ONE, "--statistics", "gone.json"], {}),
+        ("--statistics gone.json: no such file", [*BASE, *ONE, "--statistics", "gone.json"], {}),
         ("--statistics a_file: not valid JSON", [*BASE, *ONE, "--statistics", "a_file"], {}),
         ("no scorer 'colours'; did you mean", [*BASE, "--rewards", "colours", *ONE[2:], *FILE], {}),
         ("has no option 'size'", [*BASE, "--rewards", "compressibility:size=1", *ONE[2:], *FILE],
@@ -153,7 +153,7 @@ FILE = ["--statistics", "statistics.json"]
         ("not allowed with", [*BASE, *ONE, *FILE, "--labelled", "x"], {}),
         ("is required", [*BASE, *ONE], {}),
         ("--model gone: no such folder", ["--model", "gone", *ONE, *FILE], {}),
-        ("--mapping nope: unknown", [*BASE, *ONE, *FILE, "--mapping", "nope"], {}),
+        ("--mapping: 'nope' is none of its choices", [*BASE, *ONE, *FILE, "--mapping", "nope"], {}),
         ("--out a_file", [*BASE, *ONE, *FILE, "--out", "a_file"], {}),
         ("--denoiser gone: no such folder", [*BASE, *ONE, "--labelled", "{root}/labelled",
                                              "--denoiser", "gone"], {}),

@@ -27,7 +27,7 @@ BATCHES = {"coarse": 1, "fine": 2, "embedding": 3, "calibrated": 3}  # of 32 sam
 APART = 0.1  # z between one prompt and the next
 GAIN, SHIFT = 0.5, 0.3  # what the painted model gives of what it is asked, in z
 LEFT = (
-    "ric evaluate: compressibility: what is obtained does not rise with what is asked; left "
+    "ric evaluate: compressibility: scores do not rise with the target; this reward is left "
     "uncalibrated"
 )
 

@@ -98,7 +98,7 @@ def test_other_verbs(ric, root, given, tmp_path):
         ("--variant fp16: {root}/model has no such weights; it has weights without a variant",
          ["--model", "{root}/model", "--variant", "fp16"]),
         ("--revision v1: emoji-64 is not on the hub; leave it out", ["--revision", "v1"]),
-        ("--model some/model: holds no model_index.json",
+        ("--model some/model: no such folder, and the hub cannot be reached",
          ["--model", "some/model", "--revision", "v1"]),
     ],
 )  # fmt: skip

@@ -194,11 +194,11 @@ def test_several_prompts(ric, model, tmp_path):
 RED = "red-apple-seed0.png"
 BAD = {
     "prompt: give one, or prompts": ["--out", "o"],
-    "nowhere.txt: cannot be read": ["--prompts", "nowhere.txt"],
+    "nowhere.txt: no such file": ["--prompts", "nowhere.txt"],
     "not allowed with argument": ["--prompt", "x", "--prompts", "a_file"],
     "--like a_file: says nothing of how it was made": ["--like", "a_file"],
-    "--like gone.png: cannot be read": ["--like", "gone.png"],
-    "--init-image gone.png: missing file": ["--prompt", "x", "--init-image", "gone.png"],
+    "--like gone.png: no such file": ["--like", "gone.png"],
+    "--init-image gone.png: no such file": ["--prompt", "x", "--init-image", "gone.png"],
     "--init-image a_file: not a picture": ["--prompt", "x", "--init-image", "a_file"],
     "--strength: says how much of init_image": ["--prompt", "x", "--strength", "0.5"],
     "--strength 1.5: give a number above 0": ["--prompt", "x", "--strength", "1.5"],

@@ -216,7 +216,7 @@ def test_labelling_that_cannot_be_done(ray, ric, pictures, tmp_path):
         return done.err.splitlines()[-1]
 
     nowhere = tmp_path / "nowhere"
-    assert said(nowhere, "--scorers", "deadly") == f"ric label: {nowhere}: no such folder"
+    assert said(nowhere, "--scorers", "deadly") == f"ric label: {nowhere}: no such file or folder"
     assert said(pictures, "--scorers", "deadli").startswith("ric label: no scorer 'deadli'")
     assert said(pictures, "--scorers", "deadly", "--shard", "0/2") == (
         "ric label: --shard: the engine shares the work itself; leave one of them out"

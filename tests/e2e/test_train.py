@@ -22,8 +22,8 @@ from ric_diffusion.models.diffusion.backend import DiffusionBackend
 from support.processes import ENVIRONMENT
 
 FEW = (
-    "warning: 14 pictures are few: from 500 up there is something to learn sliders from, and more "
-    "are better; below 20, the trade-offs between rewards are those of single ones"
+    "warning: 14 pictures are few: sliders are learned well from 500 and more; with fewer than 20, "
+    "single pictures decide what the trade-offs between rewards are"
 )
 
 

@@ -124,7 +124,7 @@ def test_adapters_that_compare_differently_are_not_compared(made, root, refused)
     ("said", "args"),
     [
         ("--model no-such: no such", ["--model", "no-such", "--prompts", "a_file", "--out", "o"]),
-        ("cannot be read", ["--model", "{root}/model", "--prompts", "nothing.txt", "--out", "o"]),
+        ("no such file", ["--model", "{root}/model", "--prompts", "nothing.txt", "--out", "o"]),
         ("--shard: '2/2'", ["--prompts", "a_file", "--out", "o", "--shard", "2/2"]),
         ("-k/--count: '0'", ["--prompts", "a_file", "--out", "o", "-k", "0"]),
         ("--out a_file", ["--prompts", "a_file", "--out", "a_file"]),

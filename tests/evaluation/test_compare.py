@@ -88,7 +88,10 @@ class Model:
 
 @pytest.fixture(autouse=True)
 def toy_scorers(monkeypatch):
-    monkeypatch.setattr(compare, "load_scorers", lambda space: [Axis(n) for n in space.names])
+    monkeypatch.setattr(compare, "is_installed", lambda name: True)
+    monkeypatch.setattr(
+        compare, "load_scorers", lambda space, given: [Axis(n) for n in space.names]
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -228,7 +231,7 @@ def test_a_calibration_is_told_written_and_compared(evaluated, adapter_at, tmp_p
     with caplog.at_level(logging.WARNING):
         result = evaluated(model, [adapter_at("first")], run=calibrate_adapter, points=7)
     said = [r.getMessage() for r in caplog.records if "left uncalibrated" in r.getMessage()]
-    assert said == ["y: what is obtained does not rise with what is asked; left uncalibrated"]
+    assert said == ["y: scores do not rise with the target; this reward is left uncalibrated"]
     assert not any("beyond the reachable range" in r.getMessage() for r in caplog.records)
     assert [m.name for m in result.methods] == ["first", "calibrated"]
     assert result.calibration.uncalibrated == ("y",)

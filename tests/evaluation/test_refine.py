@@ -200,7 +200,7 @@ def test_what_is_refused(said, asked, passes):
 def test_a_missing_scorer_and_a_comparison_within_prompts_are_one_line():
     missing = [Axis("x"), scorers.stand_in("aesthetic")]
     check_refine(SPACE, ["x"], missing)
-    with pytest.raises(InputError, match="refine: the scorer of y is not at hand; leave y on auto"):
+    with pytest.raises(InputError, match="refine: the scorer of y cannot be loaded here; leave y"):
         check_refine(SPACE, ["x", "y"], missing)
     scores = {name: np.random.default_rng(0).normal(size=40) for name in NAMES}
     within = RewardSpace.fit(scores, prompts=["a", "b"] * 20, within=["y"])

@@ -140,8 +140,8 @@ def test_changes_by_dotted_names():
         (b"", r"run\.json: not valid JSON \("),
         (b"\xff\xfe", r"run\.json: not valid JSON \("),
         (b"[" * 100_000, r"run\.json: not valid JSON \("),
-        (b"[1]", r"run\.json: does not describe a run of ours"),
-        (b'{"verb": 3}', r"run\.json: does not describe a run of ours"),
+        (b"[1]", r"run\.json: was not written by ric train or ric online"),
+        (b'{"verb": 3}', r"run\.json: was not written by ric train or ric online"),
     ],
 )
 def test_a_damaged_run_file_is_one_line_and_stays(tmp_path, data, told):

@@ -9,13 +9,13 @@ import torch
 from ric_diffusion.cli import main
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.models.family import (
-    FAMILIES,
     adapter_family,
     families,
     family_named,
     family_of,
     load_model,
 )
+from ric_diffusion.models.known import FAMILIES, TITLES
 from ric_diffusion.rewards import RewardSpace
 from support import lm, tiny, toy_family
 
@@ -35,6 +35,7 @@ def index(folder, **content):
 
 def test_names_and_families_agree():
     assert [family.name for family in families()] == list(FAMILIES)
+    assert {family.name: family.title for family in families()} == TITLES
     with pytest.raises(InputError, match="'stable-difusion' is unknown; did you mean 'stable-dif"):
         family_named("stable-difusion")
 

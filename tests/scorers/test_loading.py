@@ -253,8 +253,8 @@ def test_nothing_to_score(name, prompts):
         (np.zeros((1, 2, 2, 3), np.uint8), None, "images[0] is a numpy.ndarray"),
         ([Image.new("RGB", (2, 2)), "a.png"], None, "images[1] is a builtins.str"),
         ([Image.new("RGB", (0, 5))], None, "0x5"),
-        ([Image.new("RGB", (2, 2))], ["a", "b"], "2 prompts for 1 images"),
-        ([], ["a"], "1 prompts for 0 images"),
+        ([Image.new("RGB", (2, 2))], ["a", "b"], "images and prompts differ in number, 1 and 2"),
+        ([], ["a"], "images and prompts differ in number, 0 and 1"),
         ([Image.new("RGB", (2, 2))], "a", "one string"),
     ],
 )
@@ -270,7 +270,11 @@ def test_wrong_arguments(images, prompts, told):
         ("one text", None, "[text]"),
         ([Image.new("RGB", (2, 2))], None, "texts[0] is a PIL.Image.Image; this scorer reads"),
         (["a", None], None, "texts[1] is a builtins.NoneType"),
-        (["a"], ["a", "b"], "2 prompts for 1 texts; pass one prompt per text"),
+        (
+            ["a"],
+            ["a", "b"],
+            "texts and prompts differ in number, 1 and 2; pass one prompt per text",
+        ),
     ],
 )
 def test_wrong_arguments_of_texts(texts, prompts, told):

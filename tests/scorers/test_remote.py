@@ -264,7 +264,10 @@ def test_an_interruption_does_not_wait_for_answers(server, pictures):
 @pytest.mark.parametrize(
     ("answer", "told"),
     [
-        ({"scores": [1, 2], "fingerprint": "redness v1"}, "2 scores for 1 samples"),
+        (
+            {"scores": [1, 2], "fingerprint": "redness v1"},
+            "than of samples, 2 for 1",
+        ),
         ({"scores": [1], "fingerprint": "redness v2"}, "now redness v2, before redness v1"),
         (b'{"scores": [NaN], "fingerprint": "redness v1"}', "no JSON"),
         (b'{"scores": [1e999], "fingerprint": "redness v1"}', "scores must be"),

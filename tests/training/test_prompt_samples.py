@@ -147,7 +147,7 @@ def test_blank_pictures_are_listed_and_not_written(tmp_path):
 
 def test_a_model_that_draws_nothing_is_told_of(tmp_path):
     blank = [(p, seed_of(0, p, n)) for p in PROMPTS for n in (0, 1)]
-    with pytest.raises(InputError, match="all 10 samples are rejected, the first as blank"):
+    with pytest.raises(InputError, match="all of 10 samples rejected, the first as blank"):
         draw(tmp_path, Painter(blank=blank))
 
 

@@ -19,6 +19,7 @@ from ric_diffusion.evaluation.report.text import (
     statements,
     with_interval,
 )
+from ric_diffusion.io.counting import counted
 
 TEMPLATE = Path(__file__).with_name("page.html")
 INTERVAL = re.compile(r"(\S+(?: %)?) (\(\S+ to \S+\))")
@@ -45,8 +46,8 @@ def page(
     preference, sample, where samples are texts."""
     title = f"Evaluation of {result.model}"
     about = (
-        f"{_count(len(result.methods), 'method')}, {_count(len(result.prompts), 'prompt')}, "
-        f"{_count(len(result.seeds), 'seed')} each. Figures in brackets are "
+        f"{counted(len(result.methods), 'methods')}, {counted(len(result.prompts), 'prompts')}, "
+        f"{counted(len(result.seeds), 'seeds')} each. Figures in brackets are "
         f"{percent(result.bootstrap.level)} intervals."
     )
     parts = [
@@ -197,7 +198,7 @@ def _how(result: EvaluationResult) -> list[str]:
     listed.append(("Versions", _list(versions, "settings")))
     terms = "".join(f"<dt>{escape(name)}</dt><dd>{content}</dd>" for name, content in listed)
     prompts = _list(result.prompts, "prompts")
-    count = _count(len(result.prompts), "prompt")
+    count = counted(len(result.prompts), "prompts")
     return [
         f"<dl>{terms}</dl>",
         f"<details><summary>The {count}</summary>{prompts}</details>",
@@ -206,7 +207,7 @@ def _how(result: EvaluationResult) -> list[str]:
 
 def _calibration(calibration: CalibrationResult, result: EvaluationResult) -> list[tuple[str, str]]:
     """What the sliders' curves were fitted on, and where they end."""
-    prompts = _count(len(calibration.prompts), "prompt")
+    prompts = counted(len(calibration.prompts), "prompts")
     if not set(calibration.prompts) & set(result.prompts):
         prompts += " that the report does not use"
     reached = [f"{one.reward} {_range(one.reachable)} z" for one in calibration.rewards]
@@ -265,10 +266,6 @@ def _thousands(count: int) -> str:
 
 def _range(ends: Sequence[float | None]) -> str:
     return " to ".join(number(end, sign=True) for end in ends)
-
-
-def _count(count: int, thing: str) -> str:
-    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 
 def _list(texts: Iterable[str], name: str) -> str:

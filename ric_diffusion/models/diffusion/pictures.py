@@ -19,6 +19,7 @@ import torch
 from ric_diffusion.data.framing import Frame, Framing, Size
 from ric_diffusion.data.images import UnreadableImage, image_size, open_image
 from ric_diffusion.data.records import Record
+from ric_diffusion.io.counting import counted
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.files import stamp
 from ric_diffusion.io.progress import tracking
@@ -156,7 +157,7 @@ def read_pictures(
     too_small = (every.upscale > max_upscale) & ~too_long
     rows = np.flatnonzero(~(too_long | too_small))
     left_out = (
-        f"{folder}: {len(records) - len(rows)} of {len(records)} pictures are left out, "
+        f"{folder}: {len(records) - len(rows)} of {counted(len(records), 'pictures')} left out, "
         f"{too_small.sum()} that training would enlarge more than {max_upscale:g} times and "
         f"{too_long.sum()} longer than {framing.max_aspect:g} to 1"
     )
@@ -230,6 +231,7 @@ def _check_cut(pictures: Pictures, cut: np.ndarray, labelled: Framing, resolutio
         how = "whole" if labelled.rule == "whole" else f"for buckets of {labelled.resolution} px"
         raise InputError(
             f"{pictures.folder}: was labelled {how}, and training at {resolution} px cuts more "
-            f"than {MAX_CUT:.0%} away from {count} of {len(cut)} pictures, {cut[worst]:.0%} from "
-            f"{pictures.records[worst].file}; label again with --framing square"
+            f"than {MAX_CUT:.0%} away from {count} of {counted(len(cut), 'pictures')}, "
+            f"{cut[worst]:.0%} from {pictures.records[worst].file}; label again with --framing "
+            "square"
         )

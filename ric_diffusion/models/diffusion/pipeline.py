@@ -17,6 +17,7 @@ from diffusers import DiffusionPipeline
 from diffusers.loaders.single_file_utils import SingleFileComponentError
 
 from ric_diffusion.adapters.adapter import Adapter
+from ric_diffusion.io.counting import counted
 from ric_diffusion.io.errors import InputError, suggest
 from ric_diffusion.io.files import write_json
 from ric_diffusion.io.lru import Recent
@@ -244,7 +245,8 @@ class RiCMixin(AdapterMixin):
         if len(each) not in (count, count * images):
             several = f" of {images} images each" * (images > 1)
             raise InputError(
-                f"{name}: {len(each)} for {count} prompts{several}; give one, or one for each"
+                f"{name}: {len(each)} for {counted(count, 'prompts')}{several}; give one, or one "
+                "for each"
             )
         if len(each) == count:
             each = [one for one in each for _ in range(images)]

@@ -9,7 +9,7 @@ from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
 from ric_diffusion import RiCStableDiffusionImg2ImgPipeline, RiCStableDiffusionPipeline
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.models.diffusion.backend import DiffusionConfig
-from ric_diffusion.models.family import FAMILIES
+from ric_diffusion.models.known import FAMILIES
 from support import toy_family
 
 ONE = {"targets": {"colorfulness": 1.5}}

@@ -143,10 +143,10 @@ def test_small_and_long_pictures_are_left_out_and_told_of(make_backend, tmp_path
     assert [r.file for r in backend.records] == ["0.png", "2.png", "4.png"]
     assert backend.z.shape == (3, 2) and backend.buckets.tolist() == [1, 1, 0]
     assert [r.getMessage() for r in caplog.records] == [
-        f"{tmp_path}: 2 of 5 pictures are left out, 1 that training would enlarge more than 2 "
+        f"{tmp_path}: 2 of 5 pictures left out, 1 that training would enlarge more than 2 "
         "times and 1 longer than 4 to 1"
     ]
-    with pytest.raises(InputError, match=r"2 of 2 pictures are left out.*raise max_upscale$"):
+    with pytest.raises(InputError, match=r"2 of 2 pictures left out.*raise max_upscale$"):
         make_backend(resolution=96).prepare(records[1:3], tmp_path, tmp_path / "cache")
 
 

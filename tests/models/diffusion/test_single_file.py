@@ -209,7 +209,7 @@ def test_what_is_no_checkpoint_is_one_line(tmp_path, sd, adapters, model):
         "config: .*sd.safetensors holds weights alone; .*usually stable-diffusion-v1-5/", sd, None
     )
     refused("holds no model_index.json", sd, tmp_path)
-    refused("the hub did not give it", "https://huggingface.co/a/b/blob/main/x.safetensors")
+    refused("the hub cannot be reached", "https://huggingface.co/a/b/blob/main/x.safetensors")
     refused("a pickle", "https://huggingface.co/a/b/blob/main/x.ckpt")
 
 

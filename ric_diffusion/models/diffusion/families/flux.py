@@ -30,6 +30,7 @@ from ric_diffusion.models.diffusion.family import (
 from ric_diffusion.models.diffusion.objective import Flow
 from ric_diffusion.models.diffusion.pipeline import RiCMixin
 from ric_diffusion.models.family import Source
+from ric_diffusion.models.known import TITLES
 
 PATCH = 2  # latents to the side of a token
 SINGLE_BLOCKS = 38
@@ -202,7 +203,7 @@ def unpacked(latents: torch.Tensor, height: int, width: int) -> torch.Tensor:
 FAMILY = diffusion_family(
     Flux,
     name="flux",
-    title="FLUX.1",
+    title=TITLES["flux"],
     pipelines={
         TEXT_TO_IMAGE: RiCFluxPipeline,
         IMAGE_TO_IMAGE: RiCFluxImg2ImgPipeline,

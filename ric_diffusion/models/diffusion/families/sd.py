@@ -28,6 +28,7 @@ from ric_diffusion.models.diffusion.family import (
 )
 from ric_diffusion.models.diffusion.objective import DiscreteDiffusion
 from ric_diffusion.models.diffusion.pipeline import RiCMixin
+from ric_diffusion.models.known import BUNDLED, TITLES
 
 SMALL = 32  # latents to a side; with more of them plain attention takes gigabytes
 
@@ -125,8 +126,8 @@ class StableDiffusion(DiffusionFamily):
 FAMILY = diffusion_family(
     StableDiffusion,
     name="stable-diffusion",
-    title="Stable Diffusion 1.x and 2.x",
-    bundled=("emoji-64",),
+    title=TITLES["stable-diffusion"],
+    bundled=tuple(BUNDLED),
     pipelines={
         TEXT_TO_IMAGE: RiCStableDiffusionPipeline,
         IMAGE_TO_IMAGE: RiCStableDiffusionImg2ImgPipeline,

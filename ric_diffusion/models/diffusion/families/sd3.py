@@ -27,6 +27,7 @@ from ric_diffusion.models.diffusion.family import (
 )
 from ric_diffusion.models.diffusion.objective import Flow
 from ric_diffusion.models.diffusion.pipeline import RiCMixin
+from ric_diffusion.models.known import TITLES
 
 STEPS = 1000  # of the schedule, in which the transformer is told the time
 
@@ -145,7 +146,7 @@ class StableDiffusion3(DiffusionFamily):
 FAMILY = diffusion_family(
     StableDiffusion3,
     name="stable-diffusion-3",
-    title="Stable Diffusion 3 and 3.5",
+    title=TITLES["stable-diffusion-3"],
     pipelines={
         TEXT_TO_IMAGE: RiCStableDiffusion3Pipeline,
         IMAGE_TO_IMAGE: RiCStableDiffusion3Img2ImgPipeline,

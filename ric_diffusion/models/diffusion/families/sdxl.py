@@ -29,6 +29,7 @@ from ric_diffusion.models.diffusion.family import (
 )
 from ric_diffusion.models.diffusion.pipeline import RiCMixin
 from ric_diffusion.models.family import Source
+from ric_diffusion.models.known import TITLES
 
 SIZES = "sizes"  # in a context's ``extra``: (B, 6), what a training picture's size and crop are
 
@@ -143,7 +144,7 @@ def _rows_at(places: Sequence[int], rows: torch.Tensor, count: int) -> torch.Ten
 FAMILY = diffusion_family(
     StableDiffusionXL,
     name="stable-diffusion-xl",
-    title="Stable Diffusion XL",
+    title=TITLES["stable-diffusion-xl"],
     pipelines={
         TEXT_TO_IMAGE: RiCStableDiffusionXLPipeline,
         IMAGE_TO_IMAGE: RiCStableDiffusionXLImg2ImgPipeline,

@@ -26,6 +26,7 @@ from ric_diffusion.models.diffusion.family import (
 from ric_diffusion.models.diffusion.objective import Flow
 from ric_diffusion.models.diffusion.pipeline import RiCMixin
 from ric_diffusion.models.family import Source
+from ric_diffusion.models.known import TITLES
 
 SIZE = 1024  # of pictures, by default in the stock calls
 PATCH = 2
@@ -131,7 +132,7 @@ class ZImage(DiffusionFamily):
 FAMILY = diffusion_family(
     ZImage,
     name="z-image",
-    title="Z-Image",
+    title=TITLES["z-image"],
     pipelines={
         TEXT_TO_IMAGE: RiCZImagePipeline,
         IMAGE_TO_IMAGE: RiCZImageImg2ImgPipeline,
