@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from ric_diffusion import RiCPipeline, api, generate
+from ric_diffusion.app.choice import ModelChoice
 from ric_diffusion.app.engine import Engine
 from ric_diffusion.app.jobs import Job
 from support.numbered import sample_file
@@ -59,7 +60,7 @@ def test_all_doors_give_one_picture(ric, root, tmp_path, mode, request_):
     assert output.targets == [metadata]
 
     if not sampling:  # the app has the adapter's own
-        engine = Engine(loaded, model)
+        engine = Engine(loaded, ModelChoice.of(model))
         drawn = engine.draw(engine.request("red apple", 3, **asked), Job())
         found["app"] = drawn.sample
         assert drawn == replace(reused, settings=drawn.settings)
