@@ -147,9 +147,8 @@ def refused(ric, root, place):
         done = ric(*[str(arg).format(root=root) for arg in args])
         assert done.code == 2, done
         assert done.out == ""
-        (line,) = [
-            line for line in done.err.splitlines() if line and not re.match(r"\w+: +\d+%\|", line)
-        ]
+        said_lines = filter(None, done.err.splitlines())
+        (line,) = (line for line in said_lines if not re.match(r"\w+: +\d+%\|", line))
         assert line.startswith(f"ric {args[0]}: ")
         assert said in line
         assert (listing(place), listing(root)) == before
