@@ -27,14 +27,24 @@ def build(
         scorer = factory(**options)
     except ScorerError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ScorerError(
             f"{where} fails with options {options}: {first_line(error)}; "
             f"change the options, or {mend}"
         ) from error
-    for attribute in ("name", "unit", "options", "fingerprint"):
-        if not hasattr(scorer, attribute):
-            raise ScorerError(f"{where} gives an object without .{attribute}; {mend}")
+    for attribute, kind in (("name", str), ("unit", str), ("options", dict), ("fingerprint", str)):
+        try:
+            value = getattr(scorer, attribute)
+        except AttributeError:
+            raise ScorerError(f"{where} gives an object without .{attribute}; {mend}") from None
+        except (Exception, SystemExit) as error:
+            raise ScorerError(
+                f"{where}: .{attribute} fails: {first_line(error)}; {mend}"
+            ) from error
+        if not isinstance(value, kind):
+            raise ScorerError(
+                f"{where}: .{attribute} is a {type(value).__name__}, not a {kind.__name__}; {mend}"
+            )
     if not callable(scorer):
         raise ScorerError(f"{where} gives an object that cannot be called; {mend}")
     if scorer.name != name:

@@ -86,7 +86,7 @@ def _run(path: str, where: str) -> tuple[ModuleType, str]:
     sys.modules[name] = module  # where dataclasses look for it
     try:
         exec(compile(code, path, "exec"), vars(module))  # these bytes, whose digest this is
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise ScorerError(f"{where}: the file fails: {first_line(error)}; mend it") from error
     return module, digest

@@ -152,7 +152,7 @@ def factory_of(name: str) -> tuple[Callable[..., Any], str | None]:
         )
     try:
         factory = entry.load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ScorerError(
             f"{_where(entry)} cannot be imported: {first_line(error)}; {_MEND}"
         ) from error

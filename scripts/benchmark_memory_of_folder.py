@@ -28,6 +28,7 @@ from PIL import Image
 from ric_diffusion.data.images import pixel_digest
 from ric_diffusion.data.records import METADATA, REWARD_SPACE, Record, write_metadata
 from ric_diffusion.io import config
+from ric_diffusion.io.manifest import write_manifest
 from ric_diffusion.rewards import RewardSpace
 
 CONFIG = Path(__file__).parent / "configs" / "emoji-embedding.yaml"
@@ -84,6 +85,7 @@ def make(folder: Path, count: int) -> None:
     space = RewardSpace.fit(dict(zip(names, scores.T, strict=True)))
     space.save(folder / REWARD_SPACE)
     write_metadata(folder, records)
+    write_manifest(folder, [METADATA, REWARD_SPACE])
 
 
 def measure(folder: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import torch
 from ric_diffusion.io.errors import InputError
 
 LORA_NAME = "ric"
+MOST_RANK, MOST_ALPHA = 4096, 1e6
 MAIN = ""  # the network that an adapter is for, among those that its LoRA changes
 
 # What a weight that was cast may have gone through: pipelines are cast as a whole, and layerwise

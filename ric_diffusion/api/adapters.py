@@ -13,6 +13,7 @@ from ric_diffusion.adapters.export import FORMATS, Format
 from ric_diffusion.adapters.format import DiffusersFormat
 from ric_diffusion.api.models import check_mapping
 from ric_diffusion.api.paths import check_out_file
+from ric_diffusion.data.prompts import check_text
 from ric_diffusion.io.counting import counted
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.paths import expanded
@@ -90,6 +91,7 @@ def prompt_text(
     InputError in embedding mode, whose rewards no text can say.
     """
     check_mapping(mapping)
+    check_text("prompt", prompt)
     family, folder = adapter_family(adapter)
     found, _ = family.read_adapter(folder)
     wanted = found.targets_for(preference=preference, targets=targets, mapping=mapping)

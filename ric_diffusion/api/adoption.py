@@ -22,10 +22,10 @@ from ric_diffusion.api.models import (
 from ric_diffusion.api.paths import check_out_folder
 from ric_diffusion.conditioning.conditioner import TextConditioner, Words
 from ric_diffusion.conditioning.grammar import Grammar
-from ric_diffusion.data.records import REWARD_SPACE
+from ric_diffusion.data.records import REWARD_SPACE, check_written
 from ric_diffusion.data.scoring import described, load_or_stand_in
 from ric_diffusion.io.errors import InputError
-from ric_diffusion.io.files import replacing_folder
+from ric_diffusion.io.files import read_file, replacing_folder
 from ric_diffusion.io.paths import expanded, expanded_name
 from ric_diffusion.models.checkpoint import Checkpoint, ModelName
 from ric_diffusion.models.family import ADAPTER_SUBFOLDER, Family, family_of, loading
@@ -159,6 +159,7 @@ def _labelled_space(folder: Path, rewards: Sequence[ScorerLike]) -> RewardSpace:
     names = [given if isinstance(given, str) else given.name for given in rewards]
     if not (folder / REWARD_SPACE).is_file():
         raise InputError(f"labelled {folder}: has no {REWARD_SPACE}; `ric label` writes it")
+    check_written(folder)
     space = RewardSpace.load(folder / REWARD_SPACE)
     for name in names:
         checks.known(name, space.names, f"labelled {folder}")
@@ -168,7 +169,7 @@ def _labelled_space(folder: Path, rewards: Sequence[ScorerLike]) -> RewardSpace:
 def _read(path: Path, where: str) -> Any:
     """A JSON file."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_file(path))
     except OSError as error:
         raise InputError(f"{where}: cannot be read ({error.strerror})") from error
     except ValueError as error:

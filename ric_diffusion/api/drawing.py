@@ -11,24 +11,26 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image, ImageOps
 
 from ric_diffusion import __version__
 from ric_diffusion.api.models import check_mapping
 from ric_diffusion.api.picture_settings import (
-    MAX_SEED,
     InitImage,
     ModelUsed,
     PictureSettings,
-    check_text,
 )
 from ric_diffusion.api.refinement import Drawn, draw_refined
 from ric_diffusion.data.images import UnreadableImage, open_image, pixel_digest
+from ric_diffusion.data.prompts import check_text
 from ric_diffusion.evaluation.refine import check_passes
+from ric_diffusion.io.bounds import MOST_PER_PROMPT, MOST_SEED, check_count
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.paths import expanded
 from ric_diffusion.models.checkpoint import Checkpoint
+from ric_diffusion.models.diffusion.arguments import check_steps
 from ric_diffusion.models.diffusion.digests import adapter_digest, model_digest
 from ric_diffusion.models.diffusion.family import IMAGE_TO_IMAGE
 from ric_diffusion.models.diffusion.pipeline import stock_class
@@ -100,10 +102,8 @@ def check_request(prompts: Sequence[str], seed: int, count: int) -> None:
         raise InputError("prompts: none there; give one or more")
     for prompt in prompts:
         check_text("prompt", prompt)
-    if count < 1:
-        raise InputError(f"count {count}: give 1 or more")
-    if not 0 <= seed <= MAX_SEED - count + 1:
-        raise InputError(f"seed {seed}: give a whole number from 0 to {MAX_SEED - count + 1}")
+    check_count("count", count, MOST_PER_PROMPT)
+    check_count("seed", seed, MOST_SEED - count + 1, least=0)
 
 
 class Pictures:
@@ -120,6 +120,7 @@ class Pictures:
         self.painter.text_cache = pipe.text_cache
         self.sampling = resolved_sampling(self.painter, asked)
         self.arguments = self.painter.arguments_of(self.sampling)
+        check_steps(self.sampling["num_inference_steps"], pipe.scheduler)
         self.arguments["negative_prompt"] = asked.negative_prompt
         self.model = model_used(pipe, checkpoint)
         self.init: InitImage | None = None
@@ -149,13 +150,14 @@ class Pictures:
             yield from self._refined(prompt, seeds, scorers, self.asked.refine)
             return
         for seed in seeds:
-            output = self.painter(
-                prompt,
-                generator=torch.Generator().manual_seed(seed),
-                mapping=self.asked.mapping,
-                **self.asked.rewards,
-                **self.arguments,
-            )
+            with np.errstate(invalid="ignore"):  # what is not finite is told by us
+                output = self.painter(
+                    prompt,
+                    generator=torch.Generator().manual_seed(seed),
+                    mapping=self.asked.mapping,
+                    **self.asked.rewards,
+                    **self.arguments,
+                )
             yield pictures_of(output)[0], output.targets[0], None
 
     def _refined(

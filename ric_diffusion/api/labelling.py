@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -25,7 +26,7 @@ from ric_diffusion.io.counting import counted
 from ric_diffusion.io.engines import LOCAL, EngineConfig, opened
 from ric_diffusion.io.errors import InputError, suggest
 from ric_diffusion.io.extras import require
-from ric_diffusion.io.paths import expanded, expanded_name
+from ric_diffusion.io.paths import check_readable, expanded, expanded_name
 from ric_diffusion.io.progress import ProgressCallback, reporting, tracking
 from scorers.files import absolute
 
@@ -277,7 +278,7 @@ def pictures_in(paths: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            found += sorted(p for p in path.rglob("*") if _is_picture(p, path))
+            found += sorted(p for p in _files_below(path) if _is_picture(p, path))
         elif path.exists():
             found.append(path)
         else:
@@ -285,6 +286,15 @@ def pictures_in(paths: Sequence[Path]) -> list[Path]:
     if not found:
         raise InputError(f"{paths[0] if paths else 'paths'}: no pictures in it")
     return found
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    for place, folders, names in os.walk(folder):
+        check_readable(place)
+        for name in folders:
+            if not os.path.islink(path := os.path.join(place, name)):
+                check_readable(path)
+        yield from (Path(place, name) for name in names)
 
 
 def _is_picture(path: Path, folder: Path) -> bool:

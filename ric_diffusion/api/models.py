@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from ric_diffusion.data.prompts import read_prompts
+from ric_diffusion.data.prompts import check_text, read_prompts
 from ric_diffusion.io.errors import InputError, suggest
 from ric_diffusion.io.paths import expanded
 from ric_diffusion.models.checkpoint import Checkpoint, ModelName
@@ -84,8 +84,12 @@ def name_of(model: Any) -> str:
 
 
 def prompts_of(given: Prompts) -> Sequence[str]:
-    """The prompts, read if they are in a file."""
-    return read_prompts(expanded(given)) if isinstance(given, str | Path) else given
+    """The prompts, read if they are in a file. InputError for what is no text."""
+    if isinstance(given, str | Path):
+        return read_prompts(expanded(given))
+    for prompt in given:
+        check_text("prompts", prompt)
+    return given
 
 
 def check_adapters(model: ModelName, adapters: Sequence[str]) -> None:

@@ -30,9 +30,13 @@ def check_out_file(out: Path) -> None:
 
 
 def check_file(name: str, path: Path) -> None:
-    """InputError unless there is such a file; ``name``: of the argument."""
-    if not expanded(path).is_file():
-        problem = "a folder; name a file" if expanded(path).is_dir() else "no such file"
+    """InputError unless there is such a regular file; ``name``: of the argument."""
+    found = expanded(path)
+    if not found.is_file():
+        if found.is_dir():
+            problem = "a folder; name a file"
+        else:
+            problem = "cannot be read (not a regular file)" if found.exists() else "no such file"
         raise InputError(f"{name} {path}: {problem}")
 
 

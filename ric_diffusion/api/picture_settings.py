@@ -15,9 +15,12 @@ from pathlib import Path
 
 from ric_diffusion.api.refinement import Refinement
 from ric_diffusion.data import png
+from ric_diffusion.data.prompts import check_text
 from ric_diffusion.evaluation.refine import check_passes
 from ric_diffusion.io import config
+from ric_diffusion.io.bounds import MOST_SEED
 from ric_diffusion.io.errors import InputError
+from ric_diffusion.io.files import read_file
 from ric_diffusion.models.checkpoint import Checkpoint
 from ric_diffusion.rewards import MAPPINGS
 
@@ -25,7 +28,6 @@ VERSION = 1  # of the JSON
 TEXT, A1111 = "ric_diffusion", "parameters"  # keywords of a PNG's texts
 MOST_BYTES = 2**20  # of the JSON
 MOST_SHOWN = 300  # characters of what is wrong with it
-MAX_SEED = 2**63 - 1
 SAMPLERS = {  # what A1111 calls diffusers' schedulers; others go by their own names
     "DDIMScheduler": "DDIM",
     "DPMSolverMultistepScheduler": "DPM++ 2M",
@@ -149,8 +151,8 @@ class PictureSettings:
     def __post_init__(self) -> None:
         check_text("prompt", self.prompt)
         check_text("negative_prompt", self.negative_prompt or "")
-        if not 0 <= self.seed <= MAX_SEED:
-            raise ValueError(f"seed is {self.seed}; 0 to {MAX_SEED} is expected")
+        if not 0 <= self.seed <= MOST_SEED:
+            raise ValueError(f"seed is {self.seed}; 0 to {MOST_SEED} is expected")
         if self.preference is not None and self.targets is not None:
             raise ValueError("holds both preference and targets; one of them is expected")
         if self.mapping is not None and self.mapping not in MAPPINGS:
@@ -225,7 +227,7 @@ def read_metadata(source: Path | bytes, name: str = "") -> PictureMetadata:
     """
     name = name or str(source if isinstance(source, Path) else "picture")
     try:
-        data = source.read_bytes() if isinstance(source, Path) else source
+        data = read_file(source) if isinstance(source, Path) else source
     except OSError as error:
         raise InputError(f"{name}: cannot be read ({error.strerror})") from None
     text = png.text(data, TEXT, MOST_BYTES)
@@ -245,12 +247,6 @@ def read_metadata(source: Path | bytes, name: str = "") -> PictureMetadata:
     except InputError as error:  # quotes a stranger, to a terminal
         line = "".join(c if c.isprintable() else "?" for c in str(error))
         raise InputError(line if len(line) <= MOST_SHOWN else f"{line[:MOST_SHOWN]}…") from None
-
-
-def check_text(name: str, text: str) -> None:
-    """InputError for what no PNG can hold as a text."""
-    if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise InputError(f"{name}: holds a character that is no text; take it out")
 
 
 def _check_names(name: str, values: Iterable[str | None]) -> None:

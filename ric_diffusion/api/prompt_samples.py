@@ -18,6 +18,7 @@ from ric_diffusion.api.models import (
 from ric_diffusion.api.paths import check_out_folder
 from ric_diffusion.data.label import check_shard
 from ric_diffusion.io import config
+from ric_diffusion.io.bounds import MOST_PER_PROMPT, MOST_RUN_SEED, check_count
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.files import digests
 from ric_diffusion.io.paths import expanded, expanded_name
@@ -44,7 +45,7 @@ def sample_prompts(
     compare within a prompt are trained on.
 
     Resumable: called again after an interruption, it goes on and ends with the same bytes. Prompts
-    may be added, and ``count`` raised. Blank pictures, which those of NaN are, are not written but
+    may be added, and ``count`` raised. Blank pictures and those of NaN or Inf are not written but
     listed in rejected.json.
 
     Args:
@@ -66,8 +67,8 @@ def sample_prompts(
     target = expanded(out)
     check_out_folder(target)
     check_shard(shard)
-    if count < 1:
-        raise InputError(f"count {count}: give 1 or more")
+    check_count("count", count, MOST_PER_PROMPT)
+    check_count("seed", seed, MOST_RUN_SEED, least=0)
     asked = list(dict.fromkeys(prompts_of(prompts)))
     if not all(prompt.strip() for prompt in asked) or not asked:
         raise InputError("prompts: give one or more, none of them blank")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ric_diffusion.api.alone import alone_in
 from ric_diffusion.api.engines import working
 from ric_diffusion.api.evaluation_worker import evaluation_worker
 from ric_diffusion.api.labelling import ScorerLike, loaded_scorers, names_of_scorers
@@ -23,8 +25,10 @@ from ric_diffusion.api.models import (
 from ric_diffusion.api.paths import check_out_folder
 from ric_diffusion.evaluation.compare import NONE, calibrate_adapter, evaluate_adapters
 from ric_diffusion.evaluation.report.schema import EvaluationResult
+from ric_diffusion.io.bounds import MOST_PER_PROMPT, MOST_POINTS, MOST_SAMPLES, check_count
 from ric_diffusion.io.config import to_dict
 from ric_diffusion.io.engines import LOCAL, EngineConfig, Workers
+from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.paths import expanded, expanded_name
 from ric_diffusion.io.progress import ProgressCallback, reporting
 from ric_diffusion.models.checkpoint import Checkpoint, ModelName
@@ -148,6 +152,13 @@ def _report(
     check_mapping(mapping)
     check_out_folder(out)
     asked, held_out = prompts_of(prompts), loaded_scorers(scorers)
+    check_count("points", counts["points"], MOST_POINTS)
+    check_count("seeds", counts["seeds"], MOST_PER_PROMPT)
+    if (samples := math.prod(counts.values()) * len(asked)) > MOST_SAMPLES:
+        raise InputError(
+            f"points, seeds: {samples} samples for {len(asked)} prompts; ask for {MOST_SAMPLES} or "
+            "fewer"
+        )
     names = names_of_scorers(scorers) if engine.name != "local" else []
     process = this_process()  # first: it picks the GPU
     named = [expanded_name(str(adapter)) for adapter in adapters]
@@ -161,7 +172,7 @@ def _report(
         "sampling": options,
         "scorers": names,
     }
-    with reporting(progress), working(engine) as running:
+    with reporting(progress), alone_in(out), working(engine) as running:
         workers = Workers(
             engine=running, elsewhere=partial(evaluation_worker, run=json.dumps(of_report))
         )
@@ -178,5 +189,5 @@ def _report(
             workers=workers,
             **counts,
         )
-    process.wait_for_everyone()
+        process.wait_for_everyone()  # the first has the folder for all of them
     return result

@@ -13,12 +13,13 @@ from PIL.Image import Image
 
 from ric_diffusion.adapters import hub
 from ric_diffusion.adapters.adapter import ABOUT_FILE
+from ric_diffusion.api.alone import alone_in
 from ric_diffusion.api.engines import working
 from ric_diffusion.api.labelling import loaded_scorers, names_of_scorers
 from ric_diffusion.api.paths import check_out_folder
 from ric_diffusion.api.sample_worker import sample_worker
 from ric_diffusion.data.images import save_png
-from ric_diffusion.data.prompts import read_prompts
+from ric_diffusion.data.prompts import check_text, read_prompts
 from ric_diffusion.data.records import Record, read_labelled
 from ric_diffusion.data.scoring import load_scorers
 from ric_diffusion.data.standard import records_groups
@@ -131,6 +132,8 @@ class TrainConfig(RunConfig):
             object.__setattr__(self, "init", str(self.init))
         if isinstance(self.prompts, str):
             raise InputError(f"prompts: give a list of prompts, not the text {self.prompts!r}")
+        for prompt in self.prompts:
+            check_text("prompts", prompt)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,8 +228,9 @@ def train(
     FloatingPointError for a run that diverges.
     """
     source, found = _read(settings, TrainConfig)
-    with reporting(progress):
-        return _train(found, source, _out(out, found, source), resume, push_to_hub)
+    folder = _out(out, found, source)
+    with reporting(progress), alone_in(folder):
+        return _train(found, source, folder, resume, push_to_hub)
 
 
 def _train(
@@ -356,7 +360,7 @@ def online(
     """
     source, found = _read(settings, OnlineRun)
     folder = _out(out, found, source)
-    with reporting(progress):
+    with reporting(progress), alone_in(folder):
         return _online(found, source, folder, resume, push_to_hub, engine)
 
 

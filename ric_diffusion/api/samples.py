@@ -26,10 +26,11 @@ from ric_diffusion.api.models import (
 from ric_diffusion.api.paths import check_out_folder
 from ric_diffusion.api.picture_settings import PictureMetadata, PictureSettings
 from ric_diffusion.api.refinement import Refinement, seeds_told, warn_of_unreached
+from ric_diffusion.data.images import NOT_FINITE
 from ric_diffusion.data.medium import Medium
 from ric_diffusion.data.numbered import write_numbered
 from ric_diffusion.data.scoring import load_scorers, scores_of
-from ric_diffusion.io.errors import InputError
+from ric_diffusion.io.errors import InputError, not_finite_error
 from ric_diffusion.io.paths import expanded
 from ric_diffusion.io.progress import ProgressCallback, reporting, tracking
 from ric_diffusion.models.checkpoint import Checkpoint, ModelName
@@ -119,7 +120,9 @@ class Scoring:
         refinement: Refinement | None = None,
         settings: PictureSettings | None = None,
     ) -> GeneratedSample:
-        """A sample with its scores, which one that is rejected has none of."""
+        """A sample with its scores, which one that is rejected has none of. FloatingPointError for
+        one that is not finite."""
+        check_finite(self.medium, sample, seed)
         scores: dict[str, float | None] = {}
         obtained: dict[str, float | None] = {}
         if self.space is not None and self.medium.reject_reason(sample) is not None:
@@ -140,6 +143,12 @@ class Scoring:
             refinement=refinement,
             settings=settings,
         )
+
+
+def check_finite(medium: Medium, sample: Any, seed: int) -> None:
+    """FloatingPointError for a sample that is not finite: nobody is to see or to keep it."""
+    if medium.reject_reason(sample) == NOT_FINITE:
+        raise not_finite_error(f"the {medium.name} of seed {seed}")
 
 
 def by_reward(space: RewardSpace, row: np.ndarray) -> dict[str, float | None]:
@@ -214,7 +223,8 @@ def generate(
             are there, and nothing is replaced.
         progress: called as samples are done.
 
-    InputError for what does not fit the model, before the first sample is made.
+    InputError for what does not fit the model, before the first sample is made; FloatingPointError
+    for a sample of NaN or Inf, which is not written.
     """
     made = None if like is None else Like.of(like)
     asked = Asked(

@@ -15,6 +15,7 @@ from ric_diffusion.api.http.guard import Guard, Hosts
 from ric_diffusion.api.http.problems import PROBLEMS, health
 from ric_diffusion.api.http.work import Job, WorkThread
 from ric_diffusion.data.images import MAX_PIXELS, UnreadableImage, open_image
+from ric_diffusion.data.scoring import ask
 from ric_diffusion.io.counting import counted
 from scorers import Scorer, ScorerError
 from scorers import remote_schema as schema
@@ -137,11 +138,11 @@ class ServedScorer:
 
     def _score(self, samples: list[Any], prompts: list[str] | None) -> schema.Answer:
         try:
-            scores = self._scorer(samples, prompts).tolist()
+            scores = ask(self._scorer, samples, prompts).tolist()
             fingerprint = self._scorer.fingerprint
         except ScorerError as error:
             raise HTTPException(422, str(error)) from error
-        except Exception as error:  # of a scorer that anybody may have written
+        except (Exception, SystemExit) as error:  # of a scorer that anybody may have written
             _log.exception("%s failed", self._scorer.name)
             raise HTTPException(500, f"the scorer failed ({type(error).__name__})") from error
         # What is infinite is no score either.

@@ -161,6 +161,8 @@ class ServedModel:
                 yield notes
         except (InputError, ScorerError, Stopped):
             raise
+        except FloatingPointError as error:
+            raise Refused(500, str(error)) from error
         except Exception as error:
             _log.exception("a request failed")
             raise Refused(500, f"the model failed ({type(error).__name__})") from error

@@ -21,7 +21,12 @@ from ric_diffusion.api.models import (
 from ric_diffusion.api.paths import check_out_folder
 from ric_diffusion.api.picture_settings import PictureSettings
 from ric_diffusion.api.refinement import Refinement, distance_of, warn_of_unreached
-from ric_diffusion.api.samples import GeneratedSample, by_reward, warn_of_rejected
+from ric_diffusion.api.samples import (
+    GeneratedSample,
+    by_reward,
+    check_finite,
+    warn_of_rejected,
+)
 from ric_diffusion.data.images import png_bytes
 from ric_diffusion.data.medium import IMAGE
 from ric_diffusion.data.numbered import create_all, write_numbered
@@ -253,8 +258,11 @@ def sweep_result(
     space: RewardSpace,
     sheet: Image.Image | None = None,
 ) -> SweepResult:
-    """The result of a sweep of one prompt and seed; ``sheet``: by default one row of pictures."""
+    """The result of a sweep of one prompt and seed; ``sheet``: by default one row of pictures.
+    FloatingPointError if one of them is not finite."""
     [prompt], [seed] = drawn.prompts, drawn.seeds
+    for point in drawn.samples:
+        check_finite(IMAGE, point[0][0], seed)
     if sheet is None:
         sheet = sweep_sheet(drawn, space, f"{prompt} · seed {seed}")
     points = tuple(

@@ -49,7 +49,7 @@ def explained(method: Callable[..., Iterator[Shown]]) -> Callable[..., Iterator[
             line = views.said("Cancelled.")
         except Superseded:
             line = gr.skip()  # what took its place says how it goes
-        except (InputError, ScorerError) as error:
+        except (InputError, ScorerError, FloatingPointError) as error:
             line = views.said(str(error), "error")
         except Exception:
             # The app outlives whatever one request runs into.

@@ -8,9 +8,10 @@ from typing import ClassVar
 
 import torch
 
-from ric_diffusion.io.config import at_least, probabilities
+from ric_diffusion.io.config import probabilities, within
 
 SEPARATOR = ","
+MOST_TAGS = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +34,7 @@ class Captions:
     }
 
     def __post_init__(self) -> None:
-        at_least(self, 0, "keep")
+        within(self, 0, MOST_TAGS, "keep")
         probabilities(self, "tag_dropout")
         if self.keep and not self.changes_tags:
             raise ValueError(f"keep is {self.keep}; it goes with shuffle or tag_dropout")

@@ -11,6 +11,7 @@ from PIL import Image
 
 from ric_diffusion.data import png
 from ric_diffusion.data.images import FORMATS
+from ric_diffusion.io.files import check_regular
 
 _EXIF_IFD, _USER_COMMENT = 0x8769, 0x9286  # of EXIF
 _ENCODINGS = {b"UNICODE\0": "utf-16-be", b"ASCII\0\0\0": "ascii"}  # EXIF 2.32, table 9
@@ -25,6 +26,7 @@ def prompt_in(path: Path) -> str | None:
     where A1111 has that text.
     """
     try:
+        check_regular(path)
         with path.open("rb") as file:
             is_png = file.read(len(png.SIGNATURE)) == png.SIGNATURE
         if not is_png:

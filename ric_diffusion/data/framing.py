@@ -13,7 +13,9 @@ from typing import Literal
 from PIL import Image
 
 from ric_diffusion.io import config
+from ric_diffusion.io.bounds import MOST_SIDE
 from ric_diffusion.io.errors import InputError
+from ric_diffusion.io.files import read_file
 
 FRAMING = "framing.json"  # of a labelled folder
 
@@ -66,8 +68,9 @@ class Framing:
     max_aspect: float = 4.0
 
     def __post_init__(self) -> None:
-        config.at_least(self, 1, "step")
-        config.at_least(self, self.step if self.rule == "bucket" else 1, "resolution")
+        config.within(self, 1, MOST_SIDE, "step")
+        least = self.step if self.rule == "bucket" else 1
+        config.within(self, least, MOST_SIDE, "resolution")
         config.above_zero(self, "min_aspect")
         if not self.min_aspect <= 1 <= self.max_aspect:
             raise ValueError(
@@ -81,7 +84,7 @@ class Framing:
         read."""
         path = Path(folder, FRAMING)
         try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
+            stored = json.loads(read_file(path))
         except FileNotFoundError:
             return cls(rule="whole")
         except OSError as error:

@@ -46,6 +46,8 @@ _SIGNATURES = {
 _BRANDS = {b"avif": ".avif", b"avis": ".avif"} | dict.fromkeys(
     (b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"), ".heic"
 )
+NOT_FINITE = "not finite"
+_NOT_FINITE = "ric_not_finite"  # in a picture's info: True, where a file has texts alone
 _HEADER = 16  # bytes of a file that tell a format
 # Without a signature, so nearly anything would pass for one.
 _UNSIGNED = {".tga": "TGA", ".dib": "DIB"}
@@ -129,8 +131,21 @@ def png_bytes(image: Image.Image, metadata: Mapping[str, Any] | None = None) -> 
     return file.getvalue()
 
 
+def not_finite(size: tuple[int, int]) -> Image.Image:
+    """What takes the place of a picture that came out as NaN or Inf, of which 8 bits would make
+    colours: a black one that `is_not_finite`."""
+    image = Image.new("RGB", size)
+    image.info[_NOT_FINITE] = True
+    return image
+
+
+def is_not_finite(image: Image.Image) -> bool:
+    """Whether it only takes the place of one."""
+    return image.info.get(_NOT_FINITE) is True
+
+
 def is_blank(image: Image.Image) -> bool:
-    """True if all pixels are nearly equal: all white, all black, or a NaN that turned black."""
+    """True if all pixels are nearly equal: all white, all black."""
     rgb = _as_rgb(image)
     some = rgb.resize(_SOME, Image.Resampling.NEAREST)  # which tell it of most pictures
     return _is_flat(some) and _is_flat(rgb)

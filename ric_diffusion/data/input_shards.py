@@ -17,7 +17,7 @@ from typing import IO, Any
 from ric_diffusion.data import metadata
 from ric_diffusion.data.images import SUFFIXES
 from ric_diffusion.io.errors import InputError
-from ric_diffusion.io.files import stamp
+from ric_diffusion.io.files import check_regular, stamp
 
 TAR, PARQUET = ".tar", ".parquet"
 PLACES = ("", "data")  # in a folder; the second is where the hub has parquet
@@ -60,6 +60,7 @@ class InputShard:
         with _told(self.address):
             try:
                 if self.local:
+                    check_regular(self.address)
                     return [*stamp(self.address)]
                 system, path = _system(self.address)
                 return [str(system.ukey(path))]
@@ -75,6 +76,7 @@ class InputShard:
         """InputError if it cannot be opened."""
         with _told(self.address):
             if self.local:
+                check_regular(self.address)
                 return open(self.address, "rb", buffering=BUFFER)
             system, path = _system(self.address)
             file: IO[bytes] = system.open(path, "rb")
@@ -218,6 +220,10 @@ def _told(address: str) -> Iterator[None]:
     except FileNotFoundError as error:
         missing = error.args[0] if error.args and isinstance(error.args[0], str) else address
         raise InputError(f"{missing}: no such file") from error
+    except OSError as error:
+        where = error.filename or address
+        reason = error.strerror or " ".join(str(error).split())
+        raise InputError(f"{where}: cannot be read ({reason})") from error
     except Exception as error:  # each file system has errors of its own
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{address}: cannot be read ({reason})") from error

@@ -35,8 +35,10 @@ from ric_diffusion.data.sidecars import CaptionRule
 from ric_diffusion.data.skipped import FILE, REASON, SKIPPED
 from ric_diffusion.data.unchanged import NAME_DIGITS, STAMPS
 from ric_diffusion.io import config
+from ric_diffusion.io.bounds import MOST_SAMPLES
 from ric_diffusion.io.errors import InputError, suggest
 from ric_diffusion.io.files import clear_leftovers
+from ric_diffusion.io.manifest import MANIFEST, manifest_bytes
 from ric_diffusion.io.progress import Tracker, tracking
 from ric_diffusion.io.run import RunFolder
 from ric_diffusion.rewards import RewardSpace
@@ -93,11 +95,12 @@ def label_folder(
     `centre_by`: what scores are compared with, as `fit_space` has it.
 
     `out` gets images/ or texts/, metadata.parquet, reward_space.json, skipped.json, stamps.json and
-    of pictures framing.json, all of them or none, and a journal of scores, a file scores-….jsonl
-    for each process: a run that was killed goes on where it stopped and ends with the same bytes,
-    and a later run scores only what is new (samples, captions where a scorer reads them, scorers, a
-    changed fingerprint). The output holds the rewards of `scorers` alone; scores that the records
-    came with are passed through like their other columns.
+    of pictures framing.json, with a manifest.json of these files, all of them or none, and a
+    journal of scores, a file scores-….jsonl for each process: a run that was killed goes on where
+    it stopped and ends with the same bytes, and a later run scores only what is new (samples,
+    captions where a scorer reads them, scorers, a changed fingerprint). The output holds the
+    rewards of `scorers` alone; scores that the records came with are passed through like their
+    other columns.
 
     With ``shard=(k, n)``, 0 ≤ k < n, only the blocks k, k + n, k + 2n, … of `batch_size` records
     are scored, into the journal, and nothing else is written. Run that for every k, on as many
@@ -192,6 +195,7 @@ def label_folder(
         files[STAMPS] = json.dumps(stamps).encode()  # nobody reads it, and it may be long
         if medium is IMAGE:
             files[FRAMING] = framing_bytes(framing)
+        files[MANIFEST] = manifest_bytes(files)
         written = publish(
             target,
             files,
@@ -243,9 +247,10 @@ def _check_scorers(scorers: Sequence[Scorer], batch_size: int) -> Medium:
 
 def check_shard(shard: tuple[int, int] | None) -> None:
     """InputError unless it is one."""
-    if shard is not None and not 0 <= shard[0] < shard[1]:
+    if shard is not None and not 0 <= shard[0] < shard[1] <= MOST_SAMPLES:
         raise InputError(
-            f"shard: no shard {shard[0]} of {shard[1]}; n shards are numbered from 0 to n - 1"
+            f"shard: no shard {shard[0]} of {shard[1]}; n shards are numbered from 0 to n - 1, "
+            f"{MOST_SAMPLES} at most"
         )
 
 

@@ -9,7 +9,16 @@ from typing import Any, Protocol
 
 from PIL import Image
 
-from ric_diffusion.data.images import is_blank, open_image, pixel_digest, png_bytes, save_png
+from ric_diffusion.data.images import (
+    NOT_FINITE,
+    is_blank,
+    is_not_finite,
+    open_image,
+    pixel_digest,
+    png_bytes,
+    save_png,
+)
+from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.files import json_bytes, write_json, write_text
 
 
@@ -67,7 +76,8 @@ class Images:
         return pixel_digest(sample)
 
     def reject_reason(self, sample: Image.Image) -> str | None:
-        """A NaN picture turns black in the pipeline, so it is found as blank too."""
+        if is_not_finite(sample):
+            return NOT_FINITE
         return "blank" if is_blank(sample) else None
 
 
@@ -103,6 +113,14 @@ class Texts:
 
     def reject_reason(self, sample: str) -> str | None:
         return None if sample.strip() else "empty"
+
+
+def read_named(path: Path, medium: Medium, *, mend: str) -> Any:
+    """The sample in a file. InputError, with the path and how to ``mend`` it, if there is none."""
+    try:
+        return medium.read(path)
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path}: {error}; {mend}") from error
 
 
 IMAGE, TEXT = Images(), Texts()

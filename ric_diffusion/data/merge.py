@@ -28,6 +28,7 @@ from ric_diffusion.data.tables import JoinedSchema, count_rows, read_columns, wr
 from ric_diffusion.data.unchanged import DIGEST, STAMPS
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.files import sibling, stamp
+from ric_diffusion.io.manifest import MANIFEST, manifest_bytes
 from ric_diffusion.io.progress import Tracker, tracking
 from ric_diffusion.rewards import RewardSpace
 from scorers import Scorer
@@ -80,16 +81,14 @@ def merge(
             write_joined(temporary[0], found.schema, _advancing(parts, tracker))
             write_skipped(temporary[1], found.skipped())
             stamps = {f"{SHARDS}/{shard.tar.name}": stamp(shard.tar) for shard in shards}
-            written = publish_files(
-                out,
-                {
-                    METADATA: temporary[0],
-                    REWARD_SPACE: space_bytes(space),
-                    SKIPPED: temporary[1],
-                    STAMPS: json.dumps(stamps).encode(),
-                    **files,
-                },
-            )
+            whole: dict[str, bytes | Path] = {
+                METADATA: temporary[0],
+                REWARD_SPACE: space_bytes(space),
+                SKIPPED: temporary[1],
+                STAMPS: json.dumps(stamps).encode(),
+                **files,
+            }
+            written = publish_files(out, {**whole, MANIFEST: manifest_bytes(whole)})
         finally:
             for path in temporary:
                 path.unlink(missing_ok=True)

@@ -6,21 +6,32 @@
 
 import csv
 import json
+import re
 from collections.abc import Collection, Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ric_diffusion.io.counting import counted
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.extras import require
+from ric_diffusion.io.files import check_regular
 
 NAMES = ("metadata.parquet", "metadata.jsonl", "metadata.csv")
 FILE = "file_name"
 CAPTIONS = ("text", "caption", "prompt")  # the first one present holds the canonical caption
 ALTERNATIVES = "captions"
 
-Row = tuple[str, dict[str, Any]]  # where it stands ("data/metadata.csv, line 3"), its cells
+_ESCAPED = re.compile("[\ud800-\udfff]")  # bytes of a file that are no UTF-8
+
+
+class Row(NamedTuple):
+    """Where it stands ("data/metadata.csv, line 3"), its cells, and the ``problem``, in words for
+    the user, for which they cannot be used."""
+
+    where: str
+    cells: dict[str, Any]
+    problem: str = ""
 
 
 def read_rows(path: Path) -> Iterator[Row]:
@@ -40,17 +51,16 @@ def read_rows(path: Path) -> Iterator[Row]:
         yield from rows
     else:
         every = [first, *rows]
-        _check_columns(path, dict.fromkeys(name for _, cells in every for name in cells))
+        _check_columns(path, dict.fromkeys(name for row in every for name in row.cells))
         yield from every
 
 
 def _read(path: Path) -> Iterator[Row]:
     reader = {".parquet": _parquet_rows, ".jsonl": _jsonl_rows, ".csv": _csv_rows}[path.suffix]
     try:
-        for where, cells in reader(path):
-            yield where, _without_nulls(cells)
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not UTF-8 text ({error.reason}); save it as UTF-8") from error
+        check_regular(path)
+        for row in reader(path):
+            yield row._replace(cells=_without_nulls(row.cells))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or _line(error)})") from error
 
@@ -84,7 +94,7 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
 
     try:
         for number, cells in enumerate(from_parquet(path), 1):
-            yield f"{path}, row {number}", cells
+            yield Row(f"{path}, row {number}", cells)
     except ValueError as error:
         raise InputError(f"{path}: not a readable parquet file ({_line(error)})") from error
 
@@ -96,7 +106,7 @@ def _parquet_columns(path: Path) -> list[str]:
 
 
 def _jsonl_rows(path: Path) -> Iterator[Row]:
-    with path.open(encoding="utf-8-sig", newline="\n") as file:
+    with path.open(encoding="utf-8-sig", newline="\n", errors="surrogateescape") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue
@@ -104,14 +114,15 @@ def _jsonl_rows(path: Path) -> Iterator[Row]:
             try:
                 cells = json.loads(line)
             except (ValueError, RecursionError) as error:
+                _check_utf8(where, line)
                 raise InputError(f"{where}: not JSON ({_line(error)})") from error
             if not isinstance(cells, dict):
                 raise InputError(f'{where}: not a JSON object like {{"{FILE}": …, "text": …}}')
-            yield where, cells
+            yield Row(where, cells, _problem(where, line))
 
 
 def _csv_rows(path: Path) -> Iterator[Row]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
+    with path.open(encoding="utf-8-sig", newline="", errors="surrogateescape") as file:
         reader = csv.reader(file, strict=True)
         header: list[str] | None = None
         try:
@@ -121,6 +132,7 @@ def _csv_rows(path: Path) -> Iterator[Row]:
                     continue
                 if header is None:
                     header = values
+                    _check_utf8(where, "".join(values))
                     if len(set(header)) < len(header):
                         raise InputError(f"{where}: two columns have the same name; rename one")
                     continue
@@ -129,9 +141,20 @@ def _csv_rows(path: Path) -> Iterator[Row]:
                         f"{counted(len(values), 'cells')} under {counted(len(header), 'columns')}"
                     )
                     raise InputError(f"{where}: {wrong}; quote cells that hold commas")
-                yield where, dict(zip(header, values, strict=True))
+                cells = dict(zip(header, values, strict=True))
+                yield Row(where, cells, _problem(where, "".join(values)))
         except csv.Error as error:
             raise InputError(f"{path}, line {reader.line_num}: not CSV ({error})") from error
+
+
+def _problem(where: str, text: str) -> str:
+    """Of a row with this text."""
+    return f"{where}: not UTF-8 text; save it as UTF-8" if _ESCAPED.search(text) else ""
+
+
+def _check_utf8(where: str, text: str) -> None:
+    if problem := _problem(where, text):
+        raise InputError(problem)
 
 
 def _line(error: Exception) -> str:

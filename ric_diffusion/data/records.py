@@ -22,6 +22,8 @@ from ric_diffusion.data.sidecars import CaptionRule, Sidecars, UnreadableCaption
 from ric_diffusion.io.counting import counted
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.files import write_bytes
+from ric_diffusion.io.manifest import DamagedError, check_manifest
+from ric_diffusion.io.paths import check_readable
 from ric_diffusion.rewards import RewardSpace
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ SCORE_PREFIX = "score_"  # the column of reward `x` is `score_x`
 TAR_OFFSET, TAR_SIZE = "tar_offset", "tar_size"  # columns: where a tar file holds a member's bytes
 _PLACE = {metadata.FILE, TAR_OFFSET, TAR_SIZE}  # columns that say where a sample is
 TAR = ".tar/"  # in the path of a member
-Stamp = tuple[int, int]  # size in bytes, time of change in ns
+Stamp = tuple[int, int, int]  # size in bytes, time of change in ns, and that of any change
 _log = logging.getLogger(__name__)
 
 
@@ -53,6 +55,7 @@ class Record:
             is what ``file`` begins with.
         stamp: of the file that is named or that the sample is a part of, as it was when metadata
             that names it was read; None if it is not there, or if no metadata names it.
+        problem: why what is said of it cannot be read, in words for the user; "" if it can.
     """
 
     file: str
@@ -61,6 +64,7 @@ class Record:
     extra: Mapping[str, Any] = field(default_factory=dict)
     span: tuple[int, int] | None = None
     stamp: Stamp | None = field(default=None, compare=False)
+    problem: str = ""
 
     @property
     def container(self) -> str:
@@ -85,17 +89,19 @@ def read_folder(folder: str | os.PathLike[str], *, captions: CaptionRule = "whol
     Records come in the order of the metadata, then by name those it doesn't mention, with what
     `x.txt` or `x.caption` holds as the caption of `x.png`, or with `captions` "lines" each of its
     lines as one. Rows about one file become one record. A record may lack captions or, with a
-    warning, its file: who opens it reports that.
+    warning, its file, or its captions may not be text, which is its problem: who opens it reports
+    that.
 
-    Raises InputError if the folder is missing, empty or without any caption, if metadata is
-    malformed, if captions cannot be read, with the names of all such files, or if a path leads out
-    of the folder.
+    Raises InputError if the folder is missing, not to be read, empty or without any caption, if
+    metadata is malformed, or if a path leads out of the folder.
     """
     root = _existing(folder)
     found = find_records(folder, captions=captions)
     if not found:
         raise InputError(f"{folder}: no pictures in it; name a folder of PNG, JPEG or WebP files")
     if not any(record.captions for record in found):
+        if problem := next((record.problem for record in found if record.problem), ""):
+            raise InputError(f"{folder}: no captions that can be read: {problem}")
         raise InputError(
             f"{folder}: no captions; add metadata.jsonl with file_name and text, or x.txt to x.png"
         )
@@ -121,11 +127,14 @@ def find_records(
 
 
 def read_labelled(folder: str | os.PathLike[str]) -> tuple[list[Record], RewardSpace]:
-    """Records and reward space as `ric label` left them; every record has every score."""
+    """Records and reward space as `ric label` left them; every record has every score. InputError
+    that names a file which is no longer what it wrote; pictures are looked at by
+    `check_unchanged`."""
     root = _existing(folder)
     for name in (METADATA, REWARD_SPACE):
         if not (root / name).is_file():
             raise InputError(f"{folder}: {name} is missing; `ric label` makes such a folder")
+    check_written(root)
     space = RewardSpace.load(root / REWARD_SPACE)
     records = list(_from_metadata(root, [root / METADATA], space.names).values())
     for record in records:
@@ -138,6 +147,15 @@ def read_labelled(folder: str | os.PathLike[str]) -> tuple[list[Record], RewardS
         )
         raise InputError(f"{folder}: {gone}; run `ric label` again")
     return records, space
+
+
+def check_written(folder: Path) -> None:
+    """InputError that names a file of a labelled folder, its samples aside, which is no longer
+    what `ric label` wrote."""
+    try:
+        check_manifest(folder, [METADATA, REWARD_SPACE])
+    except DamagedError as error:
+        raise InputError(f"{error}; run `ric label` again") from error
 
 
 def write_metadata(folder: str | os.PathLike[str], records: Sequence[Record]) -> None:
@@ -183,6 +201,7 @@ def _existing(folder: str | os.PathLike[str]) -> Path:
         raise InputError(f"{folder}: no such folder")
     if not root.is_dir():
         raise InputError(f"{folder}: a file; name the folder it is in")
+    check_readable(root)
     return root
 
 
@@ -251,7 +270,7 @@ class _Place:
             _check_inside(self.root, Path(path), f"{where}: {file!r}")
         if status is None or not stat.S_ISREG(status.st_mode):
             return None
-        return status.st_size, status.st_mtime_ns
+        return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def _from_metadata(
@@ -262,9 +281,15 @@ def _from_metadata(
     records: dict[str, Record] = {}
     for path in paths:
         place = _Place(root, path)
-        for where, cells in metadata.read_rows(path):
-            _add(records, _from_row(place, where, cells, names))
+        for where, cells, problem in metadata.read_rows(path):
+            record = _from_row(place, where, _mended(cells) if problem else cells, names)
+            _add(records, replace(record, captions=(), problem=problem) if problem else record)
     return records
+
+
+def _mended(cells: Mapping[str, Any]) -> dict[str, Any]:
+    """Cells with question marks for what is no UTF-8, so that a file can be named."""
+    return {name: metadata.to_utf8(v) if isinstance(v, str) else v for name, v in cells.items()}
 
 
 def _add(records: dict[str, Record], record: Record) -> None:
@@ -416,33 +441,19 @@ def _number(cell: Any, *, written: bool) -> float | None:
 
 
 def _with_sidecars(root: Path, records: Sequence[Record], rule: CaptionRule) -> list[Record]:
-    """The records, with captions from text files where they have none; InputError, with the names
-    of all of them, for files that cannot be read."""
-    sidecars, unreadable = Sidecars(), dict[str, str]()
-    found = [
-        r if r.captions else replace(r, captions=_sidecar(root, r, sidecars, rule, unreadable))
-        for r in records
-    ]
-    if unreadable:
-        listed = ", ".join(f"{file} ({reason})" for file, reason in unreadable.items())
-        raise InputError(
-            f"{root}: captions that cannot be read: {listed}; save them as UTF-8, or remove them"
-        )
-    return found
+    """The records, with captions from text files where they have none."""
+    sidecars = Sidecars()
+    return [r if r.captions or r.problem else _told(root, r, sidecars, rule) for r in records]
 
 
-def _sidecar(
-    root: Path, record: Record, sidecars: Sidecars, rule: CaptionRule, unreadable: dict[str, str]
-) -> tuple[str, ...]:
-    """What the first text file beside a sample holds that is not blank; ``unreadable`` gets the
-    reason for one that cannot be read, by its name."""
+def _told(root: Path, record: Record, sidecars: Sidecars, rule: CaptionRule) -> Record:
+    """The record with what the first text file beside its sample holds that is not blank."""
     for path in sidecars.beside(root / record.file):
         _check_inside(root, path, str(path))
         try:
             captions = clean(str(path), read_captions(path, rule))
         except UnreadableCaption as error:
-            unreadable[path.relative_to(root).as_posix()] = str(error)
-            return ()
+            return replace(record, problem=f"its caption {path.name} cannot be read ({error})")
         if captions:
-            return captions
-    return ()
+            return replace(record, captions=captions)
+    return record

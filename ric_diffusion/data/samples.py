@@ -142,6 +142,8 @@ def _read(medium: Medium, framing: Framing, unread: Unread) -> tuple[str, Sample
         return record.file, "its name is not UTF-8; rename it"
     if unread.reason:
         return record.file, unread.reason
+    if record.problem:
+        return record.file, record.problem
     if not record.captions:
         return record.file, "no caption or prompt"
     before = (0, 0)

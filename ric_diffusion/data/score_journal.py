@@ -10,11 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ric_diffusion.data.records import Record
 from ric_diffusion.data.samples import Sample
-from ric_diffusion.io.counting import counted
+from ric_diffusion.data.scoring import ask, named
 from ric_diffusion.io.journal import Journal
 from scorers import Scorer, ScorerError
 
@@ -120,7 +118,8 @@ class BatchScoring:
             if not todo:
                 continue
             worked = bool(done) or self.computed[scorer.name] > 0
-            scores = self._call(scorer, todo, worked=worked)
+            with named(scorer):
+                scores = self._call(scorer, todo, worked=worked)
             if scores:
                 self._journal.append(scorer, scores)
             self.computed[scorer.name] += len(scores)
@@ -144,7 +143,7 @@ class BatchScoring:
         """
         try:
             return _ask(scorer, todo)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             # What a batch has no memory for, its samples one by one may have.
             if not (_may_be_the_sample(error) or (_no_memory(error) and len(todo) > 1)):
                 raise
@@ -152,7 +151,7 @@ class BatchScoring:
             for key, sample in todo.items():
                 try:
                     scores |= _ask(scorer, {key: sample})
-                except Exception as alone:
+                except (Exception, SystemExit) as alone:
                     if not _may_be_the_sample(alone):
                         raise
                     reason = f"{scorer.name} fails on it ({type(alone).__name__}: {alone})"
@@ -173,22 +172,16 @@ def score_key(scorer: Scorer, caption: str, digest: str) -> str:
 def _ask(scorer: Scorer, todo: dict[str, Sample]) -> dict[str, float]:
     contents = [sample.content for sample in todo.values()]
     captions = [sample.record.captions[0] for sample in todo.values()]
-    scores = np.asarray(scorer(contents, captions), dtype=np.float64)
-    if scores.shape != (len(todo),):
-        raise ScorerError(
-            f"scorer {scorer.name!r} gave shape {scores.shape} for "
-            f"{counted(len(todo), 'samples')}; it must give one number each"
-        )
-    return dict(zip(todo, scores.tolist(), strict=True))
+    return dict(zip(todo, ask(scorer, contents, captions).tolist(), strict=True))
 
 
-def _may_be_the_sample(error: Exception) -> bool:
+def _may_be_the_sample(error: BaseException) -> bool:
     """False for what no sample causes: misuse of a scorer, a full disk, no memory."""
     if isinstance(error, OSError):
         return error.errno is None  # an encoder's complaint; the system's have a number
     return not (_no_memory(error) or isinstance(error, ScorerError))
 
 
-def _no_memory(error: Exception) -> bool:
+def _no_memory(error: BaseException) -> bool:
     # A GPU's is torch.OutOfMemoryError, and nothing here needs torch.
     return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"

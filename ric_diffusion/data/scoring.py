@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -14,7 +15,10 @@ import numpy as np
 import scorers
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.rewards import RewardSpace
-from scorers import Scorer, WeightsError
+from scorers import Scorer, ScorerError, WeightsError
+from scorers.base import first_line
+
+MOST_SCORE = 1e12
 
 _log = logging.getLogger(__name__)
 _kept: ContextVar[dict[str, Scorer] | None] = ContextVar("kept_scorers", default=None)
@@ -138,5 +142,37 @@ def scores_of(
     """N samples, with their N prompts unless no scorer needs them, scored by n scorers: (N, n)
     float64, each column in the unit of its scorer."""
     given = None if prompts is None else list(prompts)
-    columns = [np.asarray(scorer(list(samples), given), float) for scorer in using]
+    columns = []
+    for scorer in using:
+        with named(scorer):
+            columns.append(ask(scorer, list(samples), given))
     return np.stack(columns, axis=1)
+
+
+def ask(scorer: Scorer, samples: list[Any], prompts: list[str] | None) -> np.ndarray:
+    """(N,) float64: what a scorer says of N samples; NaN where that is no number, or one beyond
+    MOST_SCORE, which no unit has. ScorerError unless it gives one number for each; what it raises
+    itself passes."""
+    scores = np.array(scorer(samples, prompts), dtype=np.float64)
+    if scores.shape != (len(samples),):
+        raise ScorerError(
+            f"scorer {scorer.name!r} gave shape {scores.shape} for {len(samples)} samples; it must "
+            "give one number each"
+        )
+    scores[~(np.abs(scores) <= MOST_SCORE)] = math.nan
+    return scores
+
+
+@contextmanager
+def named(scorer: Scorer) -> Iterator[None]:
+    """What a scorer raises inside the block is a ScorerError of one line that names it. What has a
+    line of its own passes: wrong input, and the system's complaints, as of a full disk."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        told = isinstance(error, OSError) and error.errno is not None
+        if told or isinstance(error, InputError | ScorerError):
+            raise
+        raise ScorerError(
+            f"scorer {scorer.name!r} fails ({first_line(error)}); mend it, or leave it out"
+        ) from error

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from ric_diffusion.data.names import folded
+from ric_diffusion.io.files import read_file
 
 CaptionRule = Literal["whole", "lines"]  # what one text file holds: one caption, or one to a line
 
@@ -76,7 +77,7 @@ def _order(name: str) -> tuple[int, bool, str]:
 def read_captions(path: Path, rule: CaptionRule) -> list[str]:
     """The captions in a text file, blanks among them; UnreadableCaption if it cannot be read."""
     try:
-        data = path.read_bytes()
+        data = read_file(path)
     except OSError as error:
         raise UnreadableCaption(error.strerror or str(error)) from error
     return captions_in(data, rule)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ric_diffusion.adapters.adapter import Adapter
+from ric_diffusion.io.bounds import MOST_POINTS, check_count
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.rewards import Curve, RewardSpace, to_targets
 
@@ -32,8 +33,7 @@ def preference_line(names: Sequence[str], count: int) -> list[dict[str, float]]:
 
     With more than two rewards the line goes through all of them in order, corner to corner.
     """
-    if count < 2:
-        raise InputError(f"points {count}: a sweep needs at least 2")
+    check_count("points", count, MOST_POINTS, least=2)
     if len(names) < 2:
         raise InputError(f"a preference sweep needs two rewards, {list(names)} given")
     corners = np.eye(len(names))
@@ -47,8 +47,7 @@ def target_line(
 ) -> list[dict[str, float]]:
     """``count`` targets of one reward from its 5th to its 95th percentile, others on auto; with
     the reward's calibration ``curve``, over as much of that as can be had."""
-    if count < 2:
-        raise InputError(f"points {count}: a sweep needs at least 2")
+    check_count("points", count, MOST_POINTS, least=2)
     low, high = space.quantile(name, 0.05), space.quantile(name, 0.95)
     if curve is not None:
         low, high = curve.clamp(low), curve.clamp(high)

@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from ric_diffusion.data.medium import read_named
 from ric_diffusion.data.scoring import scores_of
 from ric_diffusion.evaluation.config import EvaluationConfig
 from ric_diffusion.evaluation.grid import Cell, Grid, Point
@@ -46,6 +47,7 @@ from ric_diffusion.rewards import RewardSpace
 
 VERB = "evaluate"
 METHODS = "methods"  # below a report's folder
+DRAW_AGAIN = "remove it, and run this again, which draws it again"
 JUDGED_TOGETHER = 16  # prompts, with all their seeds; they are each other's distractors
 
 Block = tuple[int, tuple[int, ...]]  # point, prompts
@@ -307,6 +309,9 @@ def draw_batch(worker: EvaluationWorker, item: Mapping[str, Any]) -> dict[str, A
     held_out = np.zeros((weighed, 0))
     if weighed and config.held_out:
         held_out = scores_of(samples[:weighed], prompts[:weighed], config.held_out)
+    reasons = [medium.reject_reason(sample) for sample in samples]
+    rejected = [reason is not None for reason in reasons]
+    scores[rejected], held_out[rejected[:weighed]] = math.nan, math.nan
     cells = tuple(
         DrawnCell(
             point=p,
@@ -314,7 +319,7 @@ def draw_batch(worker: EvaluationWorker, item: Mapping[str, Any]) -> dict[str, A
             seed=config.seed(q, s),
             scores=_plain(scores[i]),
             held_out=_plain(held_out[i]) if i < weighed else (),
-            reject_reason=medium.reject_reason(samples[i]),
+            reject_reason=reasons[i],
         )
         for i, (p, q, s) in enumerate(batch)
     )
@@ -382,7 +387,8 @@ def judge_block(worker: EvaluationWorker, item: Mapping[str, Any]) -> dict[str, 
     method, config, folder = worker.method, worker.config, Path(item["folder"])
     sampler, p, prompts = method.sampler, item["point"], tuple(item["prompts"])
     cells = [(p, q, s) for q in prompts for s in range(len(config.seeds))]
-    samples = [sampler.medium.read(folder / file_of(method, config, cell)) for cell in cells]
+    files = [folder / file_of(method, config, cell) for cell in cells]
+    samples = [read_named(file, sampler.medium, mend=DRAW_AGAIN) for file in files]
     features = np.asarray(sampler.features(samples), float)
     precision = np.asarray(
         sampler.prompt_r_precision([config.prompts[q] for _, q, _ in cells], samples), float

@@ -23,6 +23,7 @@ import yaml
 
 from ric_diffusion.io.counting import counted
 from ric_diffusion.io.errors import InputError, suggest
+from ric_diffusion.io.files import read_file
 from ric_diffusion.io.paths import expanded
 
 T = TypeVar("T")
@@ -33,7 +34,7 @@ _hints = functools.cache(get_type_hints)  # they take longer than all else, and 
 def load_yaml(path: str | os.PathLike[str], cls: type[T]) -> T:
     """Read a `cls` from a YAML file; whatever is wrong with it is one line of InputError."""
     try:
-        data = yaml.load(expanded(path).read_bytes(), Loader=_Loader)
+        data = yaml.load(read_file(expanded(path)), Loader=_Loader)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give a YAML file") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -55,16 +56,24 @@ def from_dict(data: Any, cls: type[T], source: str) -> T:
 
 def at_least(config: Any, least: int, *fields: str) -> None:
     """For `__post_init__`: ValueError for a field below ``least``."""
+    within(config, least, math.inf, *fields)
+
+
+def within(config: Any, least: float, most: float, *fields: str) -> None:
+    """For `__post_init__`: ValueError for a field below ``least`` or above ``most``."""
     for name in fields:
         if not (value := getattr(config, name)) >= least:  # nor is what is not a number
             raise ValueError(f"{name} is {value}; give {least} or more")
+        if value > most:
+            raise ValueError(f"{name} is {value}; give {most} at most")
 
 
-def above_zero(config: Any, *fields: str) -> None:
-    """For `__post_init__`: ValueError for a field that is not."""
+def above_zero(config: Any, *fields: str, most: float = math.inf) -> None:
+    """For `__post_init__`: ValueError for a field that is not, or is above ``most``."""
     for name in fields:
-        if not (value := getattr(config, name)) > 0:
-            raise ValueError(f"{name} is {value}; give a number above 0")
+        if not 0 < (value := getattr(config, name)) <= most:
+            bound = f"{most} at most" if value > most else "a number above 0"
+            raise ValueError(f"{name} is {value}; give {bound}")
 
 
 def probabilities(config: Any, *fields: str) -> None:

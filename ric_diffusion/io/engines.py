@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, Protocol, TypeVar
 
+from ric_diffusion.io.bounds import check_count
 from ric_diffusion.io.errors import InputError, suggest
 from ric_diffusion.io.extras import require
 
@@ -24,6 +25,7 @@ Result = TypeVar("Result")
 
 EngineName = Literal["local", "ray"]
 NAMES: tuple[EngineName, ...] = ("local", "ray")
+MOST_WORKERS = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +53,8 @@ class EngineConfig:
             raise InputError(f"engine: {self.name!r} is unknown{suggest(self.name, NAMES)}")
         if self.name != "ray" and self.address is not None:
             raise InputError("address: goes with the engine ray; add that, or leave it out")
-        if self.workers is not None and self.workers < 1:
-            raise InputError(f"workers: {self.workers}; give 1 or more")
+        if self.workers is not None:
+            check_count("workers", self.workers, MOST_WORKERS)
 
 
 LOCAL = EngineConfig()

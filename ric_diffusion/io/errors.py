@@ -23,6 +23,14 @@ class WorkerError(RuntimeError):
     """
 
 
+def not_finite_error(what: str) -> FloatingPointError:
+    """A model made something that is no number. One line; the command line exits with 1."""
+    return FloatingPointError(
+        f"{what}: not finite (NaN or Inf); the model's weights are damaged or overflow in their "
+        "precision: try dtype float32, or fetch them again"
+    )
+
+
 def suggest(word: str, options: Iterable[str]) -> str:
     """The end of an error message about an unknown `word`, leading semicolon included.
 

@@ -7,6 +7,7 @@ under another one that is at work.
 """
 
 import ctypes
+import errno
 import hashlib
 import json
 import os
@@ -14,6 +15,7 @@ import platform
 import re
 import secrets
 import shutil
+import stat
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -107,10 +109,28 @@ def _clone(source: int, target: int) -> bool:
     return True
 
 
+def check_regular(path: str | os.PathLike[str]) -> None:
+    """OSError for what is no file: reading a pipe or a device could go on for ever."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
+
+
+def read_file(path: str | os.PathLike[str]) -> bytes:
+    """What a file holds. OSError for what cannot be read, or is no file."""
+    check_regular(path)
+    return Path(path).read_bytes()
+
+
 def stamp(path: str | os.PathLike[str]) -> tuple[int, int]:
     """Size in bytes and time of change in ns, which a file that is written to does not keep."""
+    return full_stamp(path)[:2]
+
+
+def full_stamp(path: str | os.PathLike[str]) -> tuple[int, int, int]:
+    """The same with the time of any change in ns, which nobody sets: one that was put in the
+    place of another, with its size and time, has another."""
     status = os.stat(path)
-    return status.st_size, status.st_mtime_ns
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def digests(paths: Iterable[Path]) -> list[str]:
@@ -204,6 +224,13 @@ def clear_leftovers(folder: Path) -> None:
                 shutil.rmtree(path, ignore_errors=True)  # another process may be at it, too
             else:
                 path.unlink(missing_ok=True)
+
+
+def clear_all_leftovers(folder: Path) -> None:
+    """The same for a folder and all below it."""
+    for place, folders, _ in os.walk(folder):
+        clear_leftovers(Path(place))
+        folders[:] = [name for name in folders if not name.startswith(".tmp-")]
 
 
 def _is_abandoned(path: Path) -> bool:

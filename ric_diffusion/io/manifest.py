@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ric_diffusion.io.errors import InputError
-from ric_diffusion.io.files import write_json
+from ric_diffusion.io.files import read_file, write_bytes
 
 MANIFEST = "manifest.json"
 
@@ -19,27 +19,38 @@ class DamagedError(InputError):
 
 def write_manifest(folder: Path, names: Sequence[str]) -> None:
     """Write ``folder/manifest.json`` with the SHA-256 of each of these files, which are there."""
-    write_json(folder / MANIFEST, {"sha256": {name: _digest(folder / name) for name in names}})
+    write_bytes(folder / MANIFEST, manifest_bytes({name: folder / name for name in names}))
+
+
+def manifest_bytes(files: Mapping[str, bytes | Path]) -> bytes:
+    """The manifest of files by name, which are there under another name or still to be written."""
+    digests = {
+        name: _digest(data) if isinstance(data, Path) else hashlib.sha256(data).hexdigest()
+        for name, data in files.items()
+    }
+    return json.dumps({"sha256": digests}, indent=2).encode() + b"\n"
 
 
 def check_manifest(folder: Path, names: Sequence[str]) -> None:
     """DamagedError that names what is missing, or is not what was written with its manifest:
-    ``names`` are the files that must be in it."""
+    ``names`` are the files that must be in it, and all that are in it are looked at."""
     path = folder / MANIFEST
     try:
-        digests = json.loads(path.read_text(encoding="utf-8"))["sha256"]
+        digests = json.loads(read_file(path))["sha256"]
         written = {str(name): str(digest) for name, digest in digests.items()}
     except FileNotFoundError:
         raise DamagedError(f"{path}: is missing") from None
+    except OSError as error:
+        raise DamagedError(f"{path}: cannot be read ({error.strerror})") from None
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise DamagedError(f"{path}: is damaged") from None
     if absent := sorted(set(names) - set(written)):
         raise DamagedError(f"{path}: is damaged; it says nothing of {absent[0]}")
-    for name in names:
+    for name, digest in written.items():
         file = folder / name
         if not file.is_file():
             raise DamagedError(f"{file}: is missing")
-        if _digest(file) != written[name]:
+        if _digest(file) != digest:
             raise DamagedError(f"{file}: is damaged; it is not what was written")
 
 

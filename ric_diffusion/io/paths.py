@@ -18,6 +18,12 @@ def expanded(path: str | os.PathLike[str]) -> Path:
         raise InputError(f"{path}: no user of that name has a home folder") from None
 
 
+def check_readable(folder: str | os.PathLike[str]) -> None:
+    """InputError for a folder whose files this user may not see."""
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise InputError(f"{folder}: no permission to read this folder")
+
+
 def expanded_name(name: str) -> str:
     """The same for a model or an adapter, which is named by a path or in another way."""
     return str(expanded(name)) if name.startswith("~") else name

@@ -13,7 +13,7 @@ from typing import Any
 
 from ric_diffusion.io import config
 from ric_diffusion.io.errors import InputError
-from ric_diffusion.io.files import create_json
+from ric_diffusion.io.files import create_json, read_file
 
 RUN_FILE = "run.json"
 SHOWN = 40  # characters of a value that changed
@@ -75,7 +75,7 @@ class RunFolder:
     def _stored(self) -> dict[str, Any]:
         path = self.path / RUN_FILE
         try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
+            stored = json.loads(read_file(path))
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror})") from error
         except (ValueError, RecursionError) as error:

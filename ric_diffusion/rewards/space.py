@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from pathlib import Path
 from statistics import NormalDist
 from typing import Any, Self
 
@@ -15,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ric_diffusion.io.counting import counted
 from ric_diffusion.io.errors import InputError
-from ric_diffusion.io.files import write_text
+from ric_diffusion.io.files import read_file, write_text
 from ric_diffusion.rewards import checks
 from ric_diffusion.rewards.centring import ROUNDING, Centring, PromptGroups
 from ric_diffusion.rewards.front import directions, farthest, fit_corners, fit_front, nondominated
@@ -494,7 +493,7 @@ class RewardSpace:
     def load(cls, path: str | os.PathLike[str]) -> Self:
         """Read what `save` wrote; InputError if the file is missing or is not that."""
         try:
-            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+            return cls.from_dict(json.loads(read_file(path)))
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror})") from None
         except InputError as error:

@@ -14,10 +14,10 @@ QUARTERS = ("0_25", "25_50", "50_75", "75_100")  # of the noise levels, in per c
 @dataclass(frozen=True, kw_only=True)
 class StepFigures:
     """Of one step: its mean loss; how many samples it had; the norm of its gradient before
-    clipping, None if that is not finite, as it may be in float16; by quarter of the noise levels
-    the sums of its samples' losses, and how many there were."""
+    clipping; both None if they are not finite, as the gradient may be in float16; by quarter of the
+    noise levels the sums of its samples' losses, and how many there were."""
 
-    loss: float
+    loss: float | None
     samples: int
     gradient_norm: float | None
     sums: Sequence[float]
@@ -49,10 +49,11 @@ class LevelTally:
 def summary(steps: Sequence[StepFigures]) -> dict[str, float]:
     """The means over these steps, by the names of the log. Noise levels that no sample had, and
     figures that no step has, are left out."""
-    found = {"loss": sum(step.loss for step in steps) / len(steps)}
-    norms = [step.gradient_norm for step in steps if step.gradient_norm is not None]
-    if norms:
-        found["gradient_norm"] = sum(norms) / len(norms)
+    found = {}
+    for name in ("loss", "gradient_norm"):
+        values = [value for step in steps if (value := getattr(step, name)) is not None]
+        if values:
+            found[name] = sum(values) / len(values)
     for i, name in enumerate(QUARTERS):
         if count := sum(step.counts[i] for step in steps):
             found[f"loss_noise_{name}"] = sum(step.sums[i] for step in steps) / count

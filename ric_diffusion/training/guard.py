@@ -9,7 +9,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from ric_diffusion.io.errors import CollapseError
+from ric_diffusion.io.bounds import MOST_PER_PROMPT
+from ric_diffusion.io.config import within
+from ric_diffusion.io.errors import CollapseError, not_finite_error
 from ric_diffusion.models.cost import Cost, Meter
 from ric_diffusion.models.judge import diversity
 from ric_diffusion.models.protocol import Backend
@@ -32,8 +34,7 @@ class GuardConfig:
     RENAMED: ClassVar[Mapping[str, str]] = {"prompt": "prompt_r_precision"}
 
     def __post_init__(self) -> None:
-        if self.samples < 2 * SEEDS:
-            raise ValueError(f"samples is {self.samples}; give {2 * SEEDS} or more")
+        within(self, 2 * SEEDS, MOST_PER_PROMPT, "samples")
         for name in FIGURES:
             if not 0 <= (value := getattr(self, name)) <= 1:
                 raise ValueError(f"{name} is {value}; give a fraction from 0 to 1")
@@ -83,6 +84,8 @@ class Guard:
         meter = Meter()
         with meter.running(self.backend.network()):
             diversity, prompt_r_precision = self._figures()
+        if not np.isfinite([diversity, prompt_r_precision]).all():  # which no bound would stop
+            raise not_finite_error("the guard's figures of the model")
         return GuardFigures(
             diversity=diversity, prompt_r_precision=prompt_r_precision, cost=meter.read()
         )

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 
 import torch
 
-from ric_diffusion.io.config import above_zero, at_least, to_dict
+from ric_diffusion.io.bounds import MOST_RUN_SEED
+from ric_diffusion.io.config import above_zero, to_dict, within
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.models.hardware import Precision, resolve_precision
 from ric_diffusion.training.log import Tracker, check_installed
@@ -19,6 +20,7 @@ from ric_diffusion.training.rates import Schedule, check_schedule
 # ("got mixed torch.Tensor and DTensor"); the others read and sum up numbers of whole parameters.
 TRAIN_SHARDS = ("adamw",)
 TRAINS_NOTHING = ("log_every", "checkpoint_minutes", "validate_every", "trackers")
+MOST_UPDATES, MOST_AT_ONCE, MOST_RATE = 10**9, 2**20, 1000.0
 ARGUMENTS = "belongs to the optimizer now: write optimizer: {arguments: {%s}}"
 
 
@@ -58,9 +60,14 @@ class LoopConfig:
     trackers: tuple[Tracker, ...] = ("tensorboard",)
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "steps", "batch_size", "accumulate", "log_every")
-        at_least(self, 0, "warmup", "checkpoint_minutes", "validate_every", "seed")
-        above_zero(self, "learning_rate", "max_grad_norm")
+        within(self, 1, MOST_UPDATES, "steps", "log_every")
+        within(self, 1, MOST_AT_ONCE, "batch_size", "accumulate")
+        within(self, 0, MOST_UPDATES, "checkpoint_minutes", "validate_every")
+        within(self, 0, MOST_RUN_SEED, "seed")
+        above_zero(self, "learning_rate", most=MOST_RATE)
+        above_zero(self, "max_grad_norm")
+        if not 0 <= self.warmup <= self.steps:
+            raise ValueError(f"warmup is {self.warmup}; give 0 to steps, which is {self.steps}")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema is {self.ema}; give 0 or more, below 1")
         if self.optimizer.name == "prodigy" and self.learning_rate < 0.1:

@@ -32,7 +32,8 @@ import numpy as np
 
 from ric_diffusion.data.records import Record
 from ric_diffusion.io import config as configs
-from ric_diffusion.io.config import at_least, probabilities
+from ric_diffusion.io.bounds import MOST_RUN_SEED, MOST_SAMPLES
+from ric_diffusion.io.config import probabilities, within
 from ric_diffusion.io.counting import counted
 from ric_diffusion.io.engines import HERE, Workers
 from ric_diffusion.io.errors import InputError
@@ -93,8 +94,10 @@ class OnlineConfig:
     }
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "rounds", "samples", "batch_size")
-        at_least(self, 0, "exploration", "seed")
+        within(self, 1, 1000, "rounds")
+        within(self, 1, MOST_SAMPLES, "samples", "batch_size")
+        within(self, 0, 10, "exploration")  # z
+        within(self, 0, MOST_RUN_SEED, "seed")
         probabilities(self, "prompt_r_precision")
         if not 0 < self.keep_fraction <= 1:
             raise ValueError(f"keep_fraction is {self.keep_fraction}; give more than 0, at most 1")

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ric_diffusion.data.images import NOT_FINITE
 from ric_diffusion.data.scoring import scores_of
 from ric_diffusion.io.config import from_dict, to_dict
 from ric_diffusion.io.engines import HERE, Workers
@@ -160,7 +161,8 @@ def draw_batch(worker: SampleWorker, item: Mapping[str, Any]) -> dict[str, Any]:
         scored = judge_samples(backend, made, scores, on_prompt)
         suffix = backend.medium.suffix
         for number, sample in enumerate(made, start=item["first"]):
-            backend.medium.write(sample, sample_path(folder, number, suffix))
+            if backend.medium.reject_reason(sample) != NOT_FINITE:
+                backend.medium.write(sample, sample_path(folder, number, suffix))
     batch = ScoredBatch(first=item["first"], samples=tuple(scored), cost=meter.read())
     plain: dict[str, Any] = to_dict(batch)
     return plain

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from ric_diffusion.io.config import from_dict, to_dict
-from ric_diffusion.io.files import write_json
+from ric_diffusion.io.files import read_file, write_json
 
 T = TypeVar("T")
 
 
 def read(path: Path, cls: type[T]) -> T:
     """What ``write`` wrote."""
-    return from_dict(json.loads(path.read_text(encoding="utf-8")), cls, str(path))
+    return from_dict(json.loads(read_file(path)), cls, str(path))
 
 
 def write(path: Path, value: object) -> None:

@@ -35,6 +35,8 @@ from ric_diffusion.training.schedule import (
     micro_batches,
 )
 
+IN_A_ROW = 3  # steps whose loss or gradient is not finite
+
 _log = logging.getLogger(__name__)
 
 
@@ -87,11 +89,13 @@ class Trainer:
         self._counted = meter.read() if meter else Cost()  # of all processes
         self._asked: Callable[[], int] = lambda: 0  # the signal that asked to stop
         self.stopping = False  # whether any process was asked to
+        self._in_a_row = 0  # of the latest steps those that were left out
 
     def run(self) -> None:
         """Train to the last step; leaves the averaged weights in the backend.
 
-        FloatingPointError if loss or gradient leave the numbers; the last checkpoint is before.
+        FloatingPointError if loss or gradient are not finite in IN_A_ROW steps, with the step and
+        the cause; none of them has changed a parameter, and the last checkpoint is before them.
         Stopped once a signal asked for it, in all processes after the same step, which a checkpoint
         is written of; a second signal does not wait for that.
         """
@@ -129,7 +133,10 @@ class Trainer:
                     if log:
                         log.images(state.step, sheets)
                 # After validation, which is part of the cost that a resumed run begins with.
-                overdue = time.monotonic() - saved > 60 * config.checkpoint_minutes
+                # Steps that are left out may end the run: the last checkpoint is before them.
+                overdue = (
+                    time.monotonic() - saved > 60 * config.checkpoint_minutes and not self._in_a_row
+                )
                 if last or self.stopping or (agreed(overdue) if self.sharded else overdue):
                     self.save()
                     saved = time.monotonic()
@@ -149,7 +156,8 @@ class Trainer:
 
     def step(self) -> float:
         """One update of parameters and average; returns the mean loss of its micro-batches. A step
-        whose gradient overflows in float16 changes nothing but the scale of the next loss."""
+        whose gradient overflows in float16 changes nothing but the scale of the next loss, and one
+        whose loss or gradient is not finite changes no parameter."""
         config, state = self.config, self.state
         parameters = list(state.parameters.values())
         # The gradients of those in shards are means already.
@@ -158,15 +166,17 @@ class Trainer:
             apart(parameters)[0], figures
         )
         self.stopping = stopping > 0
-        self._check_finite("loss", loss)
         state.scaler.unscale_(state.optimizer)
         norm = clip_gradients(parameters, config.max_grad_norm)
-        # The next loss would not be finite either, but a checkpoint may come before it.
-        if not state.scaler.is_enabled() or state.scaler.get_scale() < 1:
-            self._check_finite("gradient", norm)
+        # While the scale can still fall, gradients of float16 that overflow are no fault.
+        settled = not state.scaler.is_enabled() or state.scaler.get_scale() < 1
+        useful = self._is_finite(loss, norm if settled else 0.0)
         for group in state.optimizer.param_groups:
             group["lr"] = learning_rate(config, state.step)
-        state.scaler.step(state.optimizer)
+        if useful:
+            state.scaler.step(state.optimizer)
+        else:
+            levels = [0.0] * len(levels)
         state.scaler.update()
         state.optimizer.zero_grad(set_to_none=True)
         torch._foreach_lerp_(
@@ -178,7 +188,7 @@ class Trainer:
         half = len(levels) // 2
         state.since_log.append(
             StepFigures(
-                loss=loss,
+                loss=finite(loss),
                 samples=round(samples * self.accelerator.num_processes),
                 gradient_norm=finite(norm),
                 sums=levels[:half],
@@ -223,11 +233,32 @@ class Trainer:
             samples += len(batch.indices)
         return [total, samples, *tally.read()]
 
-    def _check_finite(self, name: str, value: float) -> None:
-        if not math.isfinite(value):
-            raise FloatingPointError(
-                f"{name} is {value} at step {self.state.step}: lower the learning rate or use fp32"
-            )
+    def _is_finite(self, loss: float, norm: float) -> bool:
+        """Whether a step is of any use; FloatingPointError if it is the last of IN_A_ROW that are
+        of none."""
+        broken = {"loss": loss, "gradient": norm}
+        name = next((name for name, value in broken.items() if not math.isfinite(value)), None)
+        if name is None:
+            self._in_a_row = 0
+            return True
+        self._in_a_row += 1
+        line = f"{name} is {broken[name]} at step {self.state.step}"
+        if self._in_a_row < IN_A_ROW:
+            _log.warning("%s, which is left out", line)
+            return False
+        raise FloatingPointError(f"{line}, as in the {IN_A_ROW - 1} before: {self._cause(name)}")
+
+    def _cause(self, name: str) -> str:
+        """Why the loss, or the gradient, is not finite, and what to do about it."""
+        for parameter, value in self.state.parameters.items():
+            if not local(value.detach()).isfinite().all():
+                return f"{parameter}, which is trained, is not finite; lower the learning rate"
+        if name == "gradient":
+            return "it overflows on the way back; lower the learning rate or use precision fp32"
+        return (
+            "what is trained is finite, so the model's own weights are not, or overflow on this "
+            "data; use fp32, or fetch the model again"
+        )
 
     @contextmanager
     def averaged(self) -> Iterator[None]:

@@ -281,6 +281,13 @@ def test_a_failure_is_told_without_its_cause(server, model, monkeypatch):
     answer = asked(server, "/generate", APPLE, status=500)
     assert answer == {"error": "the model failed (RuntimeError)"}
 
+    def break_down(job):
+        raise FloatingPointError("the image of seed 0: not finite")
+
+    monkeypatch.setattr(model, "_use", break_down)
+    answer = asked(server, "/generate", APPLE, status=500)
+    assert answer == {"error": "the image of seed 0: not finite"}
+
 
 def test_slow_heads_and_answers_that_nobody_reads(server, monkeypatch):
     monkeypatch.setattr(connections, "HEAD", 0.2)

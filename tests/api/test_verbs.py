@@ -374,7 +374,7 @@ def test_export_and_prompt_text(root, adapter, tmp_path):
     [
         ("model emoji_64: no such folder or bundled", lambda m, a: api.generate("emoji_64", "x")),
         ("mapping nope: unknown", lambda m, a: api.generate(m, "x", adapter=a, mapping="nope")),
-        ("count 0: give 1 or more", lambda m, a: api.generate(m, "x", count=0)),
+        ("count 0: give a whole number from 1", lambda m, a: api.generate(m, "x", count=0)),
         ("has no adapter of its own", lambda m, a: api.generate(m, "x", targets={"a": 1})),
         ("has no adapter of its own", lambda m, a: api.generate(m, "x", refine=3)),
         ("refine 21: give 1 to 20", lambda m, a: api.generate(m, "x", refine=21)),
@@ -392,7 +392,7 @@ def test_export_and_prompt_text(root, adapter, tmp_path):
         ("out .*model_index.json is a file", lambda m, a: api.sweep(
             m, "x", adapter=a, out=m / "model_index.json")),
         ("has no adapter of its own", lambda m, a: api.sweep(m, "x")),
-        ("points 1: a sweep needs at least 2", lambda m, a: api.sweep(m, "x", adapter=a, points=1)),
+        ("points 1: give a whole", lambda m, a: api.sweep(m, "x", adapter=a, points=1)),
         ("scorers: colorfulness is given twice", lambda m, a: api.score(a, SCORERS[1:] * 2)),
         ("no pictures in it", lambda m, a: api.score(a, SCORERS)),
     ],

@@ -86,7 +86,7 @@ def test_addresses(tmp_path):
     assert names(f"file://{tmp_path}/0.tar") == ["0"]
     for address, said in {
         "nowhere://x": "Protocol not known: nowhere",
-        f"memory://{root}/gone": "no folder with .tar or .parquet files",
+        f"memory://{root}/gone": "neither a folder with .tar or .parquet",
     }.items():
         with pytest.raises(InputError, match=said):
             find_shards(address)

@@ -27,6 +27,7 @@ OUTPUT = {
     "images",
     "metadata.parquet",
     "reward_space.json",
+    "manifest.json",
     "skipped.json",
     "stamps.json",
     "framing.json",
@@ -185,29 +186,41 @@ def test_scores_that_are_not_finite(folder, tmp_path, make_scorer, value):
     assert again.calls == 0
 
 
-def test_a_picture_that_a_scorer_fails_on(folder, tmp_path, make_scorer):
+@pytest.mark.parametrize(
+    "error, reason",
+    [
+        (OSError("encoder error -2\nwhen writing"), "OSError: encoder error -2 when writing"),
+        (SystemExit("enough"), "SystemExit: enough"),
+    ],
+)
+def test_a_picture_that_a_scorer_fails_on(folder, tmp_path, make_scorer, error, reason):
     class Picky(make_scorer):
         def _score(self, images, prompts):
             if "picture 4" in prompts:
-                raise OSError("encoder error -2\nwhen writing")
+                raise error
             return super()._score(images, prompts)
 
     report = run(folder, tmp_path / "out", Picky(), batch_size=4)
-    reason = "brightness fails on it (OSError: encoder error -2 when writing)"
-    assert report.skipped == {"4.png": reason}
+    assert report.skipped == {"4.png": f"brightness fails on it ({reason})"}
     assert report.count == 9
 
 
 @pytest.mark.parametrize(
-    "error",
-    [RuntimeError("bug"), MemoryError(), scorers.ScorerError("misuse"), OSError(28, "full")],
+    "error, told, message",
+    [
+        (RuntimeError("bug"), scorers.ScorerError, "'brightness' fails (RuntimeError: bug); mend"),
+        (SystemExit(3), scorers.ScorerError, "'brightness' fails (SystemExit: 3)"),
+        (MemoryError(), scorers.ScorerError, "'brightness' fails (MemoryError)"),
+        (scorers.ScorerError("misuse"), scorers.ScorerError, "misuse"),
+        (OSError(28, "full"), OSError, "full"),
+    ],
 )
-def test_a_broken_scorer_is_no_picture_s_fault(folder, tmp_path, make_scorer, error):
+def test_a_broken_scorer_is_no_picture_s_fault(folder, tmp_path, make_scorer, error, told, message):
     class Broken(make_scorer):
         def _score(self, images, prompts):
             raise error
 
-    with pytest.raises(type(error)):
+    with pytest.raises(told, match=re.escape(message)):
         run(folder, tmp_path / "out", Broken())
     assert os.listdir(tmp_path / "out") == ["run.json"]
 
@@ -229,7 +242,7 @@ def test_a_batch_that_memory_does_not_hold_is_scored_one_by_one(folder, tmp_path
         def _score(self, images, prompts):
             raise OutOfMemoryError("tried to allocate 20 GiB")
 
-    with pytest.raises(OutOfMemoryError):
+    with pytest.raises(scorers.ScorerError, match=r"fails \(OutOfMemoryError: tried"):
         run(folder, tmp_path / "other", TooLarge())
 
 

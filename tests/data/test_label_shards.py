@@ -29,6 +29,7 @@ from support.shards import jpeg, sample, write_parquet, write_shards, write_tar
 
 SEEDS = [[0, 1, 2, 3, 4], [5, 1, 6], [7, 8, 0, 9]]  # 1 and 0 twice
 FILES = {"metadata.parquet", "reward_space.json", "skipped.json", "stamps.json", "framing.json"}
+FILES |= {"manifest.json"}
 
 
 @pytest.fixture

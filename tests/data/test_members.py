@@ -13,7 +13,8 @@ from ric_diffusion.data.records import Record, read_folder, read_labelled, write
 from ric_diffusion.data.samples import seen
 from ric_diffusion.data.unchanged import STAMPS, check_unchanged
 from ric_diffusion.io.errors import InputError
-from ric_diffusion.io.files import stamp, write_json
+from ric_diffusion.io.files import full_stamp, stamp, write_json
+from ric_diffusion.io.manifest import write_manifest
 from ric_diffusion.rewards import RewardSpace
 
 
@@ -45,6 +46,7 @@ def labelled(tmp_path, picture):
     write_metadata(folder, records)
     RewardSpace.fit({"x": [0.0, 1.0, 2.0, 3.0]}).save(folder / "reward_space.json")
     write_json(folder / "framing.json", {"rule": "square"})
+    write_manifest(folder, ["metadata.parquet", "reward_space.json", "framing.json"])
     tars = [f"shards/{i:05d}.tar" for i in range(2)]
     write_json(folder / STAMPS, {name: stamp(folder / name) for name in tars})
     return folder
@@ -55,7 +57,7 @@ def test_members_are_read_from_their_place(labelled, picture):
     assert [record.container for record in records] == [f"shards/{i:05d}.tar" for i in (0, 0, 1, 1)]
     for number, record in enumerate(records):
         assert record.captions == (f"picture {number}",) and record.scores == {"x": number}
-        assert record.stamp == stamp(labelled / record.container)
+        assert record.stamp == full_stamp(labelled / record.container)
         image = IMAGE.read(record.source(labelled))
         assert pixel_digest(image) == pixel_digest(picture(number))
     assert read_folder(labelled) == records
@@ -112,6 +114,7 @@ def test_a_tar_file_that_is_gone_or_cut_short(labelled):
 def test_places_that_cannot_be(labelled, change, said):
     records, _ = read_labelled(labelled)
     write_metadata(labelled, [replace(records[0], **change), *records[1:]])
+    write_manifest(labelled, ["metadata.parquet", "reward_space.json"])
     with pytest.raises(InputError, match=said):
         read_labelled(labelled)
 

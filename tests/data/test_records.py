@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from ric_diffusion.data.records import Record, read_folder, read_labelled, write_metadata
 from ric_diffusion.io.errors import InputError
+from ric_diffusion.io.manifest import write_manifest
 from ric_diffusion.rewards import RewardSpace
 
 ROWS = [
@@ -269,8 +270,8 @@ def test_no_captions(tmp_path):
         ("metadata.csv", "file_name;text\na;b\n", "no column 'file_name'"),
         ("metadata.parquet", "words", "not a readable parquet file"),
         ("metadata.parquet", "", "not a readable parquet file"),
-        ("metadata.jsonl", b'{"file_name": "a", "text": "\xff"}', "not UTF-8"),
-        ("metadata.csv", b"file_name,text\na,\xff\n", "not UTF-8"),
+        ("metadata.jsonl", '{"file_name": "a"}'.encode("utf-16"), "line 1: not UTF-8"),
+        ("metadata.csv", "file_name,text\na,b".encode("utf-16"), "line 1: not UTF-8"),
     ],
 )
 def test_malformed_metadata(tmp_path, name, text, message):
@@ -294,15 +295,59 @@ def test_two_metadata_files(tmp_path):
     assert "more than one of" in error_of(tmp_path)
 
 
-def test_all_captions_that_cannot_be_read_are_named_at_once(tmp_path):
-    for i in range(4):
+def test_a_caption_that_is_not_utf8_is_the_problem_of_its_sample(tmp_path):
+    for i in range(3):
         (tmp_path / f"{i}.png").touch()
-        (tmp_path / f"{i}.txt").write_bytes(b"a dog\x92s bowl" if i % 2 else b"a bowl")
+        (tmp_path / f"{i}.txt").write_bytes(b"a bowl")
+    (tmp_path / "1.txt").write_bytes(b"a dog\x92s bowl")
     (tmp_path / "2.txt").write_bytes(b"\xff\xfe\x00")
-    assert error_of(tmp_path).endswith(
-        "captions that cannot be read: 1.txt (not UTF-8), 2.txt (not UTF-16), 3.txt (not UTF-8); "
-        "save them as UTF-8, or remove them"
+    found = read_folder(tmp_path)
+    assert [record.captions for record in found] == [("a bowl",), (), ()]
+    assert [record.problem for record in found] == [
+        "",
+        "its caption 1.txt cannot be read (not UTF-8)",
+        "its caption 2.txt cannot be read (not UTF-16)",
+    ]
+    (tmp_path / "0.txt").unlink()
+    assert error_of(tmp_path) == (
+        f"{tmp_path}: no captions that can be read: its caption 1.txt cannot be read (not UTF-8)"
     )
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_a_line_that_is_not_utf8_is_the_problem_of_its_sample(tmp_path, kind):
+    write_rows(tmp_path, [{"file_name": f"{i}.png", "text": f"bowl {i}"} for i in range(3)], kind)
+    path = tmp_path / f"metadata.{kind}"
+    path.write_bytes(path.read_bytes().replace(b"bowl 1", b"dog\x92s bowl"))
+    for i in range(3):
+        (tmp_path / f"{i}.png").touch()
+    found = read_folder(tmp_path)
+    assert [(record.file, record.captions) for record in found] == [
+        ("0.png", ("bowl 0",)),
+        ("1.png", ()),
+        ("2.png", ("bowl 2",)),
+    ]
+    line = {"jsonl": 2, "csv": 3}[kind]
+    assert [record.problem for record in found] == [
+        "",
+        f"{path}, line {line}: not UTF-8 text; save it as UTF-8",
+        "",
+    ]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+@pytest.mark.parametrize("kind", ["parquet", "jsonl", "csv"])
+def test_a_pipe_is_not_waited_for(tmp_path, kind):
+    path = tmp_path / f"metadata.{kind}"
+    os.mkfifo(path)
+    assert error_of(tmp_path) == f"{path}: cannot be read (not a regular file)"
+
+
+def test_a_folder_that_may_not_be_read_is_said_to_be_that(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert error_of(tmp_path) == f"{tmp_path}: no permission to read this folder"
+    with pytest.raises(InputError, match="no permission to read this folder"):
+        read_labelled(tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["parquet", "jsonl", "csv"])
@@ -417,6 +462,8 @@ def test_extra_must_not_take_our_columns(tmp_path):
 
 # What labelling leaves.
 
+LABELLED = ("metadata.parquet", "reward_space.json")
+
 
 @pytest.fixture
 def labelled(tmp_path):
@@ -429,6 +476,7 @@ def labelled(tmp_path):
     write_metadata(tmp_path, found)
     columns = {name: [record.scores[name] for record in found] for name in ("a", "b")}
     RewardSpace.fit(columns).save(tmp_path / "reward_space.json")
+    write_manifest(tmp_path, LABELLED)
     return tmp_path
 
 
@@ -454,5 +502,10 @@ def test_read_labelled_wants_every_picture_and_score(labelled):
     found = read_folder(labelled)
     scores = {"a": float("inf"), "b": 1.0}
     write_metadata(labelled, [*found[:3], Record(file="4.png", captions=("c",), scores=scores)])
+    with pytest.raises(
+        InputError, match=r"metadata\.parquet: is damaged; .*; run `ric label` again"
+    ):
+        read_labelled(labelled)
+    write_manifest(labelled, LABELLED)
     with pytest.raises(InputError, match=r"'4\.png' has no a; run `ric label` again"):
         read_labelled(labelled)

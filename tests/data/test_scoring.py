@@ -108,3 +108,52 @@ def test_the_bundled_model_s_scorers_load_without_a_warning(caplog, monkeypatch)
         found = load_scorers(space)
     assert [scorer.name for scorer in found] == list(space.names)
     assert not caplog.records
+
+
+class Given:
+    """A scorer that gives, or raises, what it was told to."""
+
+    name, unit, options, fingerprint = "given", "", {}, "given 1"
+
+    def __init__(self, found):
+        self.found = found
+
+    def __call__(self, images, prompts=None):
+        if isinstance(self.found, BaseException):
+            raise self.found
+        return self.found
+
+
+@pytest.mark.parametrize(
+    "found, told",
+    [
+        (ValueError("no\nsuch"), r"^scorer 'given' fails \(ValueError: no\); mend it, or leave it"),
+        (SystemExit(1), r"^scorer 'given' fails \(SystemExit: 1\)"),
+        (["low", "high", "low"], r"^scorer 'given' fails \(ValueError: could not convert"),
+        (None, r"^scorer 'given' gave shape \(\) for 3 samples; it must give one number each$"),
+        (0.5, r"gave shape \(\) for 3"),
+        ([1.0, 2.0], r"gave shape \(2,\) for 3"),
+        ([[1.0], [2.0], [3.0]], r"gave shape \(3, 1\) for 3"),
+        ([[1.0], [2.0, 3.0], [4.0]], r"^scorer 'given' fails \(ValueError"),
+    ],
+)
+def test_a_scorer_that_fails_or_miscounts_is_named(images, found, told):
+    with pytest.raises(scorers.ScorerError, match=told) as caught:
+        scores_of(images, None, [Given(found)])
+    assert "\n" not in str(caught.value)
+
+
+def test_what_has_a_line_of_its_own_passes(images):
+    for error in (InputError("so"), scorers.WeightsError("so"), OSError(28, "full")):
+        with pytest.raises(type(error)) as caught:
+            scores_of(images, None, [Given(error)])
+        assert caught.value is error
+    with pytest.raises(KeyboardInterrupt):
+        scores_of(images, None, [Given(KeyboardInterrupt())])
+
+
+def test_what_no_unit_has_is_no_score(images):
+    given = np.array([1e30, -np.inf, 1e11], np.float32)
+    found = scores_of(images, None, [Given(given)])
+    assert np.isnan(found[:2]).all() and found[2] == np.float32(1e11)
+    assert not np.isnan(given).any()  # which is the scorer's own

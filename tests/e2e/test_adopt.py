@@ -8,6 +8,7 @@ import yaml
 from PIL import Image
 
 from ric_diffusion.api import load
+from ric_diffusion.app.choice import ModelChoice
 from ric_diffusion.app.engine import Engine
 from ric_diffusion.app.jobs import Job
 from ric_diffusion.evaluation import compare
@@ -52,7 +53,7 @@ def test_every_verb_takes_it(adopt, ric, root, tuned, tmp_path, tiny, monkeypatc
     with Image.open(sample_file(tmp_path / "out")) as image:
         assert json.loads(image.text["targets"]) == {"colorfulness": 1.2, "compressibility": -0.4}
         picture = image.tobytes()
-    engine = Engine(load(tuned / "model", out), "tuned")
+    engine = Engine(load(tuned / "model", out), ModelChoice.of("tuned"))
     targets = {"colorfulness": 1.24, "compressibility": -0.36}
     asked = engine.request("red apple", 0, targets=targets)
     assert engine.draw(asked, Job()).sample.tobytes() == picture

@@ -41,6 +41,12 @@ BOTH = [*MODEL, *ADAPTER]
         ("'0': give a whole number above 0", [*BOTH, "--refine", "0"]),
         ("--refine 21: give 1 to 20", [*BOTH, "--refine", "21"]),
         ("'much': give a number", [*BOTH, "--guidance-scale", "much"]),
+        (
+            "sampling.guidance_scale is 1e+30; give 1000 at most",
+            [*BOTH, "--guidance-scale", "1e30"],
+        ),
+        ("sampling.num_inference_steps is 1001; give 1000 at most", [*BOTH, "--steps", "1001"]),
+        ("--prompt: holds a character that is no text", [*BOTH, "--prompt", "caf\udce9"]),
     ],
 )
 def test_model_and_options(refused, verb, said, args):
@@ -64,12 +70,15 @@ def test_model_and_options(refused, verb, said, args):
         ("given twice", ["--targets", "colorfulness=1", "--targets", "colorfulness=2"]),
         ("--negative-targets: colorfulness is given twice",
          ["--negative-targets", "colorfulness=1", "colorfulness=1"]),
-        ("contrast -2.0: give a number from 0 up", ["--contrast", "-2"]),
+        ("contrast -2.0: give a number from 0 to 1000", ["--contrast", "-2"]),
         ("guidance_scale above 1",
          ["--negative-targets", "colorfulness=1", "--guidance-scale", "1"]),
         ("--true-cfg-scale: Stable Diffusion 1.x and 2.x have no such setting",
          ["--true-cfg-scale", "2"]),
         ("'0': give a whole number above 0", ["--count", "0"]),
+        ("--count 1000000000000: give a whole number from 1 to 100000", ["--count", 10**12]),
+        ("--seed 9223372036854775807: give a whole number from 0 to 92233720368547758",
+         ["--seed", 2**63 - 1, "--count", 2]),
         ("--refine: nothing is asked for; give targets or a preference", ["--refine", "3"]),
     ],
 )  # fmt: skip
@@ -86,8 +95,9 @@ def test_rewards_without_an_adapter(refused, option):
 @pytest.mark.parametrize(
     "said, args",
     [
-        ("points 1: a sweep needs at least 2", [*BOTH, "--points", "1"]),
+        ("points 1: give a whole number from 2", [*BOTH, "--points", "1"]),
         ("'0': give a whole number above 0", [*BOTH, "--points", "0"]),
+        ("--points 1000000000: give a whole number from 2 to 1001", [*BOTH, "--points", 10**9]),
         ("points 1", [*BOTH, "--points", "1", "--along", "colorfulness"]),
         ("did you mean 'colorfulness'?", [*BOTH, "--along", "colourfulness"]),
         ("has no adapter of its own", MODEL),

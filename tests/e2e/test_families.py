@@ -12,6 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from ric_diffusion import api
+from ric_diffusion.app.choice import ModelChoice
 from ric_diffusion.app.engine import Engine
 from ric_diffusion.app.jobs import Job
 from ric_diffusion.models.family import family_of, load_model
@@ -161,7 +162,7 @@ def test_evaluated_and_calibrated(trained, small, ric, tmp_path):
 
 def test_the_apps_engine_draws_sweeps_and_moves_a_picture(trained, small, tmp_path):
     _, _, adapter = trained
-    engine = Engine(load_model(small, adapter), str(small))
+    engine = Engine(load_model(small, adapter), ModelChoice.of(str(small)))
     request = engine.request("red apple", 0, targets={"colorfulness": 1.0})
     told = []
     drawn = engine.draw(request, Job(lambda *pass_of: told.append(pass_of)))
@@ -184,7 +185,7 @@ def test_exported(family, trained, ric, tmp_path):
         if (family, format) == ("z-image", "kohya"):
             assert (done.code, done.err) == (
                 2,
-                "ric export: format kohya: sd-scripts knows no z-image; choose comfyui or "
+                "ric export: --format kohya: sd-scripts knows no z-image; choose comfyui or "
                 "diffusers\n",
             )
             continue

@@ -95,7 +95,7 @@ def test_none_readable(ric, tmp_path):
     "args, said",
     [
         (["{}/gone.png", *SCORERS], "gone.png: no such file"),
-        (["{}", *SCORERS], "no pictures"),
+        (["{}/pictures", *SCORERS], "no pictures"),
         (["{}/p.png", "--scorers", "colourfulness"], "did you mean 'colorfulness'?"),
         (["{}/p.png", "--scorers", "compressibility:qualty=5"], "did you mean 'quality'?"),
         (["{}/p.png", "--scorers", "compressibility:quality=101"], "quality=101"),
@@ -106,6 +106,8 @@ def test_none_readable(ric, tmp_path):
     ],
 )
 def test_bad_input(ric, tmp_path, args, said):
+    (tmp_path / "pictures").mkdir()
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "p.png")
     done = ric("score", *[arg.format(tmp_path) for arg in args])
     assert (done.code, done.out) == (2, "")
     assert len(done.err.splitlines()) == 1 and said in done.err

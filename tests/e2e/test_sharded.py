@@ -98,10 +98,10 @@ def held(folder, given):
 
 
 def copied(run, other):
-    """Copies the checkpoint of a run to the folder of another; that run's digest."""
-    [checkpoint] = (run / "checkpoints").iterdir()
+    """Copies the checkpoints of a run to the folder of another; that run's digest."""
     shutil.copytree(run / "checkpoints", other / "checkpoints")
-    return json.loads((checkpoint / "state.json").read_text())["digest"]
+    newest = max((run / "checkpoints").iterdir(), key=lambda path: int(path.name[5:]))
+    return json.loads((newest / "state.json").read_text())["digest"]
 
 
 def apart(one, two):

@@ -214,7 +214,7 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_written(
         ("fewer: its rewards are x, those of", [first, fewer], {}),
         ("other: x was scored with {'resize': 9}, in", [first, other], {}),
         ("scorers: x is a reward of the adapter", [first], {"scorers": [Axis("x")]}),
-        ("points 1: a sweep needs at least 2", [first], {"points": 1}),
+        ("points 1: give a whole number from 2", [first], {"points": 1}),
         ("one adapter is calibrated at a time", [first, other], calibrating),
         ("one adapter is calibrated at a time", ["none"], calibrating),
     ]

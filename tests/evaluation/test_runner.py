@@ -251,7 +251,7 @@ def test_another_number_of_processes_goes_on(whole, tmp_path):
 def test_parts_that_are_missing_are_not_passed_over(tmp_path):
     drawer = Drawer()
     draw_cells(method_of(drawer), config_of(), tmp_path, rank=0, world=2)
-    with pytest.raises(InputError, match="parts of the evaluation are not there"):
+    with pytest.raises(InputError, match="9 parts of the evaluation missing"):
         read_scores(method_of(drawer), config_of(), tmp_path)
 
 

@@ -13,7 +13,7 @@ from support import tasks
     [
         ({"name": "rya"}, r"engine: 'rya' is unknown; did you mean 'ray'\?"),
         ({"address": "auto"}, "address: goes with the engine ray; add that, or leave it out"),
-        ({"name": "ray", "workers": 0}, "workers: 0; give 1 or more"),
+        ({"name": "ray", "workers": 0}, "workers 0: give a whole number from 1"),
     ],
 )
 def test_configs_are_checked(given, message):

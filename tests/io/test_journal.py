@@ -1,6 +1,7 @@
 """A journal of several processes: nothing is lost but what was being written."""
 
 import errno
+import hashlib
 import json
 import os
 import signal
@@ -26,6 +27,7 @@ for i in range(count):
 if end == "killed":
     os.kill(os.getpid(), signal.SIGKILL)
 """
+TWO = b'["%b", 2]\n' % hashlib.blake2b(b"2", digest_size=8).hexdigest().encode()
 
 
 def test_what_one_process_writes_comes_back_in_order(tmp_path):
@@ -99,17 +101,17 @@ def test_several_processes_at_once_one_of_them_killed(tmp_path):
 @pytest.mark.parametrize(
     ("damage", "left"),
     [
-        (b'{"i": 9', [0, 1]),  # torn
-        (b"7", [0, 1]),  # JSON, but without its end
-        (b"{]\n2\n", [0, 1, 2]),
-        (b"\0\0\0\n2\n", [0, 1, 2]),
-        (b"\xff\xfe\n2\n", [0, 1, 2]),
-        (b"\n\n2\n", [0, 1, 2]),
-        (b"[" * 100_000 + b"\n2\n", [0, 1, 2]),
+        (TWO[:-3], [0, 1]),  # torn
+        (TWO[:-1], [0, 1]),  # whole, but without its end
+        (b"2\n" + TWO, [0, 1, 2]),  # JSON without a checksum
+        (b"\0\0\0\n" + TWO, [0, 1, 2]),
+        (b"\xff\xfe\n" + TWO, [0, 1, 2]),
+        (b"\n\n" + TWO, [0, 1, 2]),
+        (b"[" * 100_000 + b"\n" + TWO, [0, 1, 2]),
         (b"", [0, 1]),
     ],
 )
-def test_damaged_lines_are_skipped_and_the_file_is_left_alone(tmp_path, damage, left):
+def test_damaged_lines_are_skipped_and_the_file_is_left_alone(tmp_path, damage, left, caplog):
     journal = Journal(tmp_path, "work")
     journal.append(0)
     journal.append(1)
@@ -119,11 +121,41 @@ def test_damaged_lines_are_skipped_and_the_file_is_left_alone(tmp_path, damage, 
         stream.write(damage)
     data = file.read_bytes()
     again = Journal(tmp_path, "work")
-    assert again.entries() == left
+    assert again.entries() == again.entries() == left
+    whole_lines = damage.count(b"\n") - damage.endswith(TWO)
+    said = f"{file}: {whole_lines} lines are damaged; what they tell of is done again"
+    assert caplog.messages == [said] * (whole_lines > 0)  # once; a torn line is no surprise
     again.append("more")
     again.close()
     assert file.read_bytes() == data
     assert sorted(map(str, again.entries())) == sorted(map(str, [*left, "more"]))
+
+
+def test_every_flipped_bit_costs_the_lines_it_is_in(tmp_path):
+    """No entry is ever another one: what is left are those of the other lines, in their order."""
+    journal = Journal(tmp_path, "work")
+    entries = [{"key": "ü", "score": 1.25}, {"key": "b", "score": None}, {"key": "c", "score": -2}]
+    journal.extend(entries)
+    journal.close()
+    (file,) = tmp_path.iterdir()
+    data, ends = file.read_bytes(), []
+    for line in data.splitlines(keepends=True):
+        ends.append((ends[-1] if ends else 0) + len(line))
+    for place in range(len(data)):
+        number = sum(end <= place for end in ends)
+        lost = {number, number + 1} if place + 1 == ends[number] else {number}
+        expected = [entry for i, entry in enumerate(entries) if i not in lost]
+        for bit in range(8):
+            flipped = data[place] ^ (1 << bit)
+            file.write_bytes(data[:place] + bytes([flipped]) + data[place + 1 :])
+            assert Journal(tmp_path, "work").entries() == expected, (place, bit)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_a_pipe_is_no_journal(tmp_path):
+    os.mkfifo(tmp_path / "work-1-00000000.jsonl")
+    with pytest.raises(OSError, match="not a regular file"):
+        Journal(tmp_path, "work").entries()
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), {1, 2}, "\ud800"])

@@ -81,3 +81,18 @@ def test_nothing_to_select_from():
     reference = np.zeros((3, 2))
     for select in SELECTIONS.values():
         assert len(select(empty, reference, 0.5)) == 0
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_samples_that_are_all_equal(n):
+    """No one is better: the first are taken for the fraction, and a quantile lets all through."""
+    z = np.full((10, n), 0.7)
+    assert crowding(z).tolist() == [0.0] * 10
+    assert SELECTIONS["fronts"](z, z, 0.5).tolist() == [0, 1, 2, 3, 4]
+    assert SELECTIONS["quantile"](z, z, 0.5).tolist() == list(range(10))
+
+
+@pytest.mark.parametrize("best", SELECTIONS.values())
+def test_one_sample_is_the_best_there_is(best):
+    alone = np.array([[1.0, -2.0]])
+    assert best(alone, alone, 0.1).tolist() == [0]

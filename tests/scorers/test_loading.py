@@ -55,6 +55,20 @@ class WrongName(Greyness):
     name = "darkness"
 
 
+class NoText(Greyness):
+    unit = None
+
+
+class Leaves(Greyness):
+    @property
+    def unit(self):
+        raise SystemExit(3)
+
+
+def leaves():
+    raise SystemExit(3)
+
+
 def no_scorer():
     return lambda images, prompts: None
 
@@ -217,6 +231,9 @@ def test_two_packages_with_one_name(offer):
         ("not_callable", "fake_scorers", "int"),
         ("no_scorer", "fake_scorers", ".name"),
         ("WrongName", "fake_scorers", "'darkness'"),
+        ("NoText", "fake_scorers", ".unit is a NoneType, not a str"),
+        ("Leaves", "fake_scorers", ".unit fails: SystemExit: 3"),
+        ("leaves", "fake_scorers", "fails with options {}: SystemExit: 3"),
     ],
 )
 def test_a_broken_package_is_named(offer, attribute, module, told):

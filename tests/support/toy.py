@@ -81,13 +81,13 @@ def main():
     out, given = Path(sys.argv[1]), json.loads(sys.argv[2])
     config = from_dict(given.pop("config"), LoopConfig, "toy")
     resume = given.pop("resume", False)
-    nan_in = given.pop("nan_in", None)  # [loss, process]
+    nan_in = given.pop("nan_in", None)  # [the first loss, process]
     meter = Meter()
     toy = Toy(**given, meter=meter)
     if nan_in:
         spoiled, rank = nan_in
         toy.on_loss = lambda calls: (
-            float("nan") if [calls, PartialState().process_index] == [spoiled, rank] else None
+            float("nan") if calls >= spoiled and PartialState().process_index == rank else None
         )
     Trainer(toy, COUNT, config, out, digest="toy", resume=resume, meter=meter).run()
     process = PartialState()

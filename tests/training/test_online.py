@@ -52,15 +52,19 @@ def read(path):
 
 
 def everything(folder):
-    """What a run left, without wall times, speeds and TensorBoard's files; of journals, whose files
-    are named after their processes, the entries."""
+    """What a run left, without wall times and their digests in manifests, speeds and TensorBoard's
+    files; of journals, whose files are named after their processes, the entries."""
     found = {}
+    left_out = {"tensorboard", "speed.jsonl"}
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and not {"tensorboard", "speed.jsonl"} & set(path.parts):
+        if path.is_file() and not left_out & set(path.parts):
             if path.match("scores-*.jsonl"):
                 found[path.parent.relative_to(folder) / "scores"] = timeless(batches(path.parent))
             elif path.name in TIMED:
                 found[path.relative_to(folder)] = timeless(read(path))
+            elif path.name == "manifest.json":  # of a checkpoint, whose state.json has times
+                digests = read(path)["sha256"]
+                found[path.relative_to(folder)] = digests | {"state.json": "timed"}
             else:
                 found[path.relative_to(folder)] = path.read_bytes()
     return found
@@ -381,3 +385,12 @@ def test_the_identity_of_a_run_is_what_decides_its_result():
         dataclasses.replace(CONFIG, loop=dataclasses.replace(LOOP, steps=21)),
     ):
         assert other.identity() != CONFIG.identity()
+
+
+def test_figures_that_are_no_numbers_are_not_guarded_by(task, tmp_path, monkeypatch):
+    """No bound would stop them: nothing is below NaN."""
+    monkeypatch.setattr(
+        Points, "features", lambda self, samples: np.full((len(samples), 2), np.nan)
+    )
+    with pytest.raises(FloatingPointError, match="the guard's figures of the model: not finite"):
+        run(task, tmp_path / "out")

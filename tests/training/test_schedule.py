@@ -107,10 +107,10 @@ def test_no_warm_up_starts_at_full_rate():
     assert learning_rate(config(learning_rate=1.0), 0) == 1.0
 
 
-def test_warm_up_longer_than_the_run():
-    one = config(steps=5, warmup=10, learning_rate=1.0)
+def test_warm_up_as_long_as_the_run():
+    one = config(steps=5, warmup=5, learning_rate=1.0)
     assert [learning_rate(one, step) for step in range(5)] == pytest.approx(
-        [0.1, 0.2, 0.3, 0.4, 0.5]
+        [0.2, 0.4, 0.6, 0.8, 1.0]
     )
 
 
@@ -210,6 +210,12 @@ def test_average_forgets_faster_at_the_start():
         ("max_grad_norm", 0.0),
         ("checkpoint_minutes", -1.0),
         ("ema", 1.0),
+        ("steps", 10**10),
+        ("batch_size", 10**7),
+        ("accumulate", 10**7),
+        ("warmup", 2),
+        ("seed", 2**63),
+        ("learning_rate", 1e300),
     ],
 )
 def test_settings_that_train_nothing_are_refused(field, value):

@@ -3,12 +3,14 @@
 import dataclasses
 import json
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 
 from ric_diffusion.io.progress import reporting
+from ric_diffusion.training.figures import summary
 from ric_diffusion.training.loop import LoopConfig
 from ric_diffusion.training.optimizers import OptimizerConfig
 from ric_diffusion.training.schedule import Batches, ema_decay, learning_rate
@@ -108,7 +110,7 @@ def test_in_buckets_every_record_of_an_epoch_weighs_the_same(toy, tmp_path):
     bucket is smaller than the others."""
     model, whole = toy.Toy(), toy.Toy()
     model.buckets = np.arange(toy.COUNT) % 3 // 2  # 16 and 7: batches of 5, 5, 5, 1, 5, 2
-    settings = config(steps=1, batch_size=5, accumulate=6, max_grad_norm=1e9)
+    settings = config(steps=1, warmup=1, batch_size=5, accumulate=6, max_grad_norm=1e9)
     trainer = Trainer(model, toy.COUNT, settings, tmp_path, digest="d")
     trainer._backward()
     assert sorted(map(len, model.batches)) == [1, 2, 5, 5, 5, 5]
@@ -230,7 +232,7 @@ def test_one_step_at_a_time_is_the_run(toy, tmp_path):
 def test_progress_is_told_to_whoever_listens(toy, tmp_path, capsys):
     told = []
     with reporting(told.append):
-        train(toy, tmp_path, config(steps=3))
+        train(toy, tmp_path, config(steps=3, warmup=0))
     assert [(p.stage, p.done, p.total, p.unit) for p in told] == [
         ("train", done, 3, "step") for done in range(4)
     ]
@@ -238,7 +240,7 @@ def test_progress_is_told_to_whoever_listens(toy, tmp_path, capsys):
 
 
 def test_the_bar_shows_the_loss(toy, tmp_path, capsys):
-    train(toy, tmp_path, config(steps=3))
+    train(toy, tmp_path, config(steps=3, warmup=0))
     last = log_of(tmp_path)[-1]["loss"]
     assert f"loss={last:.4f}" in capsys.readouterr().err.split("\r")[-1]
 
@@ -284,6 +286,35 @@ def test_in_fp16_a_step_that_overflows_is_left_out(toy, tmp_path, fp16):
 def test_in_fp16_gradients_that_never_are_numbers_end_the_run(toy, tmp_path, fp16):
     model = toy.Toy(on_loss=lambda calls: 1e20)
     settings = dataclasses.replace(fp16, steps=40)
-    with pytest.raises(FloatingPointError, match=r"gradient is .* at step 17"):
+    with pytest.raises(FloatingPointError, match=r"gradient is .* at step 19, as in the 2 b"):
         Trainer(model, toy.COUNT, settings, tmp_path, digest="d").run()
     assert torch.equal(model.values(), toy.Toy().values())
+
+
+@pytest.mark.parametrize("spoiled", [3, 4])
+def test_few_losses_that_are_no_numbers_are_left_out(toy, tmp_path, caplog, spoiled):
+    """A step of NaN changes no parameter, counts as a step, and no figure of it is logged."""
+    settings = config(steps=8, log_every=8, warmup=0, schedule="constant", checkpoint_minutes=0.0)
+    model = toy.Toy(on_loss=lambda calls: math.nan if calls in (spoiled, spoiled + 1) else None)
+    trainer = Trainer(model, toy.COUNT, settings, tmp_path, digest="d")
+    values = []
+    for _ in range(settings.steps):
+        trainer.step()
+        values.append(model.values())
+    same = [torch.equal(a, b) for a, b in pairwise(values)]
+    assert [i + 2 for i, equal in enumerate(same) if equal] == [spoiled, spoiled + 1]
+    assert f"loss is nan at step {spoiled}, which is left out" in caplog.text
+    left_out = trainer.state.since_log[spoiled - 1]
+    assert left_out.loss is None and left_out.gradient_norm is None and not any(left_out.counts)
+    assert len(trainer.state.since_log) == 8
+    figures = summary(trainer.state.since_log)
+    assert math.isfinite(figures["loss"]) and math.isfinite(figures["loss_noise_0_25"])
+
+
+def test_weights_in_training_that_are_no_numbers_are_named(toy, tmp_path):
+    model = toy.Toy()
+    with torch.no_grad():
+        model.w[2] = math.inf
+    trainer = Trainer(model, toy.COUNT, BASE, tmp_path, digest="d")
+    with pytest.raises(FloatingPointError, match=r"at step 2, as .*: w, which is trained, is not"):
+        trainer.run()

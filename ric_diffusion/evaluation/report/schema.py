@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from ric_diffusion.io.config import from_dict, to_dict
 from ric_diffusion.io.errors import InputError
-from ric_diffusion.io.files import write_json
+from ric_diffusion.io.files import read_file, write_json
 from ric_diffusion.models.cost import Cost
 from ric_diffusion.rewards import Curve
 
@@ -256,7 +256,7 @@ class EvaluationResult:
         """Read what ``save`` wrote. InputError if it is missing, malformed, or of a release with
         another schema."""
         try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
+            stored = json.loads(read_file(path))
         except OSError as error:
             raise InputError(
                 f"{path}: cannot be read ({error.strerror}); make a report with ric evaluate"

@@ -9,7 +9,7 @@ from typing import Any
 from PIL import Image
 
 from ric_diffusion.data.images import save_png
-from ric_diffusion.data.medium import IMAGE, TEXT, Medium
+from ric_diffusion.data.medium import IMAGE, TEXT, Medium, read_named
 from ric_diffusion.evaluation.report.page import Picture, page
 from ric_diffusion.evaluation.report.plots import (
     DARK,
@@ -22,6 +22,7 @@ from ric_diffusion.evaluation.report.plots import (
 from ric_diffusion.evaluation.report.schema import METRICS_FILE, EvaluationResult
 from ric_diffusion.evaluation.report.sheet import draw_sheet
 from ric_diffusion.evaluation.report.text import number
+from ric_diffusion.evaluation.runner import DRAW_AGAIN
 from ric_diffusion.io.files import write_bytes, write_text
 
 ROWS = 8  # of the grid of samples, over all methods
@@ -92,7 +93,7 @@ def sample_rows(result: EvaluationResult, out: Path, medium: Medium) -> Rows:
     return Rows(
         titles=[prompt if alone else f"{method.name}: {prompt}" for _, prompt, method in cells],
         samples=[
-            [medium.read(out / point.files[q][0]) for point in method.points]
+            [read_named(out / p.files[q][0], medium, mend=DRAW_AGAIN) for p in method.points]
             for q, _, method in cells
         ],
         captions=[

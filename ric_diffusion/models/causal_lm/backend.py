@@ -18,8 +18,9 @@ from ric_diffusion.conditioning.conditioner import (
     new_conditioner,
 )
 from ric_diffusion.conditioning.dropout import Dropout
+from ric_diffusion.data.medium import read_named
 from ric_diffusion.data.records import Record
-from ric_diffusion.io.config import above_zero, at_least
+from ric_diffusion.io.config import above_zero, within
 from ric_diffusion.models.adapted import AdaptedBackend
 from ric_diffusion.models.causal_lm.generation import Sampling
 from ric_diffusion.models.causal_lm.model import RiCCausalLM
@@ -40,8 +41,8 @@ class LlmLora:
     alpha: float = 32
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "rank")
-        above_zero(self, "alpha")
+        within(self, 1, lora.MOST_RANK, "rank")
+        above_zero(self, "alpha", most=lora.MOST_ALPHA)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +124,10 @@ class LlmBackend(LlmSampler, AdaptedBackend):
     ) -> int:
         """Take the records to train on; their responses are the texts of their files."""
         self.set_records(records, folder, groups)
-        self.responses = [self.medium.read(record.source(folder)) for record in records]
+        self.responses = [
+            read_named(folder / record.file, self.medium, mend="run `ric label` again")
+            for record in records
+        ]
         return len(records)
 
     def loss(self, batch: Batch) -> torch.Tensor:

@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
-from ric_diffusion.io.config import at_least
+from ric_diffusion.io.config import within
+from ric_diffusion.io.errors import not_finite_error
 
+MOST_TOKENS = 2**17
 CANDIDATES = 50  # the likeliest tokens, among which a sampled one is
 
 
@@ -31,12 +33,10 @@ class Sampling:
     steering: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("temperature", "steering"):
-            if not 0 <= (value := getattr(self, name)) < math.inf:
-                raise ValueError(f"{name} is {value}; give 0 or more")
+        within(self, 0, 100, "temperature", "steering")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p is {self.top_p}; give more than 0, at most 1")
-        at_least(self, 1, "prompt_tokens", "response_tokens")
+        within(self, 1, MOST_TOKENS, "prompt_tokens", "response_tokens")
 
 
 class Draw(LogitsProcessor):
@@ -59,6 +59,15 @@ class Draw(LogitsProcessor):
         return torch.full_like(scores, -math.inf).scatter(1, tokens, drawn)
 
 
+class Finite(LogitsProcessor):
+    """FloatingPointError where the model says no numbers, of which a token would be made."""
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        if not scores.isfinite().all():
+            raise not_finite_error("what the model says of the next token")
+        return scores
+
+
 def left_padded(rows: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
     """Embeddings (T_i, D) each -> model inputs (B, T, D) whose rows end together."""
     longest = max(len(row) for row in rows)
@@ -79,7 +88,8 @@ def generate(
     stops: Sequence[int],
 ) -> list[list[int]]:
     """Contexts (T_i, D) -> the ids of each response, with the token of ``stops`` that ended it
-    last; without one where it was cut at ``response_tokens``."""
+    last; without one where it was cut at ``response_tokens``. FloatingPointError for a model whose
+    logits are NaN or Inf."""
     draw = [Draw(sampling, seeds)] if sampling.temperature > 0 else []
     config = GenerationConfig(
         max_new_tokens=sampling.response_tokens,
@@ -91,7 +101,7 @@ def generate(
         **left_padded(contexts),
         logits_to_keep=torch.tensor([-1]),  # indices, for the reason that token_losses gives
         generation_config=config,
-        logits_processor=LogitsProcessorList(draw),
+        logits_processor=LogitsProcessorList([Finite(), *draw]),
     )
     rows: list[list[int]] = found.tolist()
     ends = [next((i for i, token in enumerate(row) if token in stops), len(row)) for row in rows]

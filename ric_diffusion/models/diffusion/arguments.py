@@ -8,17 +8,19 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping, Sequence
-from numbers import Integral, Real
+from numbers import Real
 from typing import Any
 
 import torch
 
+from ric_diffusion.io.bounds import MOST_PER_PROMPT, MOST_SCALE, MOST_SIDE, MOST_STEPS, check_count
 from ric_diffusion.io.errors import InputError, suggest
 
 DEPRECATED = ("callback", "callback_steps")  # what stock calls still take out of their **kwargs
 NUMBERS = ("guidance_scale", "guidance_rescale", "strength")
 OPTIONAL = ("height", "width", "eta", "clip_skip")  # numbers, or None
-COUNTS = ("num_inference_steps", "num_images_per_prompt")
+COUNTS = {"num_inference_steps": MOST_STEPS, "num_images_per_prompt": MOST_PER_PROMPT}
+LARGEST = {"height": MOST_SIDE, "width": MOST_SIDE}  # of numbers, MOST_SCALE of others
 
 
 def bound(
@@ -45,6 +47,21 @@ def is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def check_steps(steps: int | None, scheduler: Any) -> None:
+    """InputError for more denoising steps than the schedule has noise levels for; None where a call
+    brings its own."""
+    config = scheduler.config
+    spared = config.get("steps_offset", 0) if config.get("timestep_spacing") == "leading" else 0
+    most = config.get("num_train_timesteps", MOST_STEPS) - spared
+    if steps is not None and steps > most:
+        raise InputError(f"num_inference_steps {steps}: this model's schedule has {most} at most")
+
+
+def _at_most(value: Any, most: float) -> str:
+    """The bound, for a number that is beyond it."""
+    return f" from -{most:g} to {most:g}" if is_number(value) else ""
+
+
 def check(arguments: Mapping[str, Any], guidance: str) -> None:
     """InputError for a number, a count or a generator that is none; ``guidance``: the argument for
     the scale of guidance."""
@@ -54,11 +71,11 @@ def check(arguments: Mapping[str, Any], guidance: str) -> None:
             listed = any(arguments.get(steps) is not None for steps in ("timesteps", "sigmas"))
             if value is None and name == "num_inference_steps" and listed:
                 continue
-            if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-                raise InputError(f"{name} {value!r}: give a whole number from 1 up")
+            check_count(name, value, COUNTS[name])
         elif name in (guidance, *NUMBERS) or (name in OPTIONAL and value is not None):
-            if not is_number(value):
-                raise InputError(f"{name} {value!r}: give a number")
+            most = LARGEST.get(name, MOST_SCALE)
+            if not is_number(value) or abs(value) > most:
+                raise InputError(f"{name} {value!r}: give a number{_at_most(value, most)}")
         elif name == "generator" and value is not None:
             for one in value if isinstance(value, list) else [value]:
                 if not isinstance(one, torch.Generator):

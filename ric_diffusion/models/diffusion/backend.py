@@ -23,7 +23,8 @@ from ric_diffusion.conditioning.captions import Captions
 from ric_diffusion.conditioning.conditioner import Mode, Words, new_conditioner
 from ric_diffusion.conditioning.dropout import Dropout
 from ric_diffusion.data.records import Record
-from ric_diffusion.io.config import above_zero, at_least, probabilities
+from ric_diffusion.io.bounds import MOST_SIDE
+from ric_diffusion.io.config import above_zero, probabilities, within
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.files import replacing_folder
 from ric_diffusion.models.adapted import AdaptedBackend
@@ -66,8 +67,8 @@ class LoraConfig:
     REMOVED: ClassVar[Mapping[str, str]] = lora.NOT_TRAINED
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "rank")
-        above_zero(self, "alpha")
+        within(self, 1, lora.MOST_RANK, "rank")
+        above_zero(self, "alpha", most=lora.MOST_ALPHA)
 
     @property
     def changes_text(self) -> bool:
@@ -128,17 +129,21 @@ class DiffusionConfig:
     compile: bool = False
 
     def __post_init__(self) -> None:
-        above_zero(self, "timestep_shift")
-        at_least(self, 0, "noise_offset")
+        above_zero(self, "timestep_shift", most=100)
+        within(self, 0, 1, "noise_offset")
         if self.min_snr_gamma is not None:
-            above_zero(self, "min_snr_gamma")
+            above_zero(self, "min_snr_gamma", most=1000)
             if self.debiased_estimation:
                 raise ValueError(
                     "min_snr_gamma and debiased_estimation both weigh the noise levels; give one"
                 )
-        if self.resolution is not None and (self.resolution < 16 or self.resolution % 8):
-            raise ValueError(f"resolution is {self.resolution}; give a multiple of 8 from 16 up")
-        at_least(self, 1, "max_upscale")
+        if self.resolution is not None and (
+            not 16 <= self.resolution <= MOST_SIDE or self.resolution % 8
+        ):
+            raise ValueError(
+                f"resolution is {self.resolution}; give a multiple of 8 from 16 to {MOST_SIDE}"
+            )
+        within(self, 1, 1000, "max_upscale")
         probabilities(self, "first_caption_probability")
         if self.compile:
             self._check_compile()

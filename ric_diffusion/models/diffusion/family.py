@@ -17,6 +17,7 @@ from ric_diffusion.adapters.adapter import Adapter
 from ric_diffusion.adapters.card import TOKENS_ALONE, WITHOUT_LORA, Use
 from ric_diffusion.adapters.format import DiffusersFormat
 from ric_diffusion.data.medium import IMAGE
+from ric_diffusion.io.bounds import MOST_SCALE, MOST_SIDE, MOST_STEPS
 from ric_diffusion.io.errors import InputError, suggest
 from ric_diffusion.models.checkpoint import Checkpoint, ModelName, local_file, read_header
 from ric_diffusion.models.diffusion.backend import (
@@ -79,6 +80,7 @@ pipe("a prompt", targets={{"{reward}": 1.0}}).images[0].save("picture.png")""",
 )
 UNIONS = (Union, types.UnionType)
 SIDES = ("width", "height")
+MOST = {"num_inference_steps": MOST_STEPS, "width": MOST_SIDE, "height": MOST_SIDE}
 OPTIONS = {
     "steps": "num_inference_steps",
     "guidance_scale": "guidance_scale",
@@ -465,7 +467,7 @@ class DiffusionFamily(Family):
             if key not in accepted:
                 raise ValueError(f"sampling: unknown field {key!r}{suggest(key, accepted)}")
             if value is not None:
-                _check_number(f"sampling.{key}", value, accepted[key])
+                _check_number(key, value, accepted[key])
             if key in SIDES and value is not None and value % self.multiple:
                 raise ValueError(
                     f"sampling.{key} is {value}; give {self.title} a multiple of {self.multiple}"
@@ -522,15 +524,19 @@ def call_arguments(cls: type) -> dict[str, Any]:
     }
 
 
-def _check_number(name: str, value: Any, annotation: Any) -> None:
-    """ValueError for the value of an argument that is to be a number and is another or none."""
+def _check_number(argument: str, value: Any, annotation: Any) -> None:
+    """ValueError for the value of an argument of sampling that is to be a number and is another or
+    none, or beyond what anybody needs."""
+    name = f"sampling.{argument}"
     kinds = get_args(annotation) if get_origin(annotation) in UNIONS else (annotation,)
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    whole = number and isinstance(value, int) and value >= 1
+    whole, most = number and isinstance(value, int) and value >= 1, MOST.get(argument, MOST_SCALE)
     if int in kinds and not whole:
         raise ValueError(f"{name} is {value!r}; give a whole number above 0")
     if float in kinds and not (number and math.isfinite(value)):
         raise ValueError(f"{name} is {value!r}; give a number")
+    if number and abs(value) > most:
+        raise ValueError(f"{name} is {value!r}; give {most:g} at most")
 
 
 def diffusion_family(cls: type[DiffusionFamily], **spec: Any) -> DiffusionFamily:

@@ -21,7 +21,7 @@ from ric_diffusion.data.images import UnreadableImage, image_size, open_image
 from ric_diffusion.data.records import Record
 from ric_diffusion.io.counting import counted
 from ric_diffusion.io.errors import InputError
-from ric_diffusion.io.files import stamp
+from ric_diffusion.io.files import full_stamp
 from ric_diffusion.io.progress import tracking
 from ric_diffusion.models.diffusion.shards import KEY, Shards, as_rows, from_rows, keys_of
 
@@ -200,7 +200,7 @@ def _place(root: str, record: Record) -> tuple[Any, ...]:
     known = record.stamp
     if known is None:
         try:
-            known = stamp(os.path.join(root, record.container))
+            known = full_stamp(os.path.join(root, record.container))
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     return (path, known) if record.span is None else (path, known, record.span)

@@ -17,6 +17,7 @@ from diffusers import DiffusionPipeline
 from diffusers.loaders.single_file_utils import SingleFileComponentError
 
 from ric_diffusion.adapters.adapter import Adapter
+from ric_diffusion.io.bounds import MOST_SCALE
 from ric_diffusion.io.counting import counted
 from ric_diffusion.io.errors import InputError, suggest
 from ric_diffusion.io.files import write_json
@@ -25,9 +26,10 @@ from ric_diffusion.io.paths import expanded, expanded_name
 from ric_diffusion.io.tensors import system_errors
 from ric_diffusion.models.checkpoint import Checkpoint, check_suffix
 from ric_diffusion.models.diffusion.adapted import DEFAULT, AdapterMixin
-from ric_diffusion.models.diffusion.arguments import bound, is_number
+from ric_diffusion.models.diffusion.arguments import bound, check_steps, is_number
 from ric_diffusion.models.diffusion.arguments import check as check_arguments
 from ric_diffusion.models.diffusion.context import MASK, Context
+from ric_diffusion.models.diffusion.finite import watching
 from ric_diffusion.models.diffusion.prompt_features import features_of, has_features
 from ric_diffusion.models.diffusion.single_file import SingleFile
 from ric_diffusion.models.diffusion.weights import check_variant
@@ -387,8 +389,9 @@ class RiCMixin(AdapterMixin):
         Each may be one for all prompts, or a list with one for each prompt or for each of the
         ``num_images_per_prompt`` images of each, in the order of the output's images.
 
-        Returns the stock output with ``targets`` beside its images, the values in z that were used,
-        one dict per image; or the stock tuple with ``return_dict=False``.
+        Returns the stock output with two more lists beside its images: ``targets``, the values in z
+        that were used, a dict for each image, and ``finite``, whether latents and picture are
+        numbers throughout, without NaN or Inf; or the stock tuple with ``return_dict=False``.
 
         InputError for an argument that neither has, and for values that make no sense.
         """
@@ -403,6 +406,8 @@ class RiCMixin(AdapterMixin):
         own_contrast, own_guidance = own.pop("contrast", 0.0), own.pop("prompt_guidance", None)
         arguments = self.arguments_of(own) | arguments
         check_arguments(arguments, guidance)
+        steps = signature.parameters["num_inference_steps"].default
+        check_steps(arguments.get("num_inference_steps", steps), self.scheduler)
         scale = arguments.get(guidance, signature.parameters[guidance].default)
         steered = "negative_targets" if negative_targets is not None else None
         if contrast and contrast != own_contrast:
@@ -419,8 +424,8 @@ class RiCMixin(AdapterMixin):
             count, targets=negative_targets, name="negative_targets", images=images
         )
         contrast = 0.0 if contrast is None else contrast
-        if not is_number(contrast) or contrast < 0:
-            raise InputError(f"contrast {contrast!r}: give a number from 0 up")
+        if not is_number(contrast) or not 0 <= contrast <= MOST_SCALE:
+            raise InputError(f"contrast {contrast!r}: give a number from 0 to {MOST_SCALE:g}")
         if prompt_guidance is None:
             prompt_guidance = scale
         elif not is_number(prompt_guidance) or not (
@@ -455,10 +460,11 @@ class RiCMixin(AdapterMixin):
                 prompt_guidance=prompt_guidance,
                 images=images,
             )
-        with self.with_adapter():
+        with self.with_adapter(), watching(getattr(self, "vae", None)) as watch:
             output = super().__call__(**arguments)
         if hasattr(output, "images"):
             output["targets"] = [dict(t) for t in used]
+            output["finite"] = watch.finite(output.images)
         return output
 
     def _reachable(

@@ -11,7 +11,9 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from ric_diffusion.data.images import is_not_finite, not_finite
 from ric_diffusion.data.medium import IMAGE, Medium
+from ric_diffusion.io.errors import not_finite_error
 from ric_diffusion.models.diffusion.latents import framed
 from ric_diffusion.models.diffusion.objective import Objective
 from ric_diffusion.models.judge import prompt_r_precision
@@ -20,15 +22,21 @@ from scorers.hardware import in_parts
 GRID = 8  # cells to a side of the latents that diversity is measured on
 LEVELS = (0.3, 0.5, 0.7, 0.9)  # of the noise schedule, where prompts are told apart
 JUDGE_BATCH = 32
+IN_A_ROW = 8  # pictures that are not finite, and the model is broken
 
 
 def pictures_of(output: Any) -> list[Image.Image]:
     """The pictures of a pipeline's output, black where its safety checker flagged one, as it is
-    after diffusers' own: so they are rejected as blank, whatever a checker puts in their place."""
+    after diffusers' own: so they are rejected as blank, whatever a checker puts in their place.
+    Where one is not finite is what the medium rejects for that."""
     flags = getattr(output, "nsfw_content_detected", None) or [False] * len(output.images)
-    return [
+    shown = [
         Image.new("RGB", image.size) if flagged else image
         for image, flagged in zip(output.images, flags, strict=True)
+    ]
+    return [
+        image if finite else not_finite(image.size)
+        for image, finite in zip(shown, output.finite, strict=True)
     ]
 
 
@@ -44,6 +52,7 @@ class DiffusionSampler:
         if sampling is None:
             sampling = pipe.adapter.sampling if pipe.adapter else {}
         self.sampling: Mapping[str, Any] = sampling
+        self._in_a_row = 0  # of the latest pictures those that are not finite
 
     @torch.no_grad()
     def sample(
@@ -53,21 +62,32 @@ class DiffusionSampler:
         seeds: Sequence[int],
     ) -> list[Image.Image]:
         """One picture per prompt, each from its own seed; see ``pictures_of``. All at once, or as
-        many as fit into the device's memory."""
+        many as fit into the device's memory. FloatingPointError once the last IN_A_ROW pictures,
+        over all calls, are not finite."""
         self.network().eval()
         rewards = self.pipe.adapter is not None or any(targets)
 
         def draw(rows: range) -> list[Image.Image]:
-            output = self.pipe(
-                [prompts[i] for i in rows],
-                targets=[targets[i] for i in rows] if rewards else None,
-                generator=[torch.Generator().manual_seed(seeds[i]) for i in rows],
-                **self.sampling,
-            )
+            # What is not finite is told by us; numpy warns as it is cast to 8 bits.
+            with np.errstate(invalid="ignore"):
+                output = self.pipe(
+                    [prompts[i] for i in rows],
+                    targets=[targets[i] for i in rows] if rewards else None,
+                    generator=[torch.Generator().manual_seed(seeds[i]) for i in rows],
+                    **self.sampling,
+                )
             return pictures_of(output)
 
         count = len(prompts)
-        return [image for part in in_parts(draw, range(count), count) for image in part]
+        found = [image for part in in_parts(draw, range(count), count) for image in part]
+        self._check_some_finite(found)
+        return found
+
+    def _check_some_finite(self, pictures: Sequence[Image.Image]) -> None:
+        for picture in pictures:
+            self._in_a_row = self._in_a_row + 1 if is_not_finite(picture) else 0
+        if self._in_a_row >= IN_A_ROW:
+            raise not_finite_error(f"the last {self._in_a_row} pictures")
 
     def network(self) -> torch.nn.Module:
         network: torch.nn.Module = self.pipe.denoiser

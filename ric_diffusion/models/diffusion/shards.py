@@ -3,6 +3,7 @@
 A folder of safetensors files, the shards. Each says itself which rows it has, so a shard is either
 there with all of them or not at all: whoever is killed loses the one it was at, several processes
 write into one folder without a lock, and there is no list beside the shards that could disagree.
+Each has a digest of what is in it, too, and is read once before it is used.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +21,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from ric_diffusion.io.files import clear_leftovers, replacing
+from ric_diffusion.io.files import check_regular, clear_leftovers, replacing
+from ric_diffusion.io.progress import tracking
 from ric_diffusion.io.tensors import save_tensors
+from ric_diffusion.models.hardware import this_process
 
 KEY = np.dtype("S16")  # NumPy sorts and searches these; a zero at the end counts as none there
 KEYS, ENDS = "keys", ".ends"
+DIGEST = "digest"  # in a shard's metadata
+AT_ONCE = 2**22  # bytes that are read of a file to check it
+SHOWN = 2**31  # bytes, from which on to check them takes so long that a person watches
 DTYPES = {
     "F32": torch.float32,
     "F16": torch.float16,
@@ -33,6 +40,8 @@ DTYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
+# What reading a file that is not whole ends in; its header may say anything.
+DAMAGE = (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError)
 _log = logging.getLogger(__name__)
 
 
@@ -58,6 +67,30 @@ def from_rows(rows: np.ndarray) -> np.ndarray:
     return keys
 
 
+class _Digest:
+    """Of the names, types, shapes and bytes of tensors, given in the order of their names."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.blake2b(digest_size=KEY.itemsize)
+
+    def begin(self, name: str, dtype: torch.dtype, shape: Sequence[int]) -> None:
+        self._hash.update(repr((name, str(dtype), tuple(shape))).encode())
+
+    def add(self, data: bytes | memoryview) -> None:
+        self._hash.update(data)
+
+    def read(self) -> str:
+        return self._hash.hexdigest()
+
+
+def _digest_of(tensors: Mapping[str, torch.Tensor]) -> str:
+    digest = _Digest()
+    for name, tensor in sorted(tensors.items()):
+        digest.begin(name, tensor.dtype, tensor.shape)
+        digest.add(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.read()
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Tensor:
     """Where a shard has a tensor, in bytes from the file's start, and of what shape that is."""
@@ -81,15 +114,16 @@ class Shard:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        check_regular(path)
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             size = os.fstat(file.fileno()).st_size
             if length > size:
                 raise ValueError("its header is cut short")
             header = json.loads(file.read(length))
-        header.pop("__metadata__", None)
-        ends = [entry["data_offsets"][1] for entry in header.values()]
-        if KEYS not in header or size != 8 + length + max(ends):
+        self._digest = header.pop("__metadata__", {}).get(DIGEST)
+        starts, ends = zip(*(entry["data_offsets"] for entry in header.values()), strict=True)
+        if min(starts) < 0 or KEYS not in header or size != 8 + length + max(ends):
             raise ValueError(f"it has {size} bytes, not those that its header says")
         self.tensors = {
             name: _Tensor(
@@ -100,6 +134,20 @@ class Shard:
             for name, entry in header.items()
         }
         self.names = [name for name in self.tensors if name != KEYS and not name.endswith(ENDS)]
+
+    def check(self) -> None:
+        """ValueError unless what is in it is what was written."""
+        digest = _Digest()
+        with self.path.open("rb", buffering=0) as file:
+            for name, tensor in sorted(self.tensors.items()):
+                digest.begin(name, tensor.dtype, tensor.shape)
+                file.seek(tensor.start)
+                left = tensor.shape[0] * tensor.stride
+                while left and (data := file.read(min(left, AT_ONCE))):
+                    digest.add(data)
+                    left -= len(data)
+        if digest.read() != self._digest:
+            raise ValueError("it is not what was written")
 
     def keys(self) -> np.ndarray:
         """(n,), of its rows."""
@@ -166,20 +214,34 @@ class Shards:
     def refresh(self) -> None:
         """See what other processes wrote."""
         known = {shard.path: shard for shard in self.shards}
-        self.shards, keys = [], []
-        for path in sorted(self.folder.glob("[!.]*.safetensors")):
-            try:
-                shard = known.get(path) or Shard(path)
-                keys.append(shard.keys())
-            except FileNotFoundError:  # another process has cleared it away
-                continue
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                if path not in self.damaged:
-                    _log.warning("%s: damaged, and made anew (%s)", path, error)
-                    self.damaged.append(path)
-                continue
-            self.shards.append(shard)
-        self._index(keys)
+        paths = sorted(self.folder.glob("[!.]*.safetensors"))
+        new = [path for path in paths if path not in known]
+        size = sum(path.stat().st_size for path in new if path.is_file())
+        show = size > SHOWN and this_process().is_main_process
+        with (
+            ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool,
+            tracking("check", len(new), unit="shard", show=show) as tracker,
+        ):
+            for path, shard in zip(new, pool.map(self._opened, new), strict=True):
+                tracker.advance()
+                if shard is not None:
+                    known[path] = shard
+        self.shards = [known[path] for path in paths if path in known]
+        self._index([shard.keys() for shard in self.shards])
+
+    def _opened(self, path: Path) -> Shard | None:
+        """A shard that is what was written, or None."""
+        try:
+            shard = Shard(path)
+            shard.check()
+        except FileNotFoundError:  # another process has cleared it away
+            return None
+        except DAMAGE as error:
+            if path not in self.damaged:
+                _log.warning("%s: damaged, and made anew (%s)", path, error)
+                self.damaged.append(path)
+            return None
+        return shard
 
     def _index(self, keys: list[np.ndarray]) -> None:
         counts = [len(some) for some in keys]
@@ -214,8 +276,9 @@ class Shards:
         Its name is a digest of the keys: who is to make the same rows writes the same file.
         """
         name = hashlib.blake2b(keys.tobytes(), digest_size=8).hexdigest()
+        every = {KEYS: as_rows(keys), **tensors}
         with replacing(self.folder / f"{name}.safetensors") as temporary:
-            save_tensors(temporary, {KEYS: as_rows(keys), **tensors})
+            save_tensors(temporary, every, {DIGEST: _digest_of(every)})
 
     def clear(self) -> None:
         """Remove what is damaged and what killed processes left."""

@@ -43,6 +43,21 @@ def test_greedy_is_the_models_own(lm):
     assert ours and text.startswith(ours)
 
 
+@pytest.mark.parametrize("sampling", [GREEDY, DRAWN])
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_a_model_that_says_no_numbers_responds_nothing(lm, sampling, wrong):
+    def spoil(module, args, logits):
+        logits[0, -1, 5] = wrong
+        return logits
+
+    hook = lm.model.get_output_embeddings().register_forward_hook(spoil)
+    try:
+        with pytest.raises(FloatingPointError, match="of the next token: not finite"):
+            LlmSampler(lm, sampling).sample(["why?"], [{}], [0])
+    finally:
+        hook.remove()
+
+
 def test_seeds_draw_and_nothing_else_does(lm):
     sampler = LlmSampler(lm, DRAWN)
     torch.manual_seed(1)
@@ -118,6 +133,9 @@ def test_a_cut_text_ends_with_a_sentence(text, kept):
         {"top_p": 1.1},
         {"response_tokens": 0},
         {"steering": -0.1},
+        {"steering": 1e308},
+        {"temperature": 1e308},
+        {"response_tokens": 10**12},
         {"steering": float("nan")},
     ],
 )

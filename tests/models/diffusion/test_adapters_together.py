@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from ric_diffusion import RiCStableDiffusionImg2ImgPipeline, RiCStableDiffusionPipeline, api
+from ric_diffusion.app.choice import ModelChoice
 from ric_diffusion.app.engine import Engine
 from ric_diffusion.app.jobs import Job
 from ric_diffusion.conditioning.grammar import Grammar
@@ -286,7 +287,7 @@ def test_the_verbs_and_the_app_take_the_pipeline_as_it_is(together, folders, mon
     drawn = api.sweep(together, "red apple", points=5)
     assert [len(point.targets) for point in drawn.points] == [2, 2, 2, 2, 1]
     assert len(api.sweep(together, "red apple", points=2, along="redness").points) == 2
-    engine = Engine(together, "three")
+    engine = Engine(together, ModelChoice.of("three"))
     request = engine.request("red apple", 3, targets=ASKED["targets"])
     assert np.array_equal(engine.draw(request, Job()).sample, sample.sample)
     chosen = engine.request("red apple", 3, preference={"redness": 1.0, "warmth": 1.0})

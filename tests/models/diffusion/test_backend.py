@@ -375,9 +375,15 @@ def test_the_base_models_own_adapter_is_left_aside(adapters, pipe, space, make_b
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"resolution": 5}, "resolution is 5; give a multiple of 8 from 16 up"),
+        ({"resolution": 5}, "resolution is 5; give a multiple of 8 from 16 to 8192"),
         ({"resolution": 60}, "resolution is 60; give"),
         ({"min_snr_gamma": -1.0}, "min_snr_gamma is -1.0; give a number above 0"),
+        ({"resolution": 80000}, "resolution is 80000; give a multiple of 8 from 16 to 8192"),
+        ({"timestep_shift": 1e308}, "timestep_shift is 1e+308; give 100 at most"),
+        ({"timestep_shift": -1.0}, "timestep_shift is -1.0; give a number above 0"),
+        ({"dropout": {"prompt": 1.5}}, "dropout: prompt is 1.5; give 0 to 1"),
+        ({"max_upscale": 1e9}, "max_upscale is 1000000000.0; give 1000 at most"),
+        ({"lora": {"rank": 10**6}}, "rank is 1000000; give 4096 at most"),
         ({"noise_offset": -0.1}, "noise_offset is -0.1; give 0 or more"),
         (
             {"min_snr_gamma": 5.0, "debiased_estimation": True},
@@ -420,6 +426,9 @@ def test_sampling_that_the_family_does_not_have_is_one_line():
 @pytest.mark.parametrize(
     ("sampling", "said"),
     [
+        ({"num_inference_steps": 1001}, "num_inference_steps is 1001; give 1000 at most"),
+        ({"guidance_scale": 1e30}, "guidance_scale is 1e+30; give 1000 at most"),
+        ({"width": 8200}, "width is 8200; give 8192 at most"),
         ({"num_inference_steps": 4.5}, "num_inference_steps is 4.5; give a whole number above 0"),
         ({"num_inference_steps": 0}, "num_inference_steps is 0; give a whole number above 0"),
         ({"clip_skip": 1.5}, "clip_skip is 1.5; give a whole number above 0"),

@@ -208,9 +208,19 @@ REFUSED = [
     ({"guidance_scale": float("nan")}, "^guidance_scale nan: give a number$"),
     ({"guidance_rescale": "a"}, "^guidance_rescale 'a': give a number$"),
     ({"height": "64"}, "^height '64': give a number$"),
-    ({"num_inference_steps": None}, "^num_inference_steps None: give a whole number from 1 up$"),
-    ({"num_inference_steps": 2.0}, r"^num_inference_steps 2\.0: give a whole number from 1 up$"),
-    ({"num_inference_steps": 0}, "^num_inference_steps 0: give a whole number from 1 up$"),
+    (
+        {"num_inference_steps": None},
+        "^num_inference_steps None: give a whole number",
+    ),
+    (
+        {"num_inference_steps": 2.0},
+        r"^num_inference_steps 2\.0: give a whole number",
+    ),
+    ({"num_inference_steps": 0}, "^num_inference_steps 0: give a whole number from 1 to 1000$"),
+    ({"num_inference_steps": 1001}, "^num_inference_steps 1001: give a whole number from 1 to"),
+    ({"guidance_scale": 1e30}, r"^guidance_scale 1e\+30: give a number from -1000 to 1000$"),
+    ({"width": 10**9}, "^width 1000000000: give a number from -8192 to 8192$"),
+    ({"contrast": 1e30}, r"^contrast 1e\+30: give a number from 0 to 1000$"),
     ({"num_images_per_prompt": None}, "^num_images_per_prompt None: give a whole number"),
     ({"num_images_per_prompt": "2"}, "^num_images_per_prompt '2': give a whole number"),
     ({"generator": 0}, r"^generator 0: give torch\.Generator\(\)\.manual_seed\(0\), or a list"),
@@ -218,7 +228,7 @@ REFUSED = [
     ({"mapping": "frontt"}, "^mapping: unknown 'frontt'; did you mean 'front'"),
     ({"mapping": 3}, "^mapping: unknown 3; one of: "),
     ({"mapping": ["front"]}, "^mapping: unknown"),
-    ({"contrast": True}, "^contrast True: give a number from 0 up"),
+    ({"contrast": True}, "^contrast True: give a number from 0 to"),
     ({"prompt_guidance": True}, "^prompt_guidance True: give a number from 1"),
 ]
 WITH_ADAPTER = [

@@ -13,7 +13,7 @@ from ric_diffusion.io.errors import InputError
 from ric_diffusion.models.diffusion import latents, pictures
 from ric_diffusion.models.diffusion.latents import Latents, cached_latents, framed
 from ric_diffusion.models.diffusion.pictures import read_pictures
-from ric_diffusion.models.diffusion.shards import Shards
+from ric_diffusion.models.diffusion.shards import DAMAGE, Shard, Shards, keys_of
 from ric_diffusion.models.protocol import weights_digest
 
 
@@ -168,7 +168,7 @@ def test_killed_at_any_shard_it_ends_with_the_same_numbers(
 
 
 @pytest.mark.usefixtures("two_to_a_shard")
-@pytest.mark.parametrize("damage", ["cut short", "empty", "no header", "other bytes"])
+@pytest.mark.parametrize("damage", ["cut short", "empty", "no header", "other bytes", "flipped"])
 def test_a_damaged_shard_is_named_and_made_anew(vae, files, tmp_path, encoded, caplog, damage):
     whole = encode(vae, files, tmp_path)
     shards = sorted(tmp_path.glob("latents-*/*.safetensors"))
@@ -176,6 +176,7 @@ def test_a_damaged_shard_is_named_and_made_anew(vae, files, tmp_path, encoded, c
     victim = shards[0]
     data = victim.read_bytes()
     spoiled = {"cut short": data[:-1], "empty": b"", "no header": data[:20], "other bytes": data}
+    spoiled["flipped"] = data[:-1] + bytes([data[-1] ^ 1])
     victim.write_bytes(spoiled[damage].replace(b"moments", b"m\xffments"))
     rows = len(Shards(victim.parent).damaged)
     encoded.clear()
@@ -185,6 +186,42 @@ def test_a_damaged_shard_is_named_and_made_anew(vae, files, tmp_path, encoded, c
     assert [record.getMessage().split(":")[0] for record in caplog.records] == [str(victim)]
     caplog.clear()
     assert torch.equal(encode(vae, files, tmp_path), whole) and not caplog.records
+
+
+def test_a_flipped_bit_in_any_byte_of_a_shard_is_noticed(tmp_path):
+    """Or it changes nothing, as in the blanks that pad a header."""
+    keys = keys_of([("a",), ("b",)])
+    rows = {"moments": torch.arange(12.0).view(2, 6), "size": torch.tensor([3, 4])}
+    Shards(tmp_path).write(keys, rows)
+    (path,) = tmp_path.iterdir()
+    data, unnoticed = path.read_bytes(), 0
+    for place in range(len(data)):
+        flipped = data[place] ^ (1 << place % 8)
+        path.write_bytes(data[:place] + bytes([flipped]) + data[place + 1 :])
+        try:
+            shard = Shard(path)
+            shard.check()
+        except DAMAGE:
+            continue
+        unnoticed += 1
+        assert all(torch.equal(shard.whole(name), tensor) for name, tensor in rows.items())
+        assert np.array_equal(shard.keys(), keys)
+    assert unnoticed < 8 and len(data) > 300
+
+
+def test_a_shard_that_was_cut_short_anywhere_is_noticed(tmp_path):
+    keys = keys_of([("a",), ("b",)])
+    Shards(tmp_path).write(keys, {"moments": torch.arange(12.0).view(2, 6)})
+    (path,) = tmp_path.iterdir()
+    data = path.read_bytes()
+    for size in range(0, len(data), 9):
+        path.write_bytes(data[:size])
+        assert Shards(tmp_path).damaged == [path]
+    path.write_bytes(data + b"x")
+    found = Shards(tmp_path)
+    assert found.damaged == [path] and len(found) == 0
+    found.clear()
+    assert not path.exists()
 
 
 @pytest.mark.usefixtures("two_to_a_shard")

@@ -40,13 +40,10 @@ def test_written_and_read_without_loss(pipe, noise_pictures, tmp_path):
     assert medium.digest(again) != medium.digest(noise_pictures[1])
 
 
-@pytest.mark.filterwarnings("ignore:invalid value encountered in cast")
-def test_blank_pictures_and_those_of_nan_are_rejected(pipe, noise_pictures):
+def test_blank_pictures_are_rejected(pipe, noise_pictures):
     sampler = DiffusionSampler(pipe)
     assert sampler.medium.reject_reason(noise_pictures[0]) is None
     assert sampler.medium.reject_reason(Image.new("RGB", (64, 64), "white")) == "blank"
-    broken = pipe.image_processor.postprocess(torch.full((1, 3, 64, 64), float("nan")))
-    assert sampler.medium.reject_reason(broken[0]) == "blank"
 
 
 def test_features_tell_pictures_apart(pipe, noise_pictures):

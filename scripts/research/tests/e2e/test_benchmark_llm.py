@@ -90,7 +90,7 @@ def data(home, script):
         (["--temperatures", "0.7", "0.70"], "--temperatures: 0.7 is given twice; name it once"),
         (["--temperatures", "nan"], "temperature: nan is not a finite number"),
         (["--response-tokens", 0], "response_tokens is 0; give 1 or more"),
-        (["--per-prompt", 0], "per_prompt is 0; give 1 or more"),
+        (["--per-prompt", 0], "--per-prompt is 0; give 1 or more"),
     ],
 )
 def test_bad_sampling_is_one_line_and_leaves_nothing(home, script, tmp_path, args, said):
