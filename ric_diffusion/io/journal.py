@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from ric_diffusion.io.counting import counted
 from ric_diffusion.io.files import read_file, sync
 
 _LINE = re.compile(rb'\["([0-9a-f]{16})", (.*)\]\n', re.DOTALL)
@@ -84,7 +85,8 @@ class Journal:
                 damaged += 1
         if damaged and path not in self._damaged:
             self._damaged.add(path)
-            _log.warning("%s: %d lines are damaged; what they tell of is done again", path, damaged)
+            lines = counted(damaged, "damaged lines")
+            _log.warning("%s: %s; what was told there is done again", path, lines)
 
     def _files(self) -> list[Path]:
         if not self.folder.is_dir():
