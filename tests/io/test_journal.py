@@ -123,7 +123,8 @@ def test_damaged_lines_are_skipped_and_the_file_is_left_alone(tmp_path, damage, 
     again = Journal(tmp_path, "work")
     assert again.entries() == again.entries() == left
     whole_lines = damage.count(b"\n") - damage.endswith(TWO)
-    said = f"{file}: {whole_lines} damaged lines; what was told there is done again"
+    lines = "1 damaged line" if whole_lines == 1 else f"{whole_lines} damaged lines"
+    said = f"{file}: {lines}; what was told there is done again"
     assert caplog.messages == [said] * (whole_lines > 0)  # once; a torn line is no surprise
     again.append("more")
     again.close()
