@@ -13,7 +13,8 @@ from fastapi.concurrency import run_in_threadpool
 
 from ric_diffusion.api.http.guard import Guard, Hosts
 from ric_diffusion.api.http.problems import PROBLEMS, health
-from ric_diffusion.api.http.work import Job, WorkThread
+from ric_diffusion.api.http.work import WorkThread
+from ric_diffusion.api.work import Job
 from ric_diffusion.data.images import MAX_PIXELS, UnreadableImage, open_image
 from ric_diffusion.data.scoring import ask
 from ric_diffusion.io.counting import counted

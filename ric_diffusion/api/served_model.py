@@ -13,10 +13,10 @@ from typing import Any
 from ric_diffusion.adapters.adapter import Adapter
 from ric_diffusion.api import messages
 from ric_diffusion.api.http.guard import Refused
-from ric_diffusion.api.http.work import Job, Stopped
 from ric_diffusion.api.models import Dtype, load, name_of, require_adapter
 from ric_diffusion.api.samples import GeneratedSample, Scoring, generate
 from ric_diffusion.api.sweeps import SweepResult, sweep
+from ric_diffusion.api.work import Job, Stopped
 from ric_diffusion.data.images import UnreadableImage, open_image, png_bytes
 from ric_diffusion.data.scoring import keeping_scorers
 from ric_diffusion.io.errors import InputError, suggest

@@ -68,8 +68,8 @@ def serve(
         raise InputError(f"adapter {twice[0]}: given twice; keep one of them")
     with listening(host, port) as listener:  # before the model is loaded
         thread = WorkThread()
-        # Of a process's threads the first to compute is the fastest: see app/jobs.py.
-        served = thread.submit(lambda job: ServedModel(model, names, dtype)).result()
+        # Of a process's threads the first to compute is the fastest: see api/work.py.
+        served = thread.submit(lambda: ServedModel(model, names, dtype)).result()
         app = build_model_app(served, thread, token=token, hosts=hosts_of(host, token))
         # The socket listens already, so whoever comes between this line and the next waits.
         started(f"{address_of(host, listener)} serves {served.name}")

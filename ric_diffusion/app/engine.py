@@ -65,7 +65,7 @@ class SampleRequest:
 
 
 class Engine:
-    """A loaded model with an adapter, for one thread; ``ModelThread`` runs it for others."""
+    """A loaded model with an adapter, for one thread; a ``WorkQueue`` runs it for others."""
 
     def __init__(self, model: Any, choice: ModelChoice) -> None:
         """``choice``: how the user called the model. InputError if it has no sliders."""

@@ -7,6 +7,7 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import wait
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ import gradio as gr
 
 from ric_diffusion.api.picture_settings import ModelUsed, read_metadata
 from ric_diffusion.api.sweeps import sweep_result
+from ric_diffusion.api.work import Stopped, Work, WorkQueue
 from ric_diffusion.app import sheets, views
 from ric_diffusion.app.choice import ModelChoice
 from ric_diffusion.app.engine import MAX_SEED, Engine, SampleRequest, most_points
 from ric_diffusion.app.front import Front
 from ric_diffusion.app.gallery import KEPT, Entry, Galleries
-from ric_diffusion.app.jobs import Job, Jobs, ModelThread, Stopped
+from ric_diffusion.app.jobs import Job, Jobs
 from ric_diffusion.app.presets import Presets
 from ric_diffusion.app.settings import Form, Settings
 from ric_diffusion.app.sliders import PREFERENCE, TARGETS
@@ -33,7 +35,6 @@ SHOWN_FROM, SHOWN_EVERY = 1.0, 0.25  # s
 _log = logging.getLogger(__name__)
 
 Shown = tuple[Any, ...]
-Work = Callable[[], Any]
 
 
 def explained(method: Callable[..., Iterator[Shown]]) -> Callable[..., Iterator[Shown]]:
@@ -86,7 +87,7 @@ class Handlers:
         engine: Engine,
         front: Front | None,
         folder: Path,
-        thread: ModelThread,
+        thread: WorkQueue,
         presets: Presets,
         change: Callable[[ModelChoice], None],
     ) -> None:
@@ -320,10 +321,10 @@ class Handlers:
     ) -> Generator[Any, None, None]:
         """Lines about how the work goes, for what takes long, and then the piece of it that is
         done. Raises Stopped where the job was stopped, Superseded where another took its place."""
-        piece, start, line = self.thread.ask(work), time.monotonic(), ""
-        while not piece.done(within=SHOWN_EVERY):
+        piece, start, line = self.thread.submit(work), time.monotonic(), ""
+        while not wait([piece], SHOWN_EVERY).done:
             if job.stopped:
-                self.thread.take_back(piece)
+                piece.cancel()  # unless it is begun
                 break
             now = self._told(self.thread.before(piece), job, told)
             if time.monotonic() - start >= SHOWN_FROM and now != line:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from ric_diffusion.api.http.guard import Refused, check_site
+from ric_diffusion.api.work import WorkQueue
 from ric_diffusion.app.choice import ModelChoice
 from ric_diffusion.app.engine import Engine
 from ric_diffusion.app.front import Front
-from ric_diffusion.app.jobs import ModelThread
 from ric_diffusion.app.presets import Presets
 from ric_diffusion.io.errors import InputError
 
@@ -75,7 +75,7 @@ def serve(
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
         for name in ("NO_PROXY", "no_proxy"):  # Gradio looks whether its own page is there
             os.environ[name] = ",".join(filter(None, [os.environ.get(name), HOST]))
-        thread = ModelThread()
+        thread = WorkQueue()
         app = launch(engine, front, port, Path(folder), thread, presets)
         try:
             started(f"http://{HOST}:{port}")
@@ -89,7 +89,7 @@ def launch(
     front: Front | None,
     port: int,
     folder: Path,
-    thread: ModelThread,
+    thread: WorkQueue,
     presets: Presets,
 ) -> Any:
     """Start serving in threads of its own, while the engine computes in ``thread``; returns the

@@ -58,7 +58,7 @@ def model(root, thread):
     from ric_diffusion.api.served_model import ServedModel
 
     names = [str(root / mode / "adapter") for mode in ("embedding", "text")]
-    return thread.submit(lambda job: ServedModel(str(root / "model"), names)).result(120)
+    return thread.submit(lambda: ServedModel(str(root / "model"), names)).result(120)
 
 
 @pytest.fixture(scope="module")
@@ -237,17 +237,17 @@ def test_strangers_are_refused(server):
 
 def test_a_full_queue_is_told_and_whoever_left_is_not_drawn_for(server, thread):
     over, running = threading.Event(), threading.Event()
-    thread.submit(lambda job: (running.set(), over.wait(60)))
+    thread.submit(lambda: (running.set(), over.wait(60)))
     running.wait(10)
     waiting = [server.connect() for _ in range(3)]
     body = json.dumps(APPLE).encode()
     for connection in waiting:
         connection.sendall(server.head("POST", "/generate", len(body)) + body)
-    until(lambda: len(thread._waiting) == 3)
+    until(lambda: thread.queue.waiting == 3)
     answer = asked(server, "/generate", APPLE, status=503)
     assert answer["error"] == "3 requests wait already; try again later"
     waiting[0].close()
-    until(lambda: sum(future.cancelled() for future, *_ in thread._waiting) == 1)
+    until(lambda: thread.queue.waiting == 2)
     late = server.connect()
     late.sendall(server.head("POST", "/generate", len(body)) + body)
     over.set()
@@ -380,8 +380,8 @@ def responds(monkeypatch, tmp_path):
 
 def test_a_language_model_responds(responds):
     from ric_diffusion.api import messages
-    from ric_diffusion.api.http.work import Job, Stopped
     from ric_diffusion.api.served_model import sample_of
+    from ric_diffusion.api.work import Job, Stopped
 
     asked = messages.GenerateRequest(prompt="how do i bake?", targets={"brevity": 1.0}, seed=3)
     [sample], _ = responds.generate(asked, Job())

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from ric_diffusion import app
+from ric_diffusion.api.work import Stopped, WorkQueue
 from ric_diffusion.app.choice import ModelChoice
 from ric_diffusion.app.engine import Engine
-from ric_diffusion.app.jobs import Job, ModelThread, Stopped
+from ric_diffusion.app.jobs import Job
 from ric_diffusion.io import extras
 from support.report import write_report
 
@@ -101,7 +102,7 @@ def test_its_page(lm, tmp_path):
 
     front = read_front(write_report(tmp_path / "report", lm.space.names), lm.adapter)
     presets = Presets(tmp_path / "presets.json")
-    handlers = Handlers(lm, front, tmp_path, ModelThread(), presets, lambda choice: None)
+    handlers = Handlers(lm, front, tmp_path, WorkQueue(), presets, lambda choice: None)
     page = build(handlers).get_config_file()
     shown = [part["props"] for part in page["components"] if part["props"].get("visible", True)]
     labels = [props.get("label") for props in shown]

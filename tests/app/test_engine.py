@@ -1,7 +1,6 @@
 """The engine: the command line's pictures, nothing encoded twice, stopped when asked."""
 
 import json
-import threading
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -10,10 +9,11 @@ import pytest
 from PIL import Image
 
 from ric_diffusion.api import generate, load
+from ric_diffusion.api.work import Stopped
 from ric_diffusion.app import jobs
 from ric_diffusion.app.choice import ModelChoice
 from ric_diffusion.app.engine import MAX_PROMPT, MAX_SEED, REFINE, Engine, most_points
-from ric_diffusion.app.jobs import Job, Jobs, ModelThread, Stopped
+from ric_diffusion.app.jobs import Job, Jobs
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.rewards import Curve, to_targets
 from support.numbered import sample_file
@@ -348,73 +348,6 @@ def test_of_what_is_asked_meanwhile_the_last_is_drawn():
             assert not new.stopped
             assert jobs.stop("a") and new.stopped
     assert not jobs.running
-
-
-def asking(model_thread, *works):
-    """What each comes to, asked for from threads of their own while this one serves."""
-    came = [None] * len(works)
-
-    def ask(i):
-        try:
-            came[i] = model_thread.run(works[i])
-        except BaseException as error:
-            came[i] = error
-
-    threads = [threading.Thread(target=ask, args=(i,)) for i in range(len(works))]
-    for thread in threads:
-        thread.start()
-    return came, threads
-
-
-def test_the_model_computes_in_one_thread():
-    model_thread, wrong = ModelThread(), InputError("no")
-
-    def fail():
-        raise wrong
-
-    came, threads = asking(model_thread, threading.get_ident, fail, threading.get_ident)
-    ended = threading.Timer(0.2, model_thread.close)
-    ended.start()
-    model_thread.serve()
-    for thread in threads:
-        thread.join()
-    here = threading.get_ident()
-    assert came == [here, wrong, here]
-    with pytest.raises(Stopped):
-        model_thread.run(threading.get_ident)
-
-
-def test_ones_place_in_the_queue():
-    model_thread, seen = ModelThread(), []
-    first = model_thread.ask(lambda: seen.append([model_thread.before(p) for p in pieces]))
-    pieces = [first, *(model_thread.ask(lambda: None) for _ in range(3))]
-    assert [model_thread.before(piece) for piece in pieces] == [0, 1, 2, 3]
-    model_thread.take_back(pieces[2])
-    model_thread.close()
-    model_thread.serve()
-    assert seen == [[0, 1, 0, 2]]
-    assert pieces[3].done(within=0) and not pieces[2].done(within=0)
-
-
-def test_an_interrupted_thread_leaves_nobody_waiting():
-    model_thread, busy = ModelThread(), threading.Event()
-
-    def interrupt():
-        busy.wait()
-        raise KeyboardInterrupt
-
-    came, threads = asking(model_thread, interrupt)
-    while len(model_thread.waiting) < 1:
-        pass
-    waiting, more = asking(model_thread, threading.get_ident)
-    while len(model_thread.waiting) < 2:
-        pass
-    busy.set()
-    with pytest.raises(KeyboardInterrupt):
-        model_thread.serve()
-    for thread in threads + more:
-        thread.join()
-    assert isinstance(came[0], Stopped) and isinstance(waiting[0], Stopped)
 
 
 def test_without_sliders(root):

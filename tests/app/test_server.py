@@ -19,7 +19,8 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from app_in_browser import free_port
-from ric_diffusion.app.jobs import Job, ModelThread
+from ric_diffusion.api.work import WorkQueue
+from ric_diffusion.app.jobs import Job
 from ric_diffusion.app.presets import Presets
 from ric_diffusion.app.server import check_port, launch
 from ric_diffusion.app.settings import SAMPLING, Form
@@ -107,7 +108,7 @@ def served(engine, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(folder))
         port = free_port()
-        thread = ModelThread()
+        thread = WorkQueue()
         presets = Presets(folder.parent / "presets.json")
         app = launch(engine, None, port, folder, thread, presets)
         worker = threading.Thread(target=thread.serve)
@@ -373,7 +374,7 @@ def test_twenty_sessions_at_once(client):
 def test_a_cancelled_sweep_ends_at_its_next_pass(engine, tmp_path):
     from ric_diffusion.app.handlers import Handlers
 
-    thread, session, passes = ModelThread(), SimpleNamespace(session_hash="a"), []
+    thread, session, passes = WorkQueue(), SimpleNamespace(session_hash="a"), []
     presets = Presets(tmp_path / "presets.json")
     handlers = Handlers(engine, None, tmp_path, thread, presets, lambda choice: None)
     row = handlers.form.row(handlers.form.initial("cat"))
@@ -411,7 +412,7 @@ def test_a_closed_page_takes_its_job_along(served, busy, monkeypatch):
         target=lambda: answers.append(client.call("sweep", data, session_hash="closed"))
     )
     asking.start()
-    until(lambda: len(thread.waiting) > 0)
+    until(lambda: thread.waiting > 0)
     page.close()
     assert stopped.wait(60)
     busy()

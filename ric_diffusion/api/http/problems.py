@@ -8,7 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
 from ric_diffusion.api.http.guard import Refused
-from ric_diffusion.api.http.work import Stopped
+from ric_diffusion.api.work import Stopped
 from ric_diffusion.io.errors import InputError
 from scorers import ScorerError
 from scorers.remote_client import shown

@@ -6,7 +6,8 @@ import threading
 import pytest
 
 from ric_diffusion.api.http.guard import Refused
-from ric_diffusion.api.http.work import Job, Stopped, WorkThread
+from ric_diffusion.api.http.work import WorkThread
+from ric_diffusion.api.work import Stopped
 
 
 def until(event):
@@ -26,9 +27,7 @@ async def never():
 
 def test_one_after_the_other_in_one_thread():
     thread, seen = WorkThread(), []
-    futures = [
-        thread.submit(lambda job, i=i: seen.append((i, threading.get_ident()))) for i in range(9)
-    ]
+    futures = [thread.submit(lambda i=i: seen.append((i, threading.get_ident()))) for i in range(9)]
     for future in futures:
         future.result(10)
     assert [i for i, _ in seen] == list(range(9)) and len({t for _, t in seen}) == 1
@@ -37,14 +36,14 @@ def test_one_after_the_other_in_one_thread():
 def test_a_bounded_number_waits_and_whoever_left_does_not_count():
     thread, over = WorkThread(most=2), threading.Event()
     running = threading.Event()
-    first = thread.submit(lambda job: (running.set(), over.wait(10)))
+    first = thread.submit(lambda: (running.set(), over.wait(10)))
     running.wait(10)
-    waiting = [thread.submit(lambda job: 1) for _ in range(2)]
+    waiting = [thread.submit(lambda: 1) for _ in range(2)]
     with pytest.raises(Refused, match="2 requests wait already") as refused:
-        thread.submit(lambda job: 1)
+        thread.submit(lambda: 1)
     assert refused.value.status == 503 and refused.value.headers == {"retry-after": "1"}
     waiting[0].cancel()
-    third = thread.submit(lambda job: 3)
+    third = thread.submit(lambda: 3)
     over.set()
     first.result(10)
     assert (waiting[1].result(10), third.result(10)) == (1, 3)
@@ -71,7 +70,7 @@ def test_work_is_stopped_when_its_client_has_gone():
 
     found = asyncio.run(both())
     assert [type(one) for one in found] == [Stopped, Stopped]
-    assert thread.submit(lambda job: "free").result(10) == "free" and begun == []
+    assert thread.submit(lambda: "free").result(10) == "free" and begun == []
 
 
 def test_the_end_of_the_server_is_told():
@@ -85,12 +84,4 @@ def test_the_end_of_the_server_is_told():
 
     with pytest.raises(Refused, match="the server ends"):
         asyncio.run(ends())
-    assert thread.submit(lambda job: "free").result(10) == "free"
-
-
-def test_a_job_is_a_hook():
-    job = Job()
-    job.check("module", (1, 2))
-    job.stop()
-    with pytest.raises(Stopped):
-        job.check("module", (1, 2))
+    assert thread.submit(lambda: "free").result(10) == "free"
