@@ -15,7 +15,9 @@ MAX_SEED = 2**63 - 1
 STEPS = "denoising steps; these and what follows are the adapter's own by default"
 
 Name = Annotated[str, Field(max_length=200)]
-Prompt = Annotated[str, Field(max_length=MAX_PROMPT)]
+Text = Annotated[str, Field(max_length=MAX_PROMPT)]
+Prompt = Annotated[str, Field(min_length=1, max_length=MAX_PROMPT)]
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 Values = Annotated[dict[Name, float], Field(max_length=MAX_NAMES)]
 Scale = Annotated[float, Field(ge=-MAX_SCALE, le=MAX_SCALE)]
 Side = Annotated[int, Field(ge=8, le=MAX_SIDE, multiple_of=8)]
@@ -31,9 +33,7 @@ class Message(BaseModel):
 class Asked(Message):
     """What all that is drawn has. What is left out comes from the adapter."""
 
-    prompt: Annotated[Prompt, Field(min_length=1, description="what to draw, or to respond to")]
     adapter: Name | None = Field(None, description="one that /adapters names; the first by default")
-    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0
     mapping: Name | None = Field(None, description="how a preference becomes targets")
     refine: Annotated[int, Field(ge=1, le=20)] | None = Field(
         None, description="draw each sample up to so many times more and keep the nearest"
@@ -58,20 +58,47 @@ class Asked(Message):
 
 
 class GenerateRequest(Asked):
-    """Samples of one prompt."""
+    """Samples of a prompt, or of several. With `like`, what is not given is as it was there."""
 
+    prompt: Prompt | None = Field(None, description="what to draw, or to respond to")
+    prompts: Annotated[list[Prompt], Field(min_length=1, max_length=MAX_COUNT)] | None = Field(
+        None, description="several in its place"
+    )
+    like: str | None = Field(
+        None,
+        description="a PNG in base64 that `ric` made, to draw again; the adapter that made it is "
+        "found among the server's",
+    )
+    seed: Seed | None = Field(None, description="of the first sample of a prompt; 0 by default")
     preference: Values | None = Field(None, description="weights by reward, as sliders set them")
     targets: Values | None = Field(None, description="or values in z by reward")
     negative_targets: Values | None = Field(None, description="values in z to steer away from")
-    negative_prompt: Prompt | None = None
-    count: Annotated[int, Field(ge=1, le=MAX_COUNT)] = Field(
-        1, description="samples; their seeds follow the first one's"
+    negative_prompt: Text | None = None
+    init_image: str | None = Field(
+        None,
+        description="a file of a picture in base64 to begin with, its middle cut to the size that "
+        "is drawn",
     )
+    strength: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None, description="how much of `init_image` is drawn anew; 0.5 by default"
+    )
+    count: Annotated[int, Field(ge=1, le=MAX_COUNT)] = Field(
+        1,
+        description=f"samples of each prompt; their seeds follow the first one's. {MAX_COUNT} at "
+        "most of all prompts together",
+    )
+
+    @property
+    def samples(self) -> int:
+        """How many of all prompts together."""
+        return self.count * len(self.prompts or [None])
 
 
 class SweepRequest(Asked):
     """The same prompt and seed while the sliders move."""
 
+    prompt: Prompt
+    seed: Seed = 0
     points: Annotated[int, Field(ge=2, le=MAX_POINTS)] = 11
     along: Name | None = Field(
         None, description="the one reward to move; by default the preference, first to last"
@@ -85,7 +112,7 @@ class ScoreRequest(Message):
         None, description="files of pictures, in base64"
     )
     texts: Annotated[list[str], Field(min_length=1, max_length=MAX_SAMPLES)] | None = None
-    prompts: Annotated[list[Prompt], Field(max_length=MAX_SAMPLES)] | None = Field(
+    prompts: Annotated[list[Text], Field(max_length=MAX_SAMPLES)] | None = Field(
         None, description="one for each sample, where a scorer reads them"
     )
     adapter: Name | None = None
@@ -98,6 +125,7 @@ class Sample(Message):
 
     image: str | None = None
     text: str | None = None
+    prompt: str
     seed: int
     targets: dict[str, float]
     scores: Scores
@@ -106,22 +134,24 @@ class Sample(Message):
 
 
 class GenerateAnswer(Message):
-    """Samples in the order of their seeds; ``notes``: what is to be said of them, a line each."""
+    """Samples in the order of the prompts and their seeds; ``notes``: what is to be said of them, a
+    line each."""
 
     model: str
-    prompt: str
     samples: list[Sample]
     notes: list[str]
 
 
 class Point(Message):
-    """One place of the sliders, with the picture drawn there."""
+    """One place of the sliders, with the picture drawn there: a PNG in base64, which holds what
+    made it and so can be drawn again by `like`."""
 
     image: str
     preference: dict[str, float] | None
     targets: dict[str, float]
     scores: Scores
     obtained: Scores
+    refinement: dict[str, Any] | None = None
 
 
 class SweepAnswer(Message):

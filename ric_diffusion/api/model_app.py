@@ -14,7 +14,6 @@ from ric_diffusion.api.http.problems import PROBLEMS, health
 from ric_diffusion.api.http.work import WorkThread
 from ric_diffusion.api.model_page import page_of
 from ric_diffusion.api.served_model import ServedModel, png_of, sample_of, sweep_of
-from ric_diffusion.data.images import png_bytes
 from ric_diffusion.io.errors import InputError
 
 RATE = 100  # requests a second from one address
@@ -92,8 +91,16 @@ class Doors:
     async def generate(self, asked: messages.GenerateRequest, request: Request) -> Response:
         """Make pictures of a prompt, or respond to it, steered by rewards."""
         png = _wants_png(request)
-        if png and asked.count > 1:
-            raise InputError(f"count {asked.count}: image/png is one picture; ask for JSON")
+        if asked.samples > messages.MAX_COUNT:
+            raise InputError(
+                f"count, prompts: {asked.samples} samples together; ask for {messages.MAX_COUNT} "
+                "or fewer"
+            )
+        if png and asked.samples > 1:
+            raise InputError(
+                f"count, prompts: {asked.samples} samples, but image/png is one picture; ask for "
+                "JSON"
+            )
         if png and not self._model.makes_pictures:
             raise InputError("model: makes texts, and no image/png; ask for JSON")
         samples, notes = await self._thread.answer(
@@ -104,7 +111,6 @@ class Doors:
         return await _json(
             lambda: messages.GenerateAnswer(
                 model=self._model.name,
-                prompt=asked.prompt,
                 samples=[sample_of(sample) for sample in samples],
                 notes=notes,
             )
@@ -116,7 +122,7 @@ class Doors:
             lambda job: self._model.sweep(asked, job), request.receive
         )
         if _wants_png(request):
-            return await _encoded(lambda: png_bytes(swept.sheet))
+            return await _encoded(swept.sheet_png)
         return await _json(lambda: sweep_of(swept, notes))
 
     async def score(self, asked: messages.ScoreRequest, request: Request) -> Response:

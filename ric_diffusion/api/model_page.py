@@ -111,6 +111,7 @@ def _kind(document: Schema, field: Schema) -> str:
 def _bounds(field: Schema) -> Iterator[str]:
     for key, words in (
         ("minimum", "from {}"),
+        ("exclusiveMinimum", "above {}"),
         ("maximum", "to {}"),
         ("multipleOf", "in steps of {}"),
         ("maxLength", "{} characters at most"),

@@ -123,20 +123,25 @@ class SweepResult:
         grid-0002.png, beside sweep-0002.json."""
         out, points = expanded(folder), []
         for point in self.points:
-            files = IMAGE.files(point.sample, self._sample(point).metadata)
+            files = IMAGE.files(point.sample, self.generated(point).metadata)
             path = write_numbered(out, self.prompt, self.seed, files)
             points.append(replace(point, file=path.name))
         saved, number = replace(self, points=tuple(points)), 1
-        data = saved.to_dict()
-        about = {name: data[name] for name in ("prompt", "seed", "model")}
-        sheet = png_bytes(self.sheet, {**about, "sweep": data})
+        sheet, data = saved.sheet_png(), json_bytes(saved.to_dict())
         while True:
             path, beside = (out / _named(name, number) for name in (SHEET, DATA))
-            if create_all({path: sheet, beside: json_bytes(data)}):
+            if create_all({path: sheet, beside: data}):
                 return replace(saved, path=path)
             number += 1
 
-    def _sample(self, point: SweepPoint) -> GeneratedSample:
+    def sheet_png(self) -> bytes:
+        """grid.png, which holds what sweep.json does."""
+        data = self.to_dict()
+        about = {name: data[name] for name in ("prompt", "seed", "model")}
+        return png_bytes(self.sheet, {**about, "sweep": data})
+
+    def generated(self, point: SweepPoint) -> GeneratedSample:
+        """One of the pictures as ``generate`` returns it."""
         return GeneratedSample(
             sample=point.sample,
             prompt=self.prompt,

@@ -23,6 +23,9 @@ from benchmark_server import KINDS, Server, attack, picture, read
 from ric_diffusion import api
 from ric_diffusion.api.http import connections
 from ric_diffusion.api.http.work import WorkThread
+from ric_diffusion.api.picture_settings import read_metadata
+from support.numbered import sample_file
+from support.pictures import changed
 from support.processes import starter
 
 uvicorn = pytest.importorskip("uvicorn")
@@ -83,6 +86,10 @@ def asked(server, path, body=None, status=200, method="POST", **headers):
     return json.loads(answer.body)
 
 
+def in_base64(path):
+    return base64.b64encode(path.read_bytes()).decode()
+
+
 def opened(text):
     return Image.open(io.BytesIO(base64.b64decode(text)))
 
@@ -99,17 +106,104 @@ def test_pictures_are_those_of_generate(server, here, root):
         assert same(opened(one["image"]), own.sample) and one["text"] is None
         assert one["targets"] == own.targets and one["scores"] == own.scores
         assert one["obtained"] == own.obtained and one["refinement"] is None
-    assert answer["model"] == str(root / "model") and answer["prompt"] == "red apple"
+        assert one["prompt"] == "red apple"
+    assert answer["model"] == str(root / "model")
 
 
 def test_a_picture_alone_holds_what_made_it(server, here):
     answer = server.ask("/generate", APPLE, Accept="image/png, */*;q=0.1")
     [own] = api.generate(here("embedding"), "red apple", seed=4, targets=APPLE["targets"])
-    image = Image.open(io.BytesIO(answer.body))
-    assert same(image, own.sample) and image.text
+    assert same(Image.open(io.BytesIO(answer.body)), own.sample)
     assert asked(server, "/generate", APPLE)["samples"][0]["image"] == (
         base64.b64encode(answer.body).decode()
     )
+
+
+def test_a_picture_is_the_command_lines_file(server, ric, root, tmp_path):
+    """Its metadata, too."""
+    model = ["--model", root / "model", "--adapter", root / "embedding" / "adapter"]
+    words = ["--prompt", "red apple", "--seed", 4, "--targets", "colorfulness=1"]
+    assert ric("generate", *model, *words, "--out", tmp_path).code == 0
+    answer = server.ask("/generate", APPLE, Accept="image/png")
+    assert answer.body == sample_file(tmp_path, 4).read_bytes()
+
+
+def test_a_picture_to_begin_with(server, here, root):
+    path = root / "pictures" / "3.png"
+    request = {**APPLE, "init_image": in_base64(path), "strength": 0.7}
+    answer = server.ask("/generate", request, Accept="image/png")
+    settings = {"seed": 4, "targets": APPLE["targets"], "init_image": path, "strength": 0.7}
+    [own] = api.generate(here("embedding"), "red apple", **settings)
+    assert same(Image.open(io.BytesIO(answer.body)), own.sample)
+    told, ours = read_metadata(answer.body).settings.init_image, own.settings.init_image
+    assert (told.digest, told.strength) == (ours.digest, 0.7)
+    again = {"like": base64.b64encode(answer.body).decode()}
+    refused = asked(server, "/generate", again, status=422)
+    assert "was made from the picture picture; give it as init_image" in refused["error"]
+    again["init_image"] = request["init_image"]
+    assert server.ask("/generate", again, Accept="image/png").body == answer.body
+
+
+def test_several_prompts(server, here):
+    prompts = {"prompts": ["red apple", "cat"], "count": 2, "seed": 3}
+    samples = asked(server, "/generate", prompts)["samples"]
+    ours = api.generate(here("embedding"), **prompts)
+    assert [(one["prompt"], one["seed"]) for one in samples] == [
+        ("red apple", 3), ("red apple", 4), ("cat", 3), ("cat", 4)
+    ]  # fmt: skip
+    assert all(
+        same(opened(one["image"]), own.sample) for one, own in zip(samples, ours, strict=True)
+    )
+
+
+@pytest.fixture(scope="module")
+def made(root, tmp_path_factory):
+    """A picture of the second adapter's, in a file."""
+    [made] = api.generate(
+        root / "model",
+        "cat",
+        adapter=str(root / "text" / "adapter"),
+        seed=9,
+        preference={"colorfulness": 0.7},
+        sampling={"steps": 2, "contrast": 0.5},
+        out=tmp_path_factory.mktemp("made"),
+    )
+    return made.path
+
+
+def test_a_picture_is_drawn_again_by_the_adapter_that_made_it(server, made, root):
+    answer = server.ask("/generate", {"like": in_base64(made)}, Accept="image/png")
+    assert answer.body == made.read_bytes()
+    other = {"like": in_base64(made), "seed": 10, "prompt": "red apple", "steps": 3}
+    [one] = asked(server, "/generate", other)["samples"]
+    [own] = api.generate(root / "model", "red apple", like=made, seed=10, sampling={"steps": 3})
+    assert same(opened(one["image"]), own.sample) and one["targets"] == own.targets
+    named = {"like": in_base64(made), "adapter": str(root / "embedding" / "adapter")}
+    answer = asked(server, "/generate", named)
+    assert "made with another adapter" in answer["notes"][0]
+
+
+@pytest.mark.parametrize(
+    ("said", "change"),
+    [
+        ("like: steps: Input should be less than or equal to 200",
+         {"settings__sampling__num_inference_steps": 1000}),
+        ("like: width: Input should be less", {"settings__sampling__width": 8192}),
+        ("like: prompt: String should have at most 2000", {"settings__prompt": "x" * 2001}),
+        ("like: was made with num_images_per_prompt 9, which no request can set",
+         {"settings__sampling__num_images_per_prompt": 9}),
+        ("like: was made with another model (", {"settings__model__digest": "0" * 64}),
+        ("does not have; give one of /adapters", {"settings__model__adapter_digest": "0" * 64}),
+        ("like: was made without an adapter", {"settings__model__adapter_digest": None}),
+        ("like: was made from the picture secret.png; give it as init_image",
+         {"settings__init_image": {"name": "secret.png", "digest": "0" * 64, "strength": 0.5}}),
+        ("was made with generator, of which no file", {"settings__unrecorded": ["generator"]}),
+    ],
+)  # fmt: skip
+def test_pictures_that_are_not_drawn_again(server, made, tmp_path, said, change):
+    other = changed(made, tmp_path / "other.png", **change)
+    answer = asked(server, "/generate", {"like": in_base64(other)}, status=422)
+    assert said in answer["error"] and "\n" not in answer["error"]
 
 
 def test_every_setting_is_passed_on(server, here):
@@ -157,10 +251,19 @@ def test_a_sweep(server, here):
     )
     for one, point in zip(answer["points"], own.points, strict=True):
         assert same(opened(one["image"]), point.sample) and one["targets"] == point.targets
+        assert read_metadata(base64.b64decode(one["image"])).settings.targets == point.targets
+        [again] = asked(server, "/generate", {"like": one["image"]})["samples"]
+        assert again["image"] == one["image"]
         assert one["obtained"] == point.obtained and one["preference"] is None
     assert same(opened(answer["sheet"]), own.sheet)
     sheet = server.ask("/sweep", request, Accept="image/png")
-    assert same(Image.open(io.BytesIO(sheet.body)), own.sheet)
+    sheet = Image.open(io.BytesIO(sheet.body))
+    assert same(sheet, own.sheet)
+    assert [point["targets"] for point in json.loads(sheet.text["sweep"])["points"]] == [
+        point.targets for point in own.points
+    ]
+    asks = {**request, "refine": 1}
+    assert asked(server, "/sweep", asks)["points"][0]["refinement"]["passes"] in (0, 1)
 
 
 def test_scores(server, root):
@@ -181,6 +284,16 @@ def test_scores(server, root):
         ("generate", {"prompt": ""}, "prompt: String should have at least 1 character"),
         ("generate", {"prompt": "x" * 2001}, "prompt: String should have at most 2000"),
         ("generate", {"promt": "a"}, "promt: unknown field"),
+        ("generate", {"prompts": ["a"]}, "prompt and prompts: give one of them, not both"),
+        ("generate", {"prompts": ["a"] * 17}, "prompts: List should have at most 16"),
+        ("generate", {"prompts": ["a", ""]}, "prompts.1: String should have at least 1"),
+        ("generate", {"prompts": ["a"] * 9, "count": 2}, "count, prompts: 18 samples together"),
+        ("generate", {"like": "é"}, "like: no base64"),
+        ("generate", {"like": picture()}, "like: says nothing of how it was made"),
+        ("generate", {"init_image": picture(6000, "1")}, "init_image: too large"),
+        ("generate", {"init_image": "AAAA"}, "init_image: not a picture of a known format"),
+        ("generate", {"init_image": picture(), "strength": 0}, "strength: Input should be greater"),
+        ("generate", {"strength": 0.5}, "strength: says how much of init_image is drawn anew"),
         ("generate", {"count": 17}, "count: Input should be less than or equal to 16"),
         ("generate", {"count": "1"}, "count: Input should be a valid integer"),
         ("generate", {"count": True}, "count: Input should be a valid integer"),
@@ -213,7 +326,9 @@ def test_wrong_requests_get_one_line(server, path, change, said):
 
 def test_one_picture_only_as_png(server):
     answer = asked(server, "/generate", {**APPLE, "count": 2}, status=422, Accept="image/png")
-    assert answer["error"] == "count 2: image/png is one picture; ask for JSON"
+    assert answer["error"] == (
+        "count, prompts: 2 samples, but image/png is one picture; ask for JSON"
+    )
 
 
 def test_the_page_says_what_can_be_asked(server):

@@ -13,11 +13,11 @@ from PIL import Image
 import check_like
 from ric_diffusion import api
 from ric_diffusion.api import drawing
-from ric_diffusion.api.picture_settings import TEXT, read_metadata
-from ric_diffusion.data.images import png_bytes
+from ric_diffusion.api.picture_settings import read_metadata
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.rewards import Curve
 from support.numbered import sample_file
+from support.pictures import changed
 from support.prompts import knowing
 
 ASKED = {"preference": {"colorfulness": 0.7, "compressibility": 0.3}, "sampling": {"steps": 2}}
@@ -36,21 +36,6 @@ def apple(root, tmp_path):
         root / "model", "red apple", adapter=adapter, seed=3, out=tmp_path / "made", **ASKED
     )
     return made
-
-
-def changed(picture, path, **values):
-    """The same picture, whose metadata say other things of what made it; at ``path``."""
-    with Image.open(picture) as image:
-        texts = dict(image.text)
-        stored = json.loads(texts[TEXT])
-        for place, value in values.items():
-            *above, last = place.split("__")
-            inner = stored
-            for name in above:
-                inner = inner[name]
-            inner[last] = value
-        path.write_bytes(png_bytes(image, texts | {TEXT: json.dumps(stored)}))
-    return path
 
 
 def test_random_settings(ric, model, tmp_path):
