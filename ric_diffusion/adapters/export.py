@@ -7,6 +7,7 @@ which ComfyUI knows as well, and which leave small what kohya's would join.
 
 from __future__ import annotations
 
+import filecmp
 import json
 from pathlib import Path
 from typing import Literal, get_args
@@ -19,7 +20,7 @@ from ric_diffusion.adapters.format import DiffusersFormat
 from ric_diffusion.adapters.kohya import clip_name
 from ric_diffusion.adapters.lora import Lora
 from ric_diffusion.io.errors import InputError
-from ric_diffusion.io.files import replacing
+from ric_diffusion.io.files import create_bytes, sibling
 from ric_diffusion.io.tensors import save_tensors
 
 Format = Literal["kohya", "diffusers", "comfyui"]
@@ -29,12 +30,13 @@ FORMATS: tuple[Format, ...] = get_args(Format)
 def export(
     adapter: Adapter, weights: Lora, form: DiffusersFormat, out: Path, format: Format
 ) -> None:
-    """Write an adapter's LoRA to one file, in one move; equal adapters give equal bytes under one
-    name.
+    """Write an adapter's LoRA to one new file, in one move; equal adapters give equal bytes under
+    one name.
 
     The adapter's description rides along in the metadata, and what UIs show. A reward encoder
     cannot: in embedding mode the file carries the LoRA alone, and other programs have no sliders.
-    InputError for a file of another ending, and for kohya's names of what kohya has none for.
+    InputError for a file of another ending, for one that is there and holds something else, and
+    for kohya's names of what kohya has none for.
     """
     if out.suffix != ".safetensors":
         raise InputError(f"--out {out}: the name must end in .safetensors")
@@ -54,8 +56,15 @@ def export(
         tensors = comfyui_state(weights, form)
     about |= modelspec.metadata(adapter, out.stem, implementation)
     about["ric_adapter"] = json.dumps(adapter.about())
-    with replacing(out) as temporary:
+    temporary = sibling(out)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
         save_tensors(temporary, tensors, about)
+        created = create_bytes(out, temporary.read_bytes())
+        if not created and not filecmp.cmp(temporary, out, shallow=False):
+            raise InputError(f"--out {out}: is there already; name another file, or move it")
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def comfyui_state(weights: Lora, form: DiffusersFormat) -> dict[str, torch.Tensor]:

@@ -25,6 +25,7 @@ from ric_diffusion.api.models import (
 from ric_diffusion.api.paths import check_out_folder
 from ric_diffusion.evaluation.compare import NONE, calibrate_adapter, evaluate_adapters
 from ric_diffusion.evaluation.report.schema import EvaluationResult
+from ric_diffusion.evaluation.report.write import check_report
 from ric_diffusion.io.bounds import MOST_PER_PROMPT, MOST_POINTS, MOST_SAMPLES, check_count
 from ric_diffusion.io.config import to_dict
 from ric_diffusion.io.engines import LOCAL, EngineConfig, Workers
@@ -151,6 +152,7 @@ def _report(
     """A report by ``evaluate_adapters`` or ``calibrate_adapter``."""
     check_mapping(mapping)
     check_out_folder(out)
+    check_report(out)
     asked, held_out = prompts_of(prompts), loaded_scorers(scorers)
     check_count("points", counts["points"], MOST_POINTS)
     check_count("seeds", counts["seeds"], MOST_PER_PROMPT)

@@ -108,6 +108,29 @@ def test_one_adapter(report, space, tmp_path, no_drawing):
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
+def test_what_others_put_there_is_not_replaced(ric, arguments, report, root, tmp_path, no_drawing):
+    """Neither before the first sample nor after the last."""
+    out = tmp_path / "report"
+    model = ["--model", root / "model", "--adapter", root / "embedding" / "adapter"]
+    swept = ["sweep", *model, "--prompt", "cat face", "--points", 2, "--steps", 1, "--out", out]
+    assert ric(*swept).code == 0
+    grid = (out / "grid.png").read_bytes()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DiffusionSampler, "sample", None)
+        done = ric(*arguments("--steps", 1))
+    assert done.code == 2 and f"{out / 'grid.png'}: is there already" in done.err
+    assert (out / "grid.png").read_bytes() == grid and not (out / "methods").exists()
+    for path in (out / "grid.png", out / "sweep.json"):
+        path.unlink()
+    report("--steps", 1)
+    assert ric(*swept).code == 0 and (out / "grid-0002.png").exists()
+    report("--steps", 1)
+    (out / "index.html").write_text("mine")
+    no_drawing()
+    assert ric(*arguments("--steps", 1)).code == 2
+    assert (out / "index.html").read_text() == "mine"
+
+
 def own(model):
     """What metrics.json says of a model whatever it is compared with."""
     control = [

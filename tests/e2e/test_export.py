@@ -37,9 +37,22 @@ def test_formats_of_the_command_are_those_of_the_function():
     assert tuple(option.choices) == FORMATS
 
 
-def test_file_is_replaced(ric, root, tmp_path):
+def test_nothing_is_replaced(ric, root, tmp_path):
+    """But by the same again."""
     out = tmp_path / "mine.safetensors"
-    out.write_bytes(b"old")
-    args = ["--adapter", root / "text" / "adapter", "--format", "kohya", "--out", out]
-    assert ric("export", *args).code == 0
-    assert load_file(out)
+    for args in (
+        ["text", "kohya"],
+        ["text", "kohya"],
+        ["embedding", "kohya"],
+        ["text", "diffusers"],
+    ):
+        before = out.read_bytes() if out.exists() else None
+        adapter, form = root / args[0] / "adapter", args[1]
+        done = ric("export", "--adapter", adapter, "--format", form, "--out", out)
+        same = args == ["text", "kohya"]
+        assert done.code == (0 if same else 2)
+        assert same or done.err == (
+            f"ric export: --out {out}: is there already; name another file, or move it\n"
+        )
+        assert before is None or out.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == [out.name]

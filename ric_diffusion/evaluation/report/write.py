@@ -8,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from ric_diffusion.data.images import save_png
+from ric_diffusion.data.images import png_bytes
 from ric_diffusion.data.medium import IMAGE, TEXT, Medium, read_named
 from ric_diffusion.evaluation.report.page import Picture, page
 from ric_diffusion.evaluation.report.plots import (
@@ -22,19 +22,29 @@ from ric_diffusion.evaluation.report.plots import (
 from ric_diffusion.evaluation.report.schema import METRICS_FILE, EvaluationResult
 from ric_diffusion.evaluation.report.sheet import draw_sheet
 from ric_diffusion.evaluation.report.text import number
-from ric_diffusion.evaluation.runner import DRAW_AGAIN
-from ric_diffusion.io.files import write_bytes, write_text
+from ric_diffusion.evaluation.runner import DRAW_AGAIN, METHODS
+from ric_diffusion.io.config import to_dict
+from ric_diffusion.io.files import json_bytes
+from ric_diffusion.io.own import OwnFiles
 
 ROWS = 8  # of the grid of samples, over all methods
+FRONT, CONTROL, GRID, PAGE = "front.png", "control.png", "grid.png", "index.html"
+NOTE = f"{METHODS}/report.json"
+
+
+def check_report(out: Path) -> None:
+    """InputError for a file in the place of one of a report, which none has written."""
+    OwnFiles(out, NOTE).check((METRICS_FILE, FRONT, CONTROL, GRID, PAGE))
 
 
 def write_report(result: EvaluationResult, out: Path, medium: Medium) -> None:
     """Write the report into ``out``, where the samples lie; ``medium`` is what they are.
 
     There is no front.png for a single reward, no control.png without sliders, and no grid.png where
-    samples are no pictures: the page shows texts itself. index.html is written last.
+    samples are no pictures: the page shows texts itself. index.html is written last. InputError,
+    and nothing written, as ``check_report`` has it.
     """
-    result.save(out / METRICS_FILE)
+    files = {METRICS_FILE: json_bytes(to_dict(result))}
     pairs = reward_pairs(result)
     names = [
         reward.name
@@ -42,16 +52,16 @@ def write_report(result: EvaluationResult, out: Path, medium: Medium) -> None:
         if any(method.control_of(reward.name) for method in result.methods)
     ]
     if pairs:
-        write_bytes(out / "front.png", png(front_figure(result, pairs)))
+        files[FRONT] = png(front_figure(result, pairs))
     if names:
-        write_bytes(out / "control.png", png(control_figure(result, names)))
+        files[CONTROL] = png(control_figure(result, names))
     grid, texts = None, []
     if medium.name == TEXT.name:
         texts = text_rows(sample_rows(result, out, medium))
     elif medium.name == IMAGE.name:
-        save_png(out / "grid.png", draw_grid(sample_rows(result, out, medium)))
+        files[GRID] = png_bytes(draw_grid(sample_rows(result, out, medium)))
         grid = Picture(
-            png=(out / "grid.png").read_bytes(),
+            png=files[GRID],
             alt="Rows of samples, one row for each prompt, along the preference sweep.",
         )
     # A page as narrow as a telephone shows one panel at a time, so each is a picture there.
@@ -71,7 +81,8 @@ def write_report(result: EvaluationResult, out: Path, medium: Medium) -> None:
         )
         for name in names
     ]
-    write_text(out / "index.html", page(result, fronts, controls, grid, texts))
+    files[PAGE] = page(result, fronts, controls, grid, texts).encode()
+    OwnFiles(out, NOTE).write(files)
 
 
 @dataclass(frozen=True, kw_only=True)

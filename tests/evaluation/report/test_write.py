@@ -113,7 +113,8 @@ def page(compared):
 def test_files(compared):
     out = compared[2]
     names = {path.name for path in out.iterdir()}
-    assert names == {"metrics.json", "front.png", "control.png", "grid.png", "index.html"}
+    report = {"metrics.json", "front.png", "control.png", "grid.png", "index.html"}
+    assert names == report | {"methods"}
     for name in ("front.png", "control.png", "grid.png"):
         with Image.open(out / name) as image:
             image.load()
