@@ -447,21 +447,21 @@ def test_the_lines_of_the_documentation(model, thread, tmp_path):
 
 
 def test_the_limits_of_the_documentation():
-    from ric_diffusion.api import messages, model_app
+    from ric_diffusion.api import messages, model_app, served_model
     from ric_diffusion.api.http import guard, work
 
     page = (Path(__file__).parents[2] / "docs" / "serve.md").read_text("utf-8")
     for row in (
         f"| {messages.MAX_COUNT}, {messages.MAX_POINTS}, {messages.MAX_SAMPLES} |",
         f"| {messages.MAX_STEPS}, {messages.MAX_PROMPT}, {messages.MAX_SIDE} |",
-        f"| {model_app.MAX_BYTES // 2**20} MiB |",
+        f"| {model_app.MAX_BYTES // 2**20} MiB; 2²⁵ |",
         f"| {work.WAITING}; one more gets 503",
         f"| {model_app.RATE}, and {guard.BURST * model_app.RATE} at once;",
         f"| {connections.HEAD:.0f} s each; ",
         f" {guard.SLOWEST // 1000} kB a second |",
     ):
         assert row in page
-    assert guard.GRACE == connections.HEAD
+    assert guard.GRACE == connections.HEAD and served_model.MAX_PIXELS == 2**25
 
 
 @pytest.fixture
