@@ -43,14 +43,17 @@ from ric_diffusion.models.hardware import this_process
 from ric_diffusion.models.sharding import is_sharded, sharding_asked
 from ric_diffusion.rewards import RewardSpace
 from ric_diffusion.training import checkpoint
+from ric_diffusion.training.log import LOGS
 from ric_diffusion.training.loop import LoopConfig
-from ric_diffusion.training.online import OnlineConfig, Task, run_rounds
+from ric_diffusion.training.online import START, OnlineConfig, Task, round_name, run_rounds
 from ric_diffusion.training.processes import leave
 from ric_diffusion.training.rates import ENDLESS
 from ric_diffusion.training.trainer import Trainer
 
 # In a run's folder; MODEL in place of ADAPTER where the model itself was trained.
 ADAPTER, MODEL, SETTINGS, CACHE, SHEETS = "adapter", "model", "config.json", "cache", "sheets"
+# Beside the cache, which goes on with what it finds.
+WRITES = (SETTINGS, COST, ADAPTER, MODEL, SHEETS, checkpoint.FOLDER, *LOGS, START, round_name(1))
 Cell = str | bool | int | float  # of a column; text first, so that a number in quotes stays text
 FOUND = "the family of the model is found from the model itself; remove this line"
 
@@ -239,7 +242,7 @@ def _train(
     with loading(settings.checkpoint, f"{source}model"):
         family = family_of(settings.checkpoint)
     family.check_settings(getattr(settings, family.section), source)
-    run = RunFolder(out, "train")
+    run = RunFolder(out, "train", writes=WRITES)
     run.check_free(resume=resume)
     start = family.fetch_adapter(settings.init) if settings.init else None
     records, space = read_labelled(settings.data)
@@ -375,7 +378,7 @@ def _online(
     with loading(settings.checkpoint, f"{source}model"):
         family = family_of(settings.checkpoint)
     family.check_settings(getattr(settings, family.section), source)
-    run = RunFolder(out, "online")
+    run = RunFolder(out, "online", writes=WRITES)
     run.check_free(resume=resume)
     process = this_process()
     start = family.fetch_adapter(settings.adapter)

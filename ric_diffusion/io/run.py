@@ -7,7 +7,8 @@ with equal identities are the same run; a folder holds one.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,10 @@ SHOWN = 40  # characters of a value that changed
 
 class RunFolder:
     """A folder for one run of ``verb``, which for a script is its file. Nothing is written before
-    ``begin``."""
+    ``begin``. ``writes``: names that the run writes there, over whatever has them."""
 
-    def __init__(self, path: Path, verb: str) -> None:
-        self.path, self.verb = path, verb
+    def __init__(self, path: Path, verb: str, *, writes: Sequence[str] = ()) -> None:
+        self.path, self.verb, self._writes = path, verb, writes
         self.identity: Mapping[str, Any] = {}
 
     @property
@@ -38,8 +39,16 @@ class RunFolder:
         return (self.path / RUN_FILE).exists()
 
     def check_free(self, *, resume: bool) -> None:
-        """InputError if a run began here and is not to go on, or if it is one of another verb."""
+        """InputError if a run began here and is not to go on, or if it is one of another verb; and
+        if none did, for a file or folder that it would write over."""
+        # Looked for before the question whether a run began: another process may begin it now.
+        others = [name for name in self._writes if os.path.lexists(self.path / name)]
         if not self.begun:
+            if others:
+                raise InputError(
+                    f"{self.path}: holds {others[0]}, which this would write over; choose another "
+                    "--out"
+                )
             return
         if (verb := str(self._stored()["verb"])) != self.verb:
             of = verb if verb.endswith(".py") else f"ric {verb}"
@@ -67,6 +76,7 @@ class RunFolder:
         """Begin the run with this identity, or go on with it; InputError as the checks have it."""
         plain = config.to_dict(identity)
         run = {"verb": self.verb, "identity": plain}
+        self.check_free(resume=resume)
         if self.begun or not create_json(self.path / RUN_FILE, run):
             self.check_free(resume=resume)  # also of what another process has just begun
             self.check_same(identity)

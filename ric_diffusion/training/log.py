@@ -20,6 +20,7 @@ from ric_diffusion.io.journal import read_lines
 from ric_diffusion.models.hardware import peak_memory
 
 Tracker = Literal["tensorboard", "wandb", "trackio"]
+LOGS = ("log.jsonl", "speed.jsonl")
 PROJECT = "ric-diffusion"  # under which services list runs
 
 
@@ -42,7 +43,7 @@ class Log:
     def __init__(
         self, out: Path, step: int, *, trackers: Sequence[Tracker] = ("tensorboard",), run: str = ""
     ) -> None:
-        self._files = [_continued(out / name, step) for name in ("log.jsonl", "speed.jsonl")]
+        self._files = [_continued(out / name, step) for name in LOGS]
         self._trackers = [_tracker(name, out, step, run) for name in trackers]
         for tracker in self._trackers:
             tracker.start()

@@ -55,6 +55,7 @@ from ric_diffusion.training.sampling import (
 from ric_diffusion.training.selection import Criterion, select
 from ric_diffusion.training.trainer import Trainer
 
+START = "start.json"  # what the guard measured before the first round
 REPLAY = 1  # a stream of random numbers beside that of the requests
 
 
@@ -167,13 +168,13 @@ def run_rounds(
     Raises CollapseError when the guard finds that diversity or prompts have collapsed.
     """
     process = this_process()
-    guard = Guard(config.guard, backend, task.prompts, out / "start.json", seed=config.seed)
+    guard = Guard(config.guard, backend, task.prompts, out / START, seed=config.seed)
     total = guard.start.cost
     for number in range(1, config.rounds + 1):
-        folder = out / f"round-{number}"
+        folder = out / round_name(number)
         if (folder / "round.json").exists():
             result = stored.read(folder / "round.json", RoundResult)
-            if not (out / f"round-{number + 1}" / "round.json").exists():
+            if not (out / round_name(number + 1) / "round.json").exists():
                 backend.load(folder / "adapter")
         else:
             result = run_round(
@@ -192,6 +193,11 @@ def run_rounds(
         task = replace(task, space=space, adapter=folder / "adapter")
         total += result.cost
     return total, task.space
+
+
+def round_name(number: int) -> str:
+    """What the folder of a round is called, below the run's."""
+    return f"round-{number}"
 
 
 def run_round(

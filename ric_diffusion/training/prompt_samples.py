@@ -92,7 +92,8 @@ def draw_samples(
 
     InputError if ``out`` holds another run, or if all samples are rejected.
     """
-    RunFolder(out, VERB).begin({"source": source, "seed": seed})
+    run = RunFolder(out, VERB, writes=(METADATA, REJECTED, SAMPLES))
+    run.begin({"source": source, "seed": seed})
     clear_leftovers(out)
     first, step = shard or (0, 1)
     batches = batches_of(prompts, count, BATCH_SIZE)[first::step]

@@ -84,6 +84,19 @@ def test_a_folder_that_holds_a_run_is_not_free(tmp_path):
     run.check_free(resume=True)
 
 
+def test_a_run_begins_where_it_writes_over_nothing(tmp_path):
+    (tmp_path / "my.yaml").write_text("loop: {}")
+    (tmp_path / "adapter").mkdir()
+    run = RunFolder(tmp_path, "train", writes=("log.jsonl", "adapter"))
+    told = "holds adapter, which this would write over; choose another --out"
+    refused(told, run.check_free, resume=True)
+    refused(told, run.begin, IDENTITY)
+    (tmp_path / "adapter").rmdir()
+    run.begin(IDENTITY)
+    (tmp_path / "adapter").mkdir()  # its own
+    run.begin(IDENTITY)
+
+
 @pytest.mark.parametrize("resume", [True, False])
 def test_a_run_of_another_verb_is_refused_even_to_resume(tmp_path, resume):
     RunFolder(tmp_path, "train").begin(IDENTITY)
