@@ -134,6 +134,12 @@ class SweepResult:
                 return replace(saved, path=path)
             number += 1
 
+    def made_from(self, settings: PictureSettings, mapping: str) -> Self:
+        """The same with what each picture was made from: ``settings``, but for its preference,
+        which ``mapping`` turned into targets, or its targets."""
+        points = [replace(p, settings=_settings(settings, p, mapping)) for p in self.points]
+        return replace(self, points=tuple(points))
+
     def sheet_png(self) -> bytes:
         """grid.png, which holds what sweep.json does."""
         data = self.to_dict()
@@ -214,13 +220,11 @@ def sweep(
         # One at a time: a picture must not depend on what is drawn beside it.
         drawn = run_sweep(sampler, space, line, [prompt], [seed], scorers, batch_size=1, draw=draw)
     result, medium = sweep_result(checkpoint.model, drawn, space), pipe.family.medium
-    made = pictures.settings(prompt, seed)
-    named = mapping or pipe.adapter.mapping
-    made_points = [replace(p, settings=_settings(made, p, named)) for p in result.points]
+    result = result.made_from(pictures.settings(prompt, seed), mapping or pipe.adapter.mapping)
     if refinements:
-        pairs = zip(made_points, refinements, strict=True)
-        made_points = [replace(point, refinement=how) for point, how in pairs]
-    result = replace(result, points=tuple(made_points))
+        pairs = zip(result.points, refinements, strict=True)
+        refined = tuple(replace(point, refinement=how) for point, how in pairs)
+        result = replace(result, points=refined)
     seeds = [seed] * len(result.points)
     warn_of_rejected(medium, [point.sample for point in result.points], seeds)
     if refine is not None:
@@ -253,8 +257,8 @@ def _settings(made: PictureSettings, point: SweepPoint, mapping: str) -> Picture
     """Those of one point of a sweep. What is refined aims at the targets, which calibration may
     have moved from where the preference is."""
     if point.preference is None or made.refine is not None:
-        return replace(made, targets=point.targets)
-    return replace(made, preference=point.preference, mapping=mapping)
+        return replace(made, preference=None, mapping=None, targets=point.targets)
+    return replace(made, preference=point.preference, mapping=mapping, targets=None)
 
 
 def sweep_result(

@@ -33,7 +33,6 @@ MAX_SEED = 2**53 - 1  # what a browser can count to
 MAX_COUNT = 64  # samples at a time
 MAX_PIXELS = 2**24  # of a dropped picture, which is scaled down to the model's own size
 MAX_POINTS, MAX_CELLS = 15, 64  # of a sweep along one slider, and across two
-AT_ONCE = 8  # samples of a sweep: so many passes long it takes to stop one
 KEPT_SAMPLES, KEPT_TEXTS = 32, 64
 REFINE = 3  # passes after the first, where a picture is to come near its targets
 SIDES = ("width", "height")
@@ -285,21 +284,25 @@ class Engine:
         return self._measured(request, pictures_of(output)[0], init=dropped, strength=strength)
 
     @torch.inference_mode()
-    def sweep(self, request: SampleRequest, points: Sequence[Point], job: Job) -> Sweep:
-        """The request's prompt and seed at every one of the points."""
+    def sweep(
+        self, request: SampleRequest, points: Sequence[Point], job: Job
+    ) -> tuple[Sweep, PictureSettings]:
+        """The request's prompt and seed at every one of the points, and what all of them were made
+        from, but for what the points say."""
         sampler = self.family.sampler(self.model, {**self.sampler.sampling, **request.options})
-        passes = math.ceil(len(points) / AT_ONCE) * self.passes(sampler.sampling)
+        passes = len(points) * self.passes(sampler.sampling)
         with job.watching(sampler.network(), passes):
             adapter = self._known(request.prompt)
-            return run_sweep(
+            sweep = run_sweep(
                 sampler,
                 self.space,
                 [replace(point, targets=adapter.used(point.targets)) for point in points],
                 [request.prompt],
                 [request.seed],
                 self.scoring.scorers,
-                batch_size=AT_ONCE,
+                batch_size=1,  # a picture must not depend on what is drawn beside it
             )
+        return sweep, self._settings(request, request.asked)
 
     def line(
         self, along: str, across: str | None, count: Any, held: Mapping[str, float]
@@ -349,11 +352,8 @@ class Engine:
         init: InitPicture | None = None,
         strength: float | None = None,
     ) -> GeneratedSample:
-        settings = None
-        if self.pictures:
-            asked = replace(request.asked, init=init, strength=strength)
-            pictures = Pictures(self.model, self.choice.checkpoint, asked)
-            settings = pictures.settings(request.prompt, request.seed)
+        asked = replace(request.asked, init=init, strength=strength)
+        settings = self._settings(request, asked) if self.pictures else None
         return self.scoring.measured(
             sample,
             prompt=request.prompt,
@@ -363,6 +363,11 @@ class Engine:
             refinement=refinement,
             settings=settings,
         )
+
+    def _settings(self, request: SampleRequest, asked: Asked) -> PictureSettings:
+        """What the picture of a request is made from."""
+        pictures = Pictures(self.model, self.choice.checkpoint, asked)
+        return pictures.settings(request.prompt, request.seed)
 
 
 def most_points(across: str | None) -> int:

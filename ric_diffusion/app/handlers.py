@@ -64,7 +64,7 @@ def explained(method: Callable[..., Iterator[Shown]]) -> Callable[..., Iterator[
 # How many things each handler shows, the line about how it went included.
 OUTPUTS = {
     "draw": 4,
-    "sweep": 4,
+    "sweep": 5,
     "transform": 3,
     "switch": 2,
     "copy": 2,
@@ -150,7 +150,7 @@ class Handlers:
     def sweep(
         self, request: gr.Request, along: Any, across: Any, count: Any, *row: Any
     ) -> Iterator[Shown]:
-        """→ sheet, its PNG, its JSON, line."""
+        """→ sheet, its PNG, its JSON, all of its pictures, line."""
         settings = self.form.settings(row)
         wanted = self.form.request(settings)
         other = None if across == NONE else across
@@ -166,13 +166,14 @@ class Handlers:
             work: Work = lambda: self.engine.sweep(wanted, points, job)  # noqa: E731
             for state in self._watched(session, "sweep", job, work, told):
                 if isinstance(state, str):
-                    yield gr.skip(), gr.skip(), gr.skip(), state
+                    yield *self.unchanged("sweep"), state
                 else:
-                    sweep = state.result()
+                    sweep, made = state.result()
         sheet = sheets.sheet_of(sweep, wanted, self.engine.space, along, other)
         result = sweep_result(self.engine.name, sweep, self.engine.space, sheet)
-        png, plain = sheets.write_sweep(self.folder, result)
-        yield _image(png), _download(png), _download(plain), DONE
+        result = result.made_from(made, settings.mapping or self.engine.adapter.mapping)
+        written = sheets.write_sweep(self.folder, result)
+        yield _image(written[0]), *map(_download, written), DONE
 
     def restore(self, request: gr.Request, event: gr.EventData) -> Shown:
         """A sample of the gallery was chosen → all controls, what the page is fed with, response,
@@ -212,7 +213,7 @@ class Handlers:
         assert self.front is not None
         index = event.index
         if not isinstance(index, int) or not 0 <= index < len(self.front.places):
-            raise gr.Error("no such point")
+            raise gr.Error("no such point; reload the page")
         place = self.front.places[index]
         # By another mapping the same preference would ask for something else.
         ours = self.front.mapping in (None, self.engine.adapter.mapping)
@@ -286,7 +287,7 @@ class Handlers:
     def stop(self, request: gr.Request) -> str:
         """→ line."""
         running = self.jobs.stop(_session(request))
-        return views.said("Cancelled." if running else "Nothing of yours runs or waits now.")
+        return views.said("Cancelled." if running else "Nothing of yours is running or waiting.")
 
     def leave(self, request: gr.Request) -> None:
         """The page was closed or loaded anew: nobody could cancel what it had running."""

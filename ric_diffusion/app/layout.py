@@ -130,8 +130,8 @@ def _controls(handlers: Handlers) -> Controls:
     refine = gr.Checkbox(
         first.refine,
         label="Refine",
-        info=f"Draws up to {REFINE} times more from the same seed, with what is asked moved by "
-        "what was obtained, and keeps what comes nearest to the targets.",
+        info=f"Draws up to {REFINE} times more from the same seed, each time correcting by what "
+        "was obtained before, and keeps what comes nearest to the targets.",
         elem_id="refine",
     )
     with gr.Accordion("Advanced", open=False, elem_id="advanced"):
@@ -291,8 +291,10 @@ def _sweep_tab(handlers: Handlers, controls: Controls) -> None:
         visible=False,  # there is none; Gradio's box for nothing has a label that no role goes with
     )
     with gr.Row():
-        png = gr.DownloadButton("Download PNG", interactive=False, elem_id="png", min_width=140)
-        plain = gr.DownloadButton("Download JSON", interactive=False, elem_id="json", min_width=140)
+        png, plain, pictures = (
+            gr.DownloadButton(f"Download {what}", interactive=False, elem_id=name, min_width=140)
+            for name, what in (("png", "PNG"), ("json", "JSON"), ("zip", "pictures"))
+        )
     along.change(handlers.directions, [along, across], across, **QUIET)
     gr.on(
         [along.change, across.change],
@@ -301,7 +303,7 @@ def _sweep_tab(handlers: Handlers, controls: Controls) -> None:
     start.click(
         handlers.sweep,
         [along, across, points, *controls.row],
-        [sheet, png, plain, line],
+        [sheet, png, plain, pictures, line],
         js=begin("sheet"),
         show_progress="hidden",
         api_name="sweep",

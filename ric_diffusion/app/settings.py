@@ -142,7 +142,7 @@ class Form:
         """InputError for what no control can say."""
         n = len(self.names)
         if len(row) != 7 + 3 * n + len(SAMPLING):
-            raise InputError("this page is of another model; load it anew")
+            raise InputError("this page shows another model; reload it")
         prompt, negative, seed, count, refine, mode = row[:6]
         weights, values, autos = (
             dict(zip(self.names, row[6 + i * n : 6 + (i + 1) * n], strict=True)) for i in range(3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from pathlib import Path
+from zipfile import ZipFile
 
 from PIL import Image
 
@@ -15,6 +16,8 @@ from ric_diffusion.data.numbered import file_name
 from ric_diffusion.evaluation.report.sheet import sweep_sheet
 from ric_diffusion.evaluation.runner import Sweep
 from ric_diffusion.rewards import RewardSpace
+
+PICTURES = "sweep.zip"
 
 
 def sheet_of(
@@ -34,12 +37,16 @@ def sheet_of(
     return contact_sheet(rows, title=title, captions=below, row_titles=beside)
 
 
-def write_sweep(folder: Path, result: SweepResult) -> tuple[str, str]:
-    """grid.png and sweep.json, as ``ric sweep`` names them, in a new folder that cannot be
-    guessed; their paths."""
+def write_sweep(folder: Path, result: SweepResult) -> tuple[str, str, str]:
+    """What ``ric sweep`` writes, in a new folder that cannot be guessed; the paths of grid.png, of
+    sweep.json and of sweep.zip, which holds both and the pictures at their own size."""
     place = folder / secrets.token_hex(16)
     result.save(place)
-    return str(place / SHEET), str(place / DATA)
+    files = sorted(place.iterdir())
+    with ZipFile(place / PICTURES, "w") as archive:  # PNGs are compressed already
+        for path in files:
+            archive.write(path, path.name)
+    return str(place / SHEET), str(place / DATA), str(place / PICTURES)
 
 
 def write_picture(folder: Path, drawn: GeneratedSample) -> str:

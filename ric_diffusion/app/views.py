@@ -40,7 +40,7 @@ def how(drawn: GeneratedSample) -> str:
         return ""
     passes = f"{refinement.passes} more pass{'es' * (refinement.passes != 1)}"
     if refinement.distance is None:
-        return f"Nothing with a score came of the first drawing and {passes}."
+        return f"Nothing has a score, neither what came first nor {passes}."
     if refinement.reached:
         return f"On target after {passes}."
     return f"The nearest after {passes} is {refinement.distance:.2f} z off."
@@ -153,7 +153,8 @@ style="clip-path: inset(0 100% 0 0)"></div>
 <div class="tools"><label class="compare"><span>Compare with the last one</span>
 <input id="compare" type="range" min="0" max="100" value="0" disabled
 aria-label="Compare with the last one, percent of its width"></label>
-<button id="hold" type="button" aria-pressed="false" disabled>Hold, or key B: the last one</button>
+<button id="hold" type="button" aria-pressed="false" disabled>
+Hold, or key B: see the last one</button>
 <button id="full" type="button">Full screen</button>
 <a id="download" href="#" role="button" aria-disabled="true">Download PNG</a></div>
 """

@@ -146,7 +146,7 @@ def build_parser() -> Parser:
     server.add_argument(
         "--host",
         default="127.0.0.1",
-        help="address to listen on; any but this machine's own wants a token in the environment "
+        help="address to listen on; one that other machines reach needs a token in the environment "
         "variable RIC_SERVE_TOKEN",
     )
     server.add_argument("--port", type=positive, default=8080, help="port to listen on")
@@ -156,7 +156,7 @@ def build_parser() -> Parser:
     serve.add_argument(
         "--host",
         default="127.0.0.1",
-        help="address to listen on; any but this machine's own wants a token in the environment "
+        help="address to listen on; one that other machines reach needs a token in the environment "
         "variable RIC_SCORER_TOKEN",
     )
     serve.add_argument("--port", type=positive, default=8000, help="port to listen on")
@@ -259,9 +259,11 @@ def build_parser() -> Parser:
         "--points",
         type=positive,
         default=11,
-        help="how many preferences, and how many targets of each reward, are measured",
+        help="how many preferences to measure, and how many targets of each reward",
     )
-    evaluate.add_argument("--seeds", type=positive, default=4, help="how many for each prompt")
+    evaluate.add_argument(
+        "--seeds", type=positive, default=4, help="how many seeds for each prompt"
+    )
     evaluate.add_argument(
         "--scorers",
         **SCORERS,
@@ -287,7 +289,7 @@ def build_parser() -> Parser:
         type=positive,
         metavar="K",
         help="measure each adapter a second time, with every sample drawn up to K times more to "
-        "come near its targets",
+        "come closer to its targets",
     )
     _sampling(evaluate)
     _engine(evaluate)
@@ -344,7 +346,7 @@ def build_parser() -> Parser:
         "--rewards",
         **SCORERS,
         required=True,
-        help="scorers of what it was trained on, in the order of its words",
+        help="scorers of the rewards it was trained on, in the order of its words",
     )
     words = adopt.add_mutually_exclusive_group(required=True)
     words.add_argument(
@@ -411,8 +413,8 @@ def _refine(parser: Parser) -> None:
         "--refine",
         type=positive,
         metavar="K",
-        help="draw each sample up to K times more, 1 to 20, with what the model is asked moved by "
-        "what was obtained, and keep the one nearest to its targets; the seed stays",
+        help="draw each sample up to K times more, 1 to 20, from the same seed, correcting by what "
+        "was obtained before, and keep the one nearest to what was asked",
     )
 
 
@@ -496,15 +498,15 @@ def _guidance(parser: Parser) -> Any:
     """What any model draws with; returns the group of options."""
     group = parser.add_argument_group(
         "sampling",
-        "What is left out is as the adapter was validated with, the size that of the model.",
+        "By default as the adapter was validated with; the size is the model's own.",
     )
     group.add_argument("--steps", type=positive, help="denoising steps")
     group.add_argument("--guidance-scale", type=scale, help="how closely to follow the prompt")
     group.add_argument(
         "--true-cfg-scale",
         type=scale,
-        help="FLUX.1 alone: how strongly to steer away from what is negative; a step takes twice "
-        "as long",
+        help="FLUX.1 alone: how strongly to steer away from negative prompts and targets; a step "
+        "then takes twice as long",
     )
     return group
 
@@ -514,12 +516,14 @@ def _sampling(parser: Parser, mapping: str = "the adapter's") -> Any:
     group.add_argument(
         "--contrast",
         type=scale,
-        help="steer away from the opposite of the targets, times this number; 0 does not",
+        help="steer away from the opposite of the targets, multiplied by this number; 0 turns that "
+        "off",
     )
     group.add_argument(
         "--prompt-guidance",
         type=scale,
-        help="how closely to follow the prompt, where that is to be less than the rewards",
+        help="how closely to follow the prompt, if less closely than the rewards "
+        "(--guidance-scale)",
     )
     _mapping(group, mapping)
     return group

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 from PIL import Image
@@ -447,6 +448,11 @@ def test_sweep_and_download(page):
     metadata = json.loads(Path(download.value.path()).read_text())
     assert metadata["prompt"] == "fish <b>&" and len(metadata["points"]) == 2
     assert set(metadata["points"][0]["targets"]) == set(NAMES)  # the other slider stays
+    with page.expect_download() as download:
+        page.locator("#zip").click()
+    assert download.value.suggested_filename == "sweep.zip"
+    with ZipFile(download.value.path()) as archive:
+        assert metadata["points"][1]["file"] in archive.namelist()
 
 
 def test_the_limit_of_a_sweep_is_where_its_slider_ends(page):
@@ -526,7 +532,7 @@ def test_scripts_are_text(page):
 
 def test_a_cancelled_sweep_leaves_no_error(page):
     page.locator("#cancel").click()
-    says(page, "#line", "Nothing of yours runs or waits now")
+    says(page, "#line", "Nothing of yours is running or waiting")
     advanced(page)
     typed(page, "steps", 100)
     page.locator("#along").get_by_label("colorfulness").check()

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from ric_diffusion.api import generate, load
+from ric_diffusion.api.sweeps import sweep_result
 from ric_diffusion.api.work import Stopped
 from ric_diffusion.app import jobs
 from ric_diffusion.app.choice import ModelChoice
@@ -165,7 +166,7 @@ def test_sweeps(engine, job):
     request = engine.request("red apple", 2)
     line = engine.line("colorfulness", None, 3, {})
     assert [list(point.targets) for point in line] == [["colorfulness"]] * 3
-    sweep = engine.sweep(request, line, job)
+    sweep, _ = engine.sweep(request, line, job)
     assert list(sweep.prompts) == ["red apple"] and list(sweep.seeds) == [2]
     assert sweep.z.shape == (3, 1, 1, 2)
     square = [point.targets for point in engine.line("colorfulness", "compressibility", 2, {})]
@@ -175,6 +176,20 @@ def test_sweeps(engine, job):
     points = engine.preferences(5)
     assert len(points) == 5
     assert points[2].preference == {"compressibility": 0.5, "colorfulness": 0.5}
+
+
+def test_a_sweeps_pictures_are_drawn_again_one_by_one(engine, job):
+    """Over two rewards, from where the sliders of a preference stand."""
+    asked = {"preference": {"colorfulness": 1}, "negative_prompt": "blue", "sampling": {"steps": 2}}
+    request = engine.request("red apple", 2, **asked)
+    square = engine.line("colorfulness", "compressibility", 2, {})
+    sweep, made = engine.sweep(request, square, job)
+    assert (job.done, job.total) == (8, 8)
+    result = sweep_result(engine.name, sweep, engine.space).made_from(made, "front")
+    for point in result.points:
+        again = engine.again(point.settings, Job())
+        assert np.array_equal(np.array(again.sample), np.array(point.sample))
+        assert again.targets == point.targets
 
 
 def test_a_prompt_is_drawn_as_calibration_for_it_has_it(root, job, tmp_path):
@@ -191,7 +206,7 @@ def test_a_prompt_is_drawn_as_calibration_for_it_has_it(root, job, tmp_path):
         assert drawn.targets["colorfulness"] == pytest.approx(most)
         moved = engine.transform(request, tmp_path / "teal.png", 1.0, job)
         assert moved.targets["colorfulness"] == pytest.approx(most)
-        swept = engine.sweep(request, engine.line("colorfulness", None, 2, {}), job)
+        swept, _ = engine.sweep(request, engine.line("colorfulness", None, 2, {}), job)
         assert swept.points[1].targets["colorfulness"] == pytest.approx(0.5)
     [sample] = generate(model, "red apple", targets={"colorfulness": 2.0})
     assert np.array_equal(np.array(sample.sample), np.array(drawn.sample))

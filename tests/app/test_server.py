@@ -13,12 +13,14 @@ import zlib
 from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
+from zipfile import ZipFile
 
 import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from app_in_browser import free_port
+from ric_diffusion.api.picture_settings import read_metadata
 from ric_diffusion.api.work import WorkQueue
 from ric_diffusion.app.jobs import Job
 from ric_diffusion.app.presets import Presets
@@ -82,6 +84,13 @@ class Client:
     def sweep(self, along, across, points, prompt="red apple", **asked):
         return self.call("sweep", [along, across, points, *self.row(prompt=prompt, **asked)])
 
+    def file(self, shown):
+        """What a shown file holds."""
+        path = shown["value"]["path"] if "value" in shown else shown["path"]
+        status, body = self.ask("GET", f"/gradio_api/file={path}")
+        assert status == 200, body
+        return body
+
     def upload(self, name, data):
         """Where the server put a file."""
         body = (
@@ -97,8 +106,18 @@ class Client:
         dropped = {"path": path, "meta": {"_type": "gradio.FileData"}}
         return self.call("transform", [dropped, 0.5, *self.row()])
 
+    def drop(self, data):
+        """A picture of ours to be drawn again."""
+        path = self.upload("a.png", data)
+        return self.call("drop", [{"path": path, "meta": {"_type": "gradio.FileData"}}])
+
     def alive(self):
         return self.draw() is not None
+
+
+def pixels(data):
+    with Image.open(BytesIO(data)) as image:
+        return image.size, image.tobytes()
 
 
 @pytest.fixture(scope="module")
@@ -168,24 +187,19 @@ def test_a_dropped_picture_is_drawn_again(client):
     asked = {"seed": 5, "prompt": "pizza", "steps": 2, "positions": [20, 80, 0, 0, True, True]}
     fed, *_ = client.draw(**asked)
     _, data = client.ask("GET", "/" + fed["src"])
-
-    def drop(data):
-        path = client.upload("a.png", data)
-        return client.call("drop", [{"path": path, "meta": {"_type": "gradio.FileData"}}])
-
-    *row, again, _, _, line = drop(data)
+    *row, again, _, _, line = client.drop(data)
     assert row == client.row(**asked) and "another picture" not in line
     _, same = client.ask("GET", "/" + again["src"])
-    with Image.open(BytesIO(data)) as one, Image.open(BytesIO(same)) as other:
-        assert one.tobytes() == other.tobytes()
+    assert pixels(same) == pixels(data)
+    with Image.open(BytesIO(data)) as one:
         about = json.loads(one.text["ric_diffusion"])
         about["settings"]["model"]["adapter_digest"] = "0" * 64
         one.text["ric_diffusion"] = json.dumps(about)
         info, file = PngInfo(), BytesIO()
         info.add_text("ric_diffusion", one.text["ric_diffusion"])
         one.save(file, "PNG", pnginfo=info)
-    assert "so this is another picture" in drop(file.getvalue())[-1]
-    assert "says nothing of how it was made" in drop(png(64, 64))[-1]
+    assert "so this is another picture" in client.drop(file.getvalue())[-1]
+    assert "says nothing of how it was made" in client.drop(png(64, 64))[-1]
     assert client.alive()
 
 
@@ -242,12 +256,10 @@ def test_a_prompt_is_only_text(client):
 
 
 def test_sweeps(client):
-    sheet, png, plain, line = client.sweep("colorfulness", "nothing", 2, EVIL)
+    sheet, png, plain, pictures, line = client.sweep("colorfulness", "nothing", 2, EVIL)
     assert Path(sheet["value"]["path"]).name == "grid.png" and "error" not in line
-    for file, start in ((png, b"\x89PNG"), (plain, b"{")):
-        path = json.dumps(file["value"]["path"] if "value" in file else file["path"])
-        status, body = client.ask("GET", "/gradio_api/file=" + json.loads(path))
-        assert status == 200 and body.startswith(start)
+    for file, start in ((png, b"\x89PNG"), (plain, b"{"), (pictures, b"PK")):
+        assert client.file(file).startswith(start)
     wrong = client.sweep("all, by preference", "nothing", 99)
     assert "points 99: give a whole number from 2 to 15" in wrong[-1]
     assert client.sweep(EVIL, "nothing", 3) is None
@@ -255,12 +267,35 @@ def test_sweeps(client):
 
 def test_a_sweep_begins_where_the_sliders_stand(client):
     asked = {"mode": "targets", "positions": [50, 50, 0.5, 0.0, False, True]}
-    _, _, plain, _ = client.sweep("colorfulness", "nothing", 2, **asked)
-    path = json.dumps(plain["value"]["path"] if "value" in plain else plain["path"])
-    _, body = client.ask("GET", "/gradio_api/file=" + json.loads(path))
-    targets = [point["targets"] for point in json.loads(body)["points"]]
+    _, _, plain, _, _ = client.sweep("colorfulness", "nothing", 2, **asked)
+    targets = [point["targets"] for point in json.loads(client.file(plain))["points"]]
     assert [z["compressibility"] for z in targets] == [0.5, 0.5]
     assert targets[0]["colorfulness"] < targets[1]["colorfulness"]
+
+
+@pytest.mark.parametrize(
+    ("along", "asked"),
+    [
+        ("colorfulness", {"mode": "targets", "negative_prompt": "pizza"}),
+        ("all, by preference", {"mode": "preference", "mapping": "linear"}),
+    ],
+)
+def test_a_picture_of_a_sweep_is_restored_when_it_is_dropped(client, along, asked):
+    """To the bit, with all controls as they would have to stand for it."""
+    *_, plain, pictures, _ = client.sweep(along, "nothing", 2, "cat", **asked)
+    points = json.loads(client.file(plain))["points"]
+    archive = ZipFile(BytesIO(client.file(pictures)))
+    names = [point["file"] for point in points]
+    assert archive.namelist() == sorted([*names, "grid.png", "sweep.json"])
+    for point in points[-2:]:
+        data = archive.read(point["file"])
+        *controls, fed, _, _, line = client.drop(data)
+        assert "error" not in line and "another picture" not in line
+        row = dict(zip(CONTROLS, controls, strict=True))
+        assert row["prompt"] == "cat" and row["negative_prompt"] == asked.get("negative_prompt", "")
+        again = client.ask("GET", "/" + fed["src"])[1]
+        assert pixels(again) == pixels(data)
+        assert read_metadata(again).settings == read_metadata(data).settings
 
 
 @pytest.mark.parametrize(

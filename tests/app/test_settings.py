@@ -102,7 +102,7 @@ def test_settings_of_other_rewards(form, settings):
     other = replace(settings, weights={"beauty": 1})
     with pytest.raises(InputError, match="they are for beauty, and this model has compress"):
         form.row(other)
-    with pytest.raises(InputError, match="this page is of another model; load it anew"):
+    with pytest.raises(InputError, match="this page shows another model; reload it"):
         form.settings(form.row(settings)[:-1])
 
 

@@ -53,7 +53,12 @@ def test_sliders_have_the_adapters_range(engine):
     [
         (0.03, True, 1, "On target after 1 more pass."),
         (0.41, False, 3, "The nearest after 3 more passes is 0.41 z off."),
-        (None, False, 2, "Nothing with a score came of the first drawing and 2 more passes."),
+        (
+            None,
+            False,
+            2,
+            "Nothing has a score, neither what came first nor 2 more passes.",
+        ),
     ],
 )
 def test_how_a_refined_sample_came_near(distance, reached, passes, said):
@@ -203,8 +208,8 @@ def test_reports_that_are_refused(engine, tmp_path, said, text):
 
 def test_sheets(engine, job):
     request = engine.request("red <b>apple</b>", 2)
-    line = engine.sweep(request, engine.line("colorfulness", None, 3, {}), job)
+    line, _ = engine.sweep(request, engine.line("colorfulness", None, 3, {}), job)
     row = sheet_of(line, request, engine.space, "colorfulness", None)
-    square = engine.sweep(request, engine.line("colorfulness", "compressibility", 2, {}), job)
+    square, _ = engine.sweep(request, engine.line("colorfulness", "compressibility", 2, {}), job)
     sheet = sheet_of(square, request, engine.space, "colorfulness", "compressibility")
     assert row.width > row.height and sheet.height > row.height

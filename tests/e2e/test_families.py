@@ -169,7 +169,7 @@ def test_the_apps_engine_draws_sweeps_and_moves_a_picture(trained, small, tmp_pa
     assert drawing.done == drawing.total > 1
     assert drawn.sample.size == (64, 64) and drawn.metadata["obtained"]
     line = engine.line("colorfulness", None, 2, {})
-    assert len(engine.sweep(request, line, Job()).samples) == 2
+    assert len(engine.sweep(request, line, Job())[0].samples) == 2
     drawn.sample.save(tmp_path / "a.png")
     moved = engine.transform(request, tmp_path / "a.png", 0.5, job)
     assert 0 < job.done == job.total < drawing.total
