@@ -11,6 +11,7 @@ import numpy as np
 
 from ric_diffusion.data.medium import Medium
 from ric_diffusion.evaluation.refine import Refined, check_refine, refined_samples
+from ric_diffusion.io.counting import counted
 from ric_diffusion.models.protocol import Sampler
 from ric_diffusion.rewards.refine import TOLERANCE
 
@@ -98,11 +99,10 @@ def warn_of_unreached(medium: Medium, refined: Sequence[tuple[float | None, int]
     found = [(distance, seed) for distance, seed in refined if (distance or 0) > TOLERANCE]
     if found:
         _log.warning(
-            "%s: %d of %d %s not within %g z of what was asked; the farthest is %.3g z off",
+            "%s: %d of %s not within %g z of what was asked; the farthest is %.3g z off",
             seeds_told(seed for _, seed in found),
             len(found),
-            len(refined),
-            medium.plural,
+            counted(len(refined), medium.plural),
             TOLERANCE,
             max(distance for distance, _ in found if distance is not None),
         )

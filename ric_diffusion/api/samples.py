@@ -30,6 +30,7 @@ from ric_diffusion.data.images import NOT_FINITE
 from ric_diffusion.data.medium import Medium
 from ric_diffusion.data.numbered import write_numbered
 from ric_diffusion.data.scoring import load_scorers, scores_of
+from ric_diffusion.io.counting import counted
 from ric_diffusion.io.errors import InputError, not_finite_error
 from ric_diffusion.io.paths import expanded
 from ric_diffusion.io.progress import ProgressCallback, reporting, tracking
@@ -334,10 +335,9 @@ def warn_of_rejected(medium: Medium, samples: Sequence[Any], seeds: Sequence[int
     rejected = [(seed, reason) for seed, reason in found if reason is not None]
     if rejected:
         _log.warning(
-            "%s: %d of %d %s %s, so without scores",
+            "%s: %d of %s %s, so without scores",
             seeds_told(seed for seed, _ in rejected),
             len(rejected),
-            len(samples),
-            medium.plural,
+            counted(len(samples), medium.plural),
             "/".join(dict.fromkeys(reason for _, reason in rejected)),
         )

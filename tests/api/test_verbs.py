@@ -309,7 +309,7 @@ def test_refine_tells_what_it_cannot_reach(steered, caplog):
     asked = {"targets": {"colorfulness": 9.0}, "negative_targets": {"colorfulness": -1.0}}
     [found] = api.generate(steered, "red apple", refine=2, seed=3, **asked, **one)
     assert not found.refinement.reached and found.refinement.distance > 1
-    said = "seed 3: 1 of 1 pictures not within 0.05 z of what was asked; the farthest is "
+    said = "seed 3: 1 of 1 picture not within 0.05 z of what was asked; the farthest is "
     assert said in caplog.text
     caplog.clear()
     result = api.sweep(steered, "pizza", points=3, along="colorfulness", refine=1, **one)
