@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -12,8 +13,23 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 
+MOST_LINE = 300  # characters of a message
+
+
+def clipped(message: str) -> str:
+    """A message of MOST_LINE characters at most: what is wrong and where stands at its beginning,
+    how to mend it at its end."""
+    if len(message) <= MOST_LINE:
+        return message
+    return f"{message[: MOST_LINE * 2 // 3]} … {message[3 - MOST_LINE // 3 :]}"
+
+
 class ScorerError(ValueError):
-    """What was asked for is wrong. One line: what was given, where, how to mend it."""
+    """What was asked for is wrong. One line: what was given, where, how to mend it, without the
+    middle where that is long."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(clipped(message))
 
 
 class WeightsError(ScorerError):
@@ -194,5 +210,16 @@ def check_batch_size(scorer: str, value: Any) -> int | None:
 
 def first_line(error: BaseException) -> str:
     """An exception as part of a one-line message: its type and its first line."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    reason, kind = reason_of(error), type(error).__name__
+    return reason if reason in (kind, UNSAFE) else f"{kind}: {reason}"
+
+
+UNSAFE = "it holds more than tensors, which could run code"
+
+
+def reason_of(error: BaseException) -> str:
+    """The first line of what an exception says, or its type. Of a pickle that torch refused its
+    words are not passed on: they tell how to have it run."""
+    if isinstance(error, pickle.UnpicklingError):
+        return UNSAFE
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from ric_diffusion.adapters import lora
 from ric_diffusion.adapters.kohya import Kohya
-from ric_diffusion.io.errors import InputError
+from ric_diffusion.io.errors import InputError, reason_of
 from ric_diffusion.io.files import write_json
 from ric_diffusion.io.tensors import save_tensors
 
@@ -95,7 +95,7 @@ class PeftFormat:
             )
             problem = lora.problem_of(found)
         except Exception as error:  # safetensors raises types of its own
-            problem = next(iter(str(error).splitlines()), type(error).__name__)
+            problem = reason_of(error)
         if problem:
             raise InputError(f"{folder}: holds no LoRA of a language model ({problem})")
         return found
@@ -128,7 +128,7 @@ def _read_parts(path: Path) -> dict[str, lora.Lora]:
         problems = [lora.problem_of(one) for one in found.values()] or ["no tensors"]
         problem = next(filter(None, problems), None)
     except Exception as error:  # safetensors raises types of its own
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = reason_of(error)
         raise InputError(f"{path}: not a LoRA file of an adapter ({reason})") from error
     if problem:
         raise InputError(f"{path}: not a LoRA file of an adapter ({problem})")

@@ -10,7 +10,7 @@ from typing import Any
 
 from ric_diffusion.adapters.adapter import ABOUT_FILE, CARD_FILE, ENCODER_FILE
 from ric_diffusion.adapters.card import HERE
-from ric_diffusion.io.errors import InputError
+from ric_diffusion.io.errors import InputError, reason_of
 from ric_diffusion.io.hub import refusal
 from ric_diffusion.io.paths import expanded, is_path
 
@@ -88,7 +88,7 @@ def _asked(repo_id: str, request: Callable[[], Any]) -> None:
     try:
         request()
     except Exception as error:  # what carries the request raises types of its own
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        reason = reason_of(error)
         refused = isinstance(error, HfHubHTTPError) and error.response.status_code in REFUSED
         if refused or isinstance(error, ValueError):  # as for a card that is malformed
             raise InputError(f"{repo_id}: the hub refused ({reason})") from error

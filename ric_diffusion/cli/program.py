@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from ric_diffusion.cli.arguments import as_option
 from ric_diffusion.cli.inputs import check_inputs
 from ric_diffusion.cli.parser import build_parser
-from ric_diffusion.io.errors import CollapseError, InputError, WorkerError
+from ric_diffusion.io.errors import CollapseError, InputError, WorkerError, clipped
 from ric_diffusion.io.signals import Stopped, heeded
 
 
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     # A full disk, a diverged run, a model that forgot its prompts: no bug of ours.
     except (OSError, FloatingPointError, CollapseError, WorkerError) as error:
-        print(f"ric {options.verb}: {error}", file=sys.stderr)
+        print(f"ric {options.verb}: {clipped(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as interruption:
         number = interruption.number if isinstance(interruption, Stopped) else int(signal.SIGINT)

@@ -17,7 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from ric_diffusion.conditioning.steering import LIMIT, Steering
-from ric_diffusion.io.errors import InputError
+from ric_diffusion.io.errors import InputError, reason_of
 from ric_diffusion.io.files import replacing
 from ric_diffusion.io.tensors import save_tensors
 
@@ -132,6 +132,6 @@ class RewardEncoder(torch.nn.Module):
             if not all(value.isfinite().all() for value in encoder.state_dict().values()):
                 raise ValueError("it holds numbers that are not finite")
         except Exception as error:  # safetensors raises types of its own
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            reason = reason_of(error)
             raise InputError(f"{path}: not a reward encoder of this version ({reason})") from error
         return encoder.eval()

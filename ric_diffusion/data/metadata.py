@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ric_diffusion.io.counting import counted
-from ric_diffusion.io.errors import InputError
+from ric_diffusion.io.errors import InputError, reason_of
 from ric_diffusion.io.extras import require
 from ric_diffusion.io.files import check_regular
 
@@ -62,7 +62,9 @@ def _read(path: Path) -> Iterator[Row]:
         for row in reader(path):
             yield row._replace(cells=_without_nulls(row.cells))
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or _line(error)})") from error
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror or reason_of(error)})"
+        ) from error
 
 
 def _check_columns(path: Path, columns: Collection[str]) -> None:
@@ -96,7 +98,7 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
         for number, cells in enumerate(from_parquet(path), 1):
             yield Row(f"{path}, row {number}", cells)
     except ValueError as error:
-        raise InputError(f"{path}: not a readable parquet file ({_line(error)})") from error
+        raise InputError(f"{path}: not a readable parquet file ({reason_of(error)})") from error
 
 
 def _parquet_columns(path: Path) -> list[str]:
@@ -115,7 +117,7 @@ def _jsonl_rows(path: Path) -> Iterator[Row]:
                 cells = json.loads(line)
             except (ValueError, RecursionError) as error:
                 _check_utf8(where, line)
-                raise InputError(f"{where}: not JSON ({_line(error)})") from error
+                raise InputError(f"{where}: not JSON ({reason_of(error)})") from error
             if not isinstance(cells, dict):
                 raise InputError(f'{where}: not a JSON object like {{"{FILE}": …, "text": …}}')
             yield Row(where, cells, _problem(where, line))
@@ -155,7 +157,3 @@ def _problem(where: str, text: str) -> str:
 def _check_utf8(where: str, text: str) -> None:
     if problem := _problem(where, text):
         raise InputError(problem)
-
-
-def _line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)

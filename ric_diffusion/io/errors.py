@@ -3,12 +3,28 @@
 import difflib
 from collections.abc import Iterable
 
+from scorers.base import clipped, reason_of
+
+__all__ = [
+    "CollapseError",
+    "InputError",
+    "WorkerError",
+    "clipped",
+    "not_finite_error",
+    "reason_of",
+    "suggest",
+]
+
 
 class InputError(ValueError):
-    """The user's input is wrong. One line: what is wrong, where, and how to mend it.
+    """The user's input is wrong. One line: what is wrong, where, and how to mend it, without the
+    middle where that is long.
 
     The command line prints it without a traceback and exits with 2.
     """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(clipped(message))
 
 
 class CollapseError(RuntimeError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ric_diffusion.io.errors import reason_of
+
 UNREACHED = "the hub cannot be reached"
 
 
@@ -26,4 +28,4 @@ def refusal(error: Exception) -> str:
         return "the repository on the hub has no such file"
     if isinstance(error, errors.LocalEntryNotFoundError | ConnectionError):
         return UNREACHED
-    return f"the hub did not give it ({next(iter(str(error).splitlines()), type(error).__name__)})"
+    return f"the hub did not give it ({reason_of(error)})"

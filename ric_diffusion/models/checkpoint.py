@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 
-from ric_diffusion.io.errors import InputError
+from ric_diffusion.io.errors import InputError, reason_of
 from ric_diffusion.io.hub import refusal
 from ric_diffusion.io.paths import expanded, expanded_name
 
@@ -157,7 +157,7 @@ def read_header(path: Path, name: str = "") -> Header:
                 for key, found in slices.items()
             }
     except Exception as error:  # safetensors raises types of its own
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = reason_of(error)
         raise InputError(
             f"{name}: not a whole .safetensors file ({reason}); download it again"
         ) from error

@@ -20,7 +20,7 @@ from ric_diffusion.adapters.hub import fetched
 from ric_diffusion.adapters.lora import NO_LORA, Lora
 from ric_diffusion.data.medium import Medium
 from ric_diffusion.io import config
-from ric_diffusion.io.errors import InputError, suggest
+from ric_diffusion.io.errors import InputError, reason_of, suggest
 from ric_diffusion.io.hub import lacks_file, refusal
 from ric_diffusion.io.paths import expanded, expanded_name, is_path
 from ric_diffusion.models.checkpoint import (
@@ -337,7 +337,7 @@ def loading(model: ModelName, field: str) -> Iterator[None]:
             raise InputError(f"{''.join(field.rpartition(': ')[:2])}{error}") from error
         raise
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = reason_of(error)
         raise InputError(f"{field} {name}: cannot be loaded ({reason})") from error
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import torch
 
-from ric_diffusion.io.errors import suggest
+from ric_diffusion.io.errors import reason_of, suggest
 from ric_diffusion.io.extras import require
 from ric_diffusion.models.sharding import apart
 
@@ -66,7 +66,7 @@ class OptimizerConfig:
                 parameter.grad = torch.zeros_like(parameter)
                 optimizer.step()
         except Exception as error:  # each class raises its own, a missing kernel any
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            reason = reason_of(error)
             raise ValueError(f"{self.name} does not run with these arguments ({reason})") from error
 
     def create(

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import torch
 
-from ric_diffusion.io.errors import suggest
+from ric_diffusion.io.errors import reason_of, suggest
 
 # Those of transformers.get_scheduler that depend on the step alone, and not on the losses.
 Schedule = Literal[
@@ -48,7 +48,7 @@ def check_schedule(
             factor = factor_of(name, tuple(arguments.items()), rate, warmup, steps)
             factor(min(warmup, steps - 1)), factor(steps - 1)
         except Exception as error:  # of whatever kind each has
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            reason = reason_of(error)
             raise ValueError(f"schedule_arguments do not suit {name} ({reason})") from error
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ric_diffusion.io.errors import InputError
+from ric_diffusion.io.errors import InputError, reason_of
 
 USER, ASSISTANT = "the-user-speaks-here", "the-assistant-speaks-here"
 
@@ -71,6 +71,6 @@ def _frame(tokenizer: Any) -> tuple[str, str, str]:
         before, after = asked.split(USER)
         _, end = answered.split(ASSISTANT)
     except Exception as error:  # a template may raise anything
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = reason_of(error)
         raise InputError(f"the chat template cannot frame a user's turn ({reason})") from error
     return before, after, end
