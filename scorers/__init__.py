@@ -39,7 +39,7 @@ one of those.
 from scorers.base import BaseScorer, Scorer, ScorerError, TextScorer, WeightsError
 from scorers.files import load_given
 from scorers.listing import Listed, listed
-from scorers.loading import available, check_consent, is_stand_in, load, stand_in
+from scorers.loading import available, check_consent, is_stand_in, load, named_models, stand_in
 from scorers.rgb import RGB_FINGERPRINT, to_rgb
 
 __all__ = [
@@ -56,6 +56,7 @@ __all__ = [
     "listed",
     "load",
     "load_given",
+    "named_models",
     "stand_in",
     "to_rgb",
 ]

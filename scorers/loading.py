@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import pkgutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from scorers.base import Scorer, ScorerError, first_line
 from scorers.building import build, check_factory, check_options
 from scorers.spec import parse_spec, suggest
+from scorers.weights import is_hub_id
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
@@ -65,7 +67,15 @@ def load(spec: str, /, **options: Any) -> Scorer:
     factory, package = factory_of(name)
     if package is None:
         check_options(name, factory, options)
-        return cast(Scorer, factory(**options))
+        try:
+            return cast(Scorer, factory(**options))
+        except (TypeError, AttributeError, ValueError, OSError) as error:
+            told = isinstance(error, OSError) and error.errno != errno.ENAMETOOLONG
+            if told or isinstance(error, ScorerError):
+                raise
+            raise ScorerError(
+                f"scorer {name!r} does not take {options} ({first_line(error)}); change them"
+            ) from error
     [entry, *_] = [entry for entry in _entry_points() if entry.name == name]
     return build(name, factory, options, _where(entry), _MEND)
 
@@ -82,6 +92,13 @@ def check_consent(spec: str, options: Mapping[str, Any], *, where: str) -> None:
         from scorers.remote_client import check_consented
 
         check_consented({**written, **options}.get("url"), where)
+
+
+def named_models(spec: str, options: Mapping[str, Any]) -> list[str]:
+    """The repositories of the hub that ``load`` would read from, as far as options name them."""
+    _, written = parse_spec(spec)
+    given = {**written, **options}.values()
+    return [value for value in given if isinstance(value, str) and is_hub_id(value)]
 
 
 def stand_in(spec: str, /, **options: Any) -> Scorer:

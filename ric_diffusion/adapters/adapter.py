@@ -10,11 +10,10 @@ tokens of the reward encoder are all that was trained
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 
@@ -24,12 +23,16 @@ from ric_diffusion.adapters.modelspec import ModelSpec
 from ric_diffusion.conditioning.conditioner import (
     Conditioner,
     EmbeddingConditioner,
+    Mode,
     TextConditioner,
 )
 from ric_diffusion.conditioning.encoder import RewardEncoder
 from ric_diffusion.conditioning.grammar import Grammar
-from ric_diffusion.io.errors import InputError
+from ric_diffusion.io.bounds import check_count
+from ric_diffusion.io.config import from_dict
+from ric_diffusion.io.errors import InputError, suggest
 from ric_diffusion.io.files import replacing_folder, write_json
+from ric_diffusion.io.strict_json import read_json
 from ric_diffusion.rewards import MAPPINGS, Curve, RewardSpace, calibration, checks, to_targets
 
 FORMAT_VERSION = 1
@@ -40,6 +43,17 @@ CARD_FILE = "README.md"
 # Where no network is at hand to say what it expects of a prompt.
 AVERAGE = "calibrated as for an average prompt; with the model at hand this prompt's own counts"
 
+MOST_PATH = 4096  # characters
+MOST_TRAINED = 10**12  # records, steps, rounds
+TRAINING = {
+    "digest": str,
+    "records": int,
+    "steps": int,
+    "online": str,
+    "rounds": int,
+    "denoiser": str,
+    "base_model": str,
+}
 TOLD = 0.05  # z; a target moved by less is not worth a line
 
 
@@ -70,12 +84,10 @@ class Adapter:
     base_config: str | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.base_model, str):
-            raise InputError(f"base_model must be a hub id or a folder, not {self.base_model!r}")
-        if not isinstance(self.base_config, str | None):
-            raise InputError(f"base_config must be a hub id or a folder, not {self.base_config!r}")
-        if not isinstance(self.family, str):
-            raise InputError(f"family must be the name of a model family, not {self.family!r}")
+        checks.text(self.base_model, "base_model", MOST_PATH)
+        checks.text(self.base_config or "", "base_config", MOST_PATH)
+        checks.text(self.family, "family", checks.MOST_TEXT)
+        _check_training(self.training)
         if self.mapping not in MAPPINGS:
             raise InputError(f"mapping {self.mapping!r}: choose one of {', '.join(MAPPINGS)}")
         if tuple(self.conditioner.names) != self.space.names:
@@ -83,9 +95,6 @@ class Adapter:
                 f"adapter: conditioned on {self.conditioner.names}, but its reward space holds "
                 f"{self.space.names}; they must agree"
             )
-        for key in ("lora", "frozen"):
-            if not isinstance(value := getattr(self, key), bool):
-                raise InputError(f"{key} must be true or false, not {value!r}")
         if self.frozen and (self.lora or self.conditioner.mode != "embedding"):
             raise InputError(
                 "frozen goes with reward tokens and without a LoRA: they are all that was trained"
@@ -242,11 +251,9 @@ class Adapter:
         """Read all but the LoRA weights. InputError if the folder is not an adapter of ours."""
         path = folder / ABOUT_FILE
         try:
-            about = json.loads(path.read_text(encoding="utf-8"))
+            about = read_json(path)
         except OSError as error:
             raise InputError(f"{folder}: not an adapter folder, it has no {ABOUT_FILE}") from error
-        except ValueError as error:
-            raise InputError(f"{path}: not valid JSON ({error})") from error
         if not isinstance(about, dict) or about.get("format_version") != FORMAT_VERSION:
             raise InputError(f"{path}: this release reads format_version {FORMAT_VERSION}")
         if "family" not in about:
@@ -254,34 +261,78 @@ class Adapter:
                 f'{path}: names no family; it is of an earlier release: add "family": '
                 '"stable-diffusion" (or "causal-lm") to it'
             )
+        stored = from_dict(about, About, str(path))
+        conditioner = _conditioner(stored.conditioning, path)
         try:
             return cls(
-                family=about["family"],
-                base_model=about["base_model"],
-                space=RewardSpace.from_dict(about["reward_space"]),
-                conditioner=_conditioner(about["conditioning"], folder),
-                mapping=about["mapping"],
-                sampling=checks.mapping(about["sampling"], "sampling"),
-                training=checks.mapping(about["training"], "training"),
-                calibration=calibration.curves(about["calibration"]),
-                lora=about.get("lora", True),
-                frozen=about.get("frozen", False),
-                modelspec=ModelSpec.from_dict(about["modelspec"]) if "modelspec" in about else None,
-                base_config=about.get("base_config"),
+                family=stored.family,
+                base_model=stored.base_model,
+                space=RewardSpace.from_dict(stored.reward_space),
+                conditioner=conditioner,
+                mapping=stored.mapping,
+                sampling=stored.sampling,
+                training=stored.training,
+                calibration=calibration.curves(stored.calibration),
+                lora=stored.lora,
+                frozen=stored.frozen,
+                modelspec=ModelSpec.from_dict(stored.modelspec) if stored.modelspec else None,
+                base_config=stored.base_config,
             )
         except InputError as error:
-            named = str(error).startswith(str(folder))
-            raise InputError(str(error) if named else f"{path}: {error}") from error
-        except (KeyError, TypeError) as error:
-            raise InputError(f"{path}: {error} is missing or malformed") from error
+            raise InputError(f"{path}: {error}") from error
 
 
-def _conditioner(stored: Mapping[str, Any], folder: Path) -> Conditioner:
-    if stored["mode"] == "text":
-        return TextConditioner(Grammar.from_dict(stored["grammar"]))
-    if stored["mode"] == "embedding":
-        return EmbeddingConditioner(RewardEncoder.load(folder / ENCODER_FILE))
-    raise InputError(f"{folder}: conditioning mode {stored['mode']!r} is unknown")
+@dataclass(frozen=True, kw_only=True)
+class Conditioning:
+    """As ``ric_adapter.json`` has it; ``grammar`` in text mode."""
+
+    mode: Mode
+    grammar: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.mode == "text") != (self.grammar is not None):
+            raise ValueError("grammar goes with mode text, and with no other")
+
+
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """What ``ric_adapter.json`` may say, as ``Adapter`` has it; what is a mapping here is checked
+    by those who read it."""
+
+    format_version: Literal[1]
+    family: str
+    base_model: str
+    conditioning: Conditioning
+    reward_space: Mapping[str, Any]
+    mapping: str
+    sampling: Mapping[str, Any]
+    training: Mapping[str, Any]
+    calibration: Mapping[str, Any]
+    base_config: str | None = None
+    modelspec: Mapping[str, Any] | None = None
+    lora: bool = True
+    frozen: bool = False
+
+
+def _conditioner(stored: Conditioning, path: Path) -> Conditioner:
+    if stored.grammar is None:
+        return EmbeddingConditioner(RewardEncoder.load(path.with_name(ENCODER_FILE)))
+    try:
+        return TextConditioner(Grammar.from_dict(stored.grammar))
+    except InputError as error:
+        raise InputError(f"{path}: conditioning: {error}") from error
+
+
+def _check_training(told: Mapping[str, Any]) -> None:
+    """InputError for what no training tells of itself; the card repeats it."""
+    for key, value in checks.mapping(told, "training").items():
+        where = f"training.{key}"
+        if TRAINING.get(key) is int:
+            check_count(where, value, MOST_TRAINED, least=0)
+        elif key in TRAINING:
+            checks.text(value, where, MOST_PATH)
+        else:
+            raise InputError(f"{where}: unknown field{suggest(key, TRAINING)}")
 
 
 def _held(adapter: Adapter) -> str:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from safetensors import safe_open
@@ -16,7 +16,11 @@ from ric_diffusion.adapters import lora
 from ric_diffusion.adapters.kohya import Kohya
 from ric_diffusion.io.errors import InputError, reason_of
 from ric_diffusion.io.files import write_json
-from ric_diffusion.io.tensors import save_tensors
+from ric_diffusion.io.strict_json import parse_json, read_json
+from ric_diffusion.io.tensors import check_finite, save_tensors, stored_tensors
+from ric_diffusion.rewards import checks
+
+Value = TypeVar("Value")
 
 DIFFUSERS_FILE = "pytorch_lora_weights.safetensors"
 DIFFUSERS_KEY = "lora_adapter_metadata"  # of peft's settings, in the file's metadata
@@ -88,17 +92,16 @@ class PeftFormat:
 
     def read(self, folder: Path) -> lora.Lora:
         try:
-            tensors = load_file(folder / PEFT_FILE)
-            found = lora.Lora(
-                tensors={k.removeprefix(PEFT_PREFIX): v for k, v in tensors.items()},
-                config=json.loads((folder / PEFT_CONFIG).read_text(encoding="utf-8")),
-            )
-            problem = lora.problem_of(found)
+            config = checks.mapping(read_json(folder / PEFT_CONFIG), PEFT_CONFIG)
+            with safe_open(folder / PEFT_FILE, framework="pt") as file:
+                there = _without_prefix(stored_tensors(file))
+            lora.check_stored(there, config)
+            tensors = _without_prefix(load_file(folder / PEFT_FILE))
+            check_finite(tensors)
         except Exception as error:  # safetensors raises types of its own
-            problem = reason_of(error)
-        if problem:
-            raise InputError(f"{folder}: holds no LoRA of a language model ({problem})")
-        return found
+            reason = reason_of(error)
+            raise InputError(f"{folder}: holds no LoRA of a language model ({reason})") from error
+        return lora.Lora(tensors=tensors, config=config)
 
     def write(self, folder: Path, weights: lora.Lora, about: Mapping[str, Any]) -> None:
         tensors = {f"{PEFT_PREFIX}{k}": v for k, v in weights.tensors.items()}
@@ -119,23 +122,30 @@ def _read_parts(path: Path) -> dict[str, lora.Lora]:
     """The LoRA of each part of a pipeline, by its name. InputError if the file is none of ours."""
     try:
         with safe_open(path, framework="pt") as file:
-            tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
-            config = json.loads((file.metadata() or {})[DIFFUSERS_KEY])
-        found = {
-            part: lora.Lora(tensors=_below(part, tensors), config=_below(part, config))
-            for part in sorted({key.partition(".")[0] for key in tensors})
-        }
-        problems = [lora.problem_of(one) for one in found.values()] or ["no tensors"]
-        problem = next(filter(None, problems), None)
+            there = stored_tensors(file)
+            text = (file.metadata() or {})[DIFFUSERS_KEY]
+            config = checks.mapping(parse_json(text, DIFFUSERS_KEY), DIFFUSERS_KEY)
+            parts = sorted({name.partition(".")[0] for name in there})
+            if not parts or any("." not in name for name in there):
+                raise ValueError("unexpected tensors" if parts else "no tensors")
+            for part in parts:
+                lora.check_stored(_below(part, there), _below(part, config))
+            tensors = {name: file.get_tensor(name) for name in there}
+        check_finite(tensors)
     except Exception as error:  # safetensors raises types of its own
         reason = reason_of(error)
         raise InputError(f"{path}: not a LoRA file of an adapter ({reason})") from error
-    if problem:
-        raise InputError(f"{path}: not a LoRA file of an adapter ({problem})")
-    return found
+    return {
+        part: lora.Lora(tensors=_below(part, tensors), config=_below(part, config))
+        for part in parts
+    }
 
 
-def _below(part: str, named: Mapping[str, Any]) -> dict[str, Any]:
+def _without_prefix(named: Mapping[str, Value]) -> dict[str, Value]:
+    return {name.removeprefix(PEFT_PREFIX): value for name, value in named.items()}
+
+
+def _below(part: str, named: Mapping[str, Value]) -> dict[str, Value]:
     """What has a name that begins with this part, by the rest of it."""
     start = f"{part}."
     return {k.removeprefix(start): v for k, v in named.items() if k.startswith(start)}

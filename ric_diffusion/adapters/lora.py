@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
+from ric_diffusion.io.bounds import check_count
 from ric_diffusion.io.errors import InputError
+from ric_diffusion.io.tensors import FLOATS, StoredTensor
+from ric_diffusion.rewards import checks
 
 LORA_NAME = "ric"
 MOST_RANK, MOST_ALPHA = 4096, 1e6
@@ -64,7 +66,7 @@ class Lora:
 
     @property
     def modules(self) -> list[str]:
-        return [k.removesuffix(".lora_A.weight") for k in self.tensors if k.endswith("A.weight")]
+        return modules_of(self.tensors)
 
     @property
     def scale(self) -> float:
@@ -84,26 +86,34 @@ Parts = Sequence[tuple[Lora, float]]  # LoRAs and their scales
 Layer = tuple[str, str]  # network and module
 
 
-def problem_of(lora: Lora) -> str | None:
-    """Why the LoRA of one network is none that ``delta`` can read, or None."""
-    variants = [what for key, what in VARIANTS.items() if lora.config.get(key)]
-    if any(word in name for name in lora.tensors for word in DORA):
+def check_stored(there: Mapping[str, StoredTensor], config: Mapping[str, Any]) -> None:
+    """ValueError unless a file's tensors, whose header this is, and its settings are a LoRA of one
+    network that ``delta`` can read."""
+    variants = [what for key, what in VARIANTS.items() if config.get(key)]
+    if any(word in name for name in there for word in DORA):
         variants.insert(0, "DoRA")
     if variants:
-        return f"it has {variants[0]}, and only plain LoRA with one rank and one alpha is read"
-    expected = {f"{m}.lora_{half}.weight" for m in lora.modules for half in "AB"}
-    if not lora.modules or expected != set(lora.tensors):
-        return "unexpected tensors"
-    if not math.isfinite(lora.scale):
-        return f"alpha is {lora.config['lora_alpha']}"
-    rank = lora.config["r"]
-    for name in lora.modules:
-        a, b = (lora.tensors[f"{name}.lora_{half}.weight"] for half in "AB")
-        if a.ndim < 2 or a.shape[0] != rank or b.shape[1:] != (rank, *[1] * (a.ndim - 2)):
-            return f"{name} has not the rank {rank} of the settings"
-        if not (a.isfinite().all() and b.isfinite().all()):
-            return f"{name} holds numbers that are not finite"
-    return None
+        what = f"it has {variants[0]}"
+        raise ValueError(f"{what}, and only plain LoRA with one rank and one alpha is read")
+    modules = modules_of(there)
+    expected = {f"{module}.lora_{half}.weight" for module in modules for half in "AB"}
+    if not modules or expected != set(there):
+        raise ValueError("unexpected tensors")
+    rank = check_count("its rank", config.get("r"), MOST_RANK)
+    if checks.number(config.get("lora_alpha"), "its alpha", MOST_ALPHA) <= 0:
+        raise ValueError(f"its alpha is {config['lora_alpha']}")
+    for module in modules:
+        a, b = (there[f"{module}.lora_{half}.weight"] for half in "AB")
+        ranks = a.shape[:1], b.shape[1:]
+        if len(a.shape) < 2 or ranks != ((rank,), (rank, *[1] * (len(a.shape) - 2))):
+            raise ValueError(f"{module} has not the rank {rank} of the settings")
+        if not {a.dtype, b.dtype} <= set(FLOATS):
+            raise ValueError(f"{module} is {a.dtype} and {b.dtype}, where floats are expected")
+
+
+def modules_of(names: Iterable[str]) -> list[str]:
+    """The layers that tensors of these names change."""
+    return [k.removesuffix(".lora_A.weight") for k in names if k.endswith("lora_A.weight")]
 
 
 def is_trained(network: Any) -> bool:

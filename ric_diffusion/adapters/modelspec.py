@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from ric_diffusion.conditioning.conditioner import TextConditioner
+from ric_diffusion.io.bounds import MOST_SIDE, check_count
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.rewards import Reward, checks
 
@@ -35,8 +36,8 @@ class ModelSpec:
     prediction_type: str | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.architecture, str) or not isinstance(self.resolution, int):
-            raise InputError("modelspec: architecture must be text, resolution a whole number")
+        checks.text(self.architecture, "modelspec: architecture", checks.MOST_TEXT)
+        check_count("modelspec: resolution", self.resolution, MOST_SIDE)
         if self.prediction_type not in (None, "epsilon", "v"):
             raise InputError(
                 f"modelspec: prediction_type {self.prediction_type!r}: give epsilon, v or null"

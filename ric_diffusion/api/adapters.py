@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.paths import expanded
 from ric_diffusion.models.checkpoint import Checkpoint
 from ric_diffusion.models.family import adapter_family, loading
+
+_log = logging.getLogger(__name__)
 
 
 def export(adapter: str | Path, out: str | Path, format: Format = "kohya") -> Path:
@@ -98,6 +101,8 @@ def prompt_text(
     found.check_text()  # before a tokenizer is fetched for nothing
     if model is None:
         model, base_config = found.base_model, base_config or found.base_config
+        if Checkpoint(model=model, base_config=base_config).on_hub:
+            _log.info("the tokenizer of %s, which the adapter names, is read from the hub", model)
     base = Checkpoint(model=model, base_config=base_config, revision=revision)
     with loading(base, "model"):
         family.check_checkpoint(base)

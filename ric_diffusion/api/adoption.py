@@ -208,8 +208,6 @@ def _grammar(
     if (grammar is None) == (labels is None):
         raise InputError("grammar: give either it or labels")
     if labels is not None:
-        if bad := [label for label in labels if not label or set(label) & set("<>")]:
-            raise InputError(f"labels: {bad[0]!r}: write what stands between < and >")
         found = Grammar(names=names, labels=tuple(labels))
     elif grammar in ("words", "upstream"):
         found = Grammar.preset(grammar, names)

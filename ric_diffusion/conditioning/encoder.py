@@ -9,19 +9,28 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
 from ric_diffusion.conditioning.steering import LIMIT, Steering
+from ric_diffusion.io.config import from_dict, within
 from ric_diffusion.io.errors import InputError, reason_of
 from ric_diffusion.io.files import replacing
-from ric_diffusion.io.tensors import save_tensors
+from ric_diffusion.io.strict_json import parse_json
+from ric_diffusion.io.tensors import (
+    FLOATS,
+    StoredTensor,
+    check_finite,
+    save_tensors,
+    stored_tensors,
+)
 
 OCTAVES = 6
+MOST_SIZE = 2**20
 
 
 def as_values(targets: Sequence[Mapping[str, float]], names: Sequence[str]) -> torch.Tensor:
@@ -39,6 +48,23 @@ def fourier_features(values: torch.Tensor) -> torch.Tensor:
     periods = 4 * LIMIT / 2.0 ** torch.arange(OCTAVES, device=values.device)
     angles = 2 * math.pi * values[..., None] / periods
     return torch.cat([values[..., None], angles.sin(), angles.cos()], dim=-1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """Of a reward encoder, as its file tells them."""
+
+    names: tuple[str, ...]
+    width: int
+    hidden: int
+    time_width: int = 0
+    layers: int = 0
+
+    def __post_init__(self) -> None:
+        within(self, 1, MOST_SIZE, "width", "hidden")
+        within(self, 0, MOST_SIZE, "time_width", "layers")
+        if not self.names or len(set(self.names)) < len(self.names):
+            raise ValueError("names must be one or more, each once")
 
 
 class RewardEncoder(torch.nn.Module):
@@ -123,15 +149,34 @@ class RewardEncoder(torch.nn.Module):
 
     @classmethod
     def load(cls, path: Path) -> RewardEncoder:
-        """Read what ``save`` wrote. InputError if the file is not one of ours."""
+        """Read what ``save`` wrote. InputError if the file is not one of ours: that its tensors are
+        those of the sizes it tells is seen in its header, before anything is made."""
         try:
             with safe_open(path, framework="pt") as file:
-                about: dict[str, Any] = json.loads((file.metadata() or {})["reward_encoder"])
-            encoder = cls(**about)
+                about = (file.metadata() or {})["reward_encoder"]
+                there = stored_tensors(file)
+            sizes = from_dict(parse_json(about, "reward_encoder"), Sizes, "reward_encoder")
+            with torch.device("meta"):  # no memory
+                encoder = cls(**asdict(sizes))
+            check_stored(encoder, there)
+            encoder.to_empty(device="cpu")
             encoder.load_state_dict(load_file(path))
-            if not all(value.isfinite().all() for value in encoder.state_dict().values()):
-                raise ValueError("it holds numbers that are not finite")
+            check_finite(encoder.state_dict())
         except Exception as error:  # safetensors raises types of its own
             reason = reason_of(error)
             raise InputError(f"{path}: not a reward encoder of this version ({reason})") from error
         return encoder.eval()
+
+
+def check_stored(module: torch.nn.Module, there: Mapping[str, StoredTensor]) -> None:
+    """ValueError unless a file has just the tensors of a module, in their shapes."""
+    own = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    for name in sorted({*own, *there}):
+        if name not in there:
+            raise ValueError(f"{name} is missing")
+        if name not in own:
+            raise ValueError(f"{name} belongs to none of these sizes")
+        if there[name].shape != own[name]:
+            raise ValueError(f"{name} is {there[name].shape} and by its sizes {own[name]}")
+        if there[name].dtype not in FLOATS:
+            raise ValueError(f"{name} is {there[name].dtype}, where floats are expected")

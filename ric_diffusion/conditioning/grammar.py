@@ -16,7 +16,9 @@ from typing import Any, Literal
 
 from ric_diffusion.io.counting import counted
 from ric_diffusion.io.errors import InputError
+from ric_diffusion.rewards import checks
 
+MOST_SEPARATOR = 16  # characters
 _VALUE = r"-?\d+\.\d"
 
 
@@ -34,10 +36,16 @@ class Grammar:
     separator: str = " "
 
     def __post_init__(self) -> None:
+        for label in self.labels:
+            checks.text(label, "labels", checks.MOST_TEXT)
+            if not label or set(label) & set("<>"):
+                raise InputError(f"labels: {label!r}: write what stands between < and >")
         if len(self.names) != len(self.labels) or len(set(self.labels)) != len(self.labels):
             raise InputError(f"labels {self.labels}: one distinct label is needed for each reward")
-        if not all(isinstance(text, str) for text in (*self.labels, self.separator)):
-            raise InputError(f"labels {self.labels}, separator {self.separator!r}: must be texts")
+        if not isinstance(self.separator, str) or len(self.separator) > MOST_SEPARATOR:
+            raise InputError(
+                f"separator {self.separator!r}: must be a text of {MOST_SEPARATOR} at most"
+            )
 
     @classmethod
     def words(cls, names: tuple[str, ...]) -> Grammar:
@@ -104,12 +112,12 @@ class Grammar:
         }
 
     @classmethod
-    def from_dict(cls, stored: Mapping[str, Any]) -> Grammar:
-        return cls(
-            names=tuple(stored["names"]),
-            labels=tuple(stored["labels"]),
-            separator=stored["separator"],
-        )
+    def from_dict(cls, stored: Any) -> Grammar:
+        """Of an adapter's JSON. InputError if it is not that."""
+        given = checks.fields(stored, ("names", "labels", "separator"), "grammar")
+        for key in ("names", "labels"):
+            given[key] = tuple(checks.items(given[key], f"grammar: {key}"))
+        return cls(**given)
 
 
 def fit_prompt(prompt: str, words: str, tokenizer: Any) -> str:

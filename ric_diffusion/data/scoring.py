@@ -14,11 +14,9 @@ import numpy as np
 
 import scorers
 from ric_diffusion.io.errors import InputError
-from ric_diffusion.rewards import RewardSpace
+from ric_diffusion.rewards import RewardSpace, checks
 from scorers import Scorer, ScorerError, WeightsError
 from scorers.base import first_line
-
-MOST_SCORE = 1e12
 
 _log = logging.getLogger(__name__)
 _kept: ContextVar[dict[str, Scorer] | None] = ContextVar("kept_scorers", default=None)
@@ -52,13 +50,21 @@ def load_scorers(
     for reward in space.rewards:
         if not reward.scorer:
             raise InputError(f"{reward.name}: the reward space does not say how it was scored")
-        spec, options = reward.scorer["name"], reward.scorer.get("options", {})
+        stored = checks.scorer(reward.scorer, f"{reward.name}: scorer")
+        spec, options = stored["name"], stored.get("options", {})
         try:
             if reward.name in own:
                 scorer = own[reward.name]
             else:
                 _check_installed(spec, reward.name)
                 scorers.check_consent(spec, options, where=reward.name)
+                for model in scorers.named_models(spec, options):
+                    _log.info(
+                        "%s: its scorer reads %s, which the adapter or labelled folder names; it "
+                        "is fetched from the hub unless it is on this machine",
+                        reward.name,
+                        model,
+                    )
                 scorer = _loaded(spec, options)
         except (WeightsError, NotInstalled) as error:
             if required:
@@ -150,16 +156,15 @@ def scores_of(
 
 
 def ask(scorer: Scorer, samples: list[Any], prompts: list[str] | None) -> np.ndarray:
-    """(N,) float64: what a scorer says of N samples; NaN where that is no number, or one beyond
-    MOST_SCORE, which no unit has. ScorerError unless it gives one number for each; what it raises
-    itself passes."""
+    """(N,) float64: what a scorer says of N samples; NaN where that is no number, or one that no
+    unit has. ScorerError unless it gives one number for each; what it raises itself passes."""
     scores = np.array(scorer(samples, prompts), dtype=np.float64)
     if scores.shape != (len(samples),):
         raise ScorerError(
             f"scorer {scorer.name!r} gave shape {scores.shape} for {len(samples)} samples; it must "
             "give one number each"
         )
-    scores[~(np.abs(scores) <= MOST_SCORE)] = math.nan
+    scores[~(np.abs(scores) <= checks.MOST_SCORE)] = math.nan
     return scores
 
 

@@ -8,12 +8,24 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """What a file's header says of one tensor; ``dtype`` as safetensors calls it."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+
+FLOATS = ("F64", "F32", "F16", "BF16")  # as safetensors calls them
 _SYSTEM = re.compile(r"\(os error (\d+)\)")  # as Rust writes errno
 
 
@@ -32,6 +44,22 @@ def save_tensors(
     path.chmod(mode)  # safetensors leaves a file that nobody else may read
     if metadata:
         _sort_metadata(path)
+
+
+def stored_tensors(file: Any) -> dict[str, StoredTensor]:
+    """The tensors of an open safetensors file by name, of which none is read."""
+    slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
+    return {
+        key: StoredTensor(tuple(found.get_shape()), found.get_dtype())
+        for key, found in slices.items()
+    }
+
+
+def check_finite(tensors: Mapping[str, torch.Tensor]) -> None:
+    """ValueError for a tensor that holds NaN or Inf."""
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            raise ValueError(f"{name} holds numbers that are not finite")
 
 
 @contextmanager

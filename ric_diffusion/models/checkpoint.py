@@ -17,6 +17,7 @@ from safetensors import safe_open
 from ric_diffusion.io.errors import InputError, reason_of
 from ric_diffusion.io.hub import refusal
 from ric_diffusion.io.paths import expanded, expanded_name
+from ric_diffusion.io.tensors import StoredTensor, stored_tensors
 
 SUFFIX = ".safetensors"
 PICKLES = (".ckpt", ".pt", ".pth", ".bin")
@@ -80,18 +81,10 @@ ModelName = str | Path | Checkpoint
 
 
 @dataclass(frozen=True)
-class Tensor:
-    """What a header says of one tensor; ``dtype`` as safetensors calls it."""
-
-    shape: tuple[int, ...]
-    dtype: str
-
-
-@dataclass(frozen=True)
 class Header:
     """The header of a .safetensors file: its tensors by key."""
 
-    tensors: Mapping[str, Tensor]
+    tensors: Mapping[str, StoredTensor]
 
     @cached_property
     def type(self) -> str | None:
@@ -151,11 +144,7 @@ def read_header(path: Path, name: str = "") -> Header:
         raise InputError(f"{name}: no such file")
     try:
         with safe_open(path, framework="pt") as file:
-            slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
-            tensors = {
-                key: Tensor(tuple(found.get_shape()), found.get_dtype())
-                for key, found in slices.items()
-            }
+            tensors = stored_tensors(file)
     except Exception as error:  # safetensors raises types of its own
         reason = reason_of(error)
         raise InputError(

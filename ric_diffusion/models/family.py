@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from ric_diffusion.adapters.adapter import Adapter
+from ric_diffusion.adapters.adapter import ABOUT_FILE, Adapter
 from ric_diffusion.adapters.card import Use, card
 from ric_diffusion.adapters.format import LoraFormat
 from ric_diffusion.adapters.hub import fetched
@@ -186,7 +186,7 @@ class Family:
         try:
             self.check_sampling(adapter.sampling)
         except ValueError as error:
-            raise InputError(f"{folder}: {error}") from error
+            raise InputError(f"{folder / ABOUT_FILE}: {error}") from error
         return adapter
 
     def check_settings(self, settings: Any, source: str = "") -> None:

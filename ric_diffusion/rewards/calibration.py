@@ -7,6 +7,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ric_diffusion.io.bounds import MOST_POINTS
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.rewards import checks
 from ric_diffusion.rewards.prompt_effect import PromptEffect
@@ -28,9 +29,9 @@ class Curve:
 
     def __post_init__(self) -> None:
         for key in ("requested", "obtained"):
-            values = checks.numbers(getattr(self, key), f"calibration: {key}")
-            if len(values) < 2 or any(np.diff(values) <= 0):
-                raise InputError(f"calibration: {key} must be two or more numbers that rise")
+            values = checks.numbers(getattr(self, key), f"calibration: {key}", checks.MOST_Z)
+            if not 2 <= len(values) <= MOST_POINTS or any(np.diff(values) <= 0):
+                raise InputError(f"calibration: {key} must be 2 to {MOST_POINTS} numbers that rise")
             object.__setattr__(self, key, values)
         if len(self.requested) != len(self.obtained):
             raise InputError("calibration: requested and obtained must be as long as each other")

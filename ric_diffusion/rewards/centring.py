@@ -108,7 +108,9 @@ class Centring:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            value = checks.number(getattr(self, field.name), f"centring: {field.name}")
+            value = checks.number(
+                getattr(self, field.name), f"centring: {field.name}", checks.MOST_SCORE
+            )
             if field.name != "mean" and value < 0:
                 raise InputError(f"centring: {field.name} must not be negative, not {value}")
             object.__setattr__(self, field.name, value)

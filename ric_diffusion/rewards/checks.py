@@ -1,5 +1,7 @@
 """Checks of what comes from users and files: the value, or an InputError that names its place."""
 
+import math
+import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -8,6 +10,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from ric_diffusion.io.errors import InputError, suggest
 
+MOST_TEXT = 1000  # characters of a name, a path, a unit
+MOST_SCORE = 1e12  # either way; no unit has scores beyond
+MOST_Z = 1e6  # either way; of a million samples the farthest is at a thousand
+
 
 def known(name: str, names: Iterable[str], where: str) -> None:
     """Refuse a reward name that is not one of `names`."""
@@ -15,8 +21,9 @@ def known(name: str, names: Iterable[str], where: str) -> None:
         raise InputError(f"{where}: unknown reward {name!r}{suggest(name, names)}")
 
 
-def number(value: Any, where: str) -> float:
-    """`value` as a finite float; text and truth values are refused."""
+def number(value: Any, where: str, most: float = math.inf) -> float:
+    """`value` as a finite float, of `most` at most either way; text and truth values are
+    refused."""
     try:
         if isinstance(value, str | bytes | bool | np.bool_):
             raise TypeError
@@ -25,12 +32,38 @@ def number(value: Any, where: str) -> float:
         raise InputError(f"{where} must be a number, not {value!r}") from None
     if not np.isfinite(result):
         raise InputError(f"{where} must be finite, not {result}")
+    if abs(result) > most:
+        raise InputError(f"{where} is {result}; {most:g} is the most, either way")
     return result
 
 
-def numbers(values: Any, where: str) -> tuple[float, ...]:
-    """A list or tuple as finite floats."""
-    return tuple(number(value, where) for value in items(values, where))
+def numbers(values: Any, where: str, most: float = math.inf) -> tuple[float, ...]:
+    """A list or tuple as finite floats, of `most` at most either way."""
+    return tuple(number(value, where, most) for value in items(values, where))
+
+
+def text(value: Any, where: str, most: int) -> str:
+    """Text of `most` characters, without any that moves a cursor or reorders a line: it stands in
+    tables, cards and terminals."""
+    if not isinstance(value, str):
+        raise InputError(f"{where} must be text, not {value!r}")
+    if len(value) > most:
+        raise InputError(f"{where} has {len(value)} characters; {most} is the most")
+    if any(unicodedata.category(c) in _CONTROLS for c in value):
+        raise InputError(f"{where} must be text of one line, without control characters: {value!r}")
+    return value
+
+
+_CONTROLS = ("Cc", "Cf", "Cs", "Zl", "Zp")
+
+
+def scorer(value: Any, where: str) -> Mapping[str, Any]:
+    """How a reward was scored: nothing, or the name of a scorer and its options by name."""
+    if mapping(value, where):
+        given = fields({"options": {}, **value}, ("name", "options"), where)
+        text(given["name"], f"{where}: name", MOST_TEXT)
+        mapping(given["options"], f"{where}: options")
+    return dict(value)
 
 
 def items(values: Any, where: str) -> list[Any] | tuple[Any, ...]:

@@ -42,7 +42,7 @@ class Regression:
     def __post_init__(self) -> None:
         where = "calibration: prompt"
         weights = checks.numbers(self.weights, f"{where}: weights")
-        limits = checks.numbers(self.limits, f"{where}: limits")
+        limits = checks.numbers(self.limits, f"{where}: limits", checks.MOST_Z)
         if not 1 <= len(weights) <= MOST_FEATURES:
             raise InputError(f"{where}: weights must be 1 to {MOST_FEATURES} numbers")
         if len(limits) != 2 or limits[0] > limits[1]:
@@ -84,11 +84,13 @@ class PromptEffect:
 
     def __post_init__(self) -> None:
         where = "calibration: prompt"
-        errors = checks.numbers(self.errors, f"{where}: errors")
+        errors = checks.numbers(self.errors, f"{where}: errors", checks.MOST_Z)
         if len(errors) != 2:
             raise InputError(f"{where}: errors must be two numbers")
         object.__setattr__(self, "errors", errors)
-        object.__setattr__(self, "pivot", checks.number(self.pivot, f"{where}: pivot"))
+        object.__setattr__(
+            self, "pivot", checks.number(self.pivot, f"{where}: pivot", checks.MOST_Z)
+        )
         parts = [part for part in (self.offset, self.slope) if part is not None]
         if len({len(part.weights) for part in parts}) != 1:
             raise InputError(f"{where}: offset and slope must read the same features")

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
 from statistics import NormalDist
 from typing import Any, Self
 
@@ -14,7 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from ric_diffusion.io.counting import counted
 from ric_diffusion.io.errors import InputError
-from ric_diffusion.io.files import read_file, write_text
+from ric_diffusion.io.files import write_text
+from ric_diffusion.io.strict_json import read_json
 from ric_diffusion.rewards import checks
 from ric_diffusion.rewards.centring import ROUNDING, Centring, PromptGroups
 from ric_diffusion.rewards.front import directions, farthest, fit_corners, fit_front, nondominated
@@ -25,6 +27,9 @@ FORMAT_VERSION = 1
 PERCENTILES = np.arange(101.0)
 LOW, HIGH = 1, 99  # percentiles that bound the reachable range
 EXTREME = 0.001  # levels that stand for the 0th and 100th percentile of a normal reward
+MOST_REWARDS, MOST_FRONT = 100, 20_000  # of one space: rewards, and points of its front
+MOST_FINGERPRINT = 10_000  # characters
+MOST_COUNT = 10**15  # samples
 DRAWN = 20_000  # samples of normal rewards, whose front is taken
 WITHIN = "within its prompt"  # beside the unit of rewards that are compared so
 COLUMNS = ("reward", "unit", "mean", "std", "range in z", "range in the unit")  # when printed
@@ -47,16 +52,16 @@ class Reward:
     centring: Centring | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not re.fullmatch("[a-z][a-z0-9_]*", self.name):
+        if not isinstance(self.name, str) or not re.fullmatch("[a-z][a-z0-9_]{0,99}", self.name):
             raise InputError(
                 f"reward name {self.name!r}: use small letters, digits and _, a letter first"
             )
-        for key in ("unit", "fingerprint"):
-            if not isinstance(getattr(self, key), str):
-                raise InputError(f"{self.name}: {key} must be text, not {getattr(self, key)!r}")
-        mean = checks.number(self.mean, f"{self.name}: mean")
-        std = checks.number(self.std, f"{self.name}: std")
-        quantiles = checks.numbers(self.quantiles, f"{self.name}: quantiles")
+        checks.text(self.unit, f"{self.name}: unit", checks.MOST_TEXT)
+        checks.text(self.fingerprint, f"{self.name}: fingerprint", MOST_FINGERPRINT)
+        most = checks.MOST_SCORE
+        mean = checks.number(self.mean, f"{self.name}: mean", most)
+        std = checks.number(self.std, f"{self.name}: std", most)
+        quantiles = checks.numbers(self.quantiles, f"{self.name}: quantiles", most)
         if len(quantiles) != len(PERCENTILES) or any(np.diff(quantiles) < 0):
             raise InputError(f"{self.name}: quantiles must be 101 numbers that never fall")
         if not isinstance(self.centring, Centring | None):
@@ -68,6 +73,9 @@ class Reward:
                 f"{self.name}: nearly every sample scores {low}; a reward that does not vary "
                 "cannot be steered, leave it out"
             )
+        far = max(abs(quantiles[0] - mean), abs(quantiles[-1] - mean)) / std
+        if far > checks.MOST_Z:
+            raise InputError(f"{self.name}: a quantile is at {far:.3g} z; give the scores' own std")
         try:  # a copy of our own, as it will come back from a file
             scorer = json.loads(json.dumps(dict(self.scorer), allow_nan=False))
         except (TypeError, ValueError) as error:
@@ -97,6 +105,9 @@ class Reward:
         given = checks.fields(
             {"centring": None, **checks.mapping(stored, "reward")}, names, "reward"
         )
+        name = given["name"]
+        if given["scorer"] != {}:
+            given["scorer"] = checks.scorer(given["scorer"], f"{name}: scorer")
         if given["centring"] is not None:
             given["centring"] = Centring.from_dict(given["centring"])
         return cls(**given)
@@ -123,13 +134,22 @@ class RewardSpace:
         object.__setattr__(self, "rewards", tuple(self.rewards))
         if not self.rewards:
             raise InputError("a reward space needs at least one reward")
+        if len(self.rewards) > MOST_REWARDS:
+            raise InputError(
+                f"reward space: {len(self.rewards)} rewards; {MOST_REWARDS} is the most"
+            )
         twice = {name for name in self.names if self.names.count(name) > 1}
         if twice:
             raise InputError(f"reward {min(twice)!r} is there twice; names must differ")
         count = 1 if self.count is None else self.count
-        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        if not isinstance(count, int) or isinstance(count, bool) or not 1 <= count <= MOST_COUNT:
             raise InputError(f"count must be a whole number above 0, not {count!r}")
-        front = tuple(checks.numbers(point, "front") for point in checks.items(self.front, "front"))
+        points = checks.items(self.front, "front")
+        if len(points) > MOST_FRONT:
+            raise InputError(
+                f"reward space: front has {len(points)} points; {MOST_FRONT} is the most"
+            )
+        front = tuple(checks.numbers(point, "front", checks.MOST_Z) for point in points)
         if not front or any(len(point) != len(self.rewards) for point in front):
             raise InputError(
                 f"reward space: front must hold points of {len(self.rewards)} numbers each"
@@ -493,13 +513,13 @@ class RewardSpace:
     def load(cls, path: str | os.PathLike[str]) -> Self:
         """Read what `save` wrote; InputError if the file is missing or is not that."""
         try:
-            return cls.from_dict(json.loads(read_file(path)))
+            stored = read_json(Path(path))
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+        try:
+            return cls.from_dict(stored)
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{path}: not valid JSON ({error})") from None
 
     def _fitted(self, z: Array) -> Self:
         """The same, with the front and the corners of samples, z (N, n)."""
@@ -509,7 +529,7 @@ class RewardSpace:
 
     def _checked_corners(self) -> tuple[tuple[float, ...], ...]:
         rows = checks.items(self.corners, "corners")
-        corners = tuple(checks.numbers(row, "corners") for row in rows)
+        corners = tuple(checks.numbers(row, "corners", checks.MOST_Z) for row in rows)
         n = len(self.rewards)
         if len(corners) != n or any(len(corner) != n for corner in corners):
             raise InputError(f"reward space: corners must be {n} points of {n} numbers each")

@@ -81,6 +81,25 @@ pipe("a prompt", targets={{"{reward}": 1.0}}).images[0].save("picture.png")""",
 UNIONS = (Union, types.UnionType)
 SIDES = ("width", "height")
 MOST = {"num_inference_steps": MOST_STEPS, "width": MOST_SIDE, "height": MOST_SIDE}
+# The numbers that an adapter may bring for every call. How many pictures a call makes, and what
+# goes in and comes out of it, is the caller's to say.
+SAMPLING = {
+    *OWN_ARGUMENTS,
+    *SIDES,
+    "cfg_truncation",
+    "clip_skip",
+    "eta",
+    "guidance_rescale",
+    "guidance_scale",
+    "max_sequence_length",
+    "mu",
+    "num_inference_steps",
+    "skip_layer_guidance_scale",
+    "skip_layer_guidance_start",
+    "skip_layer_guidance_stop",
+    "strength",
+    "true_cfg_scale",
+}
 OPTIONS = {
     "steps": "num_inference_steps",
     "guidance_scale": "guidance_scale",
@@ -463,11 +482,11 @@ class DiffusionFamily(Family):
         for door in (TEXT_TO_IMAGE, IMAGE_TO_IMAGE):  # the second for image to image in the app
             if door in self.pipelines:
                 accepted = call_arguments(self.pipelines[door]) | accepted
+        accepted = {key: kind for key, kind in accepted.items() if key in SAMPLING}
         for key, value in sampling.items():
             if key not in accepted:
                 raise ValueError(f"sampling: unknown field {key!r}{suggest(key, accepted)}")
-            if value is not None:
-                _check_number(key, value, accepted[key])
+            _check_number(key, value, accepted[key])
             if key in SIDES and value is not None and value % self.multiple:
                 raise ValueError(
                     f"sampling.{key} is {value}; give {self.title} a multiple of {self.multiple}"
@@ -529,14 +548,16 @@ def _check_number(argument: str, value: Any, annotation: Any) -> None:
     none, or beyond what anybody needs."""
     name = f"sampling.{argument}"
     kinds = get_args(annotation) if get_origin(annotation) in UNIONS else (annotation,)
+    if value is None and types.NoneType in kinds:
+        return
     number = isinstance(value, int | float) and not isinstance(value, bool)
     whole, most = number and isinstance(value, int) and value >= 1, MOST.get(argument, MOST_SCALE)
+    if number and abs(value) > most:
+        raise ValueError(f"{name} is {value!r}; give {most:g} at most")
     if int in kinds and not whole:
         raise ValueError(f"{name} is {value!r}; give a whole number above 0")
     if float in kinds and not (number and math.isfinite(value)):
         raise ValueError(f"{name} is {value!r}; give a number")
-    if number and abs(value) > most:
-        raise ValueError(f"{name} is {value!r}; give {most:g} at most")
 
 
 def diffusion_family(cls: type[DiffusionFamily], **spec: Any) -> DiffusionFamily:

@@ -114,7 +114,7 @@ def test_files_of_something_else_are_refused(tmp_path, said, text):
         ),
         ("prompts", ("prompts",), "red apple"),
         ("kept: unknown field", ("methods", 0, "kept"), 1),
-        ("must be two or more numbers that rise",
+        ("must be 2 to 1001 numbers that rise",
          ("calibration", "rewards", 0, "curve", "obtained"), [1, 0]),
     ],
 )  # fmt: skip

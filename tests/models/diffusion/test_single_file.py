@@ -13,8 +13,9 @@ import ric_diffusion
 from ric_diffusion import RiCPipeline, api
 from ric_diffusion.api import Checkpoint
 from ric_diffusion.io.errors import InputError
+from ric_diffusion.io.tensors import StoredTensor
 from ric_diffusion.models import hardware
-from ric_diffusion.models.checkpoint import Header, Tensor, local_file
+from ric_diffusion.models.checkpoint import Header, local_file
 from ric_diffusion.models.diffusion.families.sd import FAMILY
 from ric_diffusion.models.diffusion.pipeline import stock_class
 from ric_diffusion.models.family import Source, family_claiming, family_of
@@ -187,7 +188,7 @@ def test_other_files_are_refused(said, shapes):
 
 
 def header_of(shapes, dtype="F32"):
-    return Header({key: Tensor(shape, dtype) for key, shape in shapes.items()})
+    return Header({key: StoredTensor(shape, dtype) for key, shape in shapes.items()})
 
 
 def test_what_is_no_checkpoint_is_one_line(tmp_path, sd, adapters, model):
@@ -298,8 +299,11 @@ def test_auto_is_what_is_stored_where_the_device_computes_in_it(monkeypatch, roo
 
 
 def test_most_of_the_denoiser_decides_the_precision():
-    tensors = {f"{UNET}a": Tensor((8, 8), "F16"), f"{UNET}b": Tensor((8,), "F32")}
-    assert Header(tensors | {"text_encoders.c": Tensor((99, 99), "F8_E4M3")}).dtype == torch.float16
+    tensors = {f"{UNET}a": StoredTensor((8, 8), "F16"), f"{UNET}b": StoredTensor((8,), "F32")}
+    assert (
+        Header(tensors | {"text_encoders.c": StoredTensor((99, 99), "F8_E4M3")}).dtype
+        == torch.float16
+    )
     assert header_of({"a": (1,)}, "F8_E4M3").dtype == torch.float32
 
 
