@@ -3,6 +3,7 @@
 ric_adapter.json             family, base model, conditioning, reward space, mapping, training
 reward_encoder.safetensors   embedding mode only
 README.md                    model card with the slider ranges
+manifest.json                digests of all of these but the card, which is written on by hand
 and the LoRA, in the files that the family's format has (adapters/format.py), unless its JSON says
 "lora": false: the base model is then itself fine-tuned on the rewards, or, with "frozen": true, the
 tokens of the reward encoder are all that was trained
@@ -32,6 +33,7 @@ from ric_diffusion.io.bounds import check_count
 from ric_diffusion.io.config import from_dict
 from ric_diffusion.io.errors import InputError, suggest
 from ric_diffusion.io.files import replacing_folder, write_json
+from ric_diffusion.io.manifest import MANIFEST, DamagedError, check_manifest, write_manifest
 from ric_diffusion.io.strict_json import read_json
 from ric_diffusion.rewards import MAPPINGS, Curve, RewardSpace, calibration, checks, to_targets
 
@@ -244,12 +246,23 @@ class Adapter:
                 self.encoder.save(temporary / ENCODER_FILE)
             if self.lora:
                 form.write(temporary, weights, self.about())
+            write_manifest(temporary, sorted(path.name for path in temporary.iterdir()))
             (temporary / CARD_FILE).write_text(card, encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read all but the LoRA weights. InputError if the folder is not an adapter of ours."""
+        """Read all but the LoRA weights. InputError if the folder is not an adapter of ours, or if
+        a file of it is not what its manifest says. One without a manifest was made by hand, or by
+        an earlier release."""
         path = folder / ABOUT_FILE
+        if path.exists() and (folder / MANIFEST).exists():
+            try:
+                check_manifest(folder, [ABOUT_FILE])
+            except DamagedError as error:
+                raise DamagedError(
+                    f"{error}; make or fetch the adapter again, or delete its {MANIFEST} if that "
+                    "was on purpose"
+                ) from error
         try:
             about = read_json(path)
         except OSError as error:

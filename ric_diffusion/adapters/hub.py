@@ -12,6 +12,7 @@ from ric_diffusion.adapters.adapter import ABOUT_FILE, CARD_FILE, ENCODER_FILE
 from ric_diffusion.adapters.card import HERE
 from ric_diffusion.io.errors import InputError, reason_of
 from ric_diffusion.io.hub import refusal
+from ric_diffusion.io.manifest import MANIFEST
 from ric_diffusion.io.paths import expanded, is_path
 
 REFUSED = (400, 401, 403, 404, 409)  # what HTTP calls it
@@ -31,7 +32,8 @@ def fetched(path_or_id: str | Path, files: Sequence[str], subfolder: str = "", *
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    wanted = [str(PurePosixPath(subfolder, f)) for f in (ABOUT_FILE, ENCODER_FILE, *files)]
+    names = (ABOUT_FILE, ENCODER_FILE, MANIFEST, *files)
+    wanted = [str(PurePosixPath(subfolder, name)) for name in names]
     try:
         return Path(snapshot_download(str(path_or_id), allow_patterns=wanted, **hub), subfolder)
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
@@ -67,7 +69,7 @@ def push(folder: Path, repo_id: str, files: Sequence[str]) -> str:
     from huggingface_hub import HfApi
 
     with tempfile.TemporaryDirectory() as temporary:
-        for name in (ABOUT_FILE, ENCODER_FILE, CARD_FILE, *files):
+        for name in (ABOUT_FILE, ENCODER_FILE, CARD_FILE, MANIFEST, *files):
             if (folder / name).is_file():
                 shutil.copy(folder / name, temporary)
         if (card := Path(temporary, CARD_FILE)).is_file():

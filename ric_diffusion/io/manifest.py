@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from ric_diffusion.io.errors import InputError
-from ric_diffusion.io.files import read_file, write_bytes
+from ric_diffusion.io.files import write_bytes
+from ric_diffusion.io.strict_json import read_json
 
 MANIFEST = "manifest.json"
 
@@ -36,18 +37,20 @@ def check_manifest(folder: Path, names: Sequence[str]) -> None:
     ``names`` are the files that must be in it, and all that are in it are looked at."""
     path = folder / MANIFEST
     try:
-        digests = json.loads(read_file(path))["sha256"]
+        digests = read_json(path)["sha256"]
         written = {str(name): str(digest) for name, digest in digests.items()}
     except FileNotFoundError:
         raise DamagedError(f"{path}: is missing") from None
     except OSError as error:
         raise DamagedError(f"{path}: cannot be read ({error.strerror})") from None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (InputError, KeyError, TypeError, AttributeError):
         raise DamagedError(f"{path}: is damaged") from None
     if absent := sorted(set(names) - set(written)):
         raise DamagedError(f"{path}: is damaged; it says nothing of {absent[0]}")
     for name, digest in written.items():
         file = folder / name
+        if PurePath(name).name != name:
+            raise DamagedError(f"{path}: is damaged; {name!r} is no file of this folder")
         if not file.is_file():
             raise DamagedError(f"{file}: is missing")
         if _digest(file) != digest:

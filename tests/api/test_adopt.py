@@ -151,7 +151,11 @@ def test_a_labelled_folder_is_exact_and_in_the_order_of_the_words(tuned, root, t
 
 
 def test_it_is_saved_as_it_was(pipe, adapter, tmp_path, files):
-    assert {path.name for path in adapter.iterdir()} == {"README.md", "ric_adapter.json"}
+    assert {path.name for path in adapter.iterdir()} == {
+        "ric_adapter.json",
+        "manifest.json",
+        "README.md",
+    }
     assert json.loads((adapter / "ric_adapter.json").read_text())["lora"] is False
     pipe.save_adapter(tmp_path / "adapter")
     assert files(tmp_path / "adapter") == files(adapter)
@@ -172,7 +176,7 @@ def test_a_lost_lora_is_still_refused(root, tmp_path, pipe):
         pipe.load_adapter(tmp_path)
     about = json.loads((tmp_path / "ric_adapter.json").read_text())
     (tmp_path / "ric_adapter.json").write_text(json.dumps({**about, "lora": None}))
-    with pytest.raises(api.InputError, match="lora must be true or false, not None"):
+    with pytest.raises(api.InputError, match="lora: None is not true or false"):
         pipe.load_adapter(tmp_path)
 
 

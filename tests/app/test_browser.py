@@ -32,6 +32,7 @@ def home(tmp_path_factory):
     home = tmp_path_factory.mktemp("app")
     for name, steps in (("adapter", 6), ("other", 4)):
         shutil.copytree(ASSETS / "ric_adapter", home / name)
+        (home / name / "manifest.json").unlink()
         path = home / name / "ric_adapter.json"
         about = json.loads(path.read_text())
         about["sampling"]["num_inference_steps"] = steps

@@ -91,7 +91,7 @@ def test_every_verb_takes_it(adopt, ric, root, tuned, tmp_path, tiny, monkeypatc
 
         def upload_folder(self, *, folder_path, **how):
             found = {path.name for path in Path(folder_path).iterdir()}
-            assert found == {"README.md", "ric_adapter.json"}
+            assert found == {"README.md", "ric_adapter.json", "manifest.json"}
 
     monkeypatch.setattr("huggingface_hub.HfApi", Hub)
     monkeypatch.setattr("huggingface_hub.get_token", lambda: "hf_x")

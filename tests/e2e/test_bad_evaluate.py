@@ -70,6 +70,7 @@ def changed(folder, root, **changes):
     for key, change in changes.items():
         change(about[key])
     path.write_text(json.dumps(about))
+    (folder / "manifest.json").unlink()
 
 
 def test_adapters_with_other_rewards(refused, root, place):

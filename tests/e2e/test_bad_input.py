@@ -125,6 +125,7 @@ def test_adapter_of_another_architecture(refused, root, place):
         if ".attn2.to_k.lora_A" in name:
             tensors[name] = tensor.repeat(1, 2).contiguous()
     save_file(tensors, path, metadata=metadata)
+    (place / "wide" / "manifest.json").unlink()
     args = ["--prompt", "red apple", *MODEL, "--adapter", "wide"]
     refused("trained on another architecture", "generate", *args)
 

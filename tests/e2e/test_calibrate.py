@@ -226,6 +226,7 @@ def test_an_older_calibration_is_dropped_first(painted, arguments, ric, patched,
         "colorfulness": {"requested": [-1, 1], "obtained": [-0.1, 0.1]},
     }
     (folder / "ric_adapter.json").write_text(json.dumps(about))
+    (folder / "manifest.json").unlink()
     patched(painted_by(GAIN))
     out = tmp_path / "report"
     assert ric(*arguments(out, "--calibrate", adapter=folder)).code == 0

@@ -78,6 +78,7 @@ def test_other_verbs(ric, root, given, tmp_path):
     about = json.loads((alone / ABOUT_FILE).read_text())
     about |= {"base_model": str(given[1]), "base_config": str(given[3])}
     (alone / ABOUT_FILE).write_text(json.dumps(about))
+    (alone / "manifest.json").unlink()
     assert ric("prompt", "--adapter", alone, *told[2:]).out == ric("prompt", *told).out
 
 

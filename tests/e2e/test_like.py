@@ -100,6 +100,7 @@ def test_another_adapter_or_model_is_refused_unless_it_was_chosen(ric, root, app
     curve = Curve(requested=(-2, 2), obtained=(-0.5, 0.5))
     stored = json.loads(about.read_text()) | {"calibration": {"colorfulness": curve.to_dict()}}
     about.write_text(json.dumps(stored))
+    (tmp_path / "adapter" / "manifest.json").unlink()
     again = ["generate", "--like", apple.path, "--out", tmp_path / "again"]
     done = ric(*again)
     assert done.code == 2 and len(done.err.splitlines()) == 1

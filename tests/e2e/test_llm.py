@@ -215,6 +215,7 @@ def test_what_cannot_be_reached_is_told(home, ric, tmp_path):
     about = json.loads((adapter / ABOUT_FILE).read_text())
     about["calibration"] = {"brevity": {"requested": [-1.0, 1.0], "obtained": [-0.5, 0.5]}}
     (adapter / ABOUT_FILE).write_text(json.dumps(about))
+    (adapter / "manifest.json").unlink()
     done = ric("generate", "--model", home / "model", "--adapter", adapter, "--prompt", "why?",
                "--targets", "brevity=2", "--out", tmp_path / "out")  # fmt: skip
     assert done.code == 0, done.err

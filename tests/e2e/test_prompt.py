@@ -67,6 +67,7 @@ def test_it_is_what_the_pipeline_reads(ric, root, seen, tmp_path, prompt, args, 
         curve = Curve(requested=(-2.0, 1.0, 2.5), obtained=(-0.5, 0.4, 0.6))
         about = replace(Adapter.load(folder), calibration={"colorfulness": curve}).about()
         (folder / "ric_adapter.json").write_text(json.dumps(about))
+        (folder / "manifest.json").unlink()
     done = ric("prompt", "--adapter", folder, "--prompt", prompt, *args)
     assert done.code == 0, done.err
     assert done.out == seen(folder, prompt, **asked)[0] + "\n"
@@ -83,6 +84,7 @@ def test_without_the_model_a_prompt_counts_as_an_average_one(ric, root, tmp_path
     known = knowing(curve, [[0.0] * 8, [1.0] * 8], offset=0.5)
     about = replace(Adapter.load(folder), calibration={"colorfulness": known}).about()
     (folder / "ric_adapter.json").write_text(json.dumps(about))
+    (folder / "manifest.json").unlink()
     done = ric("prompt", "--adapter", folder, "--prompt", "car", "--targets", "colorfulness=0.25")
     assert (done.code, done.out) == (0, "car <colorfulness> 1.0\n")
     assert AVERAGE in done.err

@@ -12,8 +12,9 @@ from ric_diffusion.cli import main
 from ric_diffusion.data.responses import write_responses
 from support.lm import write_lm
 
-DIFFUSION = ["README.md", "pytorch_lora_weights.safetensors", "ric_adapter.json"]
-LLM = ["README.md", "adapter_config.json", "adapter_model.safetensors", "ric_adapter.json"]
+DIFFUSION = ["README.md", "manifest.json", "pytorch_lora_weights.safetensors", "ric_adapter.json"]
+PEFT = ["adapter_config.json", "adapter_model.safetensors"]
+LLM = ["README.md", *PEFT, "manifest.json", "ric_adapter.json"]
 ADDRESS = "https://huggingface.co/me/sliders\n"
 
 

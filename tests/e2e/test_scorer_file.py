@@ -101,6 +101,7 @@ def test_online_takes_it_from_its_config(ric, root, tiny, home, tmp_path):
 def test_an_adapter_cannot_have_a_file_run(ric, root, home, tmp_path):
     folder = tmp_path / "adapter"
     shutil.copytree(home / "run" / "adapter", folder)
+    (folder / "manifest.json").unlink()
     (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n" + SOURCE)
     for name in (f"{tmp_path / 'evil.py'}:Greyness", str(tmp_path / "evil.py")):
         about = json.loads((folder / "ric_adapter.json").read_text())

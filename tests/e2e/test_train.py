@@ -118,7 +118,12 @@ def test_a_picture_changed_since_it_was_labelled_is_named(ric, root, copy, tmp_p
 def test_adapter_folder(root, tiny, mode):
     adapter = root / mode / "adapter"
     names = {path.name for path in adapter.iterdir()}
-    expected = {"pytorch_lora_weights.safetensors", "ric_adapter.json", "README.md"}
+    expected = {
+        "pytorch_lora_weights.safetensors",
+        "ric_adapter.json",
+        "manifest.json",
+        "README.md",
+    }
     assert names == expected | ({"reward_encoder.safetensors"} if mode == "embedding" else set())
     about = json.loads((adapter / "ric_adapter.json").read_text())
     assert about["base_model"] == str(root / "model")
@@ -328,6 +333,7 @@ def test_training_starts_from_an_adapter(ric, copy, root, tiny, tmp_path, monkey
         metadata = file.metadata()
     tensors["norm.weight"] += 1
     save_file(tensors, other / "reward_encoder.safetensors", metadata)
+    (other / "manifest.json").unlink()
     path = copy(loop=loop, prompts=[], init=str(other))
     done = ric("train", path, "--out", tmp_path / "run", "--resume")
     assert done.code == 2 and "holds a run with other init" in done.err

@@ -69,7 +69,7 @@ def test_a_model_is_written_with_the_adapter_in_it(trained, root, mode):
         assert all(torch.equal(stored[key], base[key]) for key in base)
     names = {path.name for path in (model / "ric_adapter").iterdir()}
     encoder = {"reward_encoder.safetensors"} if mode == "embedding" else set()
-    assert names == {"ric_adapter.json", "README.md"} | encoder
+    assert names == {"ric_adapter.json", "manifest.json", "README.md"} | encoder
     about = json.loads((model / "ric_adapter" / "ric_adapter.json").read_text())
     assert about["lora"] is False and about["base_model"] == str(model)
     training = about["training"]
@@ -208,7 +208,7 @@ def test_tokens_alone(settings, ric, root, tmp_path):
     assert done.code == 0, done.err
     adapter = run / "adapter"
     names = {path.name for path in adapter.iterdir()}
-    assert names == {"ric_adapter.json", "reward_encoder.safetensors", "README.md"}
+    assert names == {"ric_adapter.json", "reward_encoder.safetensors", "manifest.json", "README.md"}
     about = json.loads((adapter / "ric_adapter.json").read_text())
     assert (about["lora"], about["frozen"]) == (False, True)
     assert about["base_model"] == str(root / "model")

@@ -20,6 +20,7 @@ from ric_diffusion.models.protocol import weights_digest
 from ric_diffusion.rewards import Curve
 from support.lm import write_lm
 from support.prompts import knowing
+from support.strangers import without_manifest
 
 MODES = ("embedding", "text")
 PROMPTS, TARGETS = ["why?", "two tips"], [{"positivity": 1.5}, {}]
@@ -145,7 +146,7 @@ def unknown_sampling(folder):
 
 @pytest.mark.parametrize("damage", [break_json, break_rank, drop_weights, poison, unknown_sampling])
 def test_a_broken_adapter_is_refused_and_changes_nothing(lm, adapters, damage, tmp_path):
-    shutil.copytree(adapters["text"], tmp_path / "broken")
+    without_manifest(adapters["text"], tmp_path / "broken")
     damage(tmp_path / "broken")
     lm.load_adapter(adapters["embedding"])
     before = say(lm)

@@ -25,7 +25,7 @@ from support.model import POOLED
 REPOSITORY = Path(__file__).parents[3]
 MODES = ("embedding", "text")
 LORA, ABOUT = "pytorch_lora_weights.safetensors", "ric_adapter.json"
-ENCODER = "reward_encoder.safetensors"
+ENCODER, MANIFEST = "reward_encoder.safetensors", "manifest.json"
 ASKED = {"targets": {"colorfulness": 1.5}, "negative_targets": {"compressibility": -1.0}}
 
 
@@ -36,7 +36,9 @@ def folder(request, adapters):
 
 def test_what_lies_in_the_folder(folder, model, space):
     about = json.loads((folder / ABOUT).read_text())
-    files = {LORA, ABOUT, "README.md"} | ({ENCODER} if folder.name == "embedding" else set())
+    files = {LORA, ABOUT, MANIFEST, "README.md"} | (
+        {ENCODER} if folder.name == "embedding" else set()
+    )
     assert {p.name for p in folder.iterdir()} == files
     assert about["format_version"] == 1
     assert about["family"] == "stable-diffusion"
@@ -290,7 +292,7 @@ def test_a_hub_id_fetches_only_what_is_needed(adapters, pipe, monkeypatch):
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     pipe.load_adapter("someone/sliders")
-    assert asked == [("someone/sliders", sorted([LORA, ABOUT, ENCODER]))]
+    assert asked == [("someone/sliders", sorted([LORA, ABOUT, ENCODER, MANIFEST]))]
     assert pipe.adapter is not None
 
 

@@ -1,7 +1,6 @@
 """Adapters that are broken or belong to another model: refused in one line, and nothing changes."""
 
 import json
-import shutil
 
 import pytest
 import torch
@@ -11,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from ric_diffusion import RiCStableDiffusionPipeline
 from ric_diffusion.conditioning.encoder import RewardEncoder
 from ric_diffusion.io.errors import InputError
+from support.strangers import without_manifest
 
 LORA, ABOUT = "pytorch_lora_weights.safetensors", "ric_adapter.json"
 ENCODER = "reward_encoder.safetensors"
@@ -168,7 +168,7 @@ def add_magnitudes(tensors):
     ],
 )
 def test_other_kinds_of_lora_are_refused_by_name(change, what, adapters, pipe, tmp_path):
-    shutil.copytree(adapters["text"], tmp_path / "other")
+    without_manifest(adapters["text"], tmp_path / "other")
     change(tmp_path / "other")
     with pytest.raises(InputError, match=f"it has {what}, and only plain LoRA with one rank"):
         pipe.load_adapter(tmp_path / "other")
@@ -178,7 +178,7 @@ def test_other_kinds_of_lora_are_refused_by_name(change, what, adapters, pipe, t
 def test_a_broken_adapter_is_refused_and_nothing_changes(name, adapters, pipe, tmp_path, watch):
     pipe.load_adapter(adapters["text"])
     adapter, unchanged = pipe.adapter, watch(pipe.unet)
-    shutil.copytree(adapters["embedding"], tmp_path / "broken")
+    without_manifest(adapters["embedding"], tmp_path / "broken")
     BROKEN[name](tmp_path / "broken")
     with pytest.raises(InputError) as error:
         pipe.load_adapter(tmp_path / "broken")

@@ -530,7 +530,7 @@ def test_tokens_are_written_without_a_lora_and_read_again(
     folder = tmp_path / "tokens"
     backend.save(folder)
     names = {path.name for path in folder.iterdir()}
-    assert names == {"ric_adapter.json", "reward_encoder.safetensors", "README.md"}
+    assert names == {"ric_adapter.json", "reward_encoder.safetensors", "manifest.json", "README.md"}
     before = {name: p.clone() for name, p in pipe.unet.named_parameters()}
     plain = draw(pipe)
     pipe.load_adapter(folder)

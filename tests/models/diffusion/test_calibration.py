@@ -92,6 +92,7 @@ def test_training_reads_what_was_obtained(make_backend):
 )
 def test_a_malformed_one_is_refused(adapters, tmp_path, stored):
     shutil.copytree(adapters["text"], tmp_path / "a")
+    (tmp_path / "a" / "manifest.json").unlink()
     path = tmp_path / "a" / "ric_adapter.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"calibration": stored}))
     with pytest.raises(InputError, match=r"ric_adapter\.json: calibration"):
@@ -193,6 +194,7 @@ def test_it_is_stored_checked_and_told(both, tmp_path):
     average, card = ((tmp_path / name / "README.md").read_text() for name in ("average", "a"))
     assert "It knows the prompt" in card and "0.60 z of colorfulness without it and 0.30" in card
     assert "It does not know the prompt" in average
+    (tmp_path / "a" / "manifest.json").unlink()
     path = tmp_path / "a" / "ric_adapter.json"
     about = json.loads(path.read_text())
     about["calibration"]["colorfulness"]["prompt"]["offset"]["weights"].append(0.0)

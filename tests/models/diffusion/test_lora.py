@@ -47,6 +47,7 @@ def other_adapter(adapters, tmp_path_factory):
     for name in ("colorfulness", "compressibility"):
         about = about.replace(name, f"other_{name}")
     (folder / ABOUT_FILE).write_text(about)
+    (folder / "manifest.json").unlink()
     return folder
 
 

@@ -47,7 +47,12 @@ def test_each_reward_has_an_encoder_of_its_own_and_nothing_else(runs, space):
         assert adapter.space.names == (name,) and adapter.frozen
         assert adapter.encoder.time_width == 0
         files = {path.name for path in (run / "adapter").iterdir()}
-        assert files == {"ric_adapter.json", "reward_encoder.safetensors", "README.md"}
+        assert files == {
+            "ric_adapter.json",
+            "reward_encoder.safetensors",
+            "manifest.json",
+            "README.md",
+        }
 
 
 def test_together_they_are_asked_the_values_of_a_preference(
