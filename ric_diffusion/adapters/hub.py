@@ -11,7 +11,7 @@ from typing import Any
 from ric_diffusion.adapters.adapter import ABOUT_FILE, CARD_FILE, ENCODER_FILE
 from ric_diffusion.adapters.card import HERE
 from ric_diffusion.io.errors import InputError, reason_of
-from ric_diffusion.io.hub import refusal
+from ric_diffusion.io.hub import hurry, refusal
 from ric_diffusion.io.manifest import MANIFEST
 from ric_diffusion.io.paths import expanded, is_path
 
@@ -32,6 +32,7 @@ def fetched(path_or_id: str | Path, files: Sequence[str], subfolder: str = "", *
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+    hurry()
     names = (ABOUT_FILE, ENCODER_FILE, MANIFEST, *files)
     wanted = [str(PurePosixPath(subfolder, name)) for name in names]
     try:

@@ -20,7 +20,7 @@ from ric_diffusion.data.images import UnreadableImage, open_image, picture_suffi
 from ric_diffusion.data.label import LabelReport, label_folder
 from ric_diffusion.data.label_engine import score_on, workers_for
 from ric_diffusion.data.records import find_records
-from ric_diffusion.data.scoring import scores_of
+from ric_diffusion.data.scoring import load_given, scores_of
 from ric_diffusion.data.sidecars import CaptionRule
 from ric_diffusion.io.counting import counted
 from ric_diffusion.io.engines import LOCAL, EngineConfig, opened
@@ -258,7 +258,7 @@ def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
 
 def loaded_scorers(given: Sequence[ScorerLike]) -> list[Any]:
     """Scorers as they are, those that a person named loaded."""
-    return [library.load_given(one) if isinstance(one, str) else one for one in given]
+    return [load_given(one) if isinstance(one, str) else one for one in given]
 
 
 def names_of_scorers(given: Sequence[ScorerLike]) -> list[str]:

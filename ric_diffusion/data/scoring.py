@@ -14,9 +14,11 @@ import numpy as np
 
 import scorers
 from ric_diffusion.io.errors import InputError
+from ric_diffusion.io.hub import hurry
 from ric_diffusion.rewards import RewardSpace, checks
 from scorers import Scorer, ScorerError, WeightsError
 from scorers.base import first_line
+from scorers.loading import factory_of
 
 _log = logging.getLogger(__name__)
 _kept: ContextVar[dict[str, Scorer] | None] = ContextVar("kept_scorers", default=None)
@@ -83,6 +85,7 @@ def load_scorers(
 
 
 def _loaded(spec: str, options: Mapping[str, Any]) -> Scorer:
+    _hurry_for(spec)
     kept = _kept.get()
     if kept is None:
         return scorers.load(spec, **options)
@@ -111,16 +114,29 @@ def is_installed(spec: str) -> bool:
     return spec.partition(":")[0].strip() in scorers.available()
 
 
-def load_named(specs: Sequence[str]) -> Sequence[Scorer]:
+def load_named(specs: Sequence[str]) -> list[Scorer]:
     """Scorers as a person named them; what workers elsewhere make of them."""
-    return [scorers.load_given(spec) for spec in specs]
+    return [load_given(spec) for spec in specs]
+
+
+def load_given(spec: str) -> Scorer:
+    """A scorer as a person named it."""
+    _hurry_for(spec)
+    return scorers.load_given(spec)
+
+
+def _hurry_for(spec: str) -> None:
+    """Before a scorer is made that may ask the hub for its weights."""
+    kind = spec.partition(":")[0].strip()
+    if not (kind in scorers.available() and getattr(factory_of(kind)[0], "light", False)):
+        hurry()
 
 
 def load_or_stand_in(spec: str) -> Scorer:
     """A scorer as a person named it, or with a warning what takes its place if its weights cannot
     be fetched here."""
     try:
-        return scorers.load_given(spec)
+        return load_given(spec)
     except WeightsError as error:
         return _stand_in(error, spec, {})
 

@@ -1,10 +1,59 @@
-"""Why the hub did not give a file, in words."""
+"""How long the hub is waited for, and why it did not give a file, in words."""
 
 from __future__ import annotations
+
+import functools
+import time
+from typing import Any
 
 from ric_diffusion.io.errors import reason_of
 
 UNREACHED = "the hub cannot be reached"
+PATIENCE = 5.0  # seconds for its word on what a file is; HF_HUB_ETAG_TIMEOUT is another
+PAUSE = 60.0  # seconds for which nobody asks again a hub that did not answer
+
+
+@functools.cache
+def hurry() -> None:
+    """From now on huggingface_hub takes a hub that does not answer within PATIENCE for one that
+    cannot be reached, in this process, and looks into its cache for what is asked of it meanwhile.
+
+    By itself it waits 10 and then 60 seconds and asks six times, for each file. What is being
+    downloaded waits as long as ever.
+    """
+    from huggingface_hub import set_client_factory
+    from huggingface_hub.utils._http import default_client_factory
+
+    last: list[float] = []  # when it did not answer
+
+    def client() -> Any:
+        made = default_client_factory()
+        made.send = functools.partial(_send, made.send, last)
+        return made
+
+    set_client_factory(client)
+
+
+def _send(send: Any, last: list[float], request: Any, *, stream: bool = False, **how: Any) -> Any:
+    """A request of an httpx client, of one version or the other."""
+    from huggingface_hub import constants
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    if stream:
+        return send(request, stream=stream, **how)
+    if last and time.monotonic() - last[-1] < PAUSE:
+        raise OfflineModeIsEnabled(UNREACHED)
+    own = constants.HF_HUB_ETAG_TIMEOUT != constants.DEFAULT_ETAG_TIMEOUT
+    most = constants.HF_HUB_ETAG_TIMEOUT if own else PATIENCE
+    asked = request.extensions.get("timeout", {})
+    request.extensions["timeout"] = {**asked, "connect": most, "read": most}
+    try:
+        return send(request, **how)
+    except Exception as error:
+        if not {"TimeoutException", "NetworkError"} & {c.__name__ for c in type(error).__mro__}:
+            raise
+        last[:] = [time.monotonic()]
+        raise OfflineModeIsEnabled(UNREACHED) from error
 
 
 def lacks_file(error: Exception) -> bool:

@@ -15,7 +15,7 @@ import torch
 from safetensors import safe_open
 
 from ric_diffusion.io.errors import InputError, reason_of
-from ric_diffusion.io.hub import refusal
+from ric_diffusion.io.hub import hurry, refusal
 from ric_diffusion.io.paths import expanded, expanded_name
 from ric_diffusion.io.tensors import StoredTensor, stored_tensors
 
@@ -127,6 +127,7 @@ def local_file(name: str, **hub: Any) -> Path:
 
     repository, revision, file = match.groups()
     check_suffix(name)
+    hurry()
     try:
         return Path(
             hf_hub_download(repository, file, **hub | ({"revision": revision} if revision else {}))

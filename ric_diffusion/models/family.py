@@ -21,7 +21,7 @@ from ric_diffusion.adapters.lora import NO_LORA, Lora
 from ric_diffusion.data.medium import Medium
 from ric_diffusion.io import config
 from ric_diffusion.io.errors import InputError, reason_of, suggest
-from ric_diffusion.io.hub import lacks_file, refusal
+from ric_diffusion.io.hub import hurry, lacks_file, refusal
 from ric_diffusion.io.paths import expanded, expanded_name, is_path
 from ric_diffusion.models.checkpoint import (
     Checkpoint,
@@ -300,6 +300,7 @@ def _from_hub(name: str, **hub: Any) -> dict[str, Mapping[str, Any] | None]:
     InputError if the hub does not say."""
     from huggingface_hub import hf_hub_download
 
+    hurry()
     why = ""
     for file in (INDEX_FILE, CONFIG_FILE):
         try:
@@ -325,6 +326,7 @@ def loading(model: ModelName, field: str) -> Iterator[None]:
     given = checkpoint.is_file or "/" in name or Path(model_path(name)).exists()
     if not given and name not in (names := bundled_names()):  # all families say theirs
         raise InputError(f"{field} {name}: no such folder or bundled model{suggest(name, names)}")
+    hurry()
     # Their bars count five files; what is being downloaded has a bar of its own.
     diffusers.utils.logging.disable_progress_bar()
     transformers.utils.logging.disable_progress_bar()

@@ -80,7 +80,12 @@ pipe("a prompt", targets={{"{reward}": 1.0}}).images[0].save("picture.png")""",
 )
 UNIONS = (Union, types.UnionType)
 SIDES = ("width", "height")
-MOST = {"num_inference_steps": MOST_STEPS, "width": MOST_SIDE, "height": MOST_SIDE}
+MOST = {
+    "timesteps": MOST_STEPS,
+    "num_inference_steps": MOST_STEPS,
+    "width": MOST_SIDE,
+    "height": MOST_SIDE,
+}
 # The numbers that an adapter may bring for every call. How many pictures a call makes, and what
 # goes in and comes out of it, is the caller's to say.
 SAMPLING = {
@@ -94,10 +99,12 @@ SAMPLING = {
     "max_sequence_length",
     "mu",
     "num_inference_steps",
+    "sigmas",
     "skip_layer_guidance_scale",
     "skip_layer_guidance_start",
     "skip_layer_guidance_stop",
     "strength",
+    "timesteps",
     "true_cfg_scale",
 }
 OPTIONS = {
@@ -547,6 +554,12 @@ def _check_number(argument: str, value: Any, annotation: Any) -> None:
     """ValueError for the value of an argument of sampling that is to be a number and is another or
     none, or beyond what anybody needs."""
     name = f"sampling.{argument}"
+    if get_origin(annotation) is list:  # of the times to denoise at
+        if not isinstance(value, list | tuple) or not 1 <= len(value) <= MOST_STEPS:
+            raise ValueError(f"{name} is {value!r}; give a list of 1 to {MOST_STEPS} numbers")
+        for one in value:
+            _check_number(argument, one, float)
+        return
     kinds = get_args(annotation) if get_origin(annotation) in UNIONS else (annotation,)
     if value is None and types.NoneType in kinds:
         return
