@@ -12,7 +12,7 @@ from scorers.base import ScorerError, WeightsError, first_line
 from scorers.encoder import Encoder, shared
 from scorers.hardware import Compute
 from scorers.rgb import RGB_FINGERPRINT
-from scorers.weights import SAFE, digest, is_hub_id
+from scorers.weights import SAFE, check_shards, digest, is_hub_id
 
 if TYPE_CHECKING:
     import torch
@@ -37,6 +37,7 @@ class HubEncoder(Encoder):
         super().__init__(compute)
         self._where = f"{where}={model!r}"
         self._name = model
+        check_shards(model, where=self._where)
         try:
             self._processor = transformers.AutoImageProcessor.from_pretrained(
                 model, trust_remote_code=False

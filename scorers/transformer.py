@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from scorers.base import ScorerError, first_line
 from scorers.hardware import resolve_device
-from scorers.weights import digest
+from scorers.weights import check_shards, digest
 
 if TYPE_CHECKING:
     import torch
@@ -30,6 +30,7 @@ class TextTransformer:
 
         self.device = resolve_device(where.partition(":")[0], device)
         name = str(model)
+        check_shards(name, where=f"{where}={name!r}")
         try:
             self.tokenizer = transformers.AutoTokenizer.from_pretrained(
                 name, trust_remote_code=False

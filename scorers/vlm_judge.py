@@ -16,7 +16,7 @@ from scorers import probes
 from scorers.base import BaseScorer, ScorerError, check_called, check_integer, first_line
 from scorers.hardware import resolve_device
 from scorers.rgb import RGB_FINGERPRINT, to_rgb
-from scorers.weights import digest
+from scorers.weights import check_shards, digest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -113,6 +113,7 @@ class VisionLanguageModel:
         import transformers
 
         self._device, self._dtype = device, dtype
+        check_shards(name, where=f"{where}={name!r}")
         try:
             self._processor: Any = transformers.AutoProcessor.from_pretrained(
                 name, trust_remote_code=False

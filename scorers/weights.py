@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from scorers.base import ScorerError, WeightsError, first_line
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SAFE = ".safetensors"
+INDEXES = "*.safetensors.index*.json"  # of shards, with a variant's name or without
 LEGACY = (".pth", ".pt", ".bin")  # pickles, of which torch reads the tensors only
 
 
@@ -67,6 +69,44 @@ def find_weights(
         f"{where}={text!r}: cannot fetch {' or '.join(names)} of https://huggingface.co/{text} "
         f"({type(problem).__name__}); go online once, or give {option}=PATH of a copy"
     ) from problem
+
+
+def problem_of_shards(model: str | os.PathLike[str], **hub: Any) -> str | None:
+    """What is wrong with the lists of shards, ``….safetensors.index.json``, of a model of
+    transformers or diffusers, a folder with its parts or a hub id: loading it would read a file
+    that is no safetensors, or not of that folder. None for nothing."""
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        indexes = sorted([*folder.glob(INDEXES), *folder.glob(f"*/{INDEXES}")])
+    else:
+        indexes = _index_on_hub(str(model), **hub)
+    for index in indexes:
+        try:
+            shards = set(json.loads(index.read_bytes())["weight_map"].values())
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return f"{index}: lists no files of weights; fetch it again"
+        for shard in sorted(map(str, shards)):
+            if not shard.endswith(SAFE) or Path(shard).name != shard:
+                return f"{index}: names {shard}, and only {SAFE} files beside it are read"
+    return None
+
+
+def check_shards(model: str | os.PathLike[str], *, where: str) -> None:
+    """ScorerError for what ``problem_of_shards`` finds; ``where`` begins it."""
+    if problem := problem_of_shards(model):
+        raise ScorerError(f"{where}: {problem}")
+
+
+def _index_on_hub(model: str, **hub: Any) -> list[Path]:
+    """The list of shards of a model that is not one of several parts; [] if it has none. Whoever
+    loads the model says what else stopped it."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, HFValidationError
+
+    try:
+        return [Path(hf_hub_download(model, "model.safetensors.index.json", **hub))]
+    except (EntryNotFoundError, HFValidationError, OSError):
+        return []
 
 
 def read_state_dict(path: str | os.PathLike[str], *, where: str) -> dict[str, Tensor]:

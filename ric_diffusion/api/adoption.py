@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,8 +24,9 @@ from ric_diffusion.conditioning.grammar import Grammar
 from ric_diffusion.data.records import REWARD_SPACE, check_written
 from ric_diffusion.data.scoring import described, load_or_stand_in
 from ric_diffusion.io.errors import InputError
-from ric_diffusion.io.files import read_file, replacing_folder
+from ric_diffusion.io.files import replacing_folder
 from ric_diffusion.io.paths import expanded, expanded_name
+from ric_diffusion.io.strict_json import read_json
 from ric_diffusion.models.checkpoint import Checkpoint, ModelName
 from ric_diffusion.models.family import ADAPTER_SUBFOLDER, Family, family_of, loading
 from ric_diffusion.rewards import RewardSpace, checks
@@ -169,11 +169,11 @@ def _labelled_space(folder: Path, rewards: Sequence[ScorerLike]) -> RewardSpace:
 def _read(path: Path, where: str) -> Any:
     """A JSON file."""
     try:
-        return json.loads(read_file(path))
+        return read_json(path)
     except OSError as error:
         raise InputError(f"{where}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise InputError(f"{where}: not valid JSON ({error})") from error
+    except InputError as error:
+        raise InputError(f"statistics {error}") from error
 
 
 def _normal_space(

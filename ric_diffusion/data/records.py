@@ -408,7 +408,7 @@ def _alternatives(where: str, cell: Any) -> list[Any]:
     if isinstance(cell, str) and cell.lstrip().startswith("["):
         try:
             cell = json.loads(cell)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{where}: captions is not a JSON list ({error})") from error
     if not isinstance(cell, (str, list, tuple)):
         raise InputError(f"{where}: captions is {cell!r}; give a list of texts")

@@ -114,7 +114,7 @@ def is_installed(spec: str) -> bool:
     return spec.partition(":")[0].strip() in scorers.available()
 
 
-def load_named(specs: Sequence[str]) -> list[Scorer]:
+def load_named(specs: Sequence[str]) -> Sequence[Scorer]:
     """Scorers as a person named them; what workers elsewhere make of them."""
     return [load_given(spec) for spec in specs]
 

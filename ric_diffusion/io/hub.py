@@ -27,7 +27,7 @@ def hurry() -> None:
     last: list[float] = []  # when it did not answer
 
     def client() -> Any:
-        made = default_client_factory()
+        made: Any = default_client_factory()
         made.send = functools.partial(_send, made.send, last)
         return made
 

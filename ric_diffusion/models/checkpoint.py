@@ -18,6 +18,7 @@ from ric_diffusion.io.errors import InputError, reason_of
 from ric_diffusion.io.hub import hurry, refusal
 from ric_diffusion.io.paths import expanded, expanded_name
 from ric_diffusion.io.tensors import StoredTensor, stored_tensors
+from scorers.weights import problem_of_shards
 
 SUFFIX = ".safetensors"
 PICKLES = (".ckpt", ".pt", ".pth", ".bin")
@@ -156,6 +157,13 @@ def read_header(path: Path, name: str = "") -> Header:
     if any(LORA.search(key) for key in tensors):
         raise InputError(f"{name}: a LoRA, not a checkpoint; give the model that it was made for")
     return Header(tensors)
+
+
+def check_shards(name: str | Path, **hub: Any) -> None:
+    """InputError for a model, a folder with its parts or a hub id, some of whose weights would be
+    read from what is no safetensors."""
+    if problem := problem_of_shards(name, **hub):
+        raise InputError(f"{name}: {problem}")
 
 
 def check_suffix(name: str) -> None:

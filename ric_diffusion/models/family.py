@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from ric_diffusion.io import config
 from ric_diffusion.io.errors import InputError, reason_of, suggest
 from ric_diffusion.io.hub import hurry, lacks_file, refusal
 from ric_diffusion.io.paths import expanded, expanded_name, is_path
+from ric_diffusion.io.strict_json import read_json
 from ric_diffusion.models.checkpoint import (
     Checkpoint,
     Header,
@@ -287,11 +287,9 @@ def source_of(model: ModelName, **hub: Any) -> Source:
 
 def _json(path: Path) -> Mapping[str, Any] | None:
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = read_json(path)
     except FileNotFoundError:
         return None
-    except ValueError as error:
-        raise InputError(f"{path}: not valid JSON ({error})") from error
     return stored if isinstance(stored, dict) else {}
 
 

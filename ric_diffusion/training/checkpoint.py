@@ -8,7 +8,6 @@ there.
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import shutil
@@ -18,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from ric_diffusion.io.errors import InputError
+from ric_diffusion.io.errors import InputError, reason_of
 from ric_diffusion.io.files import replacing_folder, write_json
 from ric_diffusion.io.manifest import DamagedError, check_manifest, write_manifest
+from ric_diffusion.io.strict_json import read_json
 from ric_diffusion.io.tensors import save_tensors
 from ric_diffusion.models.cost import Cost
 from ric_diffusion.models.hardware import this_process
@@ -217,7 +218,7 @@ def resume(folder: Path, state: State, *, digest: str) -> Cost | None:
 
 def check(folder: Path, *, digest: str) -> dict[str, Any]:
     """The numbers of one checkpoint; InputError if another run wrote it."""
-    about: dict[str, Any] = json.loads((folder / NUMBERS).read_text(encoding="utf-8"))
+    about: dict[str, Any] = read_json(folder / NUMBERS)
     if about["digest"] != digest:
         raise InputError(
             f"{folder}: written by a run with other settings or data; "
@@ -232,6 +233,8 @@ def load(folder: Path, state: State, *, digest: str) -> Cost:
     about = check(folder, digest=digest)
     try:
         state.restore(load_file(folder / TENSORS), about["optimizer"])
+    except SafetensorError as error:
+        raise InputError(f"{folder / TENSORS}: holds no tensors ({reason_of(error)})") from None
     except InputError as error:
         raise InputError(f"{folder}: {error}") from None
     state.step = about["step"]

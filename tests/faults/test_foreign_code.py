@@ -56,19 +56,24 @@ def test_language_models(planted):
             load(str(planted))
 
 
+# Classes that look for no code of a model's own: diffusers' models, and ours, which say it inside.
+OTHERS = {"type(own)", "cls", "loaded", "RiCCausalLM"}
+
+
 def test_every_call_says_so():
-    """Those of classes that look for a model's own code."""
-    found, silent = 0, []
+    """A new call is either one that says it, or of a class that is listed here."""
+    found = {True: 0, False: 0}
     for path in [*ROOT.glob("ric_diffusion/**/*.py"), *ROOT.glob("scorers/**/*.py")]:
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        source = path.read_text("utf-8")
+        for node in ast.walk(ast.parse(source)):
             if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
                 continue
             if node.func.attr != "from_pretrained":
                 continue
             of = ast.unparse(node.func.value)
-            if "Auto" in of or of.startswith("getattr(transformers"):
-                found += 1
-                said = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
-                if said.get("trust_remote_code") != "False":
-                    silent.append(f"{path.relative_to(ROOT)}:{node.lineno}")
-    assert silent == [] and found >= 10
+            said = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+            says = said.get("trust_remote_code") == "False"
+            within = 'setdefault("trust_remote_code", False)' in source and of == "super()"
+            assert says or within or of in OTHERS, f"{path.relative_to(ROOT)}:{node.lineno}: {of}"
+            found[says or within] += 1
+    assert found == {True: 12, False: 7}

@@ -23,6 +23,7 @@ from ric_diffusion.io.paths import expanded_name
 from ric_diffusion.models.causal_lm.chat import Chat, Turn
 from ric_diffusion.models.causal_lm.generation import Sampling
 from ric_diffusion.models.causal_lm.steering import steered
+from ric_diffusion.models.checkpoint import check_shards
 from ric_diffusion.models.family import Family, family_named
 from ric_diffusion.models.known import INSTALL, PACKAGES
 
@@ -78,6 +79,7 @@ class RiCCausalLM:
         require("llm", f"model {name}")
         tokenizer = load_tokenizer(name, **hub)
         path, gguf = _source(name)
+        check_shards(path, **hub)
         if gguf and dtype == "auto":  # it is stored in what nothing computes in
             dtype = torch.float32
         source = {**gguf, **hub, "dtype": dtype, "use_safetensors": not gguf}

@@ -19,7 +19,13 @@ from ric_diffusion.adapters.format import DiffusersFormat
 from ric_diffusion.data.medium import IMAGE
 from ric_diffusion.io.bounds import MOST_SCALE, MOST_SIDE, MOST_STEPS
 from ric_diffusion.io.errors import InputError, suggest
-from ric_diffusion.models.checkpoint import Checkpoint, ModelName, local_file, read_header
+from ric_diffusion.models.checkpoint import (
+    Checkpoint,
+    ModelName,
+    check_shards,
+    local_file,
+    read_header,
+)
 from ric_diffusion.models.diffusion.backend import (
     TEXT_ENCODER,
     DiffusionBackend,
@@ -371,6 +377,7 @@ class DiffusionFamily(Family):
                 raise InputError(
                     f"{denoiser}: is of class {named}, the model's own {type(own).__name__}"
                 )
+            check_shards(Path(path, subfolder) if Path(path).is_dir() else path)
             given = type(own).from_pretrained(
                 path, subfolder=subfolder, use_safetensors=True, dtype=own.dtype
             )

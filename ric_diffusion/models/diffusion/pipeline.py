@@ -9,6 +9,7 @@ import math
 import shutil
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, NoReturn, Self
 
 import numpy as np
@@ -24,7 +25,7 @@ from ric_diffusion.io.files import write_json
 from ric_diffusion.io.lru import Recent
 from ric_diffusion.io.paths import expanded, expanded_name
 from ric_diffusion.io.tensors import system_errors
-from ric_diffusion.models.checkpoint import Checkpoint, check_suffix
+from ric_diffusion.models.checkpoint import Checkpoint, check_shards, check_suffix
 from ric_diffusion.models.diffusion.adapted import DEFAULT, AdapterMixin
 from ric_diffusion.models.diffusion.arguments import bound, check_steps, is_number
 from ric_diffusion.models.diffusion.arguments import check as check_arguments
@@ -117,7 +118,10 @@ class RiCMixin(AdapterMixin):
                 f"{path}: a model of {family.title}; RiCPipeline.from_pretrained finds its class"
             )
         kwargs.setdefault("use_safetensors", True)
+        kwargs.setdefault("trust_remote_code", False)
         try:
+            fetching = {key: kwargs[key] for key in kwargs if key != "force_download"}
+            check_shards(path if Path(path).is_dir() else cls.download(path, **fetching))
             pipe = super().from_pretrained(path, **kwargs)
         except (OSError, ValueError):
             own: Any = family

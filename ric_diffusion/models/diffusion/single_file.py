@@ -12,9 +12,10 @@ import torch
 from diffusers.loaders.single_file_utils import DIFFUSERS_DEFAULT_PIPELINE_PATHS
 
 from ric_diffusion.io.errors import InputError
-from ric_diffusion.models.checkpoint import Header, local_file, read_header
+from ric_diffusion.models.checkpoint import Header, check_shards, local_file, read_header
 from ric_diffusion.models.family import Source, family_claiming, source_of
 
+LIBRARIES = ("diffusers", "transformers")  # whose classes a config may name
 # What begins the keys of a part in a single file, by what begins its class's name. Of other text
 # encoders diffusers reads none there.
 HELD = {
@@ -67,12 +68,18 @@ class SingleFile:
             library, cls = (self.config.index or {}).get(part) or ("", None)
             if cls is None or self._holds(cls):
                 continue
+            if library not in LIBRARIES:
+                raise InputError(
+                    f"{self.config.name}: its {part} is of {library}, where only those of "
+                    f"{' and '.join(LIBRARIES)} are read"
+                )
             folder = Path(self.config.name, part)
             if not any(folder.glob("*.safetensors")):
                 raise InputError(
                     f"{self.name}: holds no {part}, and {self.config.name} is no folder with "
                     "safetensors of it; give one that is"
                 )
+            check_shards(folder)
             loaded = getattr(importlib.import_module(library), cls)
             found[part] = loaded.from_pretrained(folder, use_safetensors=True, dtype=dtype)
         return found

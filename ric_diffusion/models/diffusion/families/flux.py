@@ -121,7 +121,7 @@ class Flux(DiffusionFamily):
     def claims(self, source: Source) -> bool:
         if super().claims(source):
             return True
-        named = (source.index or {}).get("_class_name") or ""
+        named = str((source.index or {}).get("_class_name"))
         if named.startswith("Flux") and not named.startswith("Flux2"):
             raise InputError(
                 f"{source.name}: {named} reads a picture beside noise and text, or is no pipeline "
