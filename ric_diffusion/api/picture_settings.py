@@ -27,7 +27,6 @@ from ric_diffusion.rewards import MAPPINGS
 VERSION = 1  # of the JSON
 TEXT, A1111 = "ric_diffusion", "parameters"  # keywords of a PNG's texts
 MOST_BYTES = 2**20  # of the JSON
-MOST_SHOWN = 300  # characters of what is wrong with it
 SAMPLERS = {  # what A1111 calls diffusers' schedulers; others go by their own names
     "DDIMScheduler": "DDIM",
     "DPMSolverMultistepScheduler": "DPM++ 2M",
@@ -246,7 +245,7 @@ def read_metadata(source: Path | bytes, name: str = "") -> PictureMetadata:
         return config.from_dict(stored, PictureMetadata, name)
     except InputError as error:  # quotes a stranger, to a terminal
         line = "".join(c if c.isprintable() else "?" for c in str(error))
-        raise InputError(line if len(line) <= MOST_SHOWN else f"{line[:MOST_SHOWN]}…") from None
+        raise InputError(line) from None
 
 
 def _check_names(name: str, values: Iterable[str | None]) -> None:

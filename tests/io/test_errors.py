@@ -1,6 +1,10 @@
+import pickle
+
 import pytest
 
-from ric_diffusion.io.errors import InputError, suggest
+from ric_diffusion.io.errors import InputError, reason_of, suggest
+from scorers import ScorerError
+from scorers.base import UNSAFE
 
 
 @pytest.mark.parametrize(
@@ -21,3 +25,19 @@ def test_suggest(word: str, options: list[str], hint: str) -> None:
 
 def test_input_error_is_a_value_error() -> None:
     assert issubclass(InputError, ValueError)
+
+
+@pytest.mark.parametrize("kind", [InputError, ScorerError])
+def test_a_message_ends_at_300_characters(kind) -> None:
+    """What is wrong and where is at its beginning, how to mend it at its end."""
+    assert str(kind("a" * 300)) == "a" * 300
+    line = str(kind(f"here: {'x' * 10**6} is too long; shorten it"))
+    assert len(line) == 300
+    assert line.startswith("here: xxx") and line.endswith("xxx is too long; shorten it")
+
+
+def test_how_to_have_a_pickle_run_is_not_passed_on() -> None:
+    told = "Weights only load failed. Do so if you trust it: `weights_only=False`"
+    assert reason_of(pickle.UnpicklingError(told)) == UNSAFE
+    assert reason_of(OSError("first\nsecond")) == "first"
+    assert reason_of(KeyError()) == "KeyError"
