@@ -38,7 +38,8 @@ class Brightness(BaseScorer):
 def brightness(image: Image) -> float:
     """Mean of 0.2126 R + 0.7152 G + 0.0722 B of one picture's linear light, in per cent."""
     linear = linear_light(np.arange(256) / 255)  # of each level, (256,)
-    means = linear[np.asarray(to_rgb(image))].mean(axis=(0, 1))  # (3,)
+    counts = np.array(to_rgb(image).histogram()).reshape(3, 256)  # of each level in each band
+    means = counts @ linear / counts[0].sum()  # (3,)
     return float(100 * means @ np.array(_WEIGHTS))
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from PIL.Image import Image
 
 # Part of every fingerprint: raise the number when to_rgb changes what it gives. What it uses of
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
 RGB_FINGERPRINT = "rgb-1"
 
 _ORIENTATION = 0x0112  # EXIF tag
+_BAND = 2**20  # pixels that are converted at a time
 
 
 def to_rgb(image: Image) -> Image:
@@ -29,38 +32,43 @@ def to_rgb(image: Image) -> Image:
 
     Of an animation it takes the current frame.
     """
+    return turned(flattened(image), orientation(image))
+
+
+def flattened(image: Image) -> Image:
+    """``to_rgb`` without the orientation."""
     from PIL import Image as images
 
-    upright = _turn_upright(image)
+    image.load()
     # Not an image of a file: that may yet be closed, or go to its next frame.
-    if type(upright) is images.Image and upright.mode == "RGB" and not upright.info:
-        return upright
-    if upright.mode == "I" or upright.mode.startswith("I;16"):
-        rgb = _from_16_bit(upright)
-    elif upright.has_transparency_data:
-        if upright.mode == "La":  # Pillow converts premultiplied grey to LA only
-            upright = upright.convert("LA")
-        white = images.new("RGBA", upright.size, "white")
-        white.alpha_composite(upright.convert("RGBA"))
-        rgb = white.convert("RGB")
+    if type(image) is images.Image and image.mode == "RGB" and not image.info:
+        return image
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        rgb = _in_bands(image, _from_16_bit)
+    elif image.has_transparency_data:
+        rgb = _in_bands(image, _on_white)
     else:
-        rgb = upright.convert("RGB")
+        rgb = image.convert("RGB")
     rgb.info = {}
     return rgb
 
 
-def _turn_upright(image: Image) -> Image:
-    """The image, turned as its EXIF orientation says. Without one: the image itself.
+def orientation(image: Image) -> int:
+    """That of the EXIF, 1 for upright and for what cannot be read."""
+    try:
+        found = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # Pillow raises nearly anything on corrupt EXIF, SyntaxError included
+        return 1
+    return found if isinstance(found, int) else 1
+
+
+def turned(image: Image, orientation: int) -> Image:
+    """The image, turned as an EXIF orientation says; of an upright one the image itself.
 
     Not ImageOps.exif_transpose, which also rewrites the other tags and fails where one is corrupt.
     """
     from PIL.Image import Transpose
 
-    image.load()
-    try:
-        orientation = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # Pillow raises nearly anything on corrupt EXIF, SyntaxError included
-        orientation = 1
     turns = {
         2: Transpose.FLIP_LEFT_RIGHT,
         3: Transpose.ROTATE_180,
@@ -71,6 +79,31 @@ def _turn_upright(image: Image) -> Image:
         8: Transpose.ROTATE_90,
     }
     return image.transpose(turns[orientation]) if orientation in turns else image
+
+
+def _in_bands(image: Image, convert: Callable[[Image], Image]) -> Image:
+    """``convert``, of some rows at a time where the picture is large: what it takes beside the
+    picture and its RGB is then little."""
+    from PIL import Image as images
+
+    width, height = image.size
+    rows = max(1, _BAND // width)
+    if rows >= height:
+        return convert(image)
+    rgb = images.new("RGB", image.size)
+    for top in range(0, height, rows):
+        rgb.paste(convert(image.crop((0, top, width, min(top + rows, height)))), (0, top))
+    return rgb
+
+
+def _on_white(image: Image) -> Image:
+    from PIL import Image as images
+
+    if image.mode == "La":  # Pillow converts premultiplied grey to LA only
+        image = image.convert("LA")
+    white = images.new("RGBA", image.size, "white")
+    white.alpha_composite(image.convert("RGBA"))
+    return white.convert("RGB")
 
 
 def _from_16_bit(image: Image) -> Image:

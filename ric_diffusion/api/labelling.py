@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
+from PIL import Image
 
 import scorers as library
 from ric_diffusion.data.embedded import prompt_in
@@ -20,6 +21,7 @@ from ric_diffusion.data.images import UnreadableImage, open_image, picture_suffi
 from ric_diffusion.data.label import LabelReport, label_folder
 from ric_diffusion.data.label_engine import score_on, workers_for
 from ric_diffusion.data.records import find_records
+from ric_diffusion.data.samples import BATCH_PIXELS
 from ric_diffusion.data.scoring import load_given, scores_of
 from ric_diffusion.data.sidecars import CaptionRule
 from ric_diffusion.io.counting import counted
@@ -106,22 +108,27 @@ def score(
     rows: list[np.ndarray] = []
     left_out: dict[Path, str] = {}
     with reporting(progress), tracking("score", len(files), unit="picture") as tracker:
-        for start in range(0, len(files), BATCH):
-            images, readable = [], []
-            for path in files[start : start + BATCH]:
-                if readers and path not in prompts:
-                    left_out[path] = f"no prompt, which {readers[0]} needs"
-                    continue
+        images: list[Image.Image] = []
+
+        def score_them() -> None:
+            if images:
+                known = [prompts[p] for p in found[-len(images) :]] if readers else None
+                rows.append(scores_of(images, known, using))
+                images.clear()
+
+        for path in files:
+            if readers and path not in prompts:
+                left_out[path] = f"no prompt, which {readers[0]} needs"
+            else:
                 try:
                     images.append(open_image(path))
-                    readable.append(path)
+                    found.append(path)
                 except UnreadableImage as error:
                     left_out[path] = str(error)
-            if images:
-                known = [prompts[path] for path in readable] if readers else None
-                rows.append(scores_of(images, known, using))
-                found += readable
-            tracker.advance(len(files[start : start + BATCH]))
+            if len(images) == BATCH or sum(i.width * i.height for i in images) >= BATCH_PIXELS:
+                score_them()
+            tracker.advance()
+        score_them()
     if readers and not prompts:
         raise InputError(
             f"{given[0]}: {readers[0]} needs prompts, and no picture has one, neither in its file "

@@ -4,14 +4,16 @@
 import base64
 import logging
 import os
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.concurrency import run_in_threadpool
+from PIL.Image import Image
 
-from ric_diffusion.api.http.guard import Guard, Hosts
+from ric_diffusion.api.http.guard import Guard, Hosts, Refused
 from ric_diffusion.api.http.problems import PROBLEMS, health
 from ric_diffusion.api.http.work import WorkThread
 from ric_diffusion.api.work import Job
@@ -23,6 +25,7 @@ from scorers import remote_schema as schema
 
 MAX_SAMPLES = 64
 RATE = 1000  # requests a second from one machine, where many processes may label small pictures
+PIXELS = 2  # times those of the largest request: what all that are under way may hold together
 MAX_BYTES = 256 * 2**20  # of a request: MAX_PIXELS in PNG that cannot be compressed, in base64
 
 _log = logging.getLogger(__name__)
@@ -47,7 +50,7 @@ def build_app(
 
     ScorerError for a scorer that cannot be described.
     """
-    thread = WorkThread()
+    thread, pixels = WorkThread(), Pixels(PIXELS * max_pixels)
     served = [
         ServedScorer(
             scorer,
@@ -56,6 +59,7 @@ def build_app(
             max_samples=max_samples,
             max_bytes=max_bytes,
             max_pixels=max_pixels,
+            pixels=pixels,
         )
         for scorer in scorers
     ]
@@ -71,6 +75,28 @@ def build_app(
     return app
 
 
+class Pixels:
+    """Counts those of all pictures that are decoded and not yet scored."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._held = most, 0
+        self._lock = threading.Lock()
+
+    def take(self, image: Image) -> None:
+        """Refused, with the picture counted, where that makes too many."""
+        with self._lock:
+            self._held += image.width * image.height
+            if self._held > self._most:
+                raise Refused(503, "too much is being scored; try again later", retry_after="1")
+
+    def give(self, samples: Sequence[Any]) -> None:
+        """What is no picture does not count."""
+        with self._lock:
+            for sample in samples:
+                if isinstance(sample, Image):
+                    self._held -= sample.width * sample.height
+
+
 class ServedScorer:
     """One scorer. Requests are decoded in threads, several at a time, and scored one by one."""
 
@@ -83,9 +109,11 @@ class ServedScorer:
         max_samples: int,
         max_bytes: int,
         max_pixels: int,
+        pixels: "Pixels",
     ) -> None:
         self._scorer = scorer
         self._thread = thread
+        self._pixels = pixels
         self._roots = roots
         self._max_samples, self._max_bytes, self._max_pixels = max_samples, max_bytes, max_pixels
         self.description = self._described()
@@ -115,15 +143,20 @@ class ServedScorer:
         return _json(self._described())  # anew: the fingerprint may have changed
 
     async def answer(self, request: Request) -> Response:
-        asked, samples = await run_in_threadpool(self._decoded, await request.body())
-        prompts = None if asked.prompts is None else list(asked.prompts)
+        samples: list[Any] = []
+        try:
+            asked = await run_in_threadpool(self._decode, await request.body(), samples)
+            prompts = None if asked.prompts is None else list(asked.prompts)
 
-        def score(job: Job) -> schema.Answer:
-            return self._score(samples, prompts)
+            def score(job: Job) -> schema.Answer:
+                return self._score(samples, prompts)
 
-        return _json(await self._thread.answer(score, request.receive))
+            return _json(await self._thread.answer(score, request.receive))
+        finally:
+            self._pixels.give(samples)
 
-    def _decoded(self, body: bytes) -> tuple[schema.Request, list[Any]]:
+    def _decode(self, body: bytes, samples: list[Any]) -> schema.Request:
+        """What is asked; ``samples`` get what is sent."""
         try:
             asked = schema.parse(schema.Request, body)
         except ScorerError as error:
@@ -135,7 +168,8 @@ class ServedScorer:
             raise HTTPException(
                 422, f"{counted(len(asked.prompts), 'prompts')} for {counted(count, 'samples')}"
             )
-        return asked, self._samples(asked)
+        self._read(asked, samples)
+        return asked
 
     def _score(self, samples: list[Any], prompts: list[str] | None) -> schema.Answer:
         try:
@@ -150,13 +184,13 @@ class ServedScorer:
         finite = tuple(score if abs(score) < float("inf") else None for score in scores)
         return schema.Answer(scores=finite, fingerprint=fingerprint)
 
-    def _samples(self, asked: schema.Request) -> list[Any]:
+    def _read(self, asked: schema.Request, samples: list[Any]) -> None:
         if (asked.encoding == "text") != (self.description.medium == "text"):
             what = f"{self.description.medium}s, not samples of encoding {asked.encoding!r}"
             raise HTTPException(422, f"{self._scorer.name} scores {what}")
         if asked.encoding == "text":
-            return list(asked.samples)
-        images = []
+            samples += asked.samples
+            return
         pixels = self._max_pixels
         for index, sample in enumerate(asked.samples):
             try:
@@ -169,8 +203,8 @@ class ServedScorer:
             except ValueError as error:
                 raise HTTPException(422, f"samples[{index}]: no base64") from error
             pixels -= image.width * image.height
-            images.append(image)
-        return images
+            samples.append(image)
+            self._pixels.take(image)
 
     def _path(self, given: str) -> str:
         """The file that a path leads to, links followed. Refused alike whether it is there or not,

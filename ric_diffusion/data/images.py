@@ -8,6 +8,7 @@ import json
 import os
 import stat
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,10 +16,16 @@ from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from ric_diffusion.data import png
+from ric_diffusion.data.budget import decoding
 from ric_diffusion.io.files import write_bytes
-from scorers import to_rgb
+from scorers.rgb import flattened, orientation, turned
 
-MAX_PIXELS = 64 * 2**20  # 192 MiB of RGB; beyond twice Pillow's own limit Pillow refuses anyway
+MAX_PIXELS = 64 * 2**20  # 256 MiB as Pillow has RGB; beyond twice its own limit it refuses anyway
+MAX_BYTES = 640 * 2**20  # that decoding one picture may take, beside those of its file
+_DECODED = 4  # bytes a pixel: Pillow pads RGB
+# Bytes a pixel at the peak, the file's own mode and RGB among them, as measured.
+_DECODING = {"AVIF": 13, "WEBP": 20, "HEIF": 20, "JXL": 20, "JPEG2000": 25}
+_ROWS, _PROGRESSIVE = 9, 10  # of all others, which come row by row or in passes
 # Asked for by name: Pillow's others include PostScript, which it hands to an outside program.
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
 _SUFFIXES = """
@@ -54,9 +61,9 @@ _UNSIGNED = {".tga": "TGA", ".dib": "DIB"}
 # Formats that register with Pillow from packages of their own, in the extra `formats`.
 _PLUGIN_OF = dict.fromkeys((".heic", ".heif", ".hif"), "HEIF") | {".jxl": "JXL"}
 _BLANK_RANGE = 3  # of 255: what JPEG leaves of a flat colour
+_AT_ONCE = 2**20  # pixels whose bytes are copied for a digest
 _SOME = (8, 8)  # pixels of a picture, evenly spread
-_ORIENTATION = 0x0112  # of EXIF
-_TURNED = range(5, 9)  # on its side
+_TURNED = range(5, 9)  # EXIF orientations: on its side
 _NOT_THE_PICTURE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # too many open files, no memory
 
 T = TypeVar("T")
@@ -91,14 +98,23 @@ def open_image(source: Source, max_pixels: int = MAX_PIXELS, *, suffix: str = ""
     the name that bytes have.
 
     Raises UnreadableImage for anything that is not one whole picture of at most `max_pixels`. The
-    size is judged from the header, so a decompression bomb is refused before it is unpacked.
+    size is judged from the header, so a decompression bomb is refused before it is unpacked, and
+    memory for it is asked of `data.budget`, where others may have to give theirs back first.
     """
 
-    def decode(image: Image.Image) -> Image.Image:
-        _check_size(*image.size, max_pixels)
-        return to_rgb(image)
+    with ExitStack() as memory:
 
-    return _opened(source, suffix, decode)
+        def decode(image: Image.Image) -> tuple[Image.Image, int]:
+            others = _PROGRESSIVE if "progressive" in image.info else _ROWS
+            each = _DECODING.get(image.format or "", others)
+            _check_size(*image.size, min(max_pixels, MAX_BYTES // each))
+            pixels = image.width * image.height
+            memory.close()  # that of an attempt before
+            memory.enter_context(decoding(each * pixels, _DECODED * pixels))
+            return flattened(image), orientation(image)
+
+        # Turned when the file's own pixels are gone: beside those would be both of these.
+        return turned(*_opened(source, suffix, decode))
 
 
 def image_size(source: Source, *, suffix: str = "") -> tuple[int, int]:
@@ -109,8 +125,7 @@ def image_size(source: Source, *, suffix: str = "") -> tuple[int, int]:
 
     def measure(image: Image.Image) -> tuple[int, int]:
         width, height = image.size
-        turned = image.getexif().get(_ORIENTATION, 1) in _TURNED
-        return (height, width) if turned else (width, height)
+        return (height, width) if orientation(image) in _TURNED else (width, height)
 
     return _opened(source, suffix, measure)
 
@@ -158,7 +173,11 @@ def _is_flat(rgb: Image.Image) -> bool:
 def pixel_digest(image: Image.Image) -> str:
     """SHA-256 over size and RGB bytes, in hex: equal for equal pictures, however stored."""
     digest = hashlib.sha256(f"{image.width}x{image.height}\n".encode())
-    digest.update(_as_rgb(image).tobytes())
+    rgb = _as_rgb(image)
+    rows = max(1, _AT_ONCE // image.width)
+    for top in range(0, image.height, rows):
+        band = (0, top, rgb.width, min(top + rows, rgb.height))
+        digest.update((rgb if rows >= rgb.height else rgb.crop(band)).tobytes())
     return digest.hexdigest()
 
 

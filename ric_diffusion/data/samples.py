@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 
 from PIL import Image
 
+from ric_diffusion.data.budget import Budget, Place, holding
 from ric_diffusion.data.framing import Frame, Framing
-from ric_diffusion.data.images import MAX_PIXELS
 from ric_diffusion.data.medium import Medium
 from ric_diffusion.data.records import Record
 from ric_diffusion.io.files import stamp
@@ -24,6 +24,8 @@ from scorers.parallel import cores
 # What a thread gets at a time: to hand over one small picture costs as much as to decode it.
 SHARE = 2**16  # bytes
 AT_ONCE = 16
+SHARE_HELD = 32 * 2**20  # bytes of decoded pictures, at which a share is handed over in parts
+BATCH_PIXELS = 32 * 2**20  # of the pictures that are scored at once, unless one alone has more
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -94,9 +96,12 @@ def batches(samples: Iterable[Sample | None], size: int) -> Iterator[list[Sample
     for sample in samples:
         count += 1
         if sample is not None:
+            if batch and pixels + sample.pixels > BATCH_PIXELS:
+                yield batch
+                batch, pixels = [], 0
             batch.append(sample)
             pixels += sample.pixels
-        if count == size or pixels >= MAX_PIXELS:
+        if count == size or pixels >= BATCH_PIXELS:
             if batch:
                 yield batch
             batch, pixels, count = [], 0, count % size
@@ -170,23 +175,53 @@ def in_threads(
     items: Iterable[Item],
     size: Callable[[Item], int] = lambda item: SHARE,
 ) -> Iterator[Result]:
-    """`map` in threads, in order, only a few shares ahead of whoever reads the results. A share
-    has the items that have SHARE bytes in all, by ``size``, and at most AT_ONCE."""
+    """`map` in threads, in order, only a few shares ahead of whoever reads the results, and fewer
+    where the pictures in them would take more memory than a Budget has. A share has the items that
+    have SHARE bytes in all, by ``size``, and at most AT_ONCE."""
     threads = min(8, cores())
     if threads == 1:
         yield from map(function, items)  # nothing to hand over
         return
-    waiting: deque[Future[list[Result]]] = deque()
+    budget = Budget()
+    waiting: deque[tuple[Place, Future[tuple[list[Result], list[Item]]]]] = deque()
+
+    def do(place: Place, share: list[Item]) -> tuple[list[Result], list[Item]]:
+        """The results of the first items, all unless they hold much memory, and the others."""
+        results = []
+        with holding(place):
+            for item in share:
+                results.append(function(item))
+                if place.held >= SHARE_HELD:
+                    break
+        return results, share[len(results) :]
+
+    def hand_over() -> Iterator[Result]:
+        place, future = waiting.popleft()
+        budget.prefer(place)
+        results, rest = future.result()
+        del future  # which has them, too
+        while True:
+            yield from results
+            results = []
+            place.close()
+            if not rest:
+                return
+            results, rest = do(place, rest)  # here: the threads may all wait for this place
+
     with ThreadPoolExecutor(threads) as pool:
         try:
             for share in _shares(items, size):
-                waiting.append(pool.submit(lambda share: [function(item) for item in share], share))
+                place = Place(budget)
+                if not waiting:
+                    budget.prefer(place)
+                waiting.append((place, pool.submit(do, place, share)))
                 if len(waiting) > 2 * threads:
-                    yield from waiting.popleft().result()
+                    yield from hand_over()
             while waiting:
-                yield from waiting.popleft().result()
+                yield from hand_over()
         finally:
-            for future in waiting:
+            budget.end()
+            for _, future in waiting:
                 future.cancel()
 
 

@@ -22,7 +22,8 @@ from PIL import Image
 
 import scorers
 from ric_diffusion.api import InputError, label, serve_scorers
-from ric_diffusion.api.scorer_app import build_app
+from ric_diffusion.api.http.guard import Refused
+from ric_diffusion.api.scorer_app import Pixels, build_app
 from ric_diffusion.data.scoring import load_scorers
 from ric_diffusion.rewards import RewardSpace
 from scorers import remote_schema
@@ -418,3 +419,12 @@ def test_the_server_of_the_documentation(pictures):
         expected = [np.asarray(p, dtype=float)[..., 0].mean() for p in pictures]
         np.testing.assert_allclose(scorer(pictures), expected, rtol=1e-5)
         assert scorer.name == "red"
+
+
+def test_pixels_of_all_requests_together_are_bounded():
+    pixels, picture = Pixels(150), Image.new("RGB", (10, 10))
+    pixels.take(picture)
+    with pytest.raises(Refused, match="too much is being scored"):
+        pixels.take(picture)
+    pixels.give([picture, picture, "a text"])
+    pixels.take(picture)

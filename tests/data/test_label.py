@@ -687,7 +687,7 @@ def test_progress_goes_to_a_callback(folder, tmp_path, make_scorer, capsys):
 def test_large_pictures_make_smaller_batches(folder, tmp_path, make_scorer, monkeypatch):
     from ric_diffusion.data import samples
 
-    monkeypatch.setattr(samples, "MAX_PIXELS", 3 * 12 * 12)
+    monkeypatch.setattr(samples, "BATCH_PIXELS", 3 * 12 * 12)
     scorer = make_scorer()
     run(folder, tmp_path / "out", scorer)
     assert scorer.calls == 4

@@ -81,8 +81,9 @@ def test_what_is_left_out_has_a_reason(tmp_path):
     }
 
 
-def test_reading_runs_only_a_little_ahead(tmp_path):
+def test_reading_runs_only_a_little_ahead(tmp_path, monkeypatch):
     """Else a folder of millions would be in memory."""
+    monkeypatch.setattr(samples_module, "cores", lambda: 4)
     seen = []
 
     class Counting(Texts):

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from ric_diffusion.data.budget import one_picture
 from ric_diffusion.data.framing import Frame, Framing, Size
 from ric_diffusion.data.images import UnreadableImage, image_size, open_image
 from ric_diffusion.data.records import Record
@@ -61,9 +62,11 @@ class Pictures:
     def draw(self, i: int) -> torch.Tensor:
         """(3, h, w) uint8: what training sees of one."""
         box, size = self.boxes[i].tolist(), self.drawn[i].tolist()
-        with _named(self.path(i)):
-            opened = open_image(self.records[i].source(self.folder), suffix=self.path(i).suffix)
-        image = Frame(box=tuple(box), size=tuple(size)).draw(opened)
+        with one_picture():
+            with _named(self.path(i)):
+                opened = open_image(self.records[i].source(self.folder), suffix=self.path(i).suffix)
+            image = Frame(box=tuple(box), size=tuple(size)).draw(opened)
+            del opened
         return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
     def told(self, rows: Sequence[int], views: Sequence[int]) -> torch.Tensor:
