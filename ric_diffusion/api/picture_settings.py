@@ -7,6 +7,7 @@ is read back; ``parameters``, as A1111 writes it, for its viewers; and single va
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Iterable, Mapping
@@ -20,7 +21,7 @@ from ric_diffusion.evaluation.refine import check_passes
 from ric_diffusion.io import config
 from ric_diffusion.io.bounds import MOST_SEED
 from ric_diffusion.io.errors import InputError
-from ric_diffusion.io.files import read_file
+from ric_diffusion.io.files import check_regular
 from ric_diffusion.models.checkpoint import Checkpoint
 from ric_diffusion.rewards import MAPPINGS
 
@@ -226,10 +227,12 @@ def read_metadata(source: Path | bytes, name: str = "") -> PictureMetadata:
     """
     name = name or str(source if isinstance(source, Path) else "picture")
     try:
-        data = read_file(source) if isinstance(source, Path) else source
+        if isinstance(source, Path):
+            check_regular(source)
+        with open(source, "rb") if isinstance(source, Path) else io.BytesIO(source) as file:
+            text = png.text(file, TEXT, MOST_BYTES)
     except OSError as error:
         raise InputError(f"{name}: cannot be read ({error.strerror})") from None
-    text = png.text(data, TEXT, MOST_BYTES)
     if text is None:
         raise InputError(
             f"{name}: says nothing of how it was made; give a PNG of ric generate, ric sweep or "

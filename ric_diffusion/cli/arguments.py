@@ -114,3 +114,9 @@ def as_option(message: str, parser: argparse.ArgumentParser) -> str:
     option = f"--{word.replace('_', '-')}"
     known = option in parser._option_string_actions
     return f"{option}{message[len(word) :]}" if known else message
+
+
+def printable(text: str) -> str:
+    """A line for a terminal, in which names of files and what strangers say may stand: what would
+    steer it, break the line or turn it around is shown as an escape."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

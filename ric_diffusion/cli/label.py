@@ -6,6 +6,7 @@ import argparse
 from collections import Counter
 
 from ric_diffusion import api
+from ric_diffusion.cli.arguments import printable
 from ric_diffusion.cli.options import engine_of
 from ric_diffusion.io.counting import counted
 
@@ -34,7 +35,7 @@ def run(options: argparse.Namespace) -> None:
     if options.shard:
         done = f"{what} of part {options.shard[0]}/{options.shard[1]} done"
     for warning in report.warnings:
-        print(f"warning: {warning}")
+        print(printable(f"warning: {warning}"))
     print(f"{options.out}: {done}, {len(report.skipped)} skipped")
     for reason, count in Counter(map(_brief, report.skipped.values())).most_common():
-        print(f"  {count} {reason}")
+        print(printable(f"  {count} {reason}"))

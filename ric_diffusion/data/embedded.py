@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from ric_diffusion.data import png
-from ric_diffusion.data.images import FORMATS
+from ric_diffusion.data.images import FORMATS, MAX_BYTES
 from ric_diffusion.io.files import check_regular
 
 _EXIF_IFD, _USER_COMMENT = 0x8769, 0x9286  # of EXIF
@@ -27,11 +27,13 @@ def prompt_in(path: Path) -> str | None:
     """
     try:
         check_regular(path)
+        if path.stat().st_size > MAX_BYTES:  # which nothing decodes
+            return None
         with path.open("rb") as file:
             is_png = file.read(len(png.SIGNATURE)) == png.SIGNATURE
-        if not is_png:
-            return _before_settings(_comment(path))
-        texts = png.texts(path.read_bytes())
+            if not is_png:
+                return _before_settings(_comment(path))
+            texts = png.texts(file)
     except Exception:  # whoever opens the picture says what is wrong with it
         return None
     prompt = texts.get("prompt", "")

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
@@ -21,7 +22,7 @@ from ric_diffusion.io.files import write_bytes
 from scorers.rgb import flattened, orientation, turned
 
 MAX_PIXELS = 64 * 2**20  # 256 MiB as Pillow has RGB; beyond twice its own limit it refuses anyway
-MAX_BYTES = 640 * 2**20  # that decoding one picture may take, beside those of its file
+MAX_BYTES = 640 * 2**20  # of a file, and that decoding it may take beside those
 _DECODED = 4  # bytes a pixel: Pillow pads RGB
 # Bytes a pixel at the peak, the file's own mode and RGB among them, as measured.
 _DECODING = {"AVIF": 13, "WEBP": 20, "HEIF": 20, "JXL": 20, "JPEG2000": 25}
@@ -111,6 +112,8 @@ def open_image(source: Source, max_pixels: int = MAX_PIXELS, *, suffix: str = ""
             pixels = image.width * image.height
             memory.close()  # that of an attempt before
             memory.enter_context(decoding(each * pixels, _DECODED * pixels))
+            image.load()
+            _check_finite(image)
             return flattened(image), orientation(image)
 
         # Turned when the file's own pixels are gone: beside those would be both of these.
@@ -204,9 +207,7 @@ def _opened(source: Source, suffix: str, use: Callable[[Image.Image], T]) -> T:
                 # write more; neither is part of what the picture looks like here.
                 if not png.is_too_long(error):
                     raise
-                file.seek(0)
-                stripped = io.BytesIO(png.without_text(file.read()))
-                with Image.open(stripped, formats=formats) as image:
+                with Image.open(png.without_text(file), formats=formats) as image:
                     return use(image)
     except UnreadableImage:
         raise
@@ -265,6 +266,8 @@ def _check_source(source: Source) -> None:
         size = status.st_size
     if size == 0:
         raise UnreadableImage("empty file")
+    if size > MAX_BYTES:
+        raise UnreadableImage(f"too large ({size} bytes, at most {MAX_BYTES})")
 
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:
@@ -274,11 +277,23 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
         raise UnreadableImage(f"too large ({width}x{height}, at most {max_pixels} pixels)")
 
 
+def _check_finite(image: Image.Image) -> None:
+    """UnreadableImage for a TIFF with NaN or Inf, of which 8 bits would make colours."""
+    if image.mode == "F":
+        rows = max(1, _AT_ONCE // image.width)
+        for top in range(0, image.height, rows):
+            band = image.crop((0, top, image.width, min(top + rows, image.height)))
+            if not np.isfinite(np.asarray(band)).all():
+                raise UnreadableImage(NOT_FINITE)
+
+
 def _reason(error: Exception, suffix: str) -> str:
     if isinstance(error, FileNotFoundError):
         return "missing file"
     if isinstance(error, PermissionError):
         return "no permission to read it"
+    if isinstance(error, OSError) and error.errno == errno.ELOOP:
+        return "a link to itself"
     if isinstance(error, UnidentifiedImageError):
         if suffix in NOT_READ:
             return f"{suffix[1:].upper()} is not read here; save it as PNG or JPEG"
