@@ -1,27 +1,41 @@
-"""Kill `ric` at random moments, and see that what it ends with is what it would have ended with.
+"""See that nothing is lost by kills, damage, full disks and hostile files: a table of all of it.
 
     python scripts/faults.py --out runs/faults                  # an hour on two cores; make faults
     python scripts/faults.py --out runs/faults --only train --kills 5
+    python scripts/faults.py --out runs/faults --only bits hostile
 
-On a tiny model that is made here, each verb is run once without a fault. Then, --kills times, it is
-killed (SIGKILL) at a moment drawn by --seed, at any point of the first run's time, inside writes
-too, and run again to its end. Every file that is its result has to have the same bytes as the first
-run's: adapter, records, samples, logs; wall times, and journals, whose order is no result, are left
-out. Prints a table, and writes it to OUT/faults.md.
+On a tiny model that is made here:
+
+- Each verb is run once without a fault. Then, --kills times, it is killed (SIGKILL) at a moment
+  drawn by --seed, at any point of the first run's time, inside writes too, and run again to its
+  end. Every file that is its result has to have the same bytes as the first run's: adapter,
+  records, samples, logs; wall times, and journals, whose order is no result, are left out.
+- Bits of files are flipped and their ends cut off, --flips times each: scripts/damage.py.
+- Training runs out of disk on file systems of several sizes, and meets one that it may only read;
+  with room it goes on to the same adapter. For that it mounts small disks, which only root may.
+- Two of a verb run into one folder: one of them ends with what one alone would have ended with.
+- The folder of scripts/hostile_pictures.py is labelled: each file for its reason.
+
+Prints a table, and writes it to OUT/faults.md. What is done already is not done again: delete OUT
+to begin anew.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -29,6 +43,9 @@ from tqdm import tqdm
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent / "tests"), str(HERE / "research")]
 
+import damage  # noqa: E402
+import hostile_pictures  # noqa: E402
+from ric_diffusion.data.skipped import FILE, REASON, SKIPPED  # noqa: E402
 from ric_diffusion.io.files import write_json, write_text  # noqa: E402
 from support import shards, tiny  # noqa: E402
 from support.processes import ENVIRONMENT  # noqa: E402
@@ -45,6 +62,8 @@ pathlib.Path(sys.argv[1]).touch()
 sys.exit(main(sys.argv[2:]))
 """
 PATIENCE = 600  # s for one run
+DISKS, PAIRS = 8, 5
+TALLY = "tally.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,11 +79,25 @@ class Verb:
 
 @dataclass(frozen=True, kw_only=True)
 class Tally:
-    """How many of the kills hit a run that was under way, and how many of those it survived."""
+    """How many faults hit something, and how many of those it survived."""
 
-    kills: int
+    tried: int
     survived: int
     problems: tuple[str, ...]
+
+    @classmethod
+    def of(cls, tried: int, problems: Sequence[str]) -> Tally:
+        return cls(tried=tried, survived=tried - len(problems), problems=tuple(problems))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One line of the table: its ``name``, how many faults it has, and what makes them in a folder
+    of its own."""
+
+    name: str
+    count: int
+    run: Callable[[Path, Callable[[], object]], Tally]
 
 
 def verbs(root: Path) -> list[Verb]:
@@ -162,8 +195,6 @@ def difference(found: Mapping[str, bytes], expected: Mapping[str, bytes]) -> str
 def kill(verb: Verb, kills: int, seed: int, out: Path, show: Callable[[], object]) -> Tally:
     """Kill ``verb`` so many times, each in a run of its own."""
     marker, whole = out / "marker", out / "whole"
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
     seconds, code, said = finish(marker, [*verb.arguments, "--out", str(whole)])
     if code:
         raise RuntimeError(f"{verb.name}: ends with {code} without a fault: {said}")
@@ -191,12 +222,148 @@ def kill(verb: Verb, kills: int, seed: int, out: Path, show: Callable[[], object
             problem = f"{left[0]} is left"
         if problem:
             problems.append(f"{verb.name}, killed after {moment:.2f} s: {problem}")
-    return Tally(kills=hit, survived=hit - len(problems), problems=tuple(problems))
+    return Tally.of(hit, problems)
+
+
+@contextmanager
+def disk(folder: Path, kilobytes: int) -> Iterator[Path]:
+    """A file system of that size. PermissionError if it may not be mounted."""
+    folder.mkdir(parents=True)
+    command = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
+        raise PermissionError("only root may mount a disk")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def full_disks(train: Verb, out: Path, sizes: int, show: Callable[[], object]) -> Tally:
+    """Training on disks that are full before it ends, then on one that may only be read."""
+    marker, whole, problems = out / "marker", out / "whole", []
+    finish(marker, [*train.arguments, "--out", str(whole)])
+    expected = result_of(whole, train.result)
+    needed = sum(path.stat().st_size for path in whole.rglob("*") if path.is_file()) // 1024
+    for i in range(sizes):
+        read_only = i == sizes - 1
+        share = 2.0 if read_only else (i + 1) / sizes
+        with disk(out / f"disk-{i}", int(needed * share)) as folder:
+            if read_only:
+                subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+            run = folder / "run"
+            _, code, said = finish(marker, [*train.arguments, "--out", str(run)])
+            roomy = out / f"roomy-{i}"
+            if run.exists():
+                shutil.copytree(run, roomy)
+        problem = "" if code == 1 and said.startswith("ric train: ") else f"exit {code}: {said}"
+        if not problem:
+            again = train.again if (roomy / "run.json").exists() else ()
+            _, code, said = finish(marker, [*train.arguments, "--out", str(roomy), *again])
+            problem = said if code else difference(result_of(roomy, train.result), expected)
+        if problem:
+            problems.append(f"disk {i}: {problem}")
+        show()
+    return Tally.of(sizes, problems)
+
+
+def two_at_once(verb: Verb, out: Path, count: int, show: Callable[[], object]) -> Tally:
+    """Two into one folder, so many times."""
+    marker, whole, problems = out / "marker", out / "whole", []
+    finish(marker, [*verb.arguments, "--out", str(whole)])
+    expected = result_of(whole, verb.result)
+    for i in range(count):
+        folder = out / f"both-{i}"
+        both = [start(out / f"marker-{n}", [*verb.arguments, "--out", str(folder)]) for n in "ab"]
+        said = [one.communicate(timeout=PATIENCE)[1].strip().splitlines()[-1:] for one in both]
+        codes = [one.returncode for one in both]
+        problem = difference(result_of(folder, verb.result), expected)
+        if 0 not in codes or not set(codes) <= {0, 2}:
+            problem = f"exits {codes}: {said}"
+        for code, line in zip(codes, said, strict=True):
+            if code == 2 and not (line and line[0].startswith(f"ric {verb.arguments[0]}: ")):
+                problem = f"exit 2: {line}"
+        if problem:
+            problems.append(f"{verb.name}, two at once: {problem}")
+        show()
+    return Tally.of(count, problems)
+
+
+def hostile(out: Path, show: Callable[[], object]) -> Tally:
+    """Every kind of hostile file, labelled."""
+    reasons = hostile_pictures.write(out / "pictures")
+    scorers = ("--scorers", "colorfulness")
+    folder = out / "labelled"
+    _, code, said = finish(
+        out / "marker", ["label", str(out / "pictures"), *scorers, "--out", str(folder)]
+    )
+    if code:
+        return Tally.of(len(reasons), [f"exit {code}: {said}"] * len(reasons))
+    entries = json.loads((folder / SKIPPED).read_text("utf-8"))
+    left_out = {entry[FILE]: entry[REASON] for entry in entries}
+    problems = []
+    for name, reason in reasons.items():
+        found = left_out.get(name)
+        expected = found is not None and found.startswith(reason) if reason else found is None
+        if not expected:
+            problems.append(f"{name!a}: {found!a}, not {reason!a}")
+        show()
+    return Tally.of(len(reasons), problems)
+
+
+def rows(root: Path, options: argparse.Namespace) -> Iterator[Row]:
+    """All of the table. What is damaged of an adapter comes with its manifest."""
+    seed, kills, flips = options.seed, options.kills, options.flips
+    by_name = {verb.name: verb for verb in verbs(root)}
+    for verb in by_name.values():
+        yield Row(
+            name=f"{verb.name}: kills survived, byte by byte",
+            count=kills,
+            run=lambda out, show, verb=verb: kill(verb, kills, seed, out, show),
+        )
+    for what, make in {
+        "checkpoint": damage.of_checkpoint,
+        "latents cache": damage.of_cache,
+        "labelled folder": lambda out: damage.of_labelled(out, root / "labelled"),
+        "journal": damage.of_journal,
+    }.items():
+
+        def flip(out: Path, show: Callable[[], object], make: Any = make) -> Tally:
+            victims, look = make(out / "damaged")
+            found = damage.tried(victims, look, count=flips, seed=seed, show=show)
+            return Tally.of(flips, found)
+
+        yield Row(name=f"bits and ends of a {what}: damage noticed", count=flips, run=flip)
+    yield Row(name="hostile pictures: left out for their reason", count=_kinds(), run=hostile)
+    yield Row(
+        name="disks full or read-only under train: one line, then the same adapter",
+        count=DISKS,
+        run=lambda out, show: full_disks(by_name["train"], out, DISKS, show),
+    )
+    for name in ("label", "train"):
+        yield Row(
+            name=f"two of {name} at once: one result",
+            count=PAIRS,
+            run=lambda out, show, name=name: two_at_once(by_name[name], out, PAIRS, show),
+        )
+
+
+def _kinds() -> int:
+    return sum(1 for _ in hostile_pictures.cases())
+
+
+def done_before(row: Row, folder: Path) -> Tally | None:
+    """What an earlier call found."""
+    path = folder / TALLY
+    if not path.exists():
+        return None
+    found = json.loads(path.read_text("utf-8"))
+    tally = Tally(**{**found, "problems": tuple(found["problems"])})
+    return tally if tally.tried == row.count else None
 
 
 def table(tallies: Mapping[str, Tally]) -> str:
-    lines = ["| kills survived, byte by byte | of |", "| --- | --- |"]
-    lines += [f"| {name}: {one.survived} | {one.kills} |" for name, one in tallies.items()]
+    lines = ["| what | survived | of |", "| --- | --- | --- |"]
+    lines += [f"| {name} | {one.survived} | {one.tried} |" for name, one in tallies.items()]
     return "\n".join(lines)
 
 
@@ -204,8 +371,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--kills", type=int, default=25, help="of each verb (default: 25)")
+    parser.add_argument("--flips", type=int, default=300, help="of each kind (default: 300)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", nargs="+", help="verbs by the first words of their lines")
+    parser.add_argument("--only", nargs="+", help="rows by the first words of their lines")
     options = parser.parse_args()
     out = options.out.resolve()
     root = out / "made"
@@ -213,16 +381,28 @@ def main() -> None:
     tiny.make(root)
     write_text(root / "prompts.txt", "red apple\npizza\n")
     chosen = [
-        verb
-        for verb in verbs(root)
-        if not options.only or any(verb.name.startswith(word) for word in options.only)
+        row
+        for row in rows(root, options)
+        if not options.only or any(row.name.startswith(word) for word in options.only)
     ]
     tallies: dict[str, Tally] = {}
-    with tqdm(total=options.kills * len(chosen), unit="kill") as bar:
-        for verb in chosen:
-            bar.set_description(verb.name)
-            folder = out / verb.name.replace(", ", "-").replace(" ", "-")
-            tallies[verb.name] = kill(verb, options.kills, options.seed, folder, bar.update)
+    with tqdm(total=sum(row.count for row in chosen), unit="fault") as bar:
+        for row in chosen:
+            bar.set_description(row.name.partition(":")[0])
+            folder = out / re.sub(r"\W+", "-", row.name.partition(":")[0])
+            tally = done_before(row, folder)
+            if tally:
+                bar.update(row.count)
+            else:
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                try:
+                    tally = row.run(folder, bar.update)
+                except PermissionError as error:
+                    bar.write(f"{row.name}: not tried, {error}")
+                    continue
+                write_json(folder / TALLY, asdict(tally))
+            tallies[row.name] = tally
     text = table(tallies)
     write_text(out / "faults.md", f"{text}\n")
     write_json(out / "faults.json", {name: asdict(one) for name, one in tallies.items()})
