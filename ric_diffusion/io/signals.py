@@ -24,9 +24,22 @@ class Stopped(KeyboardInterrupt):
 @contextmanager
 def heeded() -> Iterator[None]:
     """Inside, a signal that asks the process to end raises Stopped, so that ``finally`` clauses
-    run; in a thread, which gets no signals, nothing changes."""
-    with _handling(_stop):
-        yield
+    run, and so does what some library makes of that; in a thread, which gets no signals, nothing
+    changes."""
+    found = 0
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal found
+        found = number
+        _stop(number, frame)
+
+    with _handling(stop):
+        try:
+            yield
+        except Exception as error:  # of an import that was interrupted, a RecursionError even
+            if found:
+                raise Stopped(found) from error
+            raise
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
