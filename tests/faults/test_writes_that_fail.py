@@ -147,8 +147,6 @@ def small_disk(tmp_path):
         subprocess.run(["umount", "--lazy", folder], check=True)
 
 
-# TensorBoard writes in a thread of its own, which ends once its disk is full.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_disks_of_many_sizes(ric, root, tiny, tmp_path, files, small_disk, monkeypatch):
     """Wherever the disk is full, in the libraries' writing too, one line says so, and with more
     room the run goes on to the same adapter."""

@@ -1,7 +1,9 @@
 """The log goes on behind the step that a run is resumed from."""
 
+import contextlib
 import json
 import sys
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -108,3 +110,30 @@ def test_a_tracker_that_is_not_installed_is_named(monkeypatch):
         from_dict(given, LoopConfig, "c.yaml")
     with pytest.raises(InputError, match="trackers"):
         from_dict(given | {"trackers": ["mlflow"]}, LoopConfig, "c.yaml")
+
+
+def test_a_full_disk_under_tensorboard_is_told_once(tmp_path, monkeypatch):
+    """Not by its thread as well, whose other errors and whose fellows are heard as ever."""
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    heard = []
+
+    def hear(what):
+        heard.append(what.exc_type)
+
+    monkeypatch.setattr(threading, "excepthook", hear)
+    log = Log(tmp_path, 0)
+    monkeypatch.setattr(RecordWriter, "write", fail)
+    with pytest.raises(OSError, match="No space left"):
+        log(1, loss=1.0)
+    assert heard == []
+    thread = threading.Thread(target=fail)
+    thread.start()
+    thread.join()
+    assert heard == [OSError]
+    with contextlib.suppress(OSError):  # it has something left to write
+        log.close()
+    assert threading.excepthook is hear
