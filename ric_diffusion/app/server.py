@@ -6,10 +6,19 @@ import os
 import socket
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ric_diffusion.api.http.guard import Refused, check_site
+from ric_diffusion.api.http.guard import (
+    Bodies,
+    Rates,
+    Refused,
+    check_site,
+    headers_of,
+    refuse,
+    replayed,
+)
 from ric_diffusion.api.work import WorkQueue
 from ric_diffusion.app.choice import ModelChoice
 from ric_diffusion.app.engine import Engine
@@ -19,36 +28,54 @@ from ric_diffusion.io.errors import InputError
 
 HOST = "127.0.0.1"
 WAITING = 32  # requests in the queue; the next is told that it is full
-UPLOAD = "32mb"
+UPLOAD = "32mb"  # of a file
+MAX_BYTES = 33 * 2**20  # of a request
+QUOTA = 2**30  # bytes of all that is dropped on the app and written by it while it runs
+RATE = 500  # requests a second from one address; a page is a hundred
 LOOK_EVERY = 0.003  # s
 FONT = ("system-ui", "sans-serif")
 
 
 class OnlyOurs:
-    """Refuses what Gradio's routes would fetch from other machines, and what the pages of others
-    ask for in the browser of who uses the app."""
+    """Refuses what Gradio's routes would fetch from other machines, what the pages of others ask
+    for in the browser of who uses the app, and what would fill the memory or ``folder``, where
+    uploads lie until the app ends."""
 
-    def __init__(self, app: Any) -> None:
-        self.app = app
+    def __init__(self, app: Any, folder: Path) -> None:
+        self.app, self._folder = app, folder
+        self._bodies, self._rates = Bodies(MAX_BYTES), Rates(RATE)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         path = scope.get("path", "").lower()
-        fetched = "/proxy=" in path or "/file=http" in path
-        if fetched or (scope["type"] == "http" and _foreign(scope)):
-            await send({"type": "http.response.start", "status": 403, "headers": []})
-            await send({"type": "http.response.body", "body": b"not served here"})
-            return
-        await self.app(scope, receive, send)
+        body = bytearray()
+        try:
+            if "/proxy=" in path or "/file=http" in path:
+                raise Refused(403, "not served here")
+            if scope["type"] == "http":
+                headers = headers_of(scope)
+                check_site(headers, "loopback")
+                if not self._rates.allow((scope.get("client") or ("",))[0]):
+                    raise Refused(429, "too many requests; try again later", retry_after="1")
+                if scope["method"] in ("POST", "PUT", "PATCH"):
+                    await self._bodies.read(body, headers, receive)
+                    if "/upload" in path and _size(self._folder) + len(body) > QUOTA:
+                        raise Refused(413, f"{QUOTA} bytes are dropped here; start the app anew")
+                    receive = replayed(bytes(body), receive)
+            await self.app(scope, receive, send)
+        except Refused as refused:
+            await refuse(refused, send)
+        finally:
+            self._bodies.give(body)
 
 
-def _foreign(scope: Any) -> bool:
-    """Whether a request was sent to another name than this machine's own, or by another page."""
-    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-    try:
-        check_site(headers, "loopback")
-    except Refused:
-        return True
-    return False
+def _size(folder: Path) -> int:
+    """Bytes of all files in it, which others may remove meanwhile."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):
+                total += os.path.getsize(os.path.join(place, name))
+    return total
 
 
 def check_port(port: int) -> None:
@@ -131,7 +158,7 @@ def launch(
         pwa=False,
         enable_monitoring=False,
         max_file_size=UPLOAD,
-        app_kwargs={"middleware": [Middleware(OnlyOurs)]},
+        app_kwargs={"middleware": [Middleware(OnlyOurs, folder=folder)]},
         theme=_theme(gr.themes),
         css=STYLE,
         head=HEAD,

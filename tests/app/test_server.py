@@ -20,8 +20,10 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from app_in_browser import free_port
+from ric_diffusion.api.http import guard
 from ric_diffusion.api.picture_settings import read_metadata
 from ric_diffusion.api.work import WorkQueue
+from ric_diffusion.app import server
 from ric_diffusion.app.jobs import Job
 from ric_diffusion.app.presets import Presets
 from ric_diffusion.app.server import check_port, launch
@@ -326,7 +328,7 @@ def test_no_other_file_is_served(served, path):
 @pytest.mark.parametrize("address", ["http://127.0.0.1:1/", "https://example.com/"])
 def test_nothing_is_passed_on_from_other_machines(client, address):
     for route in ("/gradio_api/file=", "/file=", "/gradio_api/proxy=", "/proxy="):
-        assert client.ask("GET", route + address) == (403, b"not served here"), route
+        assert client.ask("GET", route + address) == (403, b'{"error": "not served here"}'), route
     assert client.alive()
 
 
@@ -346,6 +348,30 @@ def test_pages_of_others_are_refused(client, headers, status):
     connection.request("GET", "/config", headers=headers)
     assert connection.getresponse().status == status
     connection.close()
+
+
+def test_uploads_are_bounded_together(client, monkeypatch):
+    monkeypatch.setattr(server, "QUOTA", server._size(Path(os.environ["GRADIO_TEMP_DIR"])) + 5000)
+    client.upload("a.png", bytes(2000))
+    with pytest.raises(AssertionError, match="start the app anew"):
+        client.upload("b.png", bytes(4000))
+    assert client.alive()  # what is no upload is answered
+
+
+def test_requests_are_bounded_in_size_time_and_number(client, monkeypatch):
+    status, body = client.ask("POST", "/gradio_api/call/draw", bytes(server.MAX_BYTES + 1))
+    assert status == 413 and b"more than" in body
+    monkeypatch.setattr(guard, "GRACE", 0.2)
+    connection = http.client.HTTPConnection("127.0.0.1", client.port, timeout=60)
+    connection.putrequest("POST", "/gradio_api/call/draw")
+    connection.putheader("Content-Length", "100")
+    connection.endheaders(b"{")
+    assert connection.getresponse().status == 408
+    connection.close()
+    monkeypatch.setattr(guard.Rates, "allow", lambda rates, address: False)
+    assert client.ask("GET", "/config")[0] == 429
+    monkeypatch.undo()
+    assert client.alive()
 
 
 @pytest.mark.parametrize("address", ["http://example.com/pic.png", "https://example.com/pic.png"])

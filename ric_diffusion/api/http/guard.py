@@ -66,28 +66,25 @@ class Guard:
         self._app = app
         self._wanted = f"Bearer {token}".encode() if token else b""
         self._hosts = hosts
-        self._max_bytes = max_bytes
         self._open_paths = open_paths
-        self._held = 0  # bytes of bodies, those being read and those being answered
+        self._bodies = Bodies(max_bytes)
         self._rates = Rates(rate)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":  # uvicorn is told to speak no other protocol
             await self._app(scope, receive, send)
             return
-        headers = {
-            name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
-        }
+        headers = headers_of(scope)
         body = bytearray()
         try:
             self._check(scope, headers)
             if scope["method"] == "POST":
-                await self._read(body, headers, receive)
-            await self._app(scope, _replayed(bytes(body), receive), send)
+                await self._bodies.read(body, headers, receive)
+            await self._app(scope, replayed(bytes(body), receive), send)
         except Refused as refused:
             await refuse(refused, send)
         finally:
-            self._held -= len(body)
+            self._bodies.give(body)
 
     def _check(self, scope: Scope, headers: Mapping[str, str]) -> None:
         check_site(headers, self._hosts)
@@ -107,8 +104,18 @@ class Guard:
             # A page in a browser cannot send this type to another site unless that agrees.
             raise Refused(415, "content-type must be application/json")
 
-    async def _read(self, body: bytearray, headers: Mapping[str, str], receive: Receive) -> None:
-        """The whole body, up to the limits and no further."""
+
+class Bodies:
+    """Reads bodies whole, up to the limits and no further: ``max_bytes`` of each, and BODIES times
+    that of all that are under way."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._held = 0
+
+    async def read(self, body: bytearray, headers: Mapping[str, str], receive: Receive) -> None:
+        """Append what comes to ``body``, which is to be given back with ``give``. Refused for what
+        is too large or too slow."""
         too_large = Refused(413, f"the request has more than {self._max_bytes} bytes")
         declared = headers.get("content-length", "0")
         if not declared.isdecimal() or int(declared) > self._max_bytes:
@@ -132,6 +139,10 @@ class Guard:
                 raise too_large
             more = message.get("more_body", False)
 
+    def give(self, body: bytearray) -> None:
+        """It is answered."""
+        self._held -= len(body)
+
 
 class Rates:
     """A token bucket for each address: ``rate`` requests a second, BURST times that at once."""
@@ -151,6 +162,11 @@ class Rates:
         while len(self._left) > ADDRESSES:
             self._left.popitem(last=False)
         return allowed
+
+
+def headers_of(scope: Scope) -> dict[str, str]:
+    """Those of a request, by their names in small letters."""
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
 
 
 def check_site(headers: Mapping[str, str], hosts: Hosts) -> None:
@@ -178,7 +194,7 @@ async def refuse(refused: Refused, send: Send) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-def _replayed(body: bytes, receive: Receive) -> Receive:
+def replayed(body: bytes, receive: Receive) -> Receive:
     """What gives a body that was read already, and then what comes after it."""
     messages = [{"type": "http.request", "body": body, "more_body": False}]
 

@@ -125,16 +125,16 @@ def test_bodies_that_are_too_large():
     assert ask(guard, headers={"content-length": "-1"})[:2] == (413, told)
     assert ask(guard, [b"12345"] * 3)[:2] == (413, told)
     assert ask(guard, [b"1234567890"])[0] == 200
-    assert guard._held == 0
+    assert guard._bodies._held == 0
 
 
 def test_bodies_that_are_too_large_together():
     guard = Guard(app, rate=100, max_bytes=10)
-    guard._held = 35  # of requests that are being answered
+    guard._bodies._held = 35  # of requests that are being answered
     assert ask(guard, [b"12345"])[0] == 200
     status, said, headers = ask(guard, [b"123456"])
     assert (status, headers[b"retry-after"]) == (503, b"1") and "too much" in said["error"]
-    assert guard._held == 35
+    assert guard._bodies._held == 35
 
 
 def test_a_body_that_is_too_slow(monkeypatch):
