@@ -255,7 +255,9 @@ def full_disks(train: Verb, out: Path, sizes: int, show: Callable[[], object]) -
             roomy = out / f"roomy-{i}"
             if run.exists():
                 shutil.copytree(run, roomy)
-        problem = "" if code == 1 and said.startswith("ric train: ") else f"exit {code}: {said}"
+        # What may not be written is told before anything begins, as wrong input.
+        told = code == (2 if read_only else 1) and said.startswith("ric train: ")
+        problem = "" if told else f"exit {code}: {said}"
         if not problem:
             again = train.again if (roomy / "run.json").exists() else ()
             _, code, said = finish(marker, [*train.arguments, "--out", str(roomy), *again])
