@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ric_diffusion.io.journal import Journal
+
 SOURCE = """
 import numpy as np
 import scorers
@@ -92,8 +94,8 @@ def test_online_takes_it_from_its_config(ric, root, tiny, home, tmp_path):
     assert refused.code == 2 and MISSING in refused.err and not (tmp_path / "out").exists()
     tiny.write_config(path, config | {"scorers": [f"{home / 'grey.py'}:Greyness"]})
     ric("online", path, "--out", tmp_path / "out")  # nothing that this model draws is selected
-    [journal] = (tmp_path / "out" / "round-1").glob("scores-*.jsonl")
-    scores = json.loads(journal.read_text().splitlines()[0])["samples"][0]["scores"]
+    journal = Journal(tmp_path / "out" / "round-1", "scores")
+    scores = journal.entries()[0]["samples"][0]["scores"]
     with Image.open(tmp_path / "out" / "round-1" / "samples" / "000000.png") as image:
         assert scores[0] == pytest.approx(np.mean(image), abs=1e-3)
 

@@ -281,10 +281,14 @@ class RiCMixin(AdapterMixin):
         self, prompts: Sequence[str] | Sequence[Sequence[str]], **options: Any
     ) -> np.ndarray:
         """(B, D) float32: what calibration knows B prompts by, with their rewards on auto; given as
-        ``encode_context`` takes them. InputError without an adapter."""
-        count = len(prompts) if not prompts or _is_text(prompts[0]) else len(prompts[0])
+        ``encode_context`` takes them, and encoded one at a time, so that each has what it has
+        alone. InputError without an adapter."""
+        if not prompts or _is_text(prompts[0]):
+            rows: list[Any] = [[text] for text in prompts]
+        else:
+            rows = [[[text] for text in texts] for texts in zip(*prompts, strict=True)]
         with self.with_adapter():
-            contexts = self.encode_context(prompts, [{}] * count, **options)
+            contexts = [self.encode_context(row, [{}], **options) for row in rows]
             return features_of(self, contexts)
 
     def adapters_for(self, prompts: Sequence[str]) -> list[Adapter]:
@@ -303,9 +307,13 @@ class RiCMixin(AdapterMixin):
             return [adapter] * count
         given = self._given(dict(arguments), "", count)
         if isinstance(given, Context):
-            states = adapter.conditioner.context_of_states(given.states, [{}] * count)
+            each_given = given.chunk(count)
             with self.with_adapter():
-                rows = features_of(self, given.with_states(states))
+                contexts = [
+                    one.with_states(adapter.conditioner.context_of_states(one.states, [{}]))
+                    for one in each_given
+                ]
+                rows = features_of(self, contexts)
             return [adapter.for_prompt(row) for row in rows]
         options = self.family.encode_options_of(arguments)
         each = [json.dumps(texts) for texts in zip(*given, strict=True)]

@@ -8,6 +8,7 @@ come out.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -30,12 +31,14 @@ def has_features(pipe: Any) -> bool:
     return bool(pipe.family.channels(pipe.denoiser) == pipe.vae.config.latent_channels)
 
 
-def features_of(pipe: Any, contexts: Context) -> np.ndarray:
-    """B contexts with their reward tokens -> (B, 2C) float32: mean and deviation over the picture
-    of each channel of the latents that the denoiser expects, at the size that the adapter draws.
+def features_of(pipe: Any, contexts: Sequence[Context]) -> np.ndarray:
+    """B contexts of one row each with their reward tokens -> (B, 2C) float32: mean and deviation
+    over the picture of each channel of the latents that the denoiser expects, at the size that the
+    adapter draws.
 
-    One context at a time: what comes depends on its batch by a rounding error, and whoever draws
-    the prompt alone must get the same. To be called inside ``pipe.with_adapter()``.
+    One context at a time, and each made alone: what comes depends on its batch by a rounding error,
+    and whoever draws the prompt alone must get the same. To be called inside
+    ``pipe.with_adapter()``.
     """
     family, device = pipe.family, pipe._execution_device
     sides = family.sample_size(pipe, pipe.adapter.sampling)
@@ -45,9 +48,9 @@ def features_of(pipe: Any, contexts: Context) -> np.ndarray:
     objective = family.objective(pipe)
     t = objective.at(LEVEL, NOISES, device)
     dtype = pipe.denoiser.dtype  # contexts that a user gives may be in another
-    contexts = contexts.map(lambda x: x.to(dtype) if x.is_floating_point() else x)
     found = []
-    for context in contexts.chunk(len(contexts)):
+    for context in contexts:
+        context = context.map(lambda x: x.to(dtype) if x.is_floating_point() else x)
         predict = family.predictor(pipe, context.repeated(NOISES))
         expected = objective.expected(predict, noise, t).flatten(2)
         each = torch.cat([expected.mean(dim=2), expected.std(dim=2)], dim=1)
