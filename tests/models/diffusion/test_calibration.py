@@ -168,7 +168,8 @@ def test_a_prompt_given_as_its_embeds_is_the_same_prompt(pipe, adapters, draw):
     asked = {"targets": {"colorfulness": 0.7}}
     states, _ = pipe.encode_prompt(APPLE, "cpu", 1, False)
     given = draw(pipe, None, prompt_embeds=states, negative_prompt="", **asked)
-    assert torch.equal(given, draw(pipe, APPLE, **asked))
+    # Where tensors begin in memory decides how MKL rounds.
+    assert torch.allclose(given, draw(pipe, APPLE, **asked), atol=1e-4)
 
 
 def test_features_are_those_of_the_prompt_alone(both):

@@ -71,7 +71,11 @@ def test_it_draws_what_the_folder_draws(kind, sd, xl, model, draw):
     assert type(pipe) is cls and pipe.adapter is None and pipe.name_or_path == str(file)
     theirs = stock_class(cls).from_pretrained(folder, use_safetensors=True)
     theirs.set_progress_bar_config(disable=True)
-    assert torch.equal(draw(pipe), draw(theirs))
+    ours, its = pipe.denoiser.state_dict(), theirs.unet.state_dict()
+    assert ours.keys() == its.keys()
+    assert all(torch.equal(tensor, its[key]) for key, tensor in ours.items())
+    # Where a file's tensors begin in memory decides how MKL rounds.
+    assert torch.allclose(draw(pipe), draw(theirs), atol=1e-4)
 
 
 def test_adapters_load_on_it(sd, model, pipe, adapters, draw):
