@@ -285,8 +285,8 @@ def _train(
     run.check_same(identity, advice={"loop.steps": to_train_longer(_adapter_folder(backend, out))})
     _check_steps(out, loop)
     cache = settings.cache or out / CACHE
-    check_unchanged(settings.data, records, family.medium, cache)
     _check_push(push_to_hub, backend, out)
+    check_unchanged(settings.data, records, family.medium, cache)
     if push_to_hub and process.is_main_process:
         hub.open_repository(push_to_hub)  # now, not after hours of training
     count = backend.prepare(records, settings.data, cache, groups)
@@ -418,8 +418,8 @@ def _online(
         "processes": process.num_processes,  # which records a step sees depends on it
     }
     run.check_same(identity)
-    check_unchanged(settings.data, chosen, family.medium, out / CACHE)
     _check_push(push_to_hub, backend, out)
+    check_unchanged(settings.data, chosen, family.medium, out / CACHE)
     if push_to_hub and process.is_main_process:
         hub.open_repository(push_to_hub)  # now, not after hours of rounds
     process.wait_for_everyone()  # all have seen the folder as it was
