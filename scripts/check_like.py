@@ -1,9 +1,9 @@
-"""Makes pictures of random settings with `ric generate`, each again with `--like` in another
-process, and compares them byte by byte.
+"""Makes pictures of random settings with `ric generate`, and each again in another process: with
+`--like`, and by what the app does with a picture that is dropped on it. Compares them byte by byte.
 
     python scripts/check_like.py --count 50
 
-Ends with 1 if a picture came out differently. Both of each are left in OUT.
+Ends with 1 if a picture came out differently. All three of each are left in OUT.
 """
 
 from __future__ import annotations
@@ -18,9 +18,15 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
+from ric_diffusion.api import load
+from ric_diffusion.api.picture_settings import read_metadata
+from ric_diffusion.app.choice import ModelChoice
+from ric_diffusion.app.engine import Engine
+from ric_diffusion.app.jobs import Job
 from ric_diffusion.cli import main as ric
+from ric_diffusion.data.images import save_png
 
-MADE, AGAIN = "made", "again"  # below OUT
+MADE, AGAIN, APP = "made", "again", "app"  # below OUT
 PROMPTS = ("red apple", "a cat's face, smiling", "Rakete\nim Weltraum", "🍕 pizza", "umbrella")
 MAPPINGS = ("linear", "l2", "linf", "quantile", "front")
 SIDES = (48, 64, 80)
@@ -76,18 +82,26 @@ def make(out: Path, count: int, seed: int, model: Sequence[str], rewards: Sequen
             raise SystemExit(f"ric generate failed with {options}")
 
 
-def make_again(out: Path) -> None:
-    """Each picture in OUT/made from what it says of itself, in OUT/again."""
-    for path in sorted((out / MADE).glob("*-seed*.png")):
+def made_pictures(out: Path) -> list[Path]:
+    return sorted((out / MADE).glob("*-seed*.png"))
+
+
+def make_again(out: Path, model: str, adapter: str | None) -> None:
+    """Each picture in OUT/made from what it says of itself, in OUT/again and in OUT/app. What one
+    began with is found in the working folder."""
+    engine = Engine(load(model, adapter), ModelChoice.of(model))
+    for path in made_pictures(out):
         if ric(["generate", "--like", str(path), "--out", str(out / AGAIN)]):
             raise SystemExit(f"ric generate --like {path} failed")
+        drawn = engine.again(read_metadata(path).settings, Job())
+        save_png(out / APP / path.name, drawn.sample)
 
 
-def differing(out: Path) -> list[str]:
-    """The names of pictures that came out differently, or not at all."""
+def differing(out: Path, folder: str) -> list[str]:
+    """The names of pictures that came out differently in OUT/FOLDER, or not at all."""
     found = []
-    for path in sorted((out / MADE).glob("*-seed*.png")):
-        again = out / AGAIN / path.name
+    for path in made_pictures(out):
+        again = out / folder / path.name
         if not again.exists():
             found.append(path.name)
             continue
@@ -108,20 +122,24 @@ def main() -> None:
     parser.add_argument("--again", type=Path, metavar="OUT", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.again is not None:
-        make_again(options.again)
+        make_again(options.again, options.model, options.adapter)
         return
-    out = options.out or Path(tempfile.mkdtemp(prefix="like-"))
+    out = (options.out or Path(tempfile.mkdtemp(prefix="like-"))).resolve()
     model = ["--model", options.model]
     if options.adapter is not None:
         model += ["--adapter", options.adapter]
     make(out, options.count, options.seed, model, options.rewards)
-    subprocess.run([sys.executable, __file__, "--again", str(out)], check=True)
-    wrong = differing(out)
-    same = options.count - len(wrong)
-    print(f"{same} of {options.count} pictures the same, byte by byte; both of each in {out}")
-    for name in wrong:
-        print(f"differs: {name}")
-    sys.exit(bool(wrong))
+    again = [sys.executable, str(Path(__file__).resolve()), "--again", str(out), *model]
+    subprocess.run(again, check=True, cwd=out / MADE)
+    wrong = False
+    for folder, door in {AGAIN: "ric generate --like", APP: "the app"}.items():
+        names = differing(out, folder)
+        same, wrong = options.count - len(names), wrong or bool(names)
+        print(f"{door}: {same} of {options.count} pictures the same, byte by byte")
+        for name in names:
+            print(f"differs: {name}")
+    print(f"all of them: {out}")
+    sys.exit(wrong)
 
 
 if __name__ == "__main__":

@@ -38,19 +38,21 @@ def apple(root, tmp_path):
     return made
 
 
-def test_random_settings(ric, model, tmp_path):
+def test_random_settings(ric, model, tmp_path, monkeypatch):
     """A few of scripts/check_like.py's fifty, on the tiny model, in this process."""
     named = [str(word) for word in model]
     check_like.make(tmp_path, 3, 7, named, ["colorfulness", "compressibility"])
     with pytest.raises(SystemExit), pytest.MonkeyPatch.context() as patch:
         patch.setattr(check_like, "PROMPTS", ["half \ud800"])
         check_like.make(tmp_path / "bad", 1, 0, named, ["colorfulness"])
-    check_like.make_again(tmp_path)
-    assert check_like.differing(tmp_path) == []
-    one, other = sorted((tmp_path / "again").iterdir())[:2]
-    Image.fromarray(pixels(one) ^ 1).save(one)
-    other.unlink()
-    assert check_like.differing(tmp_path) == [one.name, other.name]
+    monkeypatch.chdir(tmp_path / "made")
+    check_like.make_again(tmp_path, named[1], named[3])
+    for door in ("again", "app"):
+        assert check_like.differing(tmp_path, door) == []
+        one, other = sorted((tmp_path / door).iterdir())[:2]
+        Image.fromarray(pixels(one) ^ 1).save(one)
+        other.unlink()
+        assert check_like.differing(tmp_path, door) == [one.name, other.name]
 
 
 def test_everything_made_the_same_way_is_the_same_file(ric, apple, tmp_path):
