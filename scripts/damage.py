@@ -21,7 +21,8 @@ from ric_diffusion.data.records import read_labelled
 from ric_diffusion.data.unchanged import check_unchanged
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.journal import Journal
-from ric_diffusion.io.manifest import MANIFEST
+from ric_diffusion.io.manifest import MANIFEST, DamagedError
+from ric_diffusion.models.diffusion.families.sd import FAMILY
 from ric_diffusion.models.diffusion.shards import Shards, keys_of
 from ric_diffusion.training import checkpoint
 
@@ -148,6 +149,20 @@ def of_labelled(folder: Path, source: Path) -> tuple[Callable[[], list[Path]], L
         return "not noticed"
 
     return lambda: sorted(path for path in folder.rglob("*") if path.is_file()), look
+
+
+def of_adapter(folder: Path, source: Path) -> tuple[Callable[[], list[Path]], Look]:
+    """An adapter without its card, which is written on by hand: the damaged file is named."""
+    shutil.copytree(source, folder, ignore=shutil.ignore_patterns("README.md"))
+
+    def look(path: Path) -> str:
+        try:
+            FAMILY.read_adapter(folder)
+        except DamagedError as error:
+            return "" if _names(path, str(error)) else f"not named: {error}"
+        return "not noticed"
+
+    return lambda: sorted(folder.iterdir()), look
 
 
 def of_journal(folder: Path) -> tuple[Callable[[], list[Path]], Look]:

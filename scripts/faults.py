@@ -313,7 +313,7 @@ def hostile(out: Path, show: Callable[[], object]) -> Tally:
 
 
 def rows(root: Path, options: argparse.Namespace) -> Iterator[Row]:
-    """All of the table. What is damaged of an adapter comes with its manifest."""
+    """All of the table."""
     seed, kills, flips = options.seed, options.kills, options.flips
     by_name = {verb.name: verb for verb in verbs(root)}
     for verb in by_name.values():
@@ -323,10 +323,11 @@ def rows(root: Path, options: argparse.Namespace) -> Iterator[Row]:
             run=lambda out, show, verb=verb: kill(verb, kills, seed, out, show),
         )
     for what, make in {
-        "checkpoint": damage.of_checkpoint,
-        "latents cache": damage.of_cache,
-        "labelled folder": lambda out: damage.of_labelled(out, root / "labelled"),
-        "journal": damage.of_journal,
+        "a checkpoint": damage.of_checkpoint,
+        "a latents cache": damage.of_cache,
+        "an adapter": lambda out: damage.of_adapter(out, root / "embedding" / "adapter"),
+        "a labelled folder": lambda out: damage.of_labelled(out, root / "labelled"),
+        "a journal": damage.of_journal,
     }.items():
 
         def flip(out: Path, show: Callable[[], object], make: Any = make) -> Tally:
@@ -334,7 +335,7 @@ def rows(root: Path, options: argparse.Namespace) -> Iterator[Row]:
             found = damage.tried(victims, look, count=flips, seed=seed, show=show)
             return Tally.of(flips, found)
 
-        yield Row(name=f"bits and ends of a {what}: damage noticed", count=flips, run=flip)
+        yield Row(name=f"bits and ends of {what}: damage noticed", count=flips, run=flip)
     yield Row(name="hostile pictures: left out for their reason", count=_kinds(), run=hostile)
     yield Row(
         name="disks full or read-only under train: one line, then the same adapter",

@@ -7,12 +7,15 @@ import damage
 COUNT = 30
 
 
-@pytest.mark.parametrize("what", ["checkpoint", "latents cache", "labelled folder", "journal"])
+@pytest.mark.parametrize(
+    "what", ["checkpoint", "latents cache", "adapter", "labelled folder", "journal"]
+)
 def test_all_of_it_is_noticed(root, tmp_path, what):
     folder = tmp_path / "damaged"
     victims, look = {
         "checkpoint": damage.of_checkpoint,
         "latents cache": damage.of_cache,
+        "adapter": lambda folder: damage.of_adapter(folder, root / "embedding" / "adapter"),
         "labelled folder": lambda folder: damage.of_labelled(folder, root / "labelled"),
         "journal": damage.of_journal,
     }[what](folder)
