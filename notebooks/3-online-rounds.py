@@ -36,7 +36,6 @@ from PIL import Image
 
 from ric_diffusion import RiCStableDiffusionPipeline, evaluate, label, online
 from ric_diffusion.api import contact_sheet
-from ric_diffusion.io.journal import Journal
 
 pipe = RiCStableDiffusionPipeline.from_pretrained("emoji-64")
 pipe.set_progress_bar_config(disable=True)
@@ -106,7 +105,9 @@ print(run.adapter)
 # %%
 folder = Path("runs/online/round-1")
 asked = [request["targets"] for request in json.loads((folder / "requests.json").read_text())]
-batches = sorted(Journal(folder, "scores").entries(), key=lambda batch: batch["first"])
+lines = [line for path in folder.glob("scores-*.jsonl") for line in path.read_text().splitlines()]
+entries = [json.loads(line)[1] for line in lines]  # behind its checksum
+batches = sorted(entries, key=lambda batch: batch["first"])
 samples = [sample for batch in batches for sample in batch["samples"]]
 verdicts = json.loads((folder / "selected.json").read_text())["samples"]
 selected = np.array([verdict == "selected" for verdict in verdicts])
