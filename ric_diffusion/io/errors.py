@@ -23,8 +23,8 @@ class InputError(ValueError):
     The command line prints it without a traceback and exits with 2.
     """
 
-    def __init__(self, message: str = "") -> None:
-        super().__init__(clipped(message))
+    def __str__(self) -> str:  # rather than when it is raised, which compiled models do as well
+        return clipped(super().__str__())
 
 
 class CollapseError(RuntimeError):
