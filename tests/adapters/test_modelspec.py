@@ -21,7 +21,7 @@ def space():
     scores = np.linspace(-2, 2, 201) * 3**0.5 / 2
     return RewardSpace.fit(
         {"aesthetic": 5 + 0.5 * scores, "compressibility": -100 + 10 * scores},
-        units={"compressibility": "-kB <b>\n"},
+        units={"compressibility": "-kB <b>"},
     )
 
 

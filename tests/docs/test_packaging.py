@@ -131,7 +131,7 @@ def test_wheel_holds_the_library_and_the_bundled_model(wheel):
 
 def test_wheel_installs_the_command(wheel):
     [entry_points] = [name for name in wheel.namelist() if name.endswith("entry_points.txt")]
-    assert "ric = ric_diffusion.cli:main" in wheel.read(entry_points).decode()
+    assert "ric = ric_diffusion.__main__:main" in wheel.read(entry_points).decode()
 
 
 # Runs `ric` where the packages of all extras are not to be found, whatever is installed here.

@@ -17,6 +17,7 @@ import torch
 from ric_diffusion.api import leave_processes
 from ric_diffusion.api.runs import OnlineRun, TrainConfig, online, train
 from ric_diffusion.io.config import from_dict
+from ric_diffusion.io.run import RunFolder
 from ric_diffusion.models.diffusion.backend import DiffusionBackend
 from ric_diffusion.models.hardware import this_process
 from ric_diffusion.models.sharding import is_sharded, local
@@ -57,6 +58,7 @@ def run(given):
     config = from_dict(given["config"], kind, "config")
     found, losses = {}, []
     loss, save, begin = DiffusionBackend.loss, Trainer.save, Trainer.__init__
+    check_free = RunFolder.check_free
 
     def counted(self, batch):
         if len(losses) == given.get("stop_at"):
@@ -71,7 +73,13 @@ def run(given):
     def of_another(self, *args, digest, **options):
         begin(self, *args, digest=given.get("digest", digest), **options)
 
+    def of_a_copy(self, *, resume):
+        """Of the other run there are checkpoints alone: its run.json names its processes."""
+        if "digest" not in given:
+            check_free(self, resume=resume)
+
     with (
+        patch.object(RunFolder, "check_free", of_a_copy),
         patch.object(DiffusionBackend, "loss", counted),
         patch.object(Trainer, "save", measured),
         patch.object(Trainer, "__init__", of_another),

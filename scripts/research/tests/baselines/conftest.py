@@ -127,3 +127,16 @@ def latents_as_pictures():
         return [Image.fromarray(one.permute(1, 2, 0).contiguous().numpy()) for one in levels]
 
     return decoded
+
+
+class LatentSampler(DiffusionSampler):
+    """Draws latents: of the tiny model's pictures one is as grey as the other."""
+
+    def _check_some_finite(self, pictures):
+        assert all(torch.isfinite(latents).all() for latents in pictures)
+
+
+@pytest.fixture
+def latent_sampler(pipe):
+    """latent_sampler(sampling): what draws latents with these arguments."""
+    return lambda sampling: LatentSampler(pipe, {**sampling, "output_type": "latent"})

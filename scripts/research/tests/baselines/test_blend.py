@@ -11,7 +11,6 @@ from ric_diffusion.adapters.format import read_diffusers
 from ric_diffusion.adapters.lora import Lora
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.models.cost import Meter
-from ric_diffusion.models.diffusion.sampler import DiffusionSampler
 
 PROMPTS, SEEDS = ["red apple", "pizza"], [3, 4]
 WEIGHTS = [0.3, 0.7]
@@ -19,10 +18,9 @@ EVEN = {"bright": 1.0, "warm": 1.0}
 
 
 @pytest.fixture
-def noisy(pipe, sampling):
-    """As policies of DDPO draw: with noise in every step, which also comes from the seed. Gives
-    latents: of the tiny model's pictures one is as grey as the other."""
-    return DiffusionSampler(pipe, {**sampling, "eta": 1.0, "output_type": "latent"})
+def noisy(latent_sampler, sampling):
+    """As policies of DDPO draw: with noise in every step, which also comes from the seed."""
+    return latent_sampler({**sampling, "eta": 1.0})
 
 
 def drawn(method, preference):
