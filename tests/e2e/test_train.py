@@ -287,11 +287,9 @@ def test_settings_that_change_no_result_are_not_part_of_a_run(
     assert done.code == 0, done.err
     assert files(out / "adapter") == before
     done = ric("train", copy(loop=loop | {"steps": 3}, prompts=[]), "--out", out, "--resume")
-    assert (done.code, done.err) == (
-        2,
-        f"ric train: {out}: holds a run with other loop.steps (2, now 3); its schedule depends on "
-        f"their number, so restore it, or train on in another --out with init: {out / 'adapter'}\n",
-    )
+    assert done.code == 2 and len(done.err.splitlines()) == 1
+    assert done.err.startswith(f"ric train: {out}: holds a run with other loop.steps (2, now 3)")
+    assert done.err.endswith(f" with init: {out / 'adapter'}\n")  # the middle of it may be left out
 
 
 def test_a_finished_run_takes_more_steps(ric, copy, tmp_path, files):
