@@ -28,8 +28,8 @@ class ScorerError(ValueError):
     """What was asked for is wrong. One line: what was given, where, how to mend it, without the
     middle where that is long."""
 
-    def __init__(self, message: str = "") -> None:
-        super().__init__(clipped(message))
+    def __str__(self) -> str:
+        return clipped(super().__str__())
 
 
 class WeightsError(ScorerError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from PIL.Image import Image
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 RGB_FINGERPRINT = "rgb-1"
 
 _ORIENTATION = 0x0112  # EXIF tag
-_BAND = 2**20  # pixels that are converted at a time
+_BAND = 2**20  # pixels that are looked at, or converted, at a time
 
 
 def to_rgb(image: Image) -> Image:
@@ -82,18 +82,28 @@ def turned(image: Image, orientation: int) -> Image:
 
 
 def _in_bands(image: Image, convert: Callable[[Image], Image]) -> Image:
-    """``convert``, of some rows at a time where the picture is large: what it takes beside the
+    """``convert``, of a band at a time where the picture is large: what it takes beside the
     picture and its RGB is then little."""
     from PIL import Image as images
 
-    width, height = image.size
-    rows = max(1, _BAND // width)
-    if rows >= height:
+    if image.width * image.height <= _BAND:
         return convert(image)
-    rgb = images.new("RGB", image.size)
-    for top in range(0, height, rows):
-        rgb.paste(convert(image.crop((0, top, width, min(top + rows, height)))), (0, top))
+    rgb, top = images.new("RGB", image.size), 0
+    for band in bands(image):
+        rgb.paste(convert(band), (0, top))
+        top += band.height
     return rgb
+
+
+def bands(image: Image) -> Iterator[Image]:
+    """A picture in parts of all its width, from the top: some rows at a time where it is large, a
+    small one as it is."""
+    rows = max(1, _BAND // image.width)
+    if rows >= image.height:
+        yield image
+        return
+    for top in range(0, image.height, rows):
+        yield image.crop((0, top, image.width, min(top + rows, image.height)))
 
 
 def _on_white(image: Image) -> Image:

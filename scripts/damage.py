@@ -29,9 +29,10 @@ from ric_diffusion.training import checkpoint
 Look = Callable[[Path], str]  # what is wrong with how damage to this file was met, "" if nothing
 
 
+@contextmanager
 def damaged(path: Path, rng: np.random.Generator) -> Iterator[str]:
-    """Damage a file, in turns by a flipped bit and by a lost end, for as long as it is asked;
-    yields what was done. The file is mended after each."""
+    """Inside the block a bit of the file is flipped, or its end is cut off; yields what was done.
+    The file is whole again behind it."""
     whole = path.read_bytes()
     cut = bool(rng.integers(2))
     place = int(rng.integers(len(whole)))
@@ -58,7 +59,7 @@ def tried(
     for _ in range(count):
         files = victims()
         path = files[int(rng.integers(len(files)))]
-        for done in damaged(path, rng):
+        with damaged(path, rng) as done:
             try:
                 problem = look(path)
             except Exception as error:

@@ -388,6 +388,8 @@ def main() -> None:
         for row in rows(root, options)
         if not options.only or any(row.name.startswith(word) for word in options.only)
     ]
+    if not chosen:
+        parser.error(f"--only {' '.join(options.only)}: no row begins so")
     tallies: dict[str, Tally] = {}
     with tqdm(total=sum(row.count for row in chosen), unit="fault") as bar:
         for row in chosen:

@@ -21,7 +21,6 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -216,7 +215,6 @@ def _whole() -> Iterator[Case]:
             yield Case(name=name, data=file.getvalue())
         elif mode == "LAB":
             file = io.BytesIO()
-            Image.fromarray(noise(seed), "RGB").convert("RGB")
             Image.merge("LAB", Image.fromarray(noise(seed)).split()).save(file, kind)
             yield Case(name=name, data=file.getvalue())
         else:
@@ -569,9 +567,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="a new one")
     folder = parser.parse_args().folder
+    if os.path.lexists(folder):
+        parser.error(f"{folder}: is there already; name a new folder")
     reasons = write(folder)
-    with suppress(UnicodeEncodeError):
-        (folder.parent / CASES).write_text(json.dumps(reasons, indent=2))
+    (folder.parent / CASES).write_text(json.dumps(reasons, indent=2))
     print(f"{len(reasons)} kinds in {folder}")
 
 

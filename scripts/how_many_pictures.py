@@ -94,8 +94,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     settings = configs.load_yaml(options.config, TrainConfig)
-    warmup = min(settings.loop.warmup, options.steps)
-    loop = replace(settings.loop, steps=options.steps, warmup=warmup, validate_every=0)
+    loop = replace(settings.loop.in_steps(options.steps), validate_every=0)
     settings = replace(settings, loop=loop, prompts=())
     try:
         outs = [options.out / str(count) for count in options.counts]

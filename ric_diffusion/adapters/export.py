@@ -20,7 +20,7 @@ from ric_diffusion.adapters.format import DiffusersFormat
 from ric_diffusion.adapters.kohya import clip_name
 from ric_diffusion.adapters.lora import Lora
 from ric_diffusion.io.errors import InputError
-from ric_diffusion.io.files import create_bytes, sibling
+from ric_diffusion.io.files import create_from, sibling
 from ric_diffusion.io.tensors import save_tensors
 
 Format = Literal["kohya", "diffusers", "comfyui"]
@@ -60,8 +60,7 @@ def export(
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         save_tensors(temporary, tensors, about)
-        created = create_bytes(out, temporary.read_bytes())
-        if not created and not filecmp.cmp(temporary, out, shallow=False):
+        if not create_from(temporary, out) and not filecmp.cmp(temporary, out, shallow=False):
             raise InputError(f"--out {out}: is there already; name another file, or move it")
     finally:
         temporary.unlink(missing_ok=True)

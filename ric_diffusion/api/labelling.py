@@ -296,8 +296,8 @@ def pictures_in(paths: Sequence[Path]) -> list[Path]:
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
+    check_readable(folder)
     for place, folders, names in os.walk(folder):
-        check_readable(place)
         for name in folders:
             if not os.path.islink(path := os.path.join(place, name)):
                 check_readable(path)

@@ -7,17 +7,18 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ric_diffusion.io.bounds import MOST_SEED
+
 MAX_PROMPT = 2000  # characters; tokenizers take as many tokens as they like of it
 MAX_COUNT, MAX_POINTS, MAX_SAMPLES = 16, 21, 64
 MAX_STEPS, MAX_SCALE, MAX_SIDE = 200, 100.0, 2048
 MAX_NAMES = 64  # rewards in one request
-MAX_SEED = 2**63 - 1
 STEPS = "denoising steps; these and what follows are the adapter's own by default"
 
 Name = Annotated[str, Field(max_length=200)]
 Text = Annotated[str, Field(max_length=MAX_PROMPT)]
 Prompt = Annotated[str, Field(min_length=1, max_length=MAX_PROMPT)]
-Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
+Seed = Annotated[int, Field(ge=0, le=MOST_SEED)]
 Values = Annotated[dict[Name, float], Field(max_length=MAX_NAMES)]
 Scale = Annotated[float, Field(ge=-MAX_SCALE, le=MAX_SCALE)]
 Side = Annotated[int, Field(ge=8, le=MAX_SIDE, multiple_of=8)]

@@ -17,6 +17,7 @@ from ric_diffusion.adapters.adapter import Adapter
 from ric_diffusion.api import messages
 from ric_diffusion.api.drawing import model_used
 from ric_diffusion.api.http.guard import Refused
+from ric_diffusion.api.http.problems import told
 from ric_diffusion.api.models import (
     COMMON,
     Dtype,
@@ -225,9 +226,7 @@ class ServedModel:
         try:
             messages.GenerateRequest.model_validate(fields | given)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise InputError(f"like: {where}: {first['msg']}") from None
+            raise InputError(f"like: {told(error)}") from None
 
     def _adapter_of(self, made: PictureSettings) -> str | None:
         """The adapter that made a picture. InputError if it is none of the server's."""

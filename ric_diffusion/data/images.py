@@ -19,7 +19,7 @@ from PIL.PngImagePlugin import PngInfo
 from ric_diffusion.data import png
 from ric_diffusion.data.budget import decoding
 from ric_diffusion.io.files import write_bytes
-from scorers.rgb import flattened, orientation, turned
+from scorers.rgb import bands, flattened, orientation, turned
 
 MAX_PIXELS = 64 * 2**20  # 256 MiB as Pillow has RGB; beyond twice its own limit it refuses anyway
 MAX_BYTES = 640 * 2**20  # of a file, and that decoding it may take beside those
@@ -62,7 +62,6 @@ _UNSIGNED = {".tga": "TGA", ".dib": "DIB"}
 # Formats that register with Pillow from packages of their own, in the extra `formats`.
 _PLUGIN_OF = dict.fromkeys((".heic", ".heif", ".hif"), "HEIF") | {".jxl": "JXL"}
 _BLANK_RANGE = 3  # of 255: what JPEG leaves of a flat colour
-_AT_ONCE = 2**20  # pixels whose bytes are copied for a digest
 _SOME = (8, 8)  # pixels of a picture, evenly spread
 _TURNED = range(5, 9)  # EXIF orientations: on its side
 _NOT_THE_PICTURE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # too many open files, no memory
@@ -176,11 +175,8 @@ def _is_flat(rgb: Image.Image) -> bool:
 def pixel_digest(image: Image.Image) -> str:
     """SHA-256 over size and RGB bytes, in hex: equal for equal pictures, however stored."""
     digest = hashlib.sha256(f"{image.width}x{image.height}\n".encode())
-    rgb = _as_rgb(image)
-    rows = max(1, _AT_ONCE // image.width)
-    for top in range(0, image.height, rows):
-        band = (0, top, rgb.width, min(top + rows, rgb.height))
-        digest.update((rgb if rows >= rgb.height else rgb.crop(band)).tobytes())
+    for band in bands(_as_rgb(image)):  # each of which is copied
+        digest.update(band.tobytes())
     return digest.hexdigest()
 
 
@@ -280,9 +276,7 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
 def _check_finite(image: Image.Image) -> None:
     """UnreadableImage for a TIFF with NaN or Inf, of which 8 bits would make colours."""
     if image.mode == "F":
-        rows = max(1, _AT_ONCE // image.width)
-        for top in range(0, image.height, rows):
-            band = image.crop((0, top, image.width, min(top + rows, image.height)))
+        for band in bands(image):
             if not np.isfinite(np.asarray(band)).all():
                 raise UnreadableImage(NOT_FINITE)
 

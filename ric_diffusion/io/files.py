@@ -63,24 +63,30 @@ def create_bytes(path: str | os.PathLike[str], data: bytes) -> bool:
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = sibling(target)
     try:
-        write_bytes(temporary, data)
-        try:
-            os.link(temporary, target)
-        except FileExistsError:
-            return False
-        except OSError:  # a file system without links
-            return _create(target, data)
+        temporary.write_bytes(data)
+        return create_from(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def create_from(source: Path, target: Path) -> bool:
+    """The same of a file that is written already, beside ``target``; the caller removes it."""
+    sync(source)
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        return False
+    except OSError:  # a file system without links
+        return _create(source, target)
     sync(target.parent)
     return True
 
 
-def _create(target: Path, data: bytes) -> bool:
+def _create(source: Path, target: Path) -> bool:
     """The same without links, where another process may see the file before it is whole."""
     try:
-        with target.open("xb") as file:
-            file.write(data)
+        with source.open("rb") as data, target.open("xb") as file:
+            shutil.copyfileobj(data, file)
     except FileExistsError:
         return False
     sync(target)

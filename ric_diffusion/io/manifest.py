@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePath
 
 from ric_diffusion.io.errors import InputError
-from ric_diffusion.io.files import write_bytes
+from ric_diffusion.io.files import json_bytes, write_bytes
 from ric_diffusion.io.strict_json import read_json
 
 MANIFEST = "manifest.json"
@@ -29,7 +28,7 @@ def manifest_bytes(files: Mapping[str, bytes | Path]) -> bytes:
         name: _digest(data) if isinstance(data, Path) else hashlib.sha256(data).hexdigest()
         for name, data in files.items()
     }
-    return json.dumps({"sha256": digests}, indent=2).encode() + b"\n"
+    return json_bytes({"sha256": digests})
 
 
 def check_manifest(folder: Path, names: Sequence[str]) -> None:

@@ -105,9 +105,7 @@ class Reward:
         given = checks.fields(
             {"centring": None, **checks.mapping(stored, "reward")}, names, "reward"
         )
-        name = given["name"]
-        if given["scorer"] != {}:
-            given["scorer"] = checks.scorer(given["scorer"], f"{name}: scorer")
+        given["scorer"] = checks.scorer(given["scorer"], f"{given['name']}: scorer")
         if given["centring"] is not None:
             given["centring"] = Centring.from_dict(given["centring"])
         return cls(**given)

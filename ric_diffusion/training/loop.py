@@ -96,6 +96,10 @@ class LoopConfig:
                 "loop.precision: fp16 is not for FSDP with train: full; give bf16 or fp32"
             )
 
+    def in_steps(self, steps: int) -> LoopConfig:
+        """The same in so many steps, of which no more than all warm up."""
+        return replace(self, steps=steps, warmup=min(self.warmup, steps))
+
     def resolved(self, device: str | torch.device) -> LoopConfig:
         """The same with the precision that ``device`` computes in instead of ``auto``."""
         return replace(self, precision=resolve_precision(self.precision, device))

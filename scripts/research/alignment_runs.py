@@ -39,7 +39,6 @@ from ric_diffusion.io.errors import InputError, suggest
 from ric_diffusion.io.files import write_text
 from ric_diffusion.models.cost import Cost
 from ric_diffusion.rewards.selection import SELECTIONS
-from ric_diffusion.training.loop import LoopConfig
 from scorers.spec import parse_spec
 
 Settings = TypeVar("Settings")
@@ -158,7 +157,12 @@ def load(path: Path, out: Path, parts: Sequence[str], known: Iterable[str]) -> A
     ours: Any = {"model": config.model, "data": config.data, "out": None}
     offline, text = (
         # without validation sheets, which would count as cost
-        replace(run, **ours, prompts=(), loop=_in_steps(run.loop, config.steps))
+        replace(
+            run,
+            **ours,
+            prompts=(),
+            loop=replace(run.loop.in_steps(config.steps), validate_every=0),
+        )
         for run in (configs.load_yaml(file, TrainConfig) for file in (config.offline, config.text))
     )
     lora, sampling = offline.diffusion.lora, config.sampling
@@ -254,11 +258,6 @@ def _merged(plain: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, A
         both = isinstance(value, Mapping) and isinstance(before, Mapping)
         merged[key] = _merged(before, value) if both else value
     return merged
-
-
-def _in_steps(loop: LoopConfig, steps: int) -> LoopConfig:
-    """The loop in so many steps, and no warmup beyond them."""
-    return replace(loop, steps=steps, warmup=min(loop.warmup, steps), validate_every=0)
 
 
 def split(names: Sequence[str], config: Alignment, where: str) -> PromptSplit:

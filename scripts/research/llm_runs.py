@@ -97,8 +97,7 @@ def load(path: Path, out: Path, parts: Sequence[str]) -> LlmBenchmark:
     # without validation sheets, which would count as cost
     loop = replace(offline.loop, validate_every=0)
     offline = replace(offline, **same, prompts=(), loop=loop)
-    warmup = min(text.loop.warmup, loop.steps)
-    loop = replace(text.loop, steps=loop.steps, warmup=warmup, validate_every=0)
+    loop = replace(text.loop.in_steps(loop.steps), validate_every=0)
     words = replace(text.llm, sampling=offline.llm.sampling)
     text = replace(text, **same, where=offline.where, prompts=(), loop=loop, llm=words)
     same |= {"where": offline.where, "llm": offline.llm, "prompts": config.prompts}

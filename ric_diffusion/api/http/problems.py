@@ -6,6 +6,7 @@ from typing import Any
 from fastapi import HTTPException, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import ValidationError
 
 from ric_diffusion.api.http.guard import Refused
 from ric_diffusion.api.work import Stopped
@@ -34,10 +35,15 @@ async def _input(request: Request, error: Exception) -> Response:
 
 
 async def _invalid(request: Request, error: RequestValidationError) -> Response:
+    return _problem(422, told(error))
+
+
+def told(error: RequestValidationError | ValidationError) -> str:
+    """The first field that is wrong, and what is wrong with it."""
     first = error.errors()[0]
     kind, place = first["type"], [str(part) for part in first["loc"] if part != "body"]
     where = ".".join(place)[:100] if place and kind != "json_invalid" else "body"
-    return _problem(422, f"{where}: {_SAID.get(kind, first['msg'])}")
+    return f"{where}: {_SAID.get(kind, first['msg'])}"
 
 
 async def _gone(request: Request, error: Stopped) -> Response:

@@ -19,8 +19,14 @@ from ric_diffusion.io.errors import InputError, suggest
 DEPRECATED = ("callback", "callback_steps")  # what stock calls still take out of their **kwargs
 NUMBERS = ("guidance_scale", "guidance_rescale", "strength")
 OPTIONAL = ("height", "width", "eta", "clip_skip")  # numbers, or None
-COUNTS = {"num_inference_steps": MOST_STEPS, "num_images_per_prompt": MOST_PER_PROMPT}
-LARGEST = {"height": MOST_SIDE, "width": MOST_SIDE}  # of numbers, MOST_SCALE of others
+COUNTS = ("num_inference_steps", "num_images_per_prompt")
+_MOST = {  # MOST_SCALE of others
+    "num_inference_steps": MOST_STEPS,
+    "num_images_per_prompt": MOST_PER_PROMPT,
+    "timesteps": MOST_STEPS,
+    "height": MOST_SIDE,
+    "width": MOST_SIDE,
+}
 
 
 def bound(
@@ -47,6 +53,11 @@ def is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def most_of(argument: str) -> float:
+    """The largest number that an argument of a call may be, or have in a list."""
+    return _MOST.get(argument, MOST_SCALE)
+
+
 def check_steps(steps: int | None, scheduler: Any) -> None:
     """InputError for more denoising steps than the schedule has noise levels for; None where a call
     brings its own."""
@@ -71,9 +82,9 @@ def check(arguments: Mapping[str, Any], guidance: str) -> None:
             listed = any(arguments.get(steps) is not None for steps in ("timesteps", "sigmas"))
             if value is None and name == "num_inference_steps" and listed:
                 continue
-            check_count(name, value, COUNTS[name])
+            check_count(name, value, int(most_of(name)))
         elif name in (guidance, *NUMBERS) or (name in OPTIONAL and value is not None):
-            most = LARGEST.get(name, MOST_SCALE)
+            most = most_of(name)
             if not is_number(value) or abs(value) > most:
                 raise InputError(f"{name} {value!r}: give a number{_at_most(value, most)}")
         elif name == "generator" and value is not None:

@@ -17,7 +17,7 @@ from ric_diffusion.adapters.adapter import Adapter
 from ric_diffusion.adapters.card import TOKENS_ALONE, WITHOUT_LORA, Use
 from ric_diffusion.adapters.format import DiffusersFormat
 from ric_diffusion.data.medium import IMAGE
-from ric_diffusion.io.bounds import MOST_SCALE, MOST_SIDE, MOST_STEPS
+from ric_diffusion.io.bounds import MOST_STEPS
 from ric_diffusion.io.errors import InputError, suggest
 from ric_diffusion.models.checkpoint import (
     Checkpoint,
@@ -26,6 +26,7 @@ from ric_diffusion.models.checkpoint import (
     local_file,
     read_header,
 )
+from ric_diffusion.models.diffusion.arguments import most_of
 from ric_diffusion.models.diffusion.backend import (
     TEXT_ENCODER,
     DiffusionBackend,
@@ -86,12 +87,6 @@ pipe("a prompt", targets={{"{reward}": 1.0}}).images[0].save("picture.png")""",
 )
 UNIONS = (Union, types.UnionType)
 SIDES = ("width", "height")
-MOST = {
-    "timesteps": MOST_STEPS,
-    "num_inference_steps": MOST_STEPS,
-    "width": MOST_SIDE,
-    "height": MOST_SIDE,
-}
 # The numbers that an adapter may bring for every call. How many pictures a call makes, and what
 # goes in and comes out of it, is the caller's to say.
 SAMPLING = {
@@ -571,8 +566,8 @@ def _check_number(argument: str, value: Any, annotation: Any) -> None:
     if value is None and types.NoneType in kinds:
         return
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    whole, most = number and isinstance(value, int) and value >= 1, MOST.get(argument, MOST_SCALE)
-    if number and abs(value) > most:
+    whole = number and isinstance(value, int) and value >= 1
+    if number and abs(value) > (most := most_of(argument)):
         raise ValueError(f"{name} is {value!r}; give {most:g} at most")
     if int in kinds and not whole:
         raise ValueError(f"{name} is {value!r}; give a whole number above 0")

@@ -307,11 +307,10 @@ class RiCMixin(AdapterMixin):
             return [adapter] * count
         given = self._given(dict(arguments), "", count)
         if isinstance(given, Context):
-            each_given = given.chunk(count)
             with self.with_adapter():
                 contexts = [
                     one.with_states(adapter.conditioner.context_of_states(one.states, [{}]))
-                    for one in each_given
+                    for one in given.chunk(count)
                 ]
                 rows = features_of(self, contexts)
             return [adapter.for_prompt(row) for row in rows]
