@@ -419,7 +419,10 @@ def test_presets_are_saved_to_a_file_and_used(page, home):
 def test_another_adapter_is_loaded_in_the_page(page, home):
     def load(adapter):
         tab(page, "Model")
-        page.locator("#adapter").locator("textarea, input").fill(str(adapter))
+        box = page.locator("#adapter").locator("textarea, input")
+        box.fill(str(adapter))
+        box.press("Tab")
+        page.wait_for_timeout(500)  # a busy page takes it up a little later; a hand is slower, too
         page.locator("#load-model").click()
 
     def steps():

@@ -1,5 +1,6 @@
 """The server: to this machine alone, whatever it is sent, and to many at once."""
 
+import asyncio
 import http.client
 import json
 import os
@@ -10,6 +11,7 @@ import sys
 import threading
 import time
 import zlib
+from contextlib import nullcontext
 from io import BytesIO
 from pathlib import Path
 from types import SimpleNamespace
@@ -480,6 +482,24 @@ def test_a_closed_page_takes_its_job_along(served, busy, monkeypatch):
     asking.join()
     assert "Cancelled." in answers[0][-1]
     assert client.alive()
+
+
+@pytest.mark.parametrize("path, quiet", [("/gradio_api/file=/a.png", True), ("/other", False)])
+def test_a_picture_that_is_removed_while_it_is_sent(tmp_path, path, quiet):
+    """Its page was closed, and nobody waits for it."""
+    sent = []
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise FileNotFoundError(path)
+
+    async def send(message):
+        sent.append(message["type"])
+
+    scope = {"type": "http", "method": "GET", "path": path, "headers": [(b"host", b"localhost")]}
+    with nullcontext() if quiet else pytest.raises(FileNotFoundError):
+        asyncio.run(server.OnlyOurs(app, tmp_path)(scope, None, send))
+    assert sent == ["http.response.start"]
 
 
 def test_a_full_queue_is_told(client):
