@@ -21,6 +21,7 @@ from ric_diffusion.api.picture_settings import (
     InitImage,
     ModelUsed,
     PictureSettings,
+    as_stored,
 )
 from ric_diffusion.api.refinement import Drawn, draw_refined
 from ric_diffusion.data.images import UnreadableImage, open_image, pixel_digest
@@ -30,7 +31,7 @@ from ric_diffusion.io.bounds import MOST_PER_PROMPT, MOST_SEED, check_count
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.paths import expanded
 from ric_diffusion.models.checkpoint import Checkpoint
-from ric_diffusion.models.diffusion.arguments import check_steps
+from ric_diffusion.models.diffusion.arguments import check_times
 from ric_diffusion.models.diffusion.digests import adapter_digest, model_digest
 from ric_diffusion.models.diffusion.family import IMAGE_TO_IMAGE
 from ric_diffusion.models.diffusion.pipeline import stock_class
@@ -120,7 +121,7 @@ class Pictures:
         self.painter.text_cache = pipe.text_cache
         self.sampling = resolved_sampling(self.painter, asked)
         self.arguments = self.painter.arguments_of(self.sampling)
-        check_steps(self.sampling["num_inference_steps"], pipe.scheduler)
+        check_times(self.sampling, None, pipe.scheduler)
         self.arguments["negative_prompt"] = asked.negative_prompt
         self.model = model_used(pipe, checkpoint)
         self.init: InitImage | None = None
@@ -181,7 +182,6 @@ class Pictures:
     def settings(self, prompt: str, seed: int) -> PictureSettings:
         """All that the picture of this prompt and seed depends on."""
         asked, values, preference = self.asked, self.sampling, self.asked.preference
-        plain = {n: v for n, v in values.items() if isinstance(v, bool | int | float | None)}
         weighed = preference is not None
         return PictureSettings(
             prompt=prompt,
@@ -192,8 +192,7 @@ class Pictures:
             targets=None if asked.targets is None else self.targets,
             negative_targets=None if asked.negative_targets is None else self.negative_targets,
             refine=asked.refine,
-            sampling=plain,
-            unrecorded=tuple(sorted(values.keys() - plain.keys())),
+            sampling={name: as_stored(value) for name, value in values.items()},
             init_image=self.init,
             model=self.model,
         )

@@ -42,19 +42,13 @@ class Like:
 
     @classmethod
     def of(cls, given: str | Path | PictureSettings) -> Like:
-        """A PNG, or what one said. InputError if it says nothing of how it was made, or if that is
-        more than a file can say."""
+        """A PNG, or what one said. InputError if it says nothing of how it was made."""
         if isinstance(given, PictureSettings):
             found = cls(settings=given, name="the picture")
         else:
             path = expanded(given)
             settings = read_metadata(path, f"like {given}").settings
             found = cls(settings=settings, name=str(given), folder=path.parent)
-        if unrecorded := found.settings.unrecorded:
-            raise InputError(
-                f"like {found.name}: was made with {', '.join(unrecorded)}, of which no file says "
-                "what it was"
-            )
         return found
 
     @property

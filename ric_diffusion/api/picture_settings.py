@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ric_diffusion.api.refinement import Refinement
 from ric_diffusion.data import png
@@ -41,7 +42,7 @@ SAMPLERS = {  # what A1111 calls diffusers' schedulers; others go by their own n
     "UniPCMultistepScheduler": "UniPC",
 }
 
-SamplingValue = bool | int | float | None
+SamplingValue = bool | int | float | tuple[float, ...] | None
 Values = Mapping[str, float]
 Scores = Mapping[str, float | None]
 
@@ -130,7 +131,6 @@ class PictureSettings:
         refine: up to how many times it was drawn again.
         sampling: all arguments of sampling by diffusers' names, also those that the adapter or the
             pipeline brought.
-        unrecorded: arguments of sampling that no file can hold, as tensors and functions are.
         init_image: the picture that this one was made from.
         model: what made it.
     """
@@ -144,7 +144,6 @@ class PictureSettings:
     negative_targets: Values | None = None
     refine: int | None = None
     sampling: Mapping[str, SamplingValue] = field(default_factory=dict)
-    unrecorded: tuple[str, ...] = ()
     init_image: InitImage | None = None
     model: ModelUsed
 
@@ -161,7 +160,6 @@ class PictureSettings:
             check_passes(self.refine)
         for name in ("preference", "targets", "negative_targets", "sampling"):
             _check_names(name, getattr(self, name) or ())
-        _check_names("unrecorded", self.unrecorded)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,6 +216,11 @@ class PictureMetadata:
         told = ((name, value) for name, value in values.items() if value is not None)
         lines.append(", ".join(f"{name}: {_quoted(str(value))}" for name, value in told))
         return "\n".join(lines)
+
+
+def as_stored(value: Any) -> SamplingValue:
+    """An argument of sampling as a file gives it back: a list, of times, is a tuple there."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 def read_metadata(source: Path | bytes, name: str = "") -> PictureMetadata:

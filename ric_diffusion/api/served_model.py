@@ -26,7 +26,7 @@ from ric_diffusion.api.models import (
     require_adapter,
     require_pictures,
 )
-from ric_diffusion.api.picture_settings import PictureSettings, read_metadata
+from ric_diffusion.api.picture_settings import PictureSettings, as_stored, read_metadata
 from ric_diffusion.api.samples import GeneratedSample, Scoring, generate
 from ric_diffusion.api.sweeps import SweepResult, sweep
 from ric_diffusion.api.work import Job, Stopped
@@ -220,7 +220,7 @@ class ServedModel:
         for name, value in made.sampling.items():
             if (ours := names.get(name, name)) in COMMON:
                 fields[ours] = value
-            elif value is not None and value != own.get(name):
+            elif value is not None and value != as_stored(own.get(name)):
                 raise InputError(f"like: was made with {name} {value}, which no request can set")
         given = asked.model_dump(exclude_none=True, exclude={"like", "init_image", "prompts"})
         try:

@@ -203,7 +203,8 @@ class Form:
         a picture is drawn again from ``made`` itself."""
         first = self.initial(made.prompt)
         given = {self.engine.family.options.get(n, n): n for n in self.own}
-        sampling = {given[name]: v for name, v in made.sampling.items() if name in given}
+        numbers = {n: v for n, v in made.sampling.items() if isinstance(v, int | float)}
+        sampling = {given[name]: number for name, number in numbers.items() if name in given}
         weights, targets = made.preference or {}, made.targets or {}
         total = sum(weights.values())
         shares = {name: round(100 * weights.get(name, 0) / total) for name in self.names if total}
@@ -218,7 +219,7 @@ class Form:
             values=values,
             autos={name: name not in targets for name in self.names},
             mapping=made.mapping,
-            sampling={n: v for n, v in sampling.items() if v is not None},
+            sampling=sampling,
         )
         return self.settings(self.row(settings))
 

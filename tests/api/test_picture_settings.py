@@ -129,7 +129,7 @@ def changed(**values):
         ("finite", changed(settings__targets={"a": float("nan")})),
         ("finite", changed(settings__targets={"a": "<script>"})),
         ("printed", changed(settings__targets={"\x1b[2J": 1})),
-        ("settings.sampling", changed(settings__sampling={"height": [1]})),
+        ("settings.sampling", changed(settings__sampling={"height": ["a"]})),
         ("strength is 0", changed(settings__init_image__strength=0)),
         ("holds a folder", changed(settings__init_image__name="../x.png")),
         ("holds a folder", changed(settings__init_image__name="\\\\host\\x.png")),

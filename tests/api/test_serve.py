@@ -197,7 +197,8 @@ def test_a_picture_is_drawn_again_by_the_adapter_that_made_it(server, made, root
         ("like: was made without an adapter", {"settings__model__adapter_digest": None}),
         ("like: was made from the picture secret.png; give it as init_image",
          {"settings__init_image": {"name": "secret.png", "digest": "0" * 64, "strength": 0.5}}),
-        ("was made with generator, of which no file", {"settings__unrecorded": ["generator"]}),
+        ("like: was made with sigmas (1.0, 0.5), which no request can set",
+         {"settings__sampling__sigmas": [1.0, 0.5]}),
     ],
 )  # fmt: skip
 def test_pictures_that_are_not_drawn_again(server, made, tmp_path, said, change):

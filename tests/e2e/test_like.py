@@ -8,6 +8,7 @@ from importlib import metadata
 
 import numpy as np
 import pytest
+from diffusers import EulerDiscreteScheduler
 from PIL import Image
 
 import check_like
@@ -208,12 +209,21 @@ def test_calibration_that_knows_the_prompt(root, tmp_path, caplog):
     assert "the picture was made with another adapter" in caplog.text
 
 
-def test_what_no_file_can_say(root):
+@pytest.mark.parametrize("times", [{"timesteps": [900, 500, 100]}, {"sigmas": [9.0, 3.0, 0.5]}])
+def test_lists_of_times_are_kept(root, times, tmp_path):
     model = api.load(root / "model")
-    [made] = api.generate(model, "x", sampling={"steps": 1})
-    settings = replace(made.settings, unrecorded=("cross_attention_kwargs",))
-    with pytest.raises(InputError, match="was made with cross_attention_kwargs, of which no file"):
-        api.generate(model, like=settings)
+    with pytest.raises(InputError, match=f"^{next(iter(times))}: DDIMScheduler takes no list"):
+        api.generate(model, "x", sampling=times)
+    model.scheduler = EulerDiscreteScheduler.from_config(model.scheduler.config)
+    [made] = api.generate(model, "x", sampling=times, out=tmp_path)
+    [same] = api.generate(model, like=made.path)
+    [other] = api.generate(model, "x", sampling={"steps": 3})
+    assert np.array_equal(np.array(same.sample), pixels(made.path))
+    assert not np.array_equal(np.array(other.sample), pixels(made.path))
+
+
+def test_what_is_asked_for_twice_or_out_of_bounds(root):
+    model = api.load(root / "model")
     for asked in ({"prompt": "x", "prompts": ["y"]}, {"seed": -1, "prompt": "x"}):
         with pytest.raises(InputError, match=r"^(prompt and prompts|seed -1)"):
             api.generate(model, **asked)

@@ -19,6 +19,7 @@ from ric_diffusion.io.errors import InputError, suggest
 DEPRECATED = ("callback", "callback_steps")  # what stock calls still take out of their **kwargs
 NUMBERS = ("guidance_scale", "guidance_rescale", "strength")
 OPTIONAL = ("height", "width", "eta", "clip_skip")  # numbers, or None
+TIMES = ("sigmas", "timesteps")  # lists of numbers, or None
 COUNTS = ("num_inference_steps", "num_images_per_prompt")
 _MOST = {  # MOST_SCALE of others
     "num_inference_steps": MOST_STEPS,
@@ -58,10 +59,17 @@ def most_of(argument: str) -> float:
     return _MOST.get(argument, MOST_SCALE)
 
 
-def check_steps(steps: int | None, scheduler: Any) -> None:
-    """InputError for more denoising steps than the schedule has noise levels for; None where a call
-    brings its own."""
-    config = scheduler.config
+def check_times(arguments: Mapping[str, Any], steps: int | None, scheduler: Any) -> None:
+    """InputError for more denoising steps than the schedule has noise levels for, and for a list of
+    times where it takes none; ``steps``: the default of the call."""
+    for name in TIMES:
+        listed = arguments.get(name) is not None
+        if listed and name not in inspect.signature(scheduler.set_timesteps).parameters:
+            raise InputError(
+                f"{name}: {type(scheduler).__name__} takes no list of them; give "
+                "num_inference_steps, or load another scheduler"
+            )
+    steps, config = arguments.get("num_inference_steps", steps), scheduler.config
     spared = config.get("steps_offset", 0) if config.get("timestep_spacing") == "leading" else 0
     most = config.get("num_train_timesteps", MOST_STEPS) - spared
     if steps is not None and steps > most:
@@ -79,7 +87,7 @@ def check(arguments: Mapping[str, Any], guidance: str) -> None:
     for name, value in arguments.items():
         if name in COUNTS:
             # Timesteps of one's own say how many there are.
-            listed = any(arguments.get(steps) is not None for steps in ("timesteps", "sigmas"))
+            listed = any(arguments.get(times) is not None for times in TIMES)
             if value is None and name == "num_inference_steps" and listed:
                 continue
             check_count(name, value, int(most_of(name)))
