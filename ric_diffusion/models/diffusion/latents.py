@@ -142,8 +142,8 @@ def cached_latents(
         for i in range(len(pictures))
     )
     first = np.sort(np.unique(keys, return_index=True)[1])  # of equal pictures one is encoded
-    missing = int((shards.find(keys[first])[:, 0] < 0).sum())
-    own = -(-missing // process.num_processes)
+    groups = _groups(latents, pictures, first, views)
+    own = sum(map(len, shards.missing(keys, groups, process)))
     with (
         threads() as each,
         tracking("latents", own, unit="image", show=process.is_main_process) as tracker,
@@ -166,7 +166,6 @@ def cached_latents(
                 tracker.advance(len(some))
             return {MOMENTS: torch.cat(parts)}
 
-        groups = _groups(latents, pictures, first, views)
         shards.fill(keys, groups, encode, process)
     return CachedLatents(shards=shards, places=shards.find(keys), views=views)
 

@@ -180,7 +180,7 @@ def _described(
     shards, root = Shards(cache), str(folder.absolute())
     keys = keys_of(_place(root, record) for record in records)
     groups = np.split(np.arange(len(keys)), range(FILES_AT_ONCE, len(keys), FILES_AT_ONCE))
-    own = -(-int((shards.find(keys)[:, 0] < 0).sum()) // process.num_processes)
+    own = sum(map(len, shards.missing(keys, groups, process)))
     with (
         threads() as each,
         tracking("read", own, unit="image", show=process.is_main_process) as tracker,

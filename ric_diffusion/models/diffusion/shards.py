@@ -288,6 +288,15 @@ class Shards:
         if self.folder.is_dir():
             clear_leftovers(self.folder)
 
+    def missing(
+        self, keys: np.ndarray, groups: Sequence[np.ndarray], process: Any
+    ) -> list[np.ndarray]:
+        """What ``fill`` has this process make of the same arguments: numbers of rows, of which
+        each lot is a shard."""
+        missing = self.find(keys)[:, 0] < 0
+        wanted = [rows for group in groups if len(rows := group[missing[group]])]
+        return wanted[process.process_index :: process.num_processes]
+
     def fill(
         self,
         keys: np.ndarray,
@@ -304,12 +313,11 @@ class Shards:
         a run that was killed has to end with the same numbers. The processes (accelerate's
         ``process``) take turns with the groups.
         """
-        missing = self.find(keys)[:, 0] < 0
+        own = self.missing(keys, groups, process)
         process.wait_for_everyone()  # all have seen the folder as it was
         if process.is_main_process:
             self.clear()
-        wanted = [rows for group in groups if len(rows := group[missing[group]])]
-        for rows in wanted[process.process_index :: process.num_processes]:
+        for rows in own:
             self.write(keys[rows], make(rows))
         process.wait_for_everyone()
         self.refresh()

@@ -10,6 +10,7 @@ from PIL import Image
 
 from ric_diffusion.data.records import Record
 from ric_diffusion.io.errors import InputError
+from ric_diffusion.io.progress import reporting
 from ric_diffusion.models.diffusion import latents, pictures
 from ric_diffusion.models.diffusion.latents import Latents, cached_latents, framed
 from ric_diffusion.models.diffusion.pictures import read_pictures
@@ -228,13 +229,14 @@ def test_a_shard_that_was_cut_short_anywhere_is_noticed(tmp_path):
 def test_processes_share_the_work_and_make_the_same_numbers(vae, files, tmp_path, encoded):
     whole = encode(vae, files, tmp_path / "whole")
     encoded.clear()
-    meeting, found = threading.Barrier(2, timeout=30), {}
+    meeting, found, last = threading.Barrier(2, timeout=30), {}, {}
 
     def work(number):
         process = replace(
             Process(), process_index=number, num_processes=2, wait_for_everyone=meeting.wait
         )
-        found[number] = encode(vae, files, tmp_path / "two", process=process)
+        with reporting(lambda event: last.update({event.stage: (event.done, event.total)})):
+            found[number] = encode(vae, files, tmp_path / "two", process=process)
 
     workers = [threading.Thread(target=work, args=(number,)) for number in (0, 1)]
     for worker in workers:
@@ -243,6 +245,7 @@ def test_processes_share_the_work_and_make_the_same_numbers(vae, files, tmp_path
         worker.join()
     assert sorted(encoded) == [1, 2, 2]
     assert torch.equal(found[0], whole) and torch.equal(found[1], whole)
+    assert last == {"read": (5, 5), "latents": (3, 3)}  # of the first process, which has the more
 
 
 def test_pictures_of_several_sizes_are_encoded_at_their_own(vae, tmp_path):
