@@ -11,7 +11,10 @@ from typing import Any
 import gradio as gr
 from gradio import processing_utils, utils
 
+from ric_diffusion.api.http.connections import TimedProtocol
+
 DOWNLOAD = "async_ssrf_protected_get"  # of gradio.processing_utils
+PROTOCOL = "http_protocol_class"  # of a uvicorn.Config, asked for at each connection
 PAUSES = ("sleep_when_free", "progress_update_sleep_when_free")  # of a gradio.queueing.Queue
 
 # What `launch` says of blocks, beside what only it gives them.
@@ -48,6 +51,17 @@ def look_for_work_every(app: gr.Blocks, seconds: float) -> None:
         if not hasattr(queue, name):
             raise GradioChanged(_message(f"Blocks._queue.{name}"))
         setattr(queue, name, seconds)
+
+
+def end_slow_connections(app: gr.Blocks) -> None:
+    """Have the server of a launched app end connections whose other end takes too long, which
+    uvicorn keeps as long as they say nothing. An argument of ``Blocks.launch`` for uvicorn's
+    settings would replace this.
+    """
+    config = getattr(getattr(app, "server", None), "config", None)
+    if not hasattr(config, PROTOCOL):
+        raise GradioChanged(_message(f"Blocks.server.config.{PROTOCOL}"))
+    setattr(config, PROTOCOL, TimedProtocol)
 
 
 def hand_over_path(picture: gr.Image | gr.File) -> None:

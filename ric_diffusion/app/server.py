@@ -166,6 +166,7 @@ def launch(
         css=STYLE,
         head=HEAD,
     )
+    gradio_seam.end_slow_connections(app)
     return app
 
 

@@ -78,6 +78,8 @@ def test_a_gradio_without_them_is_refused(seam, monkeypatch):
     said = "which ric_diffusion/app/gradio_seam.py relies on"
     with pytest.raises(seam.GradioChanged, match=f"Blocks._queue.sleep_when_free, {said}"):
         seam.look_for_work_every(SimpleNamespace(_queue=SimpleNamespace()), 1)
+    with pytest.raises(seam.GradioChanged, match=f"server.config.http_protocol_class, {said}"):
+        seam.end_slow_connections(SimpleNamespace(server=None))
     with pytest.raises(seam.GradioChanged, match=said):
         seam.look_for_work_every(SimpleNamespace(), 1)
     with pytest.raises(seam.GradioChanged, match=f"Image.preprocess, {said}"):

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -22,7 +23,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from app_in_browser import free_port
-from ric_diffusion.api.http import guard
+from ric_diffusion.api.http import connections, guard
 from ric_diffusion.api.picture_settings import read_metadata
 from ric_diffusion.api.work import WorkQueue
 from ric_diffusion.app import server
@@ -370,6 +371,10 @@ def test_requests_are_bounded_in_size_time_and_number(client, monkeypatch):
     connection.endheaders(b"{")
     assert connection.getresponse().status == 408
     connection.close()
+    monkeypatch.setattr(connections, "HEAD", 0.2)
+    with socket.create_connection(("127.0.0.1", client.port), timeout=60) as waiting:
+        waiting.sendall(b"GET / HTTP/1.1\r\nHost: ")
+        assert waiting.recv(1) == b""  # closed, without an answer
     monkeypatch.setattr(guard.Rates, "allow", lambda rates, address: False)
     assert client.ask("GET", "/config")[0] == 429
     monkeypatch.undo()
