@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import functools
+import threading
 import time
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from ric_diffusion.io.errors import reason_of
@@ -48,12 +51,35 @@ def _send(send: Any, last: list[float], request: Any, *, stream: bool = False, *
     asked = request.extensions.get("timeout", {})
     request.extensions["timeout"] = {**asked, "connect": most, "read": most}
     try:
-        return send(request, **how)
+        return _within(2 * most, functools.partial(send, request, **how))
     except Exception as error:
-        if not {"TimeoutException", "NetworkError"} & {c.__name__ for c in type(error).__mro__}:
+        if not {"TimeoutError", "TimeoutException", "NetworkError"} & {
+            c.__name__ for c in type(error).__mro__
+        }:
             raise
         last[:] = [time.monotonic()]
         raise OfflineModeIsEnabled(UNREACHED) from error
+
+
+def _within(seconds: float, call: Callable[[], Any]) -> Any:
+    """What ``call`` returns or raises; TimeoutError if it takes longer, as where a resolver waits
+    for servers of names that do not answer: no timeout of a request counts that."""
+    answers: SimpleQueue[tuple[Any, Exception | None]] = SimpleQueue()
+
+    def ask() -> None:
+        try:
+            answers.put((call(), None))
+        except Exception as error:
+            answers.put((None, error))
+
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        found, error = answers.get(timeout=seconds)
+    except Empty:
+        raise TimeoutError from None
+    if error is not None:
+        raise error
+    return found
 
 
 def lacks_file(error: Exception) -> bool:

@@ -14,8 +14,10 @@ from support.processes import ENVIRONMENT
 
 # What a command does beside starting Python and importing its libraries, which no hub hastens.
 COMMAND = """
-import sys, time
+import os, socket, sys, time
 import diffusers, open_clip, peft, transformers
+if "hub.invalid" in os.environ["HF_ENDPOINT"]:  # no server of names answers
+    socket.getaddrinfo = lambda *address, **how: time.sleep(600)
 from ric_diffusion.cli import main
 start = time.monotonic()
 code = main(sys.argv[1:])
@@ -49,7 +51,12 @@ def closed():
     yield address
 
 
-@pytest.mark.parametrize("hub", [silent, closed])
+@contextmanager
+def nameless():
+    yield "http://hub.invalid"
+
+
+@pytest.mark.parametrize("hub", [silent, closed, nameless])
 @pytest.mark.parametrize(
     ("args", "said"),
     [
