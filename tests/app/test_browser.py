@@ -23,12 +23,13 @@ ASSETS = Path(ric_diffusion.__file__).parent / "assets" / "emoji-64"
 NAMES = ["compressibility", "colorfulness"]
 AXE = Path(axe_playwright_python.__file__).parent / "axe.min.js"
 SERIOUS = ("serious", "critical")
+SCRIPT = "<img src=x onerror=alert(1)>"  # as a name or a unit of strangers
 PATIENCE = 120_000  # ms; on an idle machine everything takes a fraction of it
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """adapter/: the bundled one at six steps; other/: at four; report/."""
+    """adapter/: the bundled one at six steps; other/: at four, its units are scripts; report/."""
     home = tmp_path_factory.mktemp("app")
     for name, steps in (("adapter", 6), ("other", 4)):
         shutil.copytree(ASSETS / "ric_adapter", home / name)
@@ -36,6 +37,8 @@ def home(tmp_path_factory):
         path = home / name / "ric_adapter.json"
         about = json.loads(path.read_text())
         about["sampling"]["num_inference_steps"] = steps
+        for reward in about["reward_space"]["rewards"] if name == "other" else ():
+            reward["unit"] = SCRIPT
         path.write_text(json.dumps(about))
     write_report(home / "report", NAMES)
     return home
@@ -399,20 +402,20 @@ def test_presets_are_saved_to_a_file_and_used(page, home):
     after(page, lambda: drag(page, "weight-colorfulness", 0.9))
     weights = [value_of(page, f"weight-{name}") for name in NAMES]
     tab(page, "Presets, copy")
-    page.locator("#preset-name").locator("textarea, input").fill("bright")
+    page.locator("#preset-name").locator("textarea, input").fill(SCRIPT)
     page.locator("#save-preset").click()
     file = home / "config" / "ric-diffusion" / "presets.json"
     says(page, "#preset-line", f"Saved in {file}.")
-    stored = json.loads(file.read_text())["presets"]["bright"]
+    stored = json.loads(file.read_text())["presets"][SCRIPT]
     assert list(stored["weights"].values()) == weights
     page.reload()
     another_picture(page, None)
     tab(page, "Presets, copy")
     page.locator("#preset input").click()
-    after(page, lambda: page.get_by_role("option", name="bright").click())
+    after(page, lambda: page.get_by_role("option", name=SCRIPT).click())
     assert [value_of(page, f"weight-{name}") for name in NAMES] == weights
     page.locator("#remove-preset").click()
-    says(page, "#preset-line", "Removed bright.")
+    says(page, "#preset-line", f"Removed {SCRIPT}.")
     assert json.loads(file.read_text())["presets"] == {}
 
 
@@ -429,14 +432,20 @@ def test_another_adapter_is_loaded_in_the_page(page, home):
         advanced(page)
         return number(page, "steps").input_value()
 
-    load(home / "nowhere")
-    says(page, "#model-line", "no such folder")
+    load(home / SCRIPT)
+    says(page, "#model-line", f"{SCRIPT}: no such folder")
     for name, expected in (("other", "4"), ("adapter", "6")):
         page.evaluate("window.stays = true")
         load(home / name)
         page.wait_for_function("!window.stays")
         another_picture(page, None)
         assert steps() == expected
+        assert (SCRIPT in page.locator("#scores").inner_text()) == (name == "other")
+        tab(page, "Sweep")
+        page.get_by_label("Targets").first.check()
+        page.wait_for_selector("#target-colorfulness")
+        strips = page.locator(".strip").all_inner_texts()
+        assert any(SCRIPT in strip for strip in strips) == (name == "other")
 
 
 def test_sweep_and_download(page):
@@ -493,12 +502,12 @@ def drop(page, path):
 
 
 def test_image_to_image(page, tmp_path):
-    Image.radial_gradient("L").convert("RGB").save(tmp_path / "disc.png")
+    Image.radial_gradient("L").convert("RGB").save(tmp_path / f"{SCRIPT}.png")
     write(page, "ball")
     page.get_by_role("tab", name="Image to image").click()
     page.locator("#start-transform").click()
     assert error(page, "#moved-line") == "picture: none there; drop one first"
-    drop(page, tmp_path / "disc.png")
+    drop(page, tmp_path / f"{SCRIPT}.png")
     after(page, lambda: page.locator("#start-transform").click(), "#moved")
     assert "obtained" in page.locator("#moved-scores").inner_text()
     assert page.locator("#moved-line").inner_text().strip() == ""
