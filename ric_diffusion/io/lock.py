@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -43,11 +44,13 @@ def held(folder: Path) -> Iterator[None]:
 def _locked(path: Path) -> IO[str]:
     """The file, which is empty and locked by this process until it is closed."""
     while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             file = path.open("a+", encoding="utf-8")
-        except FileNotFoundError:  # the one before has just removed the folder, too
-            continue
+        except (FileExistsError, FileNotFoundError):
+            if _is_no_folder(path.parent):
+                raise
+            continue  # the one before has just removed the folder, too
         try:
             if not _lock(file.fileno()):
                 file.seek(0)
@@ -63,6 +66,13 @@ def _locked(path: Path) -> IO[str]:
             file.close()
             raise
         file.close()
+
+
+def _is_no_folder(path: Path) -> bool:
+    try:
+        return not stat.S_ISDIR(path.lstat().st_mode)
+    except FileNotFoundError:
+        return False
 
 
 def _is(file: IO[str], path: Path) -> bool:

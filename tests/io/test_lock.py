@@ -5,6 +5,7 @@ import platform
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -72,6 +73,14 @@ def test_what_was_there_stays(tmp_path):
     assert empty.is_dir()
 
 
+def test_what_is_no_folder_is_said_at_once(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for name in ("file", "link"):
+        with pytest.raises(FileExistsError), held(tmp_path / name):
+            pass
+
+
 def test_never_two_at_once_however_often_it_changes_hands(tmp_path):
     """The file is removed and made again all the time, which must not let two in."""
     inside, most, entered = 0, 0, 0
@@ -91,9 +100,7 @@ def test_never_two_at_once_however_often_it_changes_hands(tmp_path):
             except InputError:
                 continue
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(4) as threads:
+        for worker in [threads.submit(work) for _ in range(4)]:
+            worker.result()
     assert most == 1 and entered >= 4
