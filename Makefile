@@ -2,6 +2,7 @@
 # make test   lint, types, tests and documentation
 # make faults kills, damaged files and hostile input, as a table; an hour
 # make audit  known vulnerabilities of what is installed, and an SBOM; needs a network
+# make mutants single places of the code changed, to see whether a test notices; an hour
 # make floors the quick tests with the oldest releases that pyproject.toml allows
 # Each works alone on a fresh machine: a Python ≥ 3.11 with venv, and a package index for pip.
 
@@ -23,7 +24,7 @@ COMFY = 2.6.0
 
 BROWSER = tests/app/test_browser.py
 
-.PHONY: demo test lint faults audit floors clean
+.PHONY: demo test lint faults audit mutants floors clean
 
 demo: $(VENV)/.installed
 	$(BIN)/ric sweep --model emoji-64 --prompt octopus --points 11 --seed 0 --out demo/
@@ -50,11 +51,15 @@ audit: $(VENV)/.installed $(AUDIT)/.installed
 	mkdir -p runs
 	$(AUDIT)/bin/cyclonedx-py environment $(BIN)/python --output-file runs/sbom.json
 
+mutants: $(VENV)/.installed-dev
+	$(BIN)/pip install 'mutmut>=3.8'
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/mutants.py
+
 floors: $(FLOORS)/.installed
 	OMP_NUM_THREADS=1 $(FLOORS)/bin/python -m pytest $(QUICK)
 
 clean:
-	rm -rf $(VENV) $(FLOORS) $(AUDIT) demo site build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(FLOORS) $(AUDIT) demo mutants site build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 # The stamps are written last, so an install that was cut short is taken up again.
 $(VENV)/.installed: pyproject.toml | $(BIN)/pip

@@ -15,6 +15,7 @@ On a tiny model that is made here:
   with room it goes on to the same adapter. For that it mounts small disks, which only root may.
 - Two of a verb run into one folder: one of them ends with what one alone would have ended with.
 - The folder of scripts/hostile_pictures.py is labelled: each file for its reason.
+- Tests that attack something are run and counted.
 
 Prints a table, and writes it to OUT/faults.md. What is done already is not done again: delete OUT
 to begin anew.
@@ -36,6 +37,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree  # reads what pytest wrote here
 
 import numpy as np
 from tqdm import tqdm
@@ -64,6 +66,27 @@ sys.exit(main(sys.argv[2:]))
 PATIENCE = 600  # s for one run
 DISKS, PAIRS = 8, 5
 TALLY = "tally.json"
+TESTS = {  # what pytest is told to run, by the row of the table
+    "canaries: no code in a file is run": (
+        "faults/test_canaries.py",
+        "faults/test_foreign_code.py",
+    ),
+    "adapters of strangers: refused in one line": ("faults/test_hostile_adapters.py",),
+    "bad numbers and strings: refused in one line": (
+        "io/test_bounds.py",
+        "e2e/test_bad_input.py",
+        "e2e/test_bad_evaluate.py",
+        "faults/test_numbers.py",
+    ),
+    "attacks on the app and the servers: refused or harmless, alive after each": (
+        "api/http/test_guard.py",
+        "api/test_serve.py",
+        "api/test_serving.py",
+        "app/test_server.py",
+        "-mattack",
+    ),
+    "a hub that does not answer: one line within 15 s": ("faults/test_offline.py",),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,11 +115,11 @@ class Tally:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One line of the table: its ``name``, how many faults it has, and what makes them in a folder
-    of its own."""
+    """One line of the table: its ``name``, how many faults it has, None where that is only known
+    when they were tried, and what makes them in a folder of its own."""
 
     name: str
-    count: int
+    count: int | None
     run: Callable[[Path, Callable[[], object]], Tally]
 
 
@@ -312,6 +335,30 @@ def hostile(out: Path, show: Callable[[], object]) -> Tally:
     return Tally.of(len(reasons), problems)
 
 
+def tested(arguments: Sequence[str], out: Path, show: Callable[[], object]) -> Tally:
+    """What tests of this repository find; those that are skipped here are not counted."""
+    report, tests = out / "tests.xml", HERE.parent / "tests"
+    paths = [one if one.startswith("-") else str(tests / one) for one in arguments]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", f"--junitxml={report}", *paths],
+        cwd=HERE.parent,
+        env={**os.environ, **ENVIRONMENT},
+        capture_output=True,
+        text=True,
+    )
+    if not report.is_file():
+        raise RuntimeError(f"pytest {' '.join(arguments)}: {done.stdout[-2000:]}{done.stderr}")
+    cases = list(ElementTree.parse(report).iter("testcase"))
+    tried = [case for case in cases if case.find("skipped") is None]
+    problems = [
+        f"{case.get('classname')}: {case.get('name')}"
+        for case in tried
+        if case.find("failure") is not None or case.find("error") is not None
+    ]
+    show()
+    return Tally.of(len(tried), problems)
+
+
 def rows(root: Path, options: argparse.Namespace) -> Iterator[Row]:
     """All of the table."""
     seed, kills, flips = options.seed, options.kills, options.flips
@@ -348,6 +395,12 @@ def rows(root: Path, options: argparse.Namespace) -> Iterator[Row]:
             count=PAIRS,
             run=lambda out, show, name=name: two_at_once(by_name[name], out, PAIRS, show),
         )
+    for name, arguments in TESTS.items():
+        yield Row(
+            name=name,
+            count=None,
+            run=lambda out, show, arguments=arguments: tested(arguments, out, show),
+        )
 
 
 def _kinds() -> int:
@@ -361,7 +414,7 @@ def done_before(row: Row, folder: Path) -> Tally | None:
         return None
     found = json.loads(path.read_text("utf-8"))
     tally = Tally(**{**found, "problems": tuple(found["problems"])})
-    return tally if tally.tried == row.count else None
+    return tally if row.count in (None, tally.tried) else None
 
 
 def table(tallies: Mapping[str, Tally]) -> str:
@@ -391,13 +444,13 @@ def main() -> None:
     if not chosen:
         parser.error(f"--only {' '.join(options.only)}: no row begins so")
     tallies: dict[str, Tally] = {}
-    with tqdm(total=sum(row.count for row in chosen), unit="fault") as bar:
+    with tqdm(total=sum(row.count or 1 for row in chosen), unit="fault") as bar:
         for row in chosen:
             bar.set_description(row.name.partition(":")[0])
             folder = out / re.sub(r"\W+", "-", row.name.partition(":")[0])
             tally = done_before(row, folder)
             if tally:
-                bar.update(row.count)
+                bar.update(row.count or 1)
             else:
                 shutil.rmtree(folder, ignore_errors=True)
                 folder.mkdir()

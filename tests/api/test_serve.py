@@ -183,6 +183,7 @@ def test_a_picture_is_drawn_again_by_the_adapter_that_made_it(server, made, root
     assert "made with another adapter" in answer["notes"][0]
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize(
     ("said", "change"),
     [
@@ -279,6 +280,7 @@ def test_scores(server, root):
     assert answer["units"]["colorfulness"] and answer["obtained"][0]["colorfulness"] is not None
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize(
     ("path", "change", "said"),
     [
@@ -344,6 +346,7 @@ def test_the_page_says_what_can_be_asked(server):
     assert "image/png" in document["paths"]["/generate"]["post"]["responses"]["200"]["content"]
 
 
+@pytest.mark.attack
 def test_strangers_are_refused(server):
     assert asked(server, "/adapters", method="GET", status=401, Authorization="")
     assert asked(server, "/generate", APPLE, status=403, Host="evil.example")
@@ -389,6 +392,7 @@ def until(true):
         time.sleep(0.01)
 
 
+@pytest.mark.attack
 def test_a_failure_is_told_without_its_cause(server, model, monkeypatch):
     def fail(job):
         raise RuntimeError("a secret of the server")
@@ -405,6 +409,7 @@ def test_a_failure_is_told_without_its_cause(server, model, monkeypatch):
     assert answer == {"error": "the image of seed 0: not finite"}
 
 
+@pytest.mark.attack
 def test_slow_heads_and_answers_that_nobody_reads(server, monkeypatch):
     monkeypatch.setattr(connections, "HEAD", 0.2)
     for begun in (b"", b"GET / HTTP/1.1\r\nHost:", server.head("POST", "/x", 9, Host="a") + b"1"):
@@ -519,6 +524,7 @@ def test_a_language_model_responds(responds):
 SHORT = [kind for kind in KINDS if "slow" not in kind.name and "MiB" not in kind.name]
 
 
+@pytest.mark.attack
 def test_twenty_clients_with_malformed_requests_among_theirs(server):
     """A few seconds of scripts/benchmark_server.py, in this process: memory is measured there."""
     result = attack(server, os.getpid(), clients=20, seconds=2, rest=0, kinds=tuple(SHORT))

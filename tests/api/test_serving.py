@@ -134,6 +134,7 @@ def test_texts_and_prompts(url, token, pictures):
     np.testing.assert_array_equal(scores, np.array([1, np.nan, 3, np.nan], np.float32))
 
 
+@pytest.mark.attack
 def test_without_the_token_nothing_is_told(url, monkeypatch):
     for given in ("", "wrong", TOKEN + "x"):
         monkeypatch.setenv("RIC_SCORER_TOKEN", given)
@@ -159,6 +160,7 @@ def test_messages_are_those_of_the_schema(url, token, pictures):
     valid("Answer", answer)
 
 
+@pytest.mark.attack
 def test_a_failure_is_told_without_its_cause(url, token, pictures):
     picky = scorers.load("remote", url=f"{url}/scorers/picky")
     with pytest.raises(scorers.ScorerError, match=r"status 500 \(the scorer failed \(RuntimeErr"):
@@ -178,6 +180,7 @@ def postscript():
 SMALL = png(Image.new("RGB", (4, 4)))
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize(
     ("change", "status", "told"),
     [
@@ -203,6 +206,7 @@ def test_requests_that_are_refused(url, change, status, told):
     valid("Problem", problem)
 
 
+@pytest.mark.attack
 def test_bodies_that_are_refused(url):
     picky = f"{url}/scorers/picky"
     assert post(picky, b"\x80\x04K\x01.")[0] == 422  # a pickle
@@ -212,6 +216,7 @@ def test_bodies_that_are_refused(url):
     assert post(picky, b" " * 60_001) == (413, {"error": "the request has more than 60000 bytes"})
 
 
+@pytest.mark.attack
 def test_a_body_that_does_not_say_how_long_it_is(url):
     """In chunks, it is read to the limit and no further."""
     address = url.removeprefix("http://").split(":")
@@ -247,6 +252,7 @@ def files(shared, tmp_path):
     }
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize(
     "which", ["outside", "missing", "link", "dots", "beside", "relative", "zero"]
 )
@@ -257,6 +263,7 @@ def test_paths_that_lead_out_are_refused_alike(url, files, which):
     assert (status, problem) == (403, {"error": told})
 
 
+@pytest.mark.attack
 def test_what_is_no_picture_below_a_root(url, shared):
     os.mkfifo(shared / "pipe.png")
     for path, told in ((shared, "not a file"), (shared / "pipe.png", "not a file")):
@@ -268,6 +275,7 @@ def test_what_is_no_picture_below_a_root(url, shared):
     (shared / "pipe.png").unlink()
 
 
+@pytest.mark.attack
 def test_without_a_root_no_file_is_read(pictures, tmp_path):
     with serving(build_app([scorers.load("brightness")])) as url:
         scorer = scorers.load("remote", url=url)  # the only one, so at the top as well
@@ -421,6 +429,7 @@ def test_the_server_of_the_documentation(pictures):
         assert scorer.name == "red"
 
 
+@pytest.mark.attack
 def test_pixels_of_all_requests_together_are_bounded():
     pixels, picture = Pixels(150), Image.new("RGB", (10, 10))
     pixels.take(picture)

@@ -213,6 +213,7 @@ def test_nothing_is_reported(client):
     assert config["analytics_enabled"] is False and config["run_history"] is False
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize(
     "said, asked",
     [
@@ -237,6 +238,7 @@ def test_wrong_requests_get_one_line(client, said, asked):
     assert client.alive()
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize(
     "asked",
     [
@@ -255,6 +257,7 @@ def test_what_no_slider_can_say_is_refused(client, asked):
     assert client.alive()
 
 
+@pytest.mark.attack
 def test_a_prompt_is_only_text(client):
     fed, _, scores, line = client.draw(EVIL)
     assert fed["src"] and EVIL not in scores + line
@@ -303,6 +306,7 @@ def test_a_picture_of_a_sweep_is_restored_when_it_is_dropped(client, along, aske
         assert read_metadata(again).settings == read_metadata(data).settings
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize(
     "path",
     [
@@ -328,6 +332,7 @@ def test_no_other_file_is_served(served, path):
     assert client.alive()
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize("address", ["http://127.0.0.1:1/", "https://example.com/"])
 def test_nothing_is_passed_on_from_other_machines(client, address):
     for route in ("/gradio_api/file=", "/file=", "/gradio_api/proxy=", "/proxy="):
@@ -335,6 +340,7 @@ def test_nothing_is_passed_on_from_other_machines(client, address):
     assert client.alive()
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize(
     "headers, status",
     [
@@ -353,6 +359,7 @@ def test_pages_of_others_are_refused(client, headers, status):
     connection.close()
 
 
+@pytest.mark.attack
 def test_uploads_are_bounded_together(client, monkeypatch):
     monkeypatch.setattr(server, "QUOTA", server._size(Path(os.environ["GRADIO_TEMP_DIR"])) + 5000)
     client.upload("a.png", bytes(2000))
@@ -361,6 +368,7 @@ def test_uploads_are_bounded_together(client, monkeypatch):
     assert client.alive()  # what is no upload is answered
 
 
+@pytest.mark.attack
 def test_requests_are_bounded_in_size_time_and_number(client, monkeypatch):
     status, body = client.ask("POST", "/gradio_api/call/draw", bytes(server.MAX_BYTES + 1))
     assert status == 413 and b"more than" in body
@@ -381,6 +389,7 @@ def test_requests_are_bounded_in_size_time_and_number(client, monkeypatch):
     assert client.alive()
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize("address", ["http://example.com/pic.png", "https://example.com/pic.png"])
 def test_pictures_are_not_fetched_from_other_machines(client, address, monkeypatch):
     from gradio import processing_utils
@@ -413,6 +422,7 @@ def test_dropped_pictures(client):
     assert client.alive()
 
 
+@pytest.mark.attack
 @pytest.mark.parametrize("path", ["/etc/passwd", "../pyproject.toml", None])
 def test_pictures_that_were_not_dropped(client, path):
     answer = client.transform(path)
@@ -507,6 +517,7 @@ def test_a_picture_that_is_removed_while_it_is_sent(tmp_path, path, quiet):
     assert sent == ["http.response.start"]
 
 
+@pytest.mark.attack
 def test_a_full_queue_is_told(client):
     """Beyond the limit nobody waits in vain."""
     codes = []

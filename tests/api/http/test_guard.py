@@ -8,6 +8,7 @@ import pytest
 from ric_diffusion.api.http import guard as guards
 from ric_diffusion.api.http.guard import Guard
 
+pytestmark = pytest.mark.attack
 JSON = {"content-type": "application/json"}
 
 
