@@ -8,6 +8,7 @@ tests/docs/test_trust.py computes again.
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 from pathlib import Path
 
@@ -43,6 +44,7 @@ def renewed(card: Path) -> str:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     for card in CARDS:
         write_text(card, renewed(card))
         print(f"{card.relative_to(ROOT)}: written")

@@ -7,6 +7,7 @@ Needs the `dev` extra and Chromium.
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 from app_in_browser import another_picture, chromium, drag, picture, running
@@ -15,10 +16,11 @@ FIGURES = Path(__file__).parents[1] / "docs" / "figures"
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     with running("--model", "emoji-64") as address, chromium() as browser:
         for scheme in ("light", "dark"):
             page = browser.new_page(
-                viewport={"width": 1280, "height": 860},
+                viewport={"width": 1280, "height": 960},
                 color_scheme=scheme,
                 reduced_motion="reduce",
             )
@@ -34,6 +36,7 @@ def main() -> None:
             page.locator("#start-sweep").click()
             another_picture(page, None, "#sheet")
             page.mouse.move(0, 0)
+            page.evaluate("scrollTo(0, 0)")
             page.wait_for_timeout(1000)  # what faded in is there
             page.screenshot(path=FIGURES / f"app-{scheme}.png")
             page.close()

@@ -1,5 +1,4 @@
-"""Print what sliders are worth by the number of pictures that they were learned from, and how long
-that took.
+"""Print what sliders are worth by the number of pictures that they were learned from.
 
     python scripts/how_many_pictures.py --pictures data/emoji/train --out runs/how-many
 
@@ -24,7 +23,6 @@ from ric_diffusion.api import EvaluationResult, InputError, TrainConfig
 from ric_diffusion.api.models import prompts_of
 from ric_diffusion.io import config as configs
 from ric_diffusion.io.files import write_text
-from ric_diffusion.models.cost import COST
 
 HERE = Path(__file__).parent
 SCORERS = ("compressibility:resize=none", "colorfulness")
@@ -57,28 +55,22 @@ def train(settings: TrainConfig, pictures: Path, count: int, seed: int, out: Pat
     return run / "adapter"
 
 
-def table(result: EvaluationResult, counts: Sequence[int], seconds: Sequence[float]) -> str:
+def table(result: EvaluationResult, counts: Sequence[int]) -> str:
     """A row for each count and reward, and of the model without an adapter what it keeps of its
     prompts."""
-    header = "pictures | reward | Spearman of means | per picture | span, z | R-precision | minutes"
-    rows = [f"| {header} |", "|" + " --- |" * 7]
+    header = "pictures | reward | Spearman of means | per picture | span, z | R-precision"
+    rows = [f"| {header} |", "|" + " --- |" * 6]
     *adapters, none = result.methods
-    for method, count, spent in zip(adapters, counts, seconds, strict=True):
+    for method, count in zip(adapters, counts, strict=True):
         kept = method.prompt_r_precision.value
         for sweep in method.control:
             means = [estimate.value for estimate in sweep.obtained]
             rows.append(
                 f"| {count} | {sweep.reward} | {sweep.spearman_of_means:.2f} "
-                f"| {sweep.spearman_per_sample:.2f} | {means[-1] - means[0]:.2f} | {kept:.3f} "
-                f"| {spent / 60:.1f} |"
+                f"| {sweep.spearman_per_sample:.2f} | {means[-1] - means[0]:.2f} | {kept:.3f} |"
             )
-    rows.append(f"| none | | | | | {none.prompt_r_precision.value:.3f} | |")
+    rows.append(f"| none | | | | | {none.prompt_r_precision.value:.3f} |")
     return "\n".join(rows)
-
-
-def seconds_of(run: Path) -> float:
-    """What training took, without labelling."""
-    return float(json.loads((run / COST).read_text(encoding="utf-8"))["seconds"])
 
 
 def main() -> None:
@@ -97,10 +89,9 @@ def main() -> None:
     loop = replace(settings.loop.in_steps(options.steps), validate_every=0)
     settings = replace(settings, loop=loop, prompts=())
     try:
-        outs = [options.out / str(count) for count in options.counts]
         adapters = [
-            train(settings, options.pictures, count, options.seed, out)
-            for count, out in zip(options.counts, outs, strict=True)
+            train(settings, options.pictures, count, options.seed, options.out / str(count))
+            for count in options.counts
         ]
         result = api.evaluate(
             settings.model,
@@ -112,7 +103,7 @@ def main() -> None:
         )
     except InputError as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
-    print(table(result, options.counts, [seconds_of(out / "run") for out in outs]))
+    print(table(result, options.counts))
 
 
 if __name__ == "__main__":
