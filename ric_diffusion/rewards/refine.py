@@ -181,14 +181,14 @@ class Search:
         if 0 <= before < len(at):
             way = at[best] - at[before]
             slope, farthest = max((off[best] - off[before]) / way, FLAT), max(farthest, abs(way))
-        move = float(np.clip(-off[best] / slope, -farthest, farthest))
+        move = min(abs(off[best]) / slope, farthest)
         unmeasured = [
             float(place[0]) - at[best]
             for place, distance in zip(self.places, self.distances, strict=True)
             if not np.isfinite(distance) and (place[0] - at[best]) * step > 0
         ]
         nearest = min((abs(way) for way in unmeasured), default=np.inf)
-        return at[best] + step * min(abs(move), nearest / 2)
+        return at[best] + step * min(move, nearest / 2)
 
     def _next_of_several(self) -> Array:
         jacobian, radius, base = np.eye(len(self.targets)), FARTHEST, 0

@@ -49,6 +49,7 @@ def png(path, **texts):
         ({"parameters": "a red apple\nSteps: 3, Seed: 1"}, "a red apple"),
         ({"parameters": "a red apple"}, "a red apple"),
         ({"prompt": json.dumps(COMFYUI), "workflow": "{}"}, "a red apple"),
+        ({"prompt": "\n " + json.dumps(COMFYUI)}, "a red apple"),
         ({"prompt": json.dumps({"1": {"inputs": {"positive": ["1", 0]}}})}, None),
         ({"prompt": "{red|green} apple"}, "{red|green} apple"),
         ({"Software": "none"}, None),

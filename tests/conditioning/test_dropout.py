@@ -87,3 +87,10 @@ def test_samples_may_have_different_rewards():
     assert dropout(["a", "b"], [{}, TARGETS], generator) == (["a", "b"], [{}, TARGETS])
     with pytest.raises(ValueError, match="zip"):
         dropout(["a", "b"], [{}], generator)
+
+
+@pytest.mark.parametrize("name", ["prompt", "everything", "reward"])
+def test_probabilities_are_from_0_to_1(name):
+    for value in (-0.1, 1.1, math.nan):
+        with pytest.raises(ValueError, match=name):
+            Dropout(**{"prompt": 0.0, "everything": 0.0, "reward": 0.0, name: value})

@@ -190,3 +190,8 @@ def test_every_reward_needs_a_label_of_its_own(labels):
 @pytest.mark.parametrize("grammar", GRAMMARS)
 def test_a_grammar_survives_json(grammar):
     assert Grammar.from_dict(json.loads(json.dumps(grammar.to_dict()))) == grammar
+
+
+def test_presets_by_their_names_in_configs():
+    assert Grammar.preset("words", TWO) == Grammar.words(TWO)
+    assert Grammar.preset("upstream", TWO) == Grammar.upstream(TWO) != Grammar.words(TWO)

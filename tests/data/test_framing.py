@@ -176,3 +176,10 @@ def test_a_damaged_framing_is_named(tmp_path, text, problem):
         Framing.read(tmp_path)
     assert str(error.value).startswith(f"{tmp_path / FRAMING}: ")
     assert problem in str(error.value)
+
+
+def test_what_is_drawn_smaller_is_filtered_by_lanczos():
+    image = Image.effect_noise((40, 60), 90).convert("RGB")
+    frame = Frame(box=(0, 10, 40, 50), size=(16, 16))
+    expected = image.crop((0, 10, 40, 50)).resize((16, 16), Image.Resampling.LANCZOS)
+    assert frame.draw(image).tobytes() == expected.tobytes()

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, features
 
 import scorers
-from ric_diffusion.data.scoring import load_scorers, scores_of
+from ric_diffusion.data.scoring import keeping_scorers, load_scorers, scores_of
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.rewards import RewardSpace
 
@@ -157,3 +157,21 @@ def test_what_no_unit_has_is_no_score(images):
     found = scores_of(images, None, [Given(given)])
     assert np.isnan(found[:2]).all() and found[2] == np.float32(1e11)
     assert not np.isnan(given).any()  # which is the scorer's own
+
+
+def test_in_its_block_a_scorer_with_the_same_options_is_kept(using):
+    space = space_of(using)
+    other = space_of([scorers.load("compressibility:quality=60,resize=none")])
+    with keeping_scorers({}):
+        first, again = load_scorers(space), load_scorers(space)
+        [apart] = load_scorers(other)
+    assert all(one is same for one, same in zip(first, again, strict=True))
+    assert apart is not first[0] and apart.options["quality"] == 60
+    assert load_scorers(space)[0] is not first[0]
+
+
+def test_a_server_that_a_space_names_is_not_asked():
+    remote = {"name": "remote", "options": {"url": "https://scores.example/x"}}
+    space = RewardSpace.fit({"far": [0.0, 1.0, 2.0]}, scorers={"far": remote})
+    with pytest.raises(scorers.ScorerError, match=r"scores\.example"):
+        load_scorers(space)

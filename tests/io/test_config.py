@@ -248,6 +248,8 @@ def test_a_key_of_an_earlier_release_is_refused_with_its_new_name(
 def test_the_digest_of_a_list_needs_one_item_at_a_time() -> None:
     for items in ([], [1.5], [["a", ("b",), {"y": 1, "x": Path("c")}], None, "ü"]):
         assert digest_of_list(iter(items)) == digest(items)
+    for count in (999, 1000, 1001, 2500):  # a thousand are in memory at a time
+        assert digest_of_list(iter(range(count))) == digest(list(range(count)))
 
 
 def test_renamed_is_no_field_and_in_no_digest() -> None:

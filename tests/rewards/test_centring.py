@@ -55,6 +55,29 @@ def test_a_fit_by_hand():
     assert (found.mean, found.variation) == (4.5, 0)
 
 
+def test_a_fit_to_groups_of_unequal_sizes_by_hand():
+    groups = {"a": [0.0, 4.0], "b": [1.0, 25.0, -7.0, 9.0], "c": [90.0], "d": [-40.0, -39.5, -38.0]}
+    scores = [score for own in groups.values() for score in own]
+    found = Centring.fit(scores, [name for name, own in groups.items() for _ in own])
+    total, means = len(scores), {name: sum(own) / len(own) for name, own in groups.items()}
+    squares = {name: sum((x - means[name]) ** 2 for x in own) for name, own in groups.items()}
+    freedom = {name: len(own) - 1 for name, own in groups.items() if len(own) > 1}
+    within = sum(squares.values()) / sum(freedom.values())
+    fourth = sum(d * (squares[g] / d) ** 2 / (1 + 2 / d) for g, d in freedom.items())
+    overall = sum(scores) / total
+    square = sum(len(own) * (means[g] - overall) ** 2 for g, own in groups.items()) / 3
+    size = (total - sum(len(own) ** 2 for own in groups.values()) / total) / 3
+    between = (square - within) / size
+    weights = {g: len(own) / (within + len(own) * between) for g, own in groups.items()}
+    assert found.within == pytest.approx(within**0.5)
+    assert found.between == pytest.approx(between**0.5)
+    assert found.variation == pytest.approx(fourth / sum(freedom.values()) / within**2 - 1)
+    assert found.variation > 0.1
+    assert found.mean == pytest.approx(
+        sum(weights[g] * means[g] for g in groups) / sum(weights.values())
+    )
+
+
 @pytest.mark.parametrize("each", [2, 6])
 def test_a_fit_finds_what_scores_were_drawn_with(each):
     scores, _, names = drawn(np.random.default_rng(0), 2000, each, between=3.0, within=0.5)
