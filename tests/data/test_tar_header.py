@@ -4,6 +4,7 @@ import tarfile
 
 import pytest
 
+from ric_diffusion.data.output_shard import TarWriter
 from ric_diffusion.data.tar_header import plain_header, read_plain
 
 
@@ -51,3 +52,19 @@ def test_headers_of_others_are_read(form):
 )
 def test_whatever_is_not_plain_is_none(header):
     assert read_plain(header) is None
+
+
+@pytest.mark.parametrize(
+    "name", ["a.jpg", "é.jpg", "d" * 90 + "/" + "x" * 60, "x" * 120, "ü" * 200 + "/" + "y" * 150]
+)
+def test_what_is_written_is_read_by_tarfile(tmp_path, name):
+    files = {name: b"what it holds", f"{name}.txt": b"", "last.png": b"0" * 600}
+    places = {}
+    with TarWriter(tmp_path / "a.tar") as tar:
+        for one, data in files.items():
+            places[one] = tar.add(one, data)
+    with tarfile.open(tmp_path / "a.tar") as theirs:
+        assert {one.name: theirs.extractfile(one).read() for one in theirs} == files
+    whole = (tmp_path / "a.tar").read_bytes()
+    assert len(whole) % tarfile.RECORDSIZE == 0
+    assert all(whole[places[one] :].startswith(data) for one, data in files.items())

@@ -160,6 +160,23 @@ def test_what_is_malformed_is_refused(changes, said):
         PromptEffect.from_dict(stored(**changes))
 
 
+def test_what_is_malformed_is_said_to_be_the_calibrations():
+    for changes in ({"more": 1}, {"offset": {"weights": [0.0]}}):
+        with pytest.raises(InputError, match=r"^calibration: prompt"):
+            PromptEffect.from_dict(stored(**changes))
+
+
 def test_other_features_than_it_was_fitted_on_are_refused():
     with pytest.raises(InputError, match="reads 2 features of a prompt, this model has 3"):
         curve().for_prompt([1.0, 2.0, 3.0])
+
+
+def test_a_feature_that_varies_by_rounding_alone_tells_nothing():
+    """A thousand for every prompt, but for the last bits: these follow the offsets, by chance."""
+    x = features(40, 4)
+    offsets = 0.4 * (x[:, 0] - 3)
+    plain = fit_effect(x, CURVE, sweep(offsets, prompts=40))
+    more = np.concatenate([x, 1000 + 1e-10 * offsets[:, None]], axis=1)
+    found = fit_effect(more, CURVE, sweep(offsets, prompts=40))
+    assert found.offset.weights[:4] == pytest.approx(plain.offset.weights)
+    assert found.offset.weights[4] == 0
