@@ -5,6 +5,7 @@ from ric_diffusion.conditioning.conditioner import (
     Conditioner,
     EmbeddingConditioner,
     TextConditioner,
+    new_conditioner,
 )
 from ric_diffusion.conditioning.encoder import RewardEncoder, as_values
 from ric_diffusion.conditioning.grammar import Grammar
@@ -114,3 +115,31 @@ def test_both_are_told_apart_by_mode_and_know_their_rewards(request, mode):
 def test_one_target_dict_for_each_prompt(text, short):
     with pytest.raises(ValueError, match="zip"):
         text.texts(PROMPTS, TARGETS[:1], [short])
+
+
+def test_a_new_one_of_each_kind():
+    words = new_conditioner("text", "words", NAMES, WIDTH)
+    assert isinstance(words, TextConditioner) and words.grammar == Grammar.words(NAMES)
+    upstream = new_conditioner("text", "upstream", NAMES, WIDTH)
+    assert isinstance(upstream, TextConditioner) and upstream.grammar == Grammar.upstream(NAMES)
+    learned = new_conditioner("embedding", "words", NAMES, WIDTH, time_width=12, layers=3)
+    assert isinstance(learned, EmbeddingConditioner) and learned.encoder.names == NAMES
+    learned.check_width(WIDTH)
+    with pytest.raises(InputError):
+        learned.check_width(WIDTH + 1)
+    assert learned.steering(TARGETS).shape == (2, 3, WIDTH)
+    learned.encoder.check_fit(time_width=12, layers=3)
+
+
+def test_shifts_of_layers_are_scaled_from_those_of_auto():
+    learned = new_conditioner("embedding", "words", NAMES, WIDTH, layers=2)
+    torch.nn.init.normal_(learned.encoder.steering.out.weight)
+    auto, whole = learned.steering([{}, {}]), learned.steering(TARGETS)
+    assert not torch.allclose(auto, whole)
+    assert torch.allclose(learned.steering(TARGETS, 0.25), auto + 0.25 * (whole - auto), atol=1e-6)
+    assert new_conditioner("text", "words", NAMES, WIDTH).steering(TARGETS) is None
+
+
+def test_what_is_learned_moves(embedding):
+    embedding.to("meta")
+    assert {parameter.device.type for parameter in embedding.encoder.parameters()} == {"meta"}

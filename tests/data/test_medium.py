@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ric_diffusion.data.images import is_not_finite, not_finite
 from ric_diffusion.data.medium import IMAGE, MEDIA, TEXT
 
 
@@ -51,6 +52,25 @@ def test_metadata_go_into_a_picture_and_beside_a_text(sample, tmp_path):
     TEXT.write("x", tmp_path / "a.txt", metadata)
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == metadata
     assert (tmp_path / "a.txt").read_text() == "x"
+
+
+def test_what_would_be_written_by_suffix(sample, tmp_path):
+    about = {"prompt": "apple"}
+    for medium, one in ((MEDIA["image"], sample["image"](1)), (MEDIA["text"], sample["text"](1))):
+        for given in (None, about):
+            medium.write(one, tmp_path / f"a{medium.suffix}", given)
+            found = medium.files(one, given)
+            assert next(iter(found)) == medium.suffix
+            assert found == {p.suffix: p.read_bytes() for p in tmp_path.iterdir()}
+            for path in tmp_path.iterdir():
+                path.unlink()
+
+
+def test_what_takes_the_place_of_nan_is_never_written_as_a_picture():
+    stand_in = not_finite((3, 2))
+    assert (stand_in.size, stand_in.mode) == ((3, 2), "RGB") and is_not_finite(stand_in)
+    assert not is_not_finite(Image.new("RGB", (3, 2)))
+    assert IMAGE.reject_reason(stand_in) is not None
 
 
 def test_what_must_never_be_selected(picture):

@@ -2,7 +2,7 @@ import pickle
 
 import pytest
 
-from ric_diffusion.io.errors import InputError, reason_of, suggest
+from ric_diffusion.io.errors import InputError, not_finite_error, reason_of, suggest
 from scorers import ScorerError
 from scorers.base import UNSAFE
 
@@ -41,3 +41,9 @@ def test_how_to_have_a_pickle_run_is_not_passed_on() -> None:
     assert reason_of(pickle.UnpicklingError(told)) == UNSAFE
     assert reason_of(OSError("first\nsecond")) == "first"
     assert reason_of(KeyError()) == "KeyError"
+
+
+def test_what_is_no_number_is_one_line() -> None:
+    error = not_finite_error("the image of seed 0")
+    assert isinstance(error, FloatingPointError)
+    assert str(error).startswith("the image of seed 0: not finite (NaN or Inf); the model's")

@@ -13,6 +13,7 @@ import pytest
 
 from ric_diffusion.io import files
 from ric_diffusion.io.files import (
+    clear_all_leftovers,
     clear_leftovers,
     copy,
     create_json,
@@ -289,3 +290,16 @@ def test_a_link_is_removed_and_not_what_it_leads_to(tmp_path: Path) -> None:
 def test_there_may_be_nothing_to_clear(tmp_path: Path) -> None:
     clear_leftovers(tmp_path / "none")
     clear_leftovers(tmp_path)
+
+
+def test_all_below_a_folder_is_cleared_but_what_is_at_work(tmp_path: Path) -> None:
+    deep = tmp_path / "a" / "b"
+    deep.mkdir(parents=True)
+    at_work = sibling(tmp_path / "being written")
+    at_work.mkdir()
+    dead = [leftover(place, gone()) for place in (tmp_path, tmp_path / "a", deep, at_work)]
+    (deep / "mine").touch()
+    clear_all_leftovers(tmp_path)
+    assert [path.exists() for path in dead] == [False, False, False, True]
+    assert (deep / "mine").exists() and at_work.is_dir()
+    clear_all_leftovers(tmp_path / "none")

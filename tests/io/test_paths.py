@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ric_diffusion.io.errors import InputError
-from ric_diffusion.io.paths import expanded, expanded_name
+from ric_diffusion.io.paths import expanded, expanded_name, is_path
 
 
 @pytest.fixture(autouse=True)
@@ -31,3 +31,18 @@ def test_a_name_that_is_no_path_stays_as_it_is(home):
 def test_the_home_folder_of_nobody_is_one_line(call):
     with pytest.raises(InputError, match="~no-such-user-here/a: no user of that name has a home"):
         call("~no-such-user-here/a")
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("runs/a/b", True),
+        ("./a", True),
+        ("/a", True),
+        ("a b", True),
+        ("owner/name", False),
+        ("https://hub.example/a", False),
+    ],
+)
+def test_what_can_only_be_a_path(name, path):
+    assert is_path(name) == path
