@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import io
+import math
 import os
 import struct
 import zlib
@@ -194,3 +195,14 @@ def test_digest_tells_pictures_apart_and_files_not(tmp_path, picture):
     assert digests["a.png"] == digests["b.png"] == digests["c.webp"] != digests["d.png"]
     flat = Image.new("RGB", (4, 6))
     assert pixel_digest(flat) != pixel_digest(Image.new("RGB", (6, 4)))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_picture_of_floats_is_read_unless_one_is_no_number(tmp_path, value):
+    pixels = np.linspace(0, 255, 64, dtype=np.float32).reshape(8, 8)
+    Image.fromarray(pixels).save(tmp_path / "a.tiff")
+    assert open_image(tmp_path / "a.tiff").size == (8, 8)
+    pixels[7, 3] = value
+    Image.fromarray(pixels).save(tmp_path / "b.tiff")
+    with pytest.raises(UnreadableImage, match="^not finite$"):
+        open_image(tmp_path / "b.tiff")
