@@ -204,5 +204,5 @@ def test_a_picture_of_floats_is_read_unless_one_is_no_number(tmp_path, value):
     assert open_image(tmp_path / "a.tiff").size == (8, 8)
     pixels[7, 3] = value
     Image.fromarray(pixels).save(tmp_path / "b.tiff")
-    with pytest.raises(UnreadableImage, match="^not finite$"):
+    with pytest.raises(UnreadableImage, match=r"^not finite$"):
         open_image(tmp_path / "b.tiff")

@@ -44,6 +44,18 @@ def test_a_line_of_prompts_ends_where_editors_end_it(tmp_path):
     assert read_prompts(tmp_path / "asks.txt") == ["a cat\u2028on a mat", "a\x0cdog"]
 
 
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [(b"\n# mine\n \n", "no prompts in it"), (b"\xff\xfe", "not UTF-8 text"), (None, "be read")],
+)
+def test_files_without_a_prompt(tmp_path, data, said):
+    if data is not None:
+        (tmp_path / "asks.txt").write_bytes(data)
+    with pytest.raises(InputError, match=said) as caught:
+        read_prompts(tmp_path / "asks.txt")
+    assert str(caught.value).startswith(f"{tmp_path / 'asks.txt'}: ")
+
+
 def test_a_text_changed_since_it_was_labelled_is_named(folder, tmp_path):
     label(folder, tmp_path / "out", "brevity")
     records, _ = read_labelled(tmp_path / "out")

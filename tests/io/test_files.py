@@ -303,3 +303,13 @@ def test_all_below_a_folder_is_cleared_but_what_is_at_work(tmp_path: Path) -> No
     assert [path.exists() for path in dead] == [False, False, False, True]
     assert (deep / "mine").exists() and at_work.is_dir()
     clear_all_leftovers(tmp_path / "none")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux swaps two names in one step")
+def test_two_names_are_swapped_in_one_step(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(name)
+    assert files._exchange(tmp_path / "a", tmp_path / "b")
+    assert [(tmp_path / name / "file").read_text() for name in ("a", "b")] == ["b", "a"]
+    assert not files._exchange(tmp_path / "a", tmp_path / "none")

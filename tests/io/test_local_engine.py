@@ -88,3 +88,10 @@ def test_work_of_one_process_only():
         pytest.raises(InputError, match="workers: this works in one"),
     ):
         list(engine.map(tasks.product, [1], here=1, elsewhere=None, called=str))
+
+
+def test_the_other_goes_on_after_its_first_item(run):
+    """While this process is held up, it does all the rest."""
+    found = list(run(tasks.process, [0.2] * 40))
+    other = {process for process in found if process != os.getpid()}
+    assert len(other) == 1 and sum(process in other for process in found) > 1

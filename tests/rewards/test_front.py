@@ -142,3 +142,9 @@ def test_the_farthest_point_along_a_direction():
         np.testing.assert_array_equal(farthest(points, np.array(direction)), points[index])
     single = np.array([[1.0, 2.0]])  # nothing to go along
     np.testing.assert_array_equal(farthest(single, np.array([0.5, 0.5])), single[0])
+
+
+def test_the_farthest_counts_from_the_worst_of_each_reward():
+    points = np.array([[0.0, 104.0], [5.0, 103.0], [10.0, 100.0]])
+    np.testing.assert_array_equal(farthest(points, np.array([0.4, 0.6])), points[1])
+    np.testing.assert_array_equal(farthest(points - [0, 100], np.array([0.4, 0.6])), [5.0, 3.0])
