@@ -50,6 +50,15 @@ def test_while_it_imports(module, said, tmp_path):
     assert (process.returncode, printed, err) == (130, "", said)
 
 
+@pytest.fixture
+def interruptible():
+    """Also where the tests run in the background, with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_what_a_library_makes_of_it_is_the_interruption():
     with pytest.raises(Stopped) as caught, heeded():
         try:
