@@ -1,9 +1,10 @@
-# make demo   one prompt under the sliders, in demo/
-# make test   lint, types, tests and documentation
-# make faults kills, damaged files and hostile input, as a table; an hour
-# make audit  known vulnerabilities of what is installed, and an SBOM; needs a network
-# make mutants single places of the code changed, to see whether a test notices; an hour
-# make floors the quick tests with the oldest releases that pyproject.toml allows
+# make demo     one prompt under the sliders, in demo/
+# make test     lint, types, tests and documentation
+# make faults   kills, damaged files and hostile input, as a table; an hour
+# make audit    known vulnerabilities of what is installed, and an SBOM; needs a network
+# make coverage the tests, and how many lines they run, of other processes too; half an hour
+# make mutants  single places of the code changed, to see whether a test notices; an hour
+# make floors   the quick tests with the oldest releases that pyproject.toml allows
 # Each works alone on a fresh machine: a Python ≥ 3.11 with venv, and a package index for pip.
 
 # The first Python here that is new enough and can make a virtual environment.
@@ -24,7 +25,7 @@ COMFY = 2.6.0
 
 BROWSER = tests/app/test_browser.py
 
-.PHONY: demo test lint faults audit mutants floors clean
+.PHONY: demo test lint faults audit coverage mutants floors clean
 
 demo: $(VENV)/.installed
 	$(BIN)/ric sweep --model emoji-64 --prompt octopus --points 11 --seed 0 --out demo/
@@ -50,6 +51,16 @@ audit: $(VENV)/.installed $(AUDIT)/.installed
 	$(AUDIT)/bin/pip-audit --strict --skip-editable --path "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 	mkdir -p runs
 	$(AUDIT)/bin/cyclonedx-py environment $(BIN)/python --output-file runs/sbom.json
+
+coverage: export COVERAGE_PROCESS_START = $(CURDIR)/pyproject.toml
+coverage: export COVERAGE_FILE = $(CURDIR)/runs/coverage/data
+coverage: $(VENV)/.installed-dev
+	$(BIN)/pip install 'coverage>=7.10'
+	rm -rf runs/coverage
+	mkdir -p runs/coverage
+	$(MAKE) test
+	$(BIN)/coverage combine -q runs/coverage
+	$(BIN)/coverage report
 
 mutants: $(VENV)/.installed-dev
 	$(BIN)/pip install 'mutmut>=3.8'
