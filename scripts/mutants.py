@@ -5,6 +5,7 @@
 
 Needs mutmut, whose settings are in pyproject.toml: the rooms that are changed, and their tests. A
 mutant that no test notices is printed with its name; `mutmut show NAME` prints what it changes.
+What only tests of Ray come by counts as not noticed: mutmut forks, and Ray does not survive that.
 Goes on where it was stopped: delete mutants/ to begin anew.
 """
 
