@@ -19,11 +19,13 @@ from queue import SimpleQueue
 from typing import Any
 
 from ric_diffusion.io.engines import Item, Result, State, name_of
-from ric_diffusion.io.errors import InputError
+from ric_diffusion.io.errors import InputError, reason_of
 from ric_diffusion.io.worker import DONE, FAILED, REFUSALS
 from scorers.parallel import on_cores
 
 Answer = tuple[int, str, Any]  # the number of an item, and what a worker says of it
+
+DYING = 1.0  # s that a process may take to end once it has closed its pipes
 
 _log = logging.getLogger(__name__)
 
@@ -130,8 +132,11 @@ class _Other:
             self._process.stdin.write(json.dumps(call) + "\n")
             self._process.stdin.flush()
             outcome, value = json.loads(self._process.stdout.readline())
-        except (OSError, ValueError):
-            return FAILED, f"it died with exit code {self._process.wait()}"
+        except Exception as error:  # whatever it is: this process waits for an answer
+            try:
+                return FAILED, f"it died with exit code {self._process.wait(timeout=DYING)}"
+            except subprocess.TimeoutExpired:  # it lives; the item is none for JSON, say
+                return FAILED, reason_of(error)
         return outcome, value
 
 

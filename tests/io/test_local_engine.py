@@ -95,3 +95,10 @@ def test_the_other_goes_on_after_its_first_item(run):
     found = list(run(tasks.process, [0.2] * 40))
     other = {process for process in found if process != os.getpid()}
     assert len(other) == 1 and sum(process in other for process in found) > 1
+
+
+def test_what_cannot_be_told_to_another_is_done_here(run, caplog):
+    found = list(run(tasks.product, [1 + 2j] * 2000))  # JSON has no complex numbers
+    assert found == [10 + 20j] * 2000
+    [said] = caplog.messages
+    assert "a worker failed, Object of type complex" in said
