@@ -423,9 +423,13 @@ def test_another_adapter_is_loaded_in_the_page(page, home):
     def load(adapter):
         tab(page, "Model")
         box = page.locator("#adapter").locator("textarea, input")
-        box.fill(str(adapter))
-        box.press("Tab")
-        page.wait_for_timeout(500)  # a busy page takes it up a little later; a hand is slower, too
+        # A tab that was just opened puts into its fields what they hold, after they are there: on a
+        # busy machine after they were filled. A hand is slower, and would see it.
+        page.wait_for_function("document.querySelector('#adapter :is(textarea, input)').value")
+        while box.input_value() != str(adapter):
+            box.fill(str(adapter))
+            box.press("Tab")
+            page.wait_for_timeout(1000)
         page.locator("#load-model").click()
 
     def steps():
