@@ -152,6 +152,17 @@ def tab(page, name):
     page.get_by_role("tab", name=name).click()
 
 
+def fill_in(page, name, text):
+    """Of a tab that was just opened: it puts into its fields what they hold after they are there,
+    on a busy machine after they were filled. A hand is slower, and would see it."""
+    box = page.locator(f"#{name}").locator("textarea, input")
+    box.wait_for()
+    while box.input_value() != str(text):
+        box.fill(str(text))
+        box.press("Tab")
+        page.wait_for_timeout(1000)
+
+
 def told(page, words):
     """Draw, and wait until the line says these words. On a machine that is busy a click may come
     before the page has taken what was typed; a person would click again, too."""
@@ -402,7 +413,7 @@ def test_presets_are_saved_to_a_file_and_used(page, home):
     after(page, lambda: drag(page, "weight-colorfulness", 0.9))
     weights = [value_of(page, f"weight-{name}") for name in NAMES]
     tab(page, "Presets, copy")
-    page.locator("#preset-name").locator("textarea, input").fill(SCRIPT)
+    fill_in(page, "preset-name", SCRIPT)
     page.locator("#save-preset").click()
     file = home / "config" / "ric-diffusion" / "presets.json"
     says(page, "#preset-line", f"Saved in {file}.")
@@ -422,14 +433,7 @@ def test_presets_are_saved_to_a_file_and_used(page, home):
 def test_another_adapter_is_loaded_in_the_page(page, home):
     def load(adapter):
         tab(page, "Model")
-        box = page.locator("#adapter").locator("textarea, input")
-        # A tab that was just opened puts into its fields what they hold, after they are there: on a
-        # busy machine after they were filled. A hand is slower, and would see it.
-        page.wait_for_function("document.querySelector('#adapter :is(textarea, input)').value")
-        while box.input_value() != str(adapter):
-            box.fill(str(adapter))
-            box.press("Tab")
-            page.wait_for_timeout(1000)
+        fill_in(page, "adapter", adapter)
         page.locator("#load-model").click()
 
     def steps():
@@ -642,7 +646,7 @@ def test_what_holds_the_keys(page):
 
 def test_a_list_closes_when_one_tabs_on(page, home):
     tab(page, "Presets, copy")
-    page.locator("#preset-name").locator("textarea, input").fill("one")
+    fill_in(page, "preset-name", "one")
     page.locator("#save-preset").click()
     says(page, "#preset-line", "Saved in")
     page.locator("#preset input").click()
