@@ -5,8 +5,8 @@
 
 Needs mutmut, whose settings are in pyproject.toml: the rooms that are changed, and their tests. A
 mutant that no test notices is printed with its name; `mutmut show NAME` prints what it changes.
-What only tests of Ray come by counts as not noticed: mutmut forks, and Ray does not survive that.
-Goes on where it was stopped: delete mutants/ to begin anew.
+What only tests of other rooms come by, as those of Ray, counts as not noticed. Goes on where it was
+stopped: delete mutants/ to begin anew.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import random
 import subprocess
 import sys
 from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
 
 MUTANTS = Path("mutants")  # where mutmut puts its copy, in the working folder
@@ -60,15 +61,20 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    if not codes():
-        run([FIRST])
-    every = sorted(codes())
-    if not 1 <= options.count <= len(every):
-        parser.exit(2, f"{parser.prog}: --count {options.count}: give 1 to {len(every)}\n")
-    sample = random.Random(options.seed).sample(every, options.count)
-    if left := [name for name in sample if codes()[name] is None]:
-        run(left)
-    found = codes()
+    if find_spec("mutmut") is None:
+        parser.exit(2, f"{parser.prog}: mutmut is not installed; run `make mutants`\n")
+    try:
+        if not (found := codes()):
+            run([FIRST])
+            found = codes()
+        if not 1 <= options.count <= len(found):
+            parser.exit(2, f"{parser.prog}: --count {options.count}: give 1 to {len(found)}\n")
+        sample = random.Random(options.seed).sample(sorted(found), options.count)
+        if left := [name for name in sample if found[name] is None]:
+            run(left)
+            found = codes()
+    except subprocess.CalledProcessError:  # it has said why
+        parser.exit(2, f"{parser.prog}: mutmut failed; the tests have to pass before it begins\n")
     tried = {name: code for name in sample if (code := found[name]) is not None}
     for name in sorted(name for name, code in tried.items() if code not in KILLED):
         print("no test comes by:" if tried[name] in UNTRIED else "not noticed:", name)
