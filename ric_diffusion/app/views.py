@@ -126,8 +126,8 @@ def scores(
         '<table class="scores"><thead><tr><th scope="col">reward</th>'
         '<th scope="col"><i class="key requested"></i>requested</th>'
         '<th scope="col"><i class="key obtained"></i>obtained</th></tr></thead>'
-        f'<tbody>{"".join(rows)}</tbody></table><small class="explained">Dark: half of the '
-        f"training data. Light: 90 % of it.{frame} {Z}</small>"
+        f'<tbody>{"".join(rows)}</tbody></table><small class="explained">Inner band: half '
+        f"of the training data. Outer band: 90 % of it.{frame} {Z}</small>"
     )
 
 

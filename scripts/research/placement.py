@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-from ric_diffusion.conditioning.grammar import Grammar, fit_prompt, rounded
+from ric_diffusion.conditioning.grammar import Grammar, rounded
 
 GRAMMAR = Grammar.words(("size", "right", "up", "turn"))
 SIZE, SIZE_STEP = 0.75, 1.15  # at 0, and the factor of one unit
@@ -49,8 +48,3 @@ def _inverse(placement: Mapping[str, float]) -> torch.Tensor:
     x, y = 2 * SHIFT * placement.get("right", 0.0), -2 * SHIFT * placement.get("up", 0.0)
     cos, sin = math.cos(angle) / scale, math.sin(angle) / scale
     return torch.tensor([[cos, -sin, sin * y - cos * x], [sin, cos, -sin * x - cos * y]])
-
-
-def captioned(text: str, placement: Mapping[str, float], tokenizer: Any) -> str:
-    """The caption with its numbers; the caption is cut where there is no room for both."""
-    return fit_prompt(text, GRAMMAR.reward_words(placement), tokenizer)

@@ -16,11 +16,12 @@ from diffusers import AutoencoderKL
 from diffusers.models.attention_processor import AttnProcessor2_0
 from transformers import CLIPTokenizer
 
-from placement import GRAMMAR
+from placement import GRAMMAR, draw_placement, placed
 from placement import MOST as WORDS
+from ric_diffusion.io.progress import tracked
 from ric_diffusion.models.diffusion.objective import DiscreteDiffusion
 from ric_diffusion.models.protocol import Batch
-from scratch import READ_WEIGHT, VALUE_RANGE, TextToImageTrainer
+from scratch import READ_WEIGHT, VALUE_RANGE, TextToImageTrainer, encoded
 
 TENTHS = round(10 * VALUE_RANGE)  # on either side of 0: what a reward word can say
 
@@ -126,7 +127,9 @@ class ResidentTrainer(TextToImageTrainer):
         seed: int,
         **settings: Any,
     ) -> None:
-        """``numbers_fraction`` of a batch are one of ``variants`` placements of a picture."""
+        """``numbers_fraction`` of a batch are one of ``variants`` placements of a picture: smaller
+        or larger, moved or turned, with captions that say so. They are drawn by ``seed`` and
+        encoded once."""
         super().__init__(vae, images, captions, labels, **settings)
         device = images.device
         self.unet.to(device, memory_format=torch.channels_last)
@@ -134,15 +137,22 @@ class ResidentTrainer(TextToImageTrainer):
         self.network: Any = self.unet  # or compiled, with the same weights
         self.text_encoder.to(device)
         self.reader.to(device)
-        self.learn_numbers(images, fraction=numbers_fraction, variants=variants, seed=seed)
+        self.numbers_fraction = numbers_fraction
+        draws = torch.Generator().manual_seed(seed)
+        self.placements = [[draw_placement(draws) for _ in range(variants)] for _ in images]
+        columns = list(zip(*self.placements, strict=True))
+        latents = [
+            encoded(vae, placed(images, column)) * vae.config.scaling_factor
+            for column in tracked(columns, "placements", unit="variant")
+        ]
+        self.placed_latents = torch.stack(latents, dim=1)  # (N, V, C, h, w)
         texts = ["", *dict.fromkeys(chain.from_iterable(captions))]
         self.tokens = Tokens.of(self.tokenizer, texts, [*labels, *GRAMMAR.names], device)
         number = {text: i for i, text in enumerate(texts)}
         owned, counts = padded([[number[text] for text in each] for each in captions])
         self.owned, self.counts = owned.to(device), counts.to(device)
-        assert self.placed is not None
         self.words = torch.stack(
-            [torch.stack([self._words(p) for p in each]) for each in self.placed.placements]
+            [torch.stack([self._words(p) for p in each]) for each in self.placements]
         ).to(device)  # (N, V, 2, WORDS): labels and values
 
     def _words(self, placement: Mapping[str, float]) -> torch.Tensor:
@@ -184,7 +194,6 @@ class ResidentTrainer(TextToImageTrainer):
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Pictures (B,) -> the captions to use (B,), 0 for none, the words behind them
         (B, 2, WORDS) and the latents (B, C, h, w), mirrored or placed."""
-        assert self.placed is not None
         drop, other, which, mirror, chance, variant = torch.rand(
             6, len(rows), generator=generator, device=rows.device
         )
@@ -192,12 +201,12 @@ class ResidentTrainer(TextToImageTrainer):
         alias = torch.where(other < self.first_caption_probability, 0.0, which * counts).long()
         captions = self.owned[rows, alias.minimum(counts - 1)]
         captions = torch.where(drop < self.prompt_dropout, 0, captions)
-        moved = chance < self.placed.fraction
+        moved = chance < self.numbers_fraction
         drawn = (variant * variants).long().clamp_max(variants - 1)
         none = torch.tensor([[self.tokens.none], [0]], device=rows.device)
         words = torch.where(moved[:, None, None], self.words[rows, drawn], none)
         latents = self.latents[rows, (mirror < 0.5).long()]
-        placed = self.placed.latents[rows, drawn]
+        placed = self.placed_latents[rows, drawn]
         return captions, words, torch.where(moved[:, None, None, None], placed, latents)
 
     def draw_words(

@@ -6,7 +6,6 @@ import copy
 import gzip
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -22,11 +21,9 @@ from diffusers import (
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from autoencoder import to_pixels
-from placement import captioned, draw_placement, placed
 from ric_diffusion.data.images import open_image
 from ric_diffusion.data.records import Record, read_folder
 from ric_diffusion.io.files import replacing_folder
-from ric_diffusion.io.progress import tracked
 from ric_diffusion.models.diffusion.families.sd import FAMILY
 from ric_diffusion.models.diffusion.latents import framed
 from ric_diffusion.models.diffusion.objective import DiscreteDiffusion
@@ -110,15 +107,15 @@ class NumberReader(torch.nn.Module):
         where = torch.zeros(len(texts), len(self.labels), dtype=torch.long)
         aims = torch.zeros(len(texts), len(self.labels))
         for row, text in enumerate(texts):
-            count = int(torch.randint(1, min(3, len(self.labels)) + 1, (), generator=generator))
+            count = int(torch.randint(1, self.most + 1, (), generator=generator))
             chosen = torch.randperm(len(self.labels), generator=generator)[:count].tolist()
             values = (torch.rand(count, generator=generator) * 2 - 1) * VALUE_RANGE
             words = [
-                self._ids(f"<{self.labels[label]}> {value:.1f}")
+                self.ids(f"<{self.labels[label]}> {value:.1f}")
                 for label, value in zip(chosen, values.tolist(), strict=True)
             ]
             room = length - 2 - sum(map(len, words))
-            line = [self.tokenizer.bos_token_id, *self._ids(text)[:room]]
+            line = [self.tokenizer.bos_token_id, *self.ids(text)[:room]]
             for label, value, word in zip(chosen, values.tolist(), words, strict=True):
                 line += word
                 where[row, label] = len(line) - 1
@@ -126,7 +123,13 @@ class NumberReader(torch.nn.Module):
             ids[row, : len(line)] = torch.tensor(line)
         return ids, where, aims
 
-    def _ids(self, text: str) -> list[int]:
+    @property
+    def most(self) -> int:
+        """How many numbers a text has at most."""
+        return min(3, len(self.labels))
+
+    def ids(self, text: str) -> list[int]:
+        """Without special tokens."""
         return list(self.tokenizer(text, add_special_tokens=False).input_ids)
 
     def loss(self, states: torch.Tensor, where: torch.Tensor, aims: torch.Tensor) -> torch.Tensor:
@@ -137,35 +140,6 @@ class NumberReader(torch.nn.Module):
         wanted = torch.diag_embed(aims)
         present = (where > 0).float()[..., None]
         return ((read - wanted).square() * present).sum() / (present.sum() * labels)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Placed:
-    """The pictures under ``placements`` (N, V): their ``latents`` (N, V, C, h, w), of which a
-    ``fraction`` of a batch is taken."""
-
-    fraction: float
-    placements: Sequence[Sequence[Mapping[str, float]]]
-    latents: torch.Tensor
-
-    def mixed_in(
-        self,
-        rows: Sequence[int],
-        texts: Sequence[str],
-        latents: torch.Tensor,
-        tokenizer: CLIPTokenizer,
-        generator: torch.Generator,
-    ) -> tuple[list[str], torch.Tensor]:
-        """Captions and latents (B, C, h, w) of the pictures ``rows``, some of them replaced by
-        placed ones. A caption that was dropped leaves the numbers alone."""
-        texts, latents = list(texts), latents.clone()
-        draws = torch.rand(len(rows), 2, generator=generator).tolist()
-        for i, (row, (chance, which)) in enumerate(zip(rows, draws, strict=True)):
-            if chance < self.fraction:
-                variant = int(which * len(self.placements[row]))
-                texts[i] = captioned(texts[i], self.placements[row][variant], tokenizer)
-                latents[i] = self.latents[row, variant]
-        return texts, latents
 
 
 class TextToImageTrainer:
@@ -207,7 +181,6 @@ class TextToImageTrainer:
         self.prompt_dropout = prompt_dropout
         self.first_caption_probability = first_caption_probability
         self.states: dict[str, torch.Tensor] = {}  # by caption, once the text encoder is frozen
-        self.placed: Placed | None = None
 
     def named_parameters(self) -> Mapping[str, torch.nn.Parameter]:
         parts = {"unet": self.unet}
@@ -219,30 +192,10 @@ class TextToImageTrainer:
             for name, parameter in module.named_parameters()
         }
 
-    def learn_numbers(
-        self, images: torch.Tensor, *, fraction: float, variants: int, seed: int
-    ) -> None:
-        """Train the text encoder along from here on, with a ``fraction`` of the pictures
-        (N, 3, H, W) smaller or larger, moved or turned, and captions that say so. ``variants`` of
-        each picture are drawn and encoded once."""
-        self.states = {}
-        self.text_encoder.train().requires_grad_(True)
-        generator = torch.Generator().manual_seed(seed)
-        placements = [
-            [draw_placement(generator) for _ in range(variants)] for _ in range(len(images))
-        ]
-        latents = [
-            encoded(self.vae, placed(images, column)) * self.vae.config.scaling_factor
-            for column in tracked(list(zip(*placements, strict=True)), "placements", unit="variant")
-        ]
-        self.placed = Placed(
-            fraction=fraction, placements=placements, latents=torch.stack(latents, dim=1)
-        )
-
     @torch.no_grad()
     def freeze_text(self) -> None:
         """Train the U-Net alone from here on: every caption is encoded once, which saves almost
-        half of a step; those with numbers, too many to keep, as they come."""
+        half of a step."""
         self.text_encoder.eval().requires_grad_(False)
         texts = sorted({"", *chain.from_iterable(self.captions)})
         for i in range(0, len(texts), ENCODED_AT_ONCE):
@@ -272,25 +225,14 @@ class TextToImageTrainer:
         draws = torch.rand(len(rows), 4, generator=generator).tolist()
         texts = [self.caption(i, d[:3]) for i, d in zip(rows, draws, strict=True)]
         latents = self.latents[rows, [int(d[3] < 0.5) for d in draws]]
-        if self.placed is not None:
-            texts, latents = self.placed.mixed_in(rows, texts, latents, self.tokenizer, generator)
         if self.states:
-            return self._denoising(latents, self._frozen_context(texts), generator)
+            context = torch.stack([self.states[text] for text in texts])
+            return self._denoising(latents, context, generator)
         read_ids, where, aims = self.reader.draw(texts[: len(texts) // 8 + 1], generator)
         states = self.text_encoder(torch.cat([self._ids(texts), read_ids])).last_hidden_state
         context = states[: len(texts)]
         denoising = self._denoising(latents, context, generator)
         return denoising + READ_WEIGHT * self.reader.loss(states[len(texts) :], where, aims)
-
-    @torch.no_grad()
-    def _frozen_context(self, texts: Sequence[str]) -> torch.Tensor:
-        """(B, T, D) of a frozen text encoder."""
-        other = [text for text in texts if text not in self.states]
-        known = dict(self.states)
-        if other:
-            states = self.text_encoder(self._ids(other)).last_hidden_state.float()
-            known |= dict(zip(other, states, strict=True))
-        return torch.stack([known[text] for text in texts])
 
     def _denoising(
         self, latents: torch.Tensor, context: torch.Tensor, generator: torch.Generator
@@ -320,12 +262,6 @@ class TextToImageTrainer:
                 temporary, safe_serialization=True, max_shard_size=self.largest_file
             )
             compact_tokenizer(temporary / "tokenizer")
-
-    def load(self, folder: Path) -> None:
-        """Read the weights that ``save`` wrote; the number reader is not among them."""
-        pipe = StableDiffusionPipeline.from_pretrained(folder, use_safetensors=True)
-        self.unet.load_state_dict(pipe.unet.state_dict())
-        self.text_encoder.load_state_dict(pipe.text_encoder.state_dict())
 
 
 def small_text_encoder(tokenizer: CLIPTokenizer, settings: Mapping[str, Any]) -> CLIPTextModel:

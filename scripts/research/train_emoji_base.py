@@ -1,5 +1,5 @@
 """Train emoji-64 from scratch: autoencoder, then text encoder and U-Net, then U-Net alone, twice;
-then both with captions that say where and how large, then the U-Net alone once more.
+then the text encoder alone, which learns to carry numbers to the end of a text.
 
     python scripts/research/build_emoji_dataset.py --out data/emoji
     python scripts/research/train_emoji_base.py --data data/emoji --out runs/base
@@ -24,7 +24,8 @@ are beside it. benchmark_base.py compares it with emoji-64.
 import argparse
 import json
 import logging
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,15 +35,18 @@ from diffusers import AutoencoderKL
 
 import autoencoder
 import scratch as base
-from base_samples import check_pipeline, sheet
+from base_samples import check_pipeline, pipeline, sheet
+from carry import CarryTrainer
 from packed import pack, unpacked
 from resident import ResidentTrainer
 from ric_diffusion.data.images import save_png
+from ric_diffusion.data.records import read_folder
 from ric_diffusion.io import config
 from ric_diffusion.io.errors import InputError
-from ric_diffusion.io.files import write_json
+from ric_diffusion.io.files import replacing_folder, write_json
 from ric_diffusion.io.run import RunFolder
 from ric_diffusion.models.cost import COST, Cost, Meter
+from ric_diffusion.models.family import INDEX_FILE
 from ric_diffusion.models.hardware import default_device
 from ric_diffusion.models.protocol import Trainable, weights_digest
 from ric_diffusion.training.loop import LoopConfig
@@ -54,7 +58,7 @@ CONFIGS = Path(__file__).parent / "configs"
 STEPS = "steps.json"  # how many a timed phase has
 LARGEST_FILE = 15_900_000  # bytes of weights; the names and shapes of them come on top
 COMPILING_PAYS = 150  # seconds of training, of which compiling takes the better part of a minute
-PHASES = ("text", "unet", "refine", "numbers", "anneal")
+PHASES = ("text", "unet", "refine")  # of the U-Net
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,9 +81,7 @@ class BaseConfig:
     text_loop: LoopConfig
     unet_loop: LoopConfig
     refine_loop: LoopConfig
-    numbers: NumbersConfig
-    numbers_loop: LoopConfig
-    anneal_loop: LoopConfig
+    carry_loop: LoopConfig
     labels: tuple[str, ...]
 
 
@@ -119,7 +121,7 @@ def main() -> None:
         "--start",
         type=Path,
         metavar="FOLDER",
-        help="go on from this pipeline with the phase that teaches numbers",
+        help="go on from this pipeline with the last phase, which teaches its text encoder numbers",
     )
     options = parser.parse_args()
     try:
@@ -161,22 +163,27 @@ def check(options: argparse.Namespace) -> None:
 def train(settings: BaseConfig, data: Path, out: Path, start: Path | None = None) -> None:
     """All phases, from the emoji pictures in ``data``; what is there already is not done again.
 
-    ``start``: a pipeline folder of this script's, to go on from with the phase that teaches
-    numbers."""
+    ``start``: a pipeline folder of this script's, of which only the text encoder is trained on."""
+    if start is None:
+        start = draw_emoji(settings, data, out)
+    carry(settings, [caption for r in read_folder(data / "train") for caption in r.captions],
+          out, start)  # fmt: skip
+    print(f"{out / 'pipeline'}: {base.megabytes(out / 'pipeline'):.1f} MB")
+
+
+def draw_emoji(settings: BaseConfig, data: Path, out: Path) -> Path:
+    """All phases but the last -> the folder of the pipeline."""
     torch.manual_seed(settings.seed)
     _, held_out = base.read_pictures(data / "held-out", 64)
     records, images = base.read_pictures(data / "train", 64)
-    if start is None:
-        if not (out / "vae").is_dir():
-            _, other = base.read_pictures(data / "other", 64)
-            every = torch.cat([images, other])
-            trainer = autoencoder.AutoencoderTrainer(settings.autoencoder, every)
-            identity = {"seed": settings.seed, "autoencoder": settings.autoencoder}
-            run_phase(trainer, every, settings.autoencoder_loop, out / "autoencoder", identity)
-            trainer.save(out / "vae")
-        vae = AutoencoderKL.from_pretrained(out / "vae", use_safetensors=True)
-    else:
-        vae = AutoencoderKL.from_pretrained(start / "vae", use_safetensors=True).float()
+    if not (out / "vae").is_dir():
+        _, other = base.read_pictures(data / "other", 64)
+        every = torch.cat([images, other])
+        trainer = autoencoder.AutoencoderTrainer(settings.autoencoder, every)
+        identity = {"seed": settings.seed, "autoencoder": settings.autoencoder}
+        run_phase(trainer, every, settings.autoencoder_loop, out / "autoencoder", identity)
+        trainer.save(out / "vae")
+    vae = AutoencoderKL.from_pretrained(out / "vae", use_safetensors=True)
     quality = autoencoder.psnr(held_out, autoencoder.reconstruct(vae, held_out))
     print(f"held-out reconstruction: {quality:.2f} dB PSNR on {len(held_out)} pictures")
 
@@ -184,8 +191,6 @@ def train(settings: BaseConfig, data: Path, out: Path, start: Path | None = None
         vae, images, [record.captions for record in records], settings.labels,
         text_encoder=settings.text_encoder, unet=settings.unet, scheduler=settings.scheduler,
     )  # fmt: skip
-    if start is not None:
-        model.load(start)
     identity = {
         "seed": settings.seed,
         "text_encoder": settings.text_encoder,
@@ -193,17 +198,10 @@ def train(settings: BaseConfig, data: Path, out: Path, start: Path | None = None
         "scheduler": settings.scheduler,
         "labels": settings.labels,
         "autoencoder": weights_digest(vae),
-        "start": None if start is None else weights_digest(model.unet),
     }
     spent = Cost()
-    for name in PHASES if start is None else PHASES[PHASES.index("numbers") :]:
-        if name == "numbers":
-            numbers = settings.numbers
-            model.learn_numbers(
-                images, fraction=numbers.fraction, variants=numbers.variants, seed=settings.seed
-            )
-            identity |= {"numbers": config.to_dict(numbers)}
-        elif name in ("unet", "anneal"):
+    for name in PHASES:
+        if name == "unet":
             model.freeze_text()
         loop = getattr(settings, f"{name}_loop")
         meter = Meter()
@@ -211,8 +209,27 @@ def train(settings: BaseConfig, data: Path, out: Path, start: Path | None = None
             identity = run_phase(model, images, loop, out / name, identity, meter)
         spent += meter.read()
     write_json(out / COST, spent.to_dict())
-    model.save(out / "pipeline")
-    print(f"{out / 'pipeline'}: {base.megabytes(out / 'pipeline'):.1f} MB")
+    model.save(out / "drawing")
+    return out / "drawing"
+
+
+def carry(settings: BaseConfig, captions: Sequence[str], out: Path, start: Path) -> None:
+    """Write the pipeline of ``start`` to ``out``, with a text encoder that carries numbers."""
+    pipe = pipeline(start, torch.device("cpu"))
+    texts = sorted(set(captions))
+    trainer = CarryTrainer(pipe.text_encoder, pipe.tokenizer, texts, settings.labels, settings.seed)
+    identity = {
+        "seed": settings.seed,
+        "labels": settings.labels,
+        "texts": config.digest(texts),
+        "text_encoder": weights_digest(pipe.text_encoder),
+    }
+    run_phase(trainer, texts, settings.carry_loop, out / "carry", identity)
+    with replacing_folder(out / "pipeline") as temporary:
+        for part in start.iterdir():  # what is not of it, as an adapter, stays there
+            if part.name in (INDEX_FILE, *pipe.components) and part.name != "text_encoder":
+                (shutil.copytree if part.is_dir() else shutil.copy)(part, temporary / part.name)
+        pipe.text_encoder.save_pretrained(temporary / "text_encoder", safe_serialization=True)
 
 
 def train_within(settings: TimedConfig, data: Path, out: Path, minutes: float) -> None:
@@ -312,19 +329,19 @@ def device_name(device: torch.device) -> str:
 
 def run_phase(
     trainer: Trainable,
-    images: torch.Tensor,
+    records: torch.Tensor | Sequence[str],
     loop: LoopConfig,
     out: Path,
     identity: Mapping[str, Any],
     meter: Meter | None = None,
 ) -> dict[str, Any]:
-    """Train on all images; returns the identity that the next phase begins with, since a phase
+    """Train on all records; returns the identity that the next phase begins with, since a phase
     depends on those before it. InputError if ``out`` holds a run with another."""
     loop = loop.resolved(default_device())
     own = {**identity, f"{out.name}_loop": loop.identity()}
     run = RunFolder(out, "base")
     run.begin(own)
-    Trainer(trainer, len(images), loop, out, digest=run.digest, resume=True, meter=meter).run()
+    Trainer(trainer, len(records), loop, out, digest=run.digest, resume=True, meter=meter).run()
     return own
 
 

@@ -214,3 +214,11 @@ def test_saving_replaces_the_file_whole(encoder, tmp_path):
     encoder.save(path)
     assert torch.equal(RewardEncoder.load(path).auto, torch.ones(3, 32))
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_in_half_precision_it_computes_in_that(encoder):
+    whole = encoder(as_values([{"aesthetic": 2.0}], NAMES))
+    half = encoder.to(torch.bfloat16)(as_values([{"aesthetic": 2.0}], NAMES))
+    first, other = (x[0] if isinstance(x, tuple) else x for x in (whole, half))
+    assert other.dtype == torch.bfloat16
+    assert torch.allclose(first, other.float(), atol=0.05)

@@ -206,3 +206,15 @@ def test_a_picture_of_floats_is_read_unless_one_is_no_number(tmp_path, value):
     Image.fromarray(pixels).save(tmp_path / "b.tiff")
     with pytest.raises(UnreadableImage, match=r"^not finite$"):
         open_image(tmp_path / "b.tiff")
+
+
+def test_an_error_without_words_is_told_by_its_name(tmp_path, picture, monkeypatch):
+    path = tmp_path / "x.png"
+    picture(1).save(path)
+
+    def fail(*_args, **_kwargs):
+        raise ValueError
+
+    monkeypatch.setattr(Image, "open", fail)
+    with pytest.raises(UnreadableImage, match=r"broken picture \(ValueError\)"):
+        open_image(path)

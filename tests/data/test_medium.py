@@ -106,3 +106,15 @@ def test_a_pipe_or_a_folder_is_not_waited_for(name, tmp_path):
     for place in ("pipe", "folder"):
         with pytest.raises(ValueError, match=r"^not a file$"):
             MEDIA[name].read(tmp_path / place)
+
+
+def test_a_text_that_may_not_be_read(tmp_path, monkeypatch):
+    path = tmp_path / "x.txt"
+    path.write_text("words")
+
+    def refuse(self):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(type(path), "read_bytes", refuse)
+    with pytest.raises(ValueError, match=r"^no permission to read it$"):
+        TEXT.read(path)

@@ -509,3 +509,20 @@ def test_read_labelled_wants_every_picture_and_score(labelled):
     write_manifest(labelled, LABELLED)
     with pytest.raises(InputError, match=r"'4\.png' has no a; run `ric label` again"):
         read_labelled(labelled)
+
+
+def test_links_inside_the_folder_are_followed_and_those_out_of_it_refused(tmp_path):
+    outside = tmp_path / "outside"
+    folder = tmp_path / "data"
+    for place in (outside, folder / "inner"):
+        place.mkdir(parents=True)
+        (place / "a.png").write_bytes(b"x")
+    (folder / "linked").symlink_to(folder / "inner")
+    (folder / "b.png").symlink_to(folder / "inner" / "a.png")
+    rows = [{"file_name": name, "text": "x"} for name in ("inner/a.png", "linked/a.png", "b.png")]
+    write_rows(folder, rows, "jsonl")
+    assert [record.file for record in read_folder(folder)] == [r["file_name"] for r in rows]
+    (folder / "away").symlink_to(outside)
+    write_rows(folder, [*rows, {"file_name": "away/a.png", "text": "x"}], "jsonl")
+    with pytest.raises(InputError, match="'away': leads out of"):
+        read_folder(folder)

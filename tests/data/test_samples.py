@@ -4,6 +4,7 @@ import threading
 from contextlib import closing
 
 import pytest
+from PIL import Image
 
 from ric_diffusion.data import samples as samples_module
 from ric_diffusion.data.framing import Framing
@@ -139,3 +140,18 @@ def test_batches_of_at_most_so_many_records():
         ["3", "4"],
     ]
     assert list(batches([None], 2)) == []
+
+
+def test_a_batch_ends_before_pictures_that_are_too_much_together(monkeypatch):
+    monkeypatch.setattr(samples_module, "BATCH_PIXELS", 100)
+
+    def picture(name, side):
+        image = Image.new("RGB", (side, side))
+        return Sample(
+            record=Record(file=name), source=b"x", content=image, digest=name, stamp=(1, 1)
+        )
+
+    drawn = [picture("a", 6), None, picture("b", 6), picture("c", 9), picture("d", 12), None]
+    drawn += [picture("e", 7), picture("f", 7), picture("g", 2)]
+    found = [[s.record.file for s in batch] for batch in batches(drawn, 5)]
+    assert found == [["a", "b"], ["c"], ["d"], ["e", "f"], ["g"]]

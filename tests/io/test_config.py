@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar, Literal, Optional
 
 import pytest
@@ -12,7 +13,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ric_diffusion.io.config import digest, digest_of_list, from_dict, load_yaml, to_dict
+from ric_diffusion.io.config import at_least, digest, digest_of_list, from_dict, load_yaml, to_dict
 from ric_diffusion.io.errors import InputError
 
 
@@ -273,3 +274,11 @@ def test_the_home_folder_of_nobody_is_one_line() -> None:
     with pytest.raises(InputError, match=r"^x: out: '~no-such-user-here/a'") as caught:
         from_dict({"out": "~no-such-user-here/a"}, Online, "x")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [0, -1, float("nan")])
+def test_at_least_has_no_upper_end(value):
+    config = SimpleNamespace(count=value, other=10**12)
+    at_least(config, 1, "other")
+    with pytest.raises(ValueError, match="count is "):
+        at_least(config, 1, "other", "count")

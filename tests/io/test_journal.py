@@ -230,3 +230,9 @@ def test_read_lines_of_a_file(tmp_path):
     (tmp_path / "a.jsonl").write_bytes(b'{"a": 1}\r\n[2]\nbad\n3')
     assert read_lines(tmp_path / "a.jsonl") == [{"a": 1}, [2]]
     assert json.dumps(read_lines(tmp_path / "a.jsonl")) == '[{"a": 1}, [2]]'
+
+
+def test_the_first_entry_makes_all_folders_on_the_way(tmp_path):
+    journal = Journal(tmp_path / "some" / "new" / "place", "work")
+    journal.append(1)
+    assert Journal(tmp_path / "some" / "new" / "place", "work").entries() == [1]

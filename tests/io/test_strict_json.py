@@ -54,3 +54,13 @@ def test_a_file_is_read_up_to_its_bound(tmp_path, monkeypatch):
     monkeypatch.setattr(strict_json, "MOST_BYTES", 8)
     with pytest.raises(InputError, match=r"a\.json: holds 9 bytes, at most 8 are read"):
         read_json(path)
+
+
+def test_a_file_of_the_most_bytes_is_read_and_one_more_is_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(strict_json, "MOST_BYTES", 10)
+    path = tmp_path / "x.json"
+    path.write_text('"12345678"')
+    assert read_json(path) == "12345678"
+    path.write_text('"123456789"')
+    with pytest.raises(InputError, match=r"x\.json: holds 11 bytes, at most 10 are read"):
+        read_json(path)

@@ -148,3 +148,13 @@ def test_the_farthest_counts_from_the_worst_of_each_reward():
     points = np.array([[0.0, 104.0], [5.0, 103.0], [10.0, 100.0]])
     np.testing.assert_array_equal(farthest(points, np.array([0.4, 0.6])), points[1])
     np.testing.assert_array_equal(farthest(points - [0, 100], np.array([0.4, 0.6])), [5.0, 3.0])
+
+
+def test_the_farthest_point_is_measured_from_the_worst_of_each_reward():
+    """Rewards whose zeros are far apart: moving all of one reward changes nothing."""
+    points = np.array([[0.0, 3.0], [2.0, 2.5], [3.0, 0.0]])
+    for shift in ([0, 0], [100, 0], [0, -50]):
+        moved = points + shift
+        for direction, nearest in (([1, 0], 2), ([0, 1], 0), ([0.5, 0.5], 1), ([0, 0], 0)):
+            found = farthest(moved, np.array(direction, float))
+            np.testing.assert_array_equal(found, moved[nearest])

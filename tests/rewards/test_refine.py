@@ -209,3 +209,22 @@ def test_what_the_model_rounds_is_told_as_it_is_read():
     asked = [m[0] for m in search.model_targets]
     assert asked == [round(m, 1) for m in asked] and len(asked) == len(set(asked))
     assert search.model_targets[search.nearest][0] == 0.5
+
+
+def test_an_axis_goes_on_beyond_its_curve_only_where_that_ends_within():
+    wide = Curve.fit([-9.0, 0.0, 9.0], [-2.0, 0.0, 2.0])
+    axis = Axis.of(wide, LOW, HIGH)
+    assert axis.model_targets == tuple(wide.requested) and axis.expected == tuple(wide.obtained)
+    narrow = Curve.fit([-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0])
+    axis = Axis.of(narrow, LOW, HIGH)
+    assert (axis.model_targets[0], axis.model_targets[-1]) == pytest.approx(ENDS)
+    assert axis.expected[0] == pytest.approx(2 * ENDS[0])  # as steep as on the whole
+    assert axis.expected[-1] == pytest.approx(2 * ENDS[1])
+    right = Curve.fit([-9.0, 0.0, 1.0], [-2.0, 0.0, 2.0])
+    axis = Axis.of(right, LOW, HIGH)
+    assert axis.model_targets == pytest.approx((-9.0, 0.0, 1.0, ENDS[1]))
+
+
+def test_a_start_of_whole_numbers_is_one_of_floats():
+    search = Search(np.array([1.0]), [1], [PLAIN])
+    assert search.ask().dtype == float

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from placement import GRAMMAR, captioned, draw_placement, placed
-from scratch import clip_bpe, clip_tokenizer
+from placement import GRAMMAR, draw_placement, placed
 
 
 def square(side=32, half=4, x=0, y=0):
@@ -59,13 +58,3 @@ def test_drawn_placements_cover_what_reward_words_reach():
         values = [each[name] for each in drawn if name in each]
         assert len(values) > 200 and min(values) < -2.8 and max(values) > 2.8
         assert all(value == round(value, 1) for value in values)
-
-
-def test_a_caption_says_its_numbers_and_is_cut_before_they_are():
-    tokenizer = clip_tokenizer(*clip_bpe(), 32)
-    placement = {"size": -0.5, "turn": 1.2}
-    assert captioned("red apple", placement, tokenizer) == "red apple <size> -0.5 <turn> 1.2"
-    assert captioned("", placement, tokenizer) == " <size> -0.5 <turn> 1.2"
-    long = captioned("red apple " * 30, placement, tokenizer)
-    assert long.startswith("red apple") and long.endswith("red <size> -0.5 <turn> 1.2")
-    assert len(tokenizer(long).input_ids) <= 32

@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from placement import GRAMMAR, captioned, draw_placement
+from placement import GRAMMAR, draw_placement, placed
 from resident import TENTHS, WORDS, ResidentTrainer, padded
-from ric_diffusion.conditioning.grammar import Grammar
+from ric_diffusion.conditioning.grammar import Grammar, fit_prompt
 from ric_diffusion.models.protocol import Batch
+from scratch import encoded
 from support.model import POOLED, SCHEDULER, TEXT, UNET, autoencoder
 
 LABELS = ("colorfulness", "compressibility", "aesthetic", "brightness")
@@ -18,12 +19,16 @@ def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
+def images():
+    return torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8, generator=seeded())
+
+
 @pytest.fixture(scope="module")
 def trainer():
     torch.manual_seed(0)
     return ResidentTrainer(
         autoencoder(block_out_channels=(4, 4, 4, 8), sample_size=32).eval(),
-        torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8, generator=seeded()),
+        images(),
         CAPTIONS,
         LABELS,
         numbers_fraction=0.25,
@@ -45,6 +50,13 @@ def test_lists_of_numbers_are_padded():
     assert padded([[], []])[0].shape == (2, 1)
 
 
+def test_placed_pictures_are_encoded_once(trainer):
+    assert trainer.placed_latents.shape == (4, 3, 4, 4, 4)
+    picture = placed(images()[1:2], [trainer.placements[1][2]])
+    one = encoded(trainer.vae, picture)[0] * trainer.vae.config.scaling_factor
+    assert torch.allclose(trainer.placed_latents[1, 2], one, atol=1e-5)
+
+
 def test_captions_with_numbers_are_tokenized_as_the_tokenizer_does(trainer):
     generator = seeded()
     texts = list(dict.fromkeys(["", *(text for each in CAPTIONS for text in each)]))
@@ -52,7 +64,7 @@ def test_captions_with_numbers_are_tokenized_as_the_tokenizer_does(trainer):
     which = torch.randint(len(texts), (len(placements),), generator=generator)
     ids, _ = trainer.tokens.lines(which, *words_of(trainer, placements))
     wanted = [
-        captioned(texts[i], placement, trainer.tokenizer)
+        fit_prompt(texts[i], GRAMMAR.reward_words(placement), trainer.tokenizer)
         for i, placement in zip(which.tolist(), placements, strict=True)
     ]
     assert torch.equal(ids, trainer._ids(wanted))
@@ -103,7 +115,7 @@ def test_what_is_drawn_of_a_picture(trainer):
     for drawn in words[moved][:50].unique(dim=0):
         (variant,) = (trainer.words[0] == drawn).all((1, 2)).nonzero().flatten().tolist()
         own = (words == drawn).all((1, 2))
-        assert (latents[own] == trainer.placed.latents[0, variant]).all()
+        assert (latents[own] == trainer.placed_latents[0, variant]).all()
     plain = latents[~moved].unique(dim=0)
     assert len(plain) == 2  # the picture and its mirror image
     assert torch.equal(plain, trainer.latents[0].unique(dim=0))
