@@ -2,17 +2,18 @@
 
     python scripts/research/benchmark_control.py --data data/emoji/train --out report
 
-Needs the `dev` extra and the pictures of build_emoji_dataset.py; about half an hour on two CPU
-cores. Prompts are names the base model knows, seeds were never used in training, and the
-scorers see only the finished pictures.
+Needs the `dev` extra and the pictures of build_emoji_dataset.py; an hour or more on two CPU cores.
+Prompts are names the base model knows, seeds were never used in training, and the scorers see only
+the finished pictures. A part that is finished is not done again.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -32,11 +33,14 @@ from ric_diffusion.evaluation.grid import Point, preference_points, target_line
 from ric_diffusion.evaluation.method import weights_of
 from ric_diffusion.evaluation.report.sheet import draw_sheet
 from ric_diffusion.evaluation.runner import Sweep, run_sweep
+from ric_diffusion.io import config
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.files import write_json
 from ric_diffusion.io.progress import tracked
+from ric_diffusion.io.run import RunFolder
 from ric_diffusion.models.diffusion.sampler import DiffusionSampler
 from ric_diffusion.models.family import load_model
+from ric_diffusion.models.protocol import weights_digest
 from ric_diffusion.rewards import to_targets
 
 PROMPTS = Path(__file__).parents[1] / "prompts.txt"
@@ -224,25 +228,42 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("report"), metavar="FOLDER")
     options = parser.parse_args()
     try:
-        read_folder(options.data)  # found out before half an hour of work
+        records = read_folder(options.data)  # found out before an hour of work
+        sampler = DiffusionSampler(load_model(options.model, options.adapter))
+        adapter = sampler.pipe.adapter
+        prompts = read_prompts(PROMPTS)
+        mapping = options.mapping or adapter.mapping
+        run = RunFolder(options.out, Path(__file__).name)
+        run.begin(
+            {
+                "model": weights_digest(sampler.pipe.denoiser),
+                "adapter": adapter.about(),
+                "mapping": mapping,
+                "prompts": prompts,
+                "data": config.digest([record.file for record in records]),
+            }
+        )
     except InputError as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
-    sampler = DiffusionSampler(load_model(options.model, options.adapter))
     base = load_model(options.model)
     base.unload_adapter()
-    prompts = read_prompts(PROMPTS)
-    mapping = options.mapping or sampler.pipe.adapter.mapping
     samples(sampler, base, prompts, options.out)
-    figures = {
-        "adapter": sampler.pipe.adapter.about()["conditioning"]["mode"],
-        "control": control(sampler, prompts, options.out),
-        "tradeoff": tradeoff(sampler, prompts, mapping, options.out),
-        "retrieval": retrieval(sampler, base, options.data, options.out),
-        "overhead": overhead(sampler, base),
-        "accuracy": single_pictures(sampler, prompts, options.data),  # last: it calibrates
+    parts: dict[str, Callable[[], Any]] = {
+        "control": lambda: control(sampler, prompts, options.out),
+        "tradeoff": lambda: tradeoff(sampler, prompts, mapping, options.out),
+        "retrieval": lambda: retrieval(sampler, base, options.data, options.out),
+        "overhead": lambda: overhead(sampler, base),
+        "accuracy": lambda: single_pictures(sampler, prompts, options.data),  # last: it calibrates
     }
-    write_json(options.out / "control.json", figures)
+    figures = {name: once(part, options.out / f"{name}.json") for name, part in parts.items()}
     print(table(figures))
+
+
+def once(part: Callable[[], Any], path: Path) -> Any:
+    """What the part found, now or before."""
+    if not path.exists():
+        write_json(path, part())
+    return json.loads(path.read_text())
 
 
 if __name__ == "__main__":

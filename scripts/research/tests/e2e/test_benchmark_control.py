@@ -5,6 +5,7 @@ import math
 import sys
 
 import numpy as np
+import pytest
 from PIL import Image
 
 import benchmark_control
@@ -39,8 +40,8 @@ def test_every_figure_is_measured_and_compared_with_its_bar(root, tmp_path, monk
     monkeypatch.setattr(sys, "argv", ["benchmark_control.py", *map(str, given)])
     benchmark_control.main()
 
-    figures = json.loads((out / "control.json").read_text())
-    assert figures["adapter"] == "embedding"
+    parts = ("control", "tradeoff", "retrieval", "overhead", "accuracy")
+    figures = {name: json.loads((out / f"{name}.json").read_text()) for name in parts}
     rewards = [found["name"] for found in figures["control"]]
     assert rewards == ["compressibility", "colorfulness"]
     for found in figures["control"]:
@@ -58,7 +59,8 @@ def test_every_figure_is_measured_and_compared_with_its_bar(root, tmp_path, monk
         assert list(found["errors"]) == list(found["outside"]) == methods
     calibrated = [found["name"] for found in figures["accuracy"]]
 
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    printed = capsys.readouterr().out
+    lines = [line for line in printed.splitlines() if line.startswith("| ")]
     rows = [line[2:-2].split(" | ") for line in lines][2:]
     assert {f"{name}: {bar}" for name in rewards for bar in BARS} <= {row[0] for row in rows}
     assert len(rows) == 2 * len(BARS) + 2 * 2 + 2 + 2 + 7 * len(calibrated)
@@ -66,3 +68,13 @@ def test_every_figure_is_measured_and_compared_with_its_bar(root, tmp_path, monk
     for name in [*sheets, *(f"control-{name}" for name in rewards)]:
         with Image.open(out / f"{name}.png") as image:
             image.load()
+
+    monkeypatch.delattr(benchmark_control, "run_sweep")  # what was measured is not measured again
+    monkeypatch.delattr(benchmark_control, "retrieval_rate")
+    benchmark_control.main()
+    assert capsys.readouterr().out == printed
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--mapping", "linear"])
+    with pytest.raises(SystemExit) as caught:
+        benchmark_control.main()
+    assert caught.value.code == 2
+    assert 'mapping ("front", now "linear")' in capsys.readouterr().err
