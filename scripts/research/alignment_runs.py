@@ -38,14 +38,16 @@ from ric_diffusion.io import config as configs
 from ric_diffusion.io.errors import InputError, suggest
 from ric_diffusion.io.files import write_text
 from ric_diffusion.models.cost import Cost
+from ric_diffusion.models.diffusion.backend import Layers
 from ric_diffusion.rewards.selection import SELECTIONS
 from scorers.spec import parse_spec
 
 Settings = TypeVar("Settings")
+MODULATION: Layers = "modulation"
 PROMPTS = "prompts.txt"  # those that online rounds draw
 PLATEAU = "ddpo-plateau"  # a run
 CONDITIONED = "conditioned"  # a run
-MODULATED, UNMODULATED = "text-modulated", "tokens-unmodulated"  # runs
+WORDS_UNMODULATED, UNMODULATED = "text-unmodulated", "tokens-unmodulated"  # runs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,9 +76,10 @@ class VariantRuns:
 class Alignment:
     """The config. ``offline``, ``text`` and ``online`` are configs of ric train and ric online, of
     which model, data, out and LoRA layers are replaced: all methods train the layers of
-    ``offline``. Offline, words, SFT and soups train with its loop, for ``steps``; the latter two on
-    ``sft_fraction`` and ``soup_fraction`` of the data. Ours draw with ``sampling``, and methods
-    without rewards to be guided by in as many steps with ``guidance_scale``.
+    ``offline``, and words those that modulate as well. Offline, words, SFT and soups train with its
+    loop, for ``steps``; the latter two on ``sft_fraction`` and ``soup_fraction`` of the data. Ours
+    draw with ``sampling``, and methods without rewards to be guided by in as many steps with
+    ``guidance_scale``.
 
     The first captions are split by ``seed``: ``prompts`` to the comparison, with ``seeds``
     to each, others to our calibrations; those left are what online rounds and DDPO draw, the latter
@@ -167,7 +170,10 @@ def load(path: Path, out: Path, parts: Sequence[str], known: Iterable[str]) -> A
     )
     lora, sampling = offline.diffusion.lora, config.sampling
     offline = replace(offline, diffusion=replace(offline.diffusion, sampling=sampling))
-    words = replace(text.diffusion, lora=lora, sampling=sampling)
+    # The layers of the others and those that modulate, as the tokens of offline do without them.
+    targets = tuple(dict.fromkeys((*lora.targets, MODULATION)))
+    words = replace(text.diffusion.lora, rank=lora.rank, targets=targets)
+    words = replace(text.diffusion, lora=words, sampling=sampling)
     text = replace(text, where=offline.where, diffusion=words)
     ours |= {"where": offline.where, "diffusion": offline.diffusion}
     online = replace(configs.load_yaml(config.online, OnlineRun), **ours)
@@ -292,13 +298,13 @@ def other_selection(bench: AlignmentBenchmark) -> Any:
 
 
 def train_conditionings(bench: AlignmentBenchmark) -> None:
-    """Words, and words and tokens each the other way round: words that also learn to modulate every
-    block, by the network's own way from the text to there, and tokens that only attention reads."""
+    """Words, which the network's own way from the text to there lets modulate every block, and the
+    same without; and tokens that only attention reads."""
     train_adapter(bench, "text", bench.text)
-    words, lora = bench.text.diffusion, bench.text.diffusion.lora
-    targets = tuple(dict.fromkeys((*lora.targets, "modulation")))
-    words = replace(words, lora=replace(lora, targets=targets))
-    train_adapter(bench, MODULATED, replace(bench.text, diffusion=words))
+    words = bench.text.diffusion
+    targets = tuple(kind for kind in words.lora.targets if kind != MODULATION)
+    words = replace(words, lora=replace(words.lora, targets=targets))
+    train_adapter(bench, WORDS_UNMODULATED, replace(bench.text, diffusion=words))
     tokens = replace(bench.offline.diffusion, modulation=False)
     train_adapter(bench, UNMODULATED, replace(bench.offline, diffusion=tokens))
 

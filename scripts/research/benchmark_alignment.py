@@ -25,9 +25,9 @@ from typing import Any
 import comparison
 from alignment_runs import (
     CONDITIONED,
-    MODULATED,
     PLATEAU,
     UNMODULATED,
+    WORDS_UNMODULATED,
     AlignmentBenchmark,
     attrictrl_runs,
     ddpo_runs,
@@ -103,7 +103,7 @@ ONLINE_PLAIN, OFFLINE_PLAIN = f"{OURS}, {PLAIN}", f"{OFFLINE}, {PLAIN}"
 
 CONDITIONINGS = {  # how a model is told the rewards, beside tokens that modulate: runs by name
     WORDS: "text",
-    f"{OFFLINE}, words that modulate, {PLAIN}": MODULATED,
+    f"{OFFLINE}, words that do not modulate, {PLAIN}": WORDS_UNMODULATED,
     f"{OFFLINE}, tokens that do not modulate, {PLAIN}": UNMODULATED,
 }
 
@@ -317,7 +317,6 @@ def bars(result: EvaluationResult, best_of: int) -> list[comparison.Bar]:
         *(comparison.cheaper(result, name, 0.10) for name in (DDPO, CONDITIONED_DDPO)),
         comparison.near(result, 9 / 11),
         comparison.keeps(result, BASE, 0.97),
-        *comparison.follows(result, WORDS, least=0.95, span=1.0),
         *comparison.calibration(result, halved=0.5, most=0.25),
     ]
     if len(result.rewards) > 2:  # for two, benchmark_control.py asks for more

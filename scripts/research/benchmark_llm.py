@@ -154,7 +154,7 @@ def speed_bars(found: Mapping[str, Any], prompts: int) -> list[Bar]:
 def bars(result: EvaluationResult, bench: Benchmark) -> list[Bar]:
     return [
         *comparison.control(result, 0.95),
-        *comparison.follows(result, WORDS, least=0.95),
+        *comparison.follows(result, WORDS, 0.95),
         comparison.beats(result, BASE, 1.5),
         comparison.beats(result, SOUP, 1.1),
         comparison.beats(result, GRPO, 1.0),

@@ -20,6 +20,7 @@ from scratch import NumberReader
 
 LENGTH = 1.5  # of one z; a state of emoji-64's has a length of 14
 KEPT_WEIGHT, CARRIED_WEIGHT = 20.0, 3.0
+LAST_KEPT_WEIGHT = 400.0  # in the end: a model that was trained on these states has to know them
 
 
 class CarryTrainer:
@@ -41,6 +42,7 @@ class CarryTrainer:
         self.before = copy.deepcopy(text_encoder).eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.texts = texts
+        self.kept_weight = KEPT_WEIGHT
         self.reader = NumberReader(text_encoder.config.hidden_size, labels, tokenizer)
         generator = torch.Generator().manual_seed(seed)
         drawn = torch.randn(text_encoder.config.hidden_size, len(labels), generator=generator)
@@ -80,7 +82,7 @@ class CarryTrainer:
         total = judged.sum()
         carried = (along.square().mean(-1) * judged).sum() / total / LENGTH**2
         same = (across.square().mean(-1) * judged).sum() / total / size
-        return KEPT_WEIGHT * kept + CARRIED_WEIGHT * carried + same
+        return self.kept_weight * kept + CARRIED_WEIGHT * carried + same
 
     def _ids(self, texts: Sequence[str]) -> torch.Tensor:
         found = self.tokenizer(

@@ -36,7 +36,7 @@ from diffusers import AutoencoderKL
 import autoencoder
 import scratch as base
 from base_samples import check_pipeline, pipeline, sheet
-from carry import CarryTrainer
+from carry import LAST_KEPT_WEIGHT, CarryTrainer
 from packed import pack, unpacked
 from resident import ResidentTrainer
 from ric_diffusion.data.images import save_png
@@ -82,6 +82,7 @@ class BaseConfig:
     unet_loop: LoopConfig
     refine_loop: LoopConfig
     carry_loop: LoopConfig
+    keep_loop: LoopConfig
     labels: tuple[str, ...]
 
 
@@ -224,7 +225,9 @@ def carry(settings: BaseConfig, captions: Sequence[str], out: Path, start: Path)
         "texts": config.digest(texts),
         "text_encoder": weights_digest(pipe.text_encoder),
     }
-    run_phase(trainer, texts, settings.carry_loop, out / "carry", identity)
+    identity = run_phase(trainer, texts, settings.carry_loop, out / "carry", identity)
+    trainer.kept_weight = LAST_KEPT_WEIGHT
+    run_phase(trainer, texts, settings.keep_loop, out / "keep", identity)
     with replacing_folder(out / "pipeline") as temporary:
         for part in start.iterdir():  # what is not of it, as an adapter, stays there
             if part.name in (INDEX_FILE, *pipe.components) and part.name != "text_encoder":

@@ -136,7 +136,9 @@ def test_a_pipeline_is_gone_on_with(tokenizer, tmp_path):
     )
     loop = LoopConfig(steps=2, batch_size=4, precision="fp32")
     settings = config.from_dict(
-        config.to_dict(settings) | {"carry_loop": config.to_dict(loop), "labels": LABELS},
+        config.to_dict(settings)
+        | dict.fromkeys(("carry_loop", "keep_loop"), config.to_dict(loop))
+        | {"labels": LABELS},
         BaseConfig,
         "",
     )
@@ -152,4 +154,5 @@ def test_a_pipeline_is_gone_on_with(tokenizer, tmp_path):
     assert (out / "pipeline" / "text_encoder" / "model.safetensors").read_bytes() == again
     with pytest.raises(InputError, match="texts"):
         carry(settings, ["crab", "lobster"], out, start)
-    assert json.loads((out / "carry" / "run.json").read_text())["identity"]["seed"] == 0
+    identity = json.loads((out / "keep" / "run.json").read_text())["identity"]
+    assert identity["carry_loop"] == identity["keep_loop"] and identity["seed"] == 0

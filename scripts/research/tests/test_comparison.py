@@ -167,11 +167,10 @@ def test_a_row_for_every_way_to_condition(result):
 
 
 def test_following_rewards(result):
-    bars = comparison.follows(result, "rival", least=0.95, span=1.0)
-    assert [bar.met for bar in bars] == [True, True] * 2 and len({bar.what for bar in bars}) == 4
-    far = comparison.follows(result, "rival", least=0.95, span=9.0)
-    assert [bar.met for bar in far] == [True, False] * 2
-    (gone,) = comparison.follows(result, "gone", least=0.95, span=1.0)
+    bars = comparison.follows(result, "rival", 0.95)
+    assert [bar.met for bar in bars] == [True] * 2 and len({bar.what for bar in bars}) == 2
+    assert [bar.met for bar in comparison.follows(result, "rival", 1.01)] == [False] * 2
+    (gone,) = comparison.follows(result, "gone", 0.95)
     assert gone.met is None and gone.found == "not run"
 
 
