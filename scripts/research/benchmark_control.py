@@ -77,7 +77,8 @@ def tradeoff(
     targets = [dict(point.targets) for point in points]
     asked = [" ".join(f"{v:+.1f}" for v in t.values()) for t in targets]
     _sheet(sweep, asked, f"{' → '.join(space.names)} ({mapping})", out / "preference.png")
-    return {"mapping": mapping, "targets": targets, **asdict(tradeoff_of(sweep, weights))}
+    found = asdict(tradeoff_of(sweep, weights))
+    return {"names": space.names, "mapping": mapping, "targets": targets, **found}
 
 
 def single_pictures(
@@ -170,6 +171,7 @@ def overhead(sampler: DiffusionSampler, base: Any, repeats: int = 21) -> dict[st
     }
 
 
+PARTS = ("control", "tradeoff", "retrieval", "overhead", "accuracy")
 CONTROL_BARS = {  # by mode: Spearman of the means and of a picture, and the span of the means, z
     "embedding": (0.99, 0.85, 1.5),
     "text": (0.95, None, 1.0),
@@ -182,7 +184,7 @@ def shown(error: float | None) -> str:
 
 
 def table(figures: dict[str, Any], mode: str) -> str:
-    """Markdown: figure, value, bar of the adapter's mode, met or missed."""
+    """Markdown: figure, value, bar of the adapter's mode, met or missed; of the parts there are."""
     rows = []
     of_means, per_picture, moved = CONTROL_BARS[mode]
 
@@ -194,16 +196,15 @@ def table(figures: dict[str, Any], mode: str) -> str:
         sign, verdict = "≤" if most else "≥", "met" if met else "missed"
         rows.append(f"| {what} | {value:.3f} | {sign} {bar} | {verdict} |")
 
-    for c in figures["control"]:
+    for c in figures.get("control", ()):
         row(f"{c['name']}: Spearman, requested against mean obtained", c["of_means"], of_means)
         row(f"{c['name']}: the same per picture, median", c["per_picture"], per_picture)
         row(f"{c['name']}: span of the mean, z", c["span"], moved)
-    names = [c["name"] for c in figures["control"]]
-    t = figures["tradeoff"]
-    for name, fall, span in zip(names, t["deepest_fall"], t["span"], strict=True):
-        row(f"preference sweep, {name}: deepest fall, z", fall, 0.05, most=True)
-        row(f"preference sweep, {name}: span, z", span, 1.0)
-    for a in figures["accuracy"]:
+    if t := figures.get("tradeoff"):
+        for name, fall, span in zip(t["names"], t["deepest_fall"], t["span"], strict=True):
+            row(f"preference sweep, {name}: deepest fall, z", fall, 0.05, most=True)
+            row(f"preference sweep, {name}: span, z", span, 1.0)
+    for a in figures.get("accuracy", ()):
         what = f"{a['name']}: error of a picture"
         for method, error in a["errors"].items():
             bar = BARS.get(method)
@@ -217,13 +218,13 @@ def table(figures: dict[str, Any], mode: str) -> str:
         last, error = list(a["outside"].items())[-1]
         rows.append(f"| {what} outside reach, {last}, z | {shown(error)} | | |")
         rows.append(f"| {a['name']}: passes after the first, {last} | {a['passes']:.2f} | | |")
-    rates = figures["retrieval"]
-    row("retrieval, base model", rates["base"], 0.8)
-    row("retrieval under the sliders / base", rates["sliders"] / rates["base"], 0.85)
-    ratios = figures["overhead"]
-    row("time, conditioned / stock with as many tokens", ratios["stock, as many tokens"], 1.03,
-        most=True)  # fmt: skip
-    rows.append(f"| time, conditioned / stock | {ratios['stock']:.3f} | | |")
+    if rates := figures.get("retrieval"):
+        row("retrieval, base model", rates["base"], 0.8)
+        row("retrieval under the sliders / base", rates["sliders"] / rates["base"], 0.85)
+    if ratios := figures.get("overhead"):
+        row("time, conditioned / stock with as many tokens", ratios["stock, as many tokens"], 1.03,
+            most=True)  # fmt: skip
+        row("time, conditioned / stock", ratios["stock"], None)
     return "\n".join(["| what | value | bar | |", "| --- | --- | --- | --- |", *rows])
 
 
@@ -234,6 +235,8 @@ def main() -> None:
     parser.add_argument("--mapping", help="the adapter's own by default")
     parser.add_argument("--data", type=Path, default=Path("data/emoji/train"))
     parser.add_argument("--out", type=Path, default=Path("report"), metavar="FOLDER")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART",
+                        help=f"of {', '.join(PARTS)}")  # fmt: skip
     options = parser.parse_args()
     try:
         records = read_folder(options.data)  # found out before an hour of work
@@ -255,7 +258,8 @@ def main() -> None:
         parser.exit(2, f"{parser.prog}: {error}\n")
     base = load_model(options.model)
     base.unload_adapter()
-    samples(sampler, base, prompts, options.out)
+    if not (options.out / "samples.png").exists():
+        samples(sampler, base, prompts, options.out)
     parts: dict[str, Callable[[], Any]] = {
         "control": lambda: control(sampler, prompts, options.out),
         "tradeoff": lambda: tradeoff(sampler, prompts, mapping, options.out),
@@ -263,7 +267,11 @@ def main() -> None:
         "overhead": lambda: overhead(sampler, base),
         "accuracy": lambda: single_pictures(sampler, prompts, options.data),  # last: it calibrates
     }
-    figures = {name: once(part, options.out / f"{name}.json") for name, part in parts.items()}
+    figures = {
+        name: once(part, options.out / f"{name}.json")
+        for name, part in parts.items()
+        if name in options.only
+    }
     print(table(figures, adapter.about()["conditioning"]["mode"]))
 
 

@@ -37,10 +37,11 @@ def test_every_figure_is_measured_and_compared_with_its_bar(root, tmp_path, monk
     out = tmp_path / "report"
     given = ["--model", root / "model", "--adapter", root / "embedding" / "adapter"]
     given += ["--data", root / "pictures", "--out", out]
-    monkeypatch.setattr(sys, "argv", ["benchmark_control.py", *map(str, given)])
+    given = ["benchmark_control.py", *map(str, given)]
+    monkeypatch.setattr(sys, "argv", given)
     benchmark_control.main()
 
-    parts = ("control", "tradeoff", "retrieval", "overhead", "accuracy")
+    parts = benchmark_control.PARTS
     figures = {name: json.loads((out / f"{name}.json").read_text()) for name in parts}
     rewards = [found["name"] for found in figures["control"]]
     assert rewards == ["compressibility", "colorfulness"]
@@ -73,7 +74,11 @@ def test_every_figure_is_measured_and_compared_with_its_bar(root, tmp_path, monk
     monkeypatch.delattr(benchmark_control, "retrieval_rate")
     benchmark_control.main()
     assert capsys.readouterr().out == printed
-    monkeypatch.setattr(sys, "argv", [*sys.argv, "--mapping", "linear"])
+    monkeypatch.setattr(sys, "argv", [*given, "--only", "tradeoff", "overhead"])
+    benchmark_control.main()
+    some = [row for row in rows if row[0].startswith(("preference sweep", "time"))]
+    assert capsys.readouterr().out.splitlines()[2:] == [f"| {' | '.join(row)} |" for row in some]
+    monkeypatch.setattr(sys, "argv", [*given, "--mapping", "linear"])
     with pytest.raises(SystemExit) as caught:
         benchmark_control.main()
     assert caught.value.code == 2
