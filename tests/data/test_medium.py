@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from ric_diffusion.data.images import is_not_finite, not_finite
-from ric_diffusion.data.medium import IMAGE, MEDIA, TEXT
+from ric_diffusion.data.medium import IMAGE, MEDIA, TEXT, read_named
+from ric_diffusion.io.errors import InputError
 
 
 @pytest.fixture
@@ -118,3 +119,13 @@ def test_a_text_that_may_not_be_read(tmp_path, monkeypatch):
     monkeypatch.setattr(type(path), "read_bytes", refuse)
     with pytest.raises(ValueError, match=r"^no permission to read it$"):
         TEXT.read(path)
+
+
+def test_a_named_file_that_holds_none_says_how_to_mend_it(tmp_path):
+    path = tmp_path / "x.txt"
+    path.write_bytes(b"caf\xe9")
+    with pytest.raises(InputError) as caught:
+        read_named(path, TEXT, mend="name another")
+    assert str(caught.value) == f"{path}: not UTF-8 text; name another"
+    path.write_text("café")
+    assert read_named(path, TEXT, mend="name another") == "café"

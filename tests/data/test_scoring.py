@@ -10,7 +10,12 @@ import pytest
 from PIL import Image, features
 
 import scorers
-from ric_diffusion.data.scoring import keeping_scorers, load_scorers, scores_of
+from ric_diffusion.data.scoring import (
+    keeping_scorers,
+    load_or_stand_in,
+    load_scorers,
+    scores_of,
+)
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.rewards import RewardSpace
 
@@ -88,6 +93,22 @@ def test_weights_that_cannot_be_fetched(using, images, monkeypatch, caplog):
     assert [found[0].fingerprint, found[1].fingerprint] == [using[0].fingerprint, ""]
     assert [r.getMessage() for r in caplog.records] == [
         "colorfulness: cannot fetch it; sliders work, scores are left out"
+    ]
+
+
+def test_a_scorer_that_is_named_and_cannot_be_fetched_has_a_stand_in(images, monkeypatch, caplog):
+    found = load_or_stand_in("colorfulness")
+    assert not scorers.is_stand_in(found) and not caplog.records
+
+    def load(spec):
+        raise scorers.WeightsError("compressibility: cannot fetch it")
+
+    monkeypatch.setattr(scorers, "load_given", load)
+    found = load_or_stand_in("compressibility:quality=80")
+    assert scorers.is_stand_in(found) and np.isnan(found(images)).all()
+    assert (found.name, found.options) == ("compressibility", {"quality": 80})
+    assert caplog.messages == [
+        "compressibility: cannot fetch it; sliders work, scores are left out"
     ]
 
 

@@ -14,10 +14,10 @@ from scorers import ScorerError
 
 pytest.importorskip("ray", reason="the extra scale is not installed")
 
-from ray.exceptions import RayError  # noqa: E402
+from ray.exceptions import RayError
 
-from ric_diffusion.io import ray_engine  # noqa: E402
-from ric_diffusion.io.ray_engine import RayEngine  # noqa: E402
+from ric_diffusion.io import ray_engine
+from ric_diffusion.io.ray_engine import RayEngine
 
 DIES, HANGS = "dies", "hangs"
 

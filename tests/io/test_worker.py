@@ -1,6 +1,10 @@
 """What a worker makes of the tasks that it is told of, in this process."""
 
+import json
 import os
+import signal
+import sys
+import threading
 
 import pytest
 
@@ -8,6 +12,7 @@ from ric_diffusion.io import worker
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.worker import DONE, FAILED, Worker
 from scorers import ScorerError
+from scorers.parallel import cores
 
 made = []
 
@@ -24,6 +29,11 @@ def count(state, item):
 
 def refuse(state, item):
     raise {"input": InputError, "scorer": ScorerError, "other": KeyError}[item](f"no {item}")
+
+
+def talk(state, item):
+    print("talking", flush=True)
+    return [item, state[0], cores()]
 
 
 @pytest.fixture
@@ -58,3 +68,43 @@ def test_paths_mean_what_they_mean_to_the_driver(tmp_path, monkeypatch):
     assert os.getcwd() == str(tmp_path / "there")
     Worker(str(tmp_path / "on another machine"))
     assert os.getcwd() == str(tmp_path / "there")
+
+
+def test_as_a_program_each_line_of_its_input_is_a_call(tmp_path, monkeypatch):
+    """What it prints is no line of its output, and it ends with whoever gives the work."""
+    calls = [[f"{__name__}:make", {"start": start}, f"{__name__}:talk", "ü"] for start in (1, 2)]
+    ended, exits, lines = threading.Event(), [], [json.dumps(call) + "\n" for call in calls]
+
+    def leave(code):
+        exits.append(code)
+        ended.set()
+
+    class Ending(worker.SimpleQueue):
+        """After the last call the program is left, which otherwise waits for the next."""
+
+        taken = 0
+
+        def get(self):
+            self.taken += 1
+            if self.taken > len(calls):
+                raise EOFError
+            return super().get()
+
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(worker.os, "_exit", leave)
+    monkeypatch.setattr(worker, "SimpleQueue", Ending)
+    monkeypatch.setattr(sys, "stdin", iter(lines))
+    try:
+        with (tmp_path / "out").open("w") as out, (tmp_path / "err").open("w") as err:
+            monkeypatch.setattr(sys, "stdout", out)
+            monkeypatch.setattr(sys, "stderr", err)
+            with pytest.raises(EOFError):
+                worker.main()
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+            assert ended.wait(10) and exits == [1]
+    finally:
+        signal.signal(signal.SIGINT, before)
+    answers = [json.loads(line) for line in (tmp_path / "out").read_text().splitlines()]
+    assert answers == [[DONE, ["ü", 1, 1]], [DONE, ["ü", 2, 1]]]
+    assert (tmp_path / "err").read_text() == "talking\n" * 2
