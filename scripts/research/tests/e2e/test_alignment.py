@@ -198,7 +198,7 @@ def test_everything_once(benchmark, config, root, tiny, tmp_path, monkeypatch):
     curved = [one.reward for one in result.calibration.rewards]
     assert list(result.calibration.methods) == METHODS[1::-1] and curved
     # two for all sliders; for a reward that cannot be calibrated one less
-    assert len(bars) == 9 + 3 + 5 + 2 + len(curved)
+    assert len(bars) == 9 + 3 + 5 + len(curved)
     assert {row[""] for row in bars.values()} <= {"met", "missed"}
     ratio = bars["forward passes of training, RiC online / DDPO"]
     assert first_number(ratio["value"]) == pytest.approx(
