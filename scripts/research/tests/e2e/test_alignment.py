@@ -237,7 +237,8 @@ def test_everything_once(benchmark, config, root, tiny, tmp_path, monkeypatch):
     told = settings_of(out, "conditioned")
     assert told["prompts"] == ddpo["prompts"]
     assert told["conditioned"] == ddpo["ddpo"] | {"iterations": 6}
-    loras = [ddpo["ddpo"]["lora"], *(settings["diffusion"]["lora"] for settings in used.values())]
+    others = [plain, *(settings for name, settings in used.items() if name != "text")]
+    loras = [ddpo["ddpo"]["lora"], *(settings["diffusion"]["lora"] for settings in others)]
     assert all(lora == loras[0] for lora in loras) and loras[0]["rank"] == 4
     selections = [used[name]["online"]["selection"] for name in ("online", "online-other")]
     assert selections == ["fronts", "quantile"]
