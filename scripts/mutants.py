@@ -5,8 +5,8 @@
 
 Needs mutmut, whose settings are in pyproject.toml: the rooms that are changed, and their tests. A
 mutant that no test notices is printed with its name; `mutmut show NAME` prints what it changes.
-What only tests of other rooms come by, as those of Ray, counts as not noticed. Goes on where it was
-stopped: delete mutants/ to begin anew.
+What only tests of other rooms come by counts as not noticed. Goes on where it was stopped: delete
+mutants/ to begin anew.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ from ric_diffusion.io.run import RunFolder
 from ric_diffusion.models.diffusion.sampler import DiffusionSampler
 from ric_diffusion.models.family import load_model
 from ric_diffusion.models.protocol import weights_digest
-from ric_diffusion.rewards import to_targets
+from ric_diffusion.rewards import MAPPINGS, to_targets
 
 PROMPTS = Path(__file__).parents[1] / "prompts.txt"
 SEEDS = [1001, 1002, 1003, 1004]
@@ -232,7 +232,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--model", default="emoji-64")
     parser.add_argument("--adapter")
-    parser.add_argument("--mapping", help="the adapter's own by default")
+    parser.add_argument("--mapping", choices=MAPPINGS, help="the adapter's own by default")
     parser.add_argument("--data", type=Path, default=Path("data/emoji/train"))
     parser.add_argument("--out", type=Path, default=Path("report"), metavar="FOLDER")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, metavar="PART",

@@ -15,8 +15,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from ric_diffusion.io.errors import InputError
 from ric_diffusion.models.protocol import Batch
-from scratch import NumberReader
+from scratch import NumberReader, padded_ids
 
 LENGTH = 1.5  # of one z; a state of emoji-64's has a length of 14
 KEPT_WEIGHT, CARRIED_WEIGHT = 20.0, 3.0
@@ -47,12 +48,12 @@ class CarryTrainer:
         generator = torch.Generator().manual_seed(seed)
         drawn = torch.randn(text_encoder.config.hidden_size, len(labels), generator=generator)
         self.directions = torch.linalg.qr(drawn).Q.T  # (L, D), orthonormal
-        self.short = [text for text in texts if self._leaves_room(text)]
-
-    def _leaves_room(self, text: str) -> bool:
-        longest = max(len(self.reader.ids(f"<{label}> -2.9")) for label in self.reader.labels)
-        used = 2 + len(self.reader.ids(text)) + self.reader.most * longest
-        return used <= self.tokenizer.model_max_length
+        longest = max(len(self.reader.ids(f"<{label}> -2.9")) for label in labels)
+        room = tokenizer.model_max_length - 2 - self.reader.most * longest
+        self.short = [text for text in texts if len(self.reader.ids(text)) <= room]
+        if not self.short:
+            raise InputError(f"no caption leaves room for {self.reader.most} numbers; give some "
+                             f"of {room} tokens or less")  # fmt: skip
 
     def named_parameters(self) -> Mapping[str, torch.nn.Parameter]:
         return dict(self.text_encoder.named_parameters())
@@ -63,9 +64,11 @@ class CarryTrainer:
         which = torch.randint(len(self.short), (len(batch.indices),), generator=batch.generator)
         texts = ["", *(self.short[i] for i in which.tolist())]
         spoken, where, values = self.reader.draw(texts, batch.generator)
-        plain = self._ids([self.texts[i] for i in batch.indices])
+        plain = padded_ids(self.tokenizer, [self.texts[i] for i in batch.indices])
         with torch.no_grad():
-            old = self.before(torch.cat([plain, self._ids(texts)])).last_hidden_state
+            old = self.before(
+                torch.cat([plain, padded_ids(self.tokenizer, texts)])
+            ).last_hidden_state
         new = self.text_encoder(torch.cat([plain, spoken])).last_hidden_state
         count, size = len(plain), old.square().mean()
         kept = (new[:count] - old[:count]).square().mean() / size
@@ -77,18 +80,12 @@ class CarryTrainer:
         across = errors - along @ self.directions
         # Judged at the last token of each value, and at all behind the last of them.
         judged = (said.sum(-1) == (where > 0).sum(-1)[:, None]).float()
-        judged.scatter_(1, where.clamp_min(0), 1.0)
+        judged.scatter_(1, where, 1.0)
         judged[:, 0] = 0.0  # the place that stands for no number
         total = judged.sum()
         carried = (along.square().mean(-1) * judged).sum() / total / LENGTH**2
         same = (across.square().mean(-1) * judged).sum() / total / size
         return self.kept_weight * kept + CARRIED_WEIGHT * carried + same
-
-    def _ids(self, texts: Sequence[str]) -> torch.Tensor:
-        found = self.tokenizer(
-            list(texts), padding="max_length", truncation=True, return_tensors="pt"
-        )
-        return torch.as_tensor(found.input_ids)
 
 
 def _from(where: torch.Tensor, length: int) -> torch.Tensor:

@@ -86,6 +86,12 @@ def compact_tokenizer(folder: Path) -> None:
     file.write_text(text, encoding="utf-8")
 
 
+def padded_ids(tokenizer: CLIPTokenizer, texts: Sequence[str]) -> torch.Tensor:
+    """(B, T): cut and padded to the tokenizer's length."""
+    found = tokenizer(list(texts), padding="max_length", truncation=True, return_tensors="pt")
+    return torch.as_tensor(found.input_ids)
+
+
 class NumberReader(torch.nn.Module):
     """An auxiliary head that makes the text encoder tell numbers apart; thrown away afterwards.
 
@@ -200,15 +206,8 @@ class TextToImageTrainer:
         texts = sorted({"", *chain.from_iterable(self.captions)})
         for i in range(0, len(texts), ENCODED_AT_ONCE):
             part = texts[i : i + ENCODED_AT_ONCE]
-            states = self.text_encoder(self._ids(part)).last_hidden_state
+            states = self.text_encoder(padded_ids(self.tokenizer, part)).last_hidden_state
             self.states |= dict(zip(part, states, strict=True))
-
-    def _ids(self, texts: Sequence[str]) -> torch.Tensor:
-        return torch.as_tensor(
-            self.tokenizer(
-                texts, padding="max_length", truncation=True, return_tensors="pt"
-            ).input_ids
-        )
 
     def caption(self, index: int, draws: Sequence[float]) -> str:
         """One caption of a picture, or none, by three uniform draws."""
@@ -229,7 +228,9 @@ class TextToImageTrainer:
             context = torch.stack([self.states[text] for text in texts])
             return self._denoising(latents, context, generator)
         read_ids, where, aims = self.reader.draw(texts[: len(texts) // 8 + 1], generator)
-        states = self.text_encoder(torch.cat([self._ids(texts), read_ids])).last_hidden_state
+        states = self.text_encoder(
+            torch.cat([padded_ids(self.tokenizer, texts), read_ids])
+        ).last_hidden_state
         context = states[: len(texts)]
         denoising = self._denoising(latents, context, generator)
         return denoising + READ_WEIGHT * self.reader.loss(states[len(texts) :], where, aims)

@@ -7,7 +7,7 @@ from placement import GRAMMAR, draw_placement, placed
 from resident import TENTHS, WORDS, ResidentTrainer, padded
 from ric_diffusion.conditioning.grammar import Grammar, fit_prompt
 from ric_diffusion.models.protocol import Batch
-from scratch import encoded
+from scratch import encoded, padded_ids
 from support.model import POOLED, SCHEDULER, TEXT, UNET, autoencoder
 
 LABELS = ("colorfulness", "compressibility", "aesthetic", "brightness")
@@ -67,7 +67,7 @@ def test_captions_with_numbers_are_tokenized_as_the_tokenizer_does(trainer):
         fit_prompt(texts[i], GRAMMAR.reward_words(placement), trainer.tokenizer)
         for i, placement in zip(which.tolist(), placements, strict=True)
     ]
-    assert torch.equal(ids, trainer._ids(wanted))
+    assert torch.equal(ids, padded_ids(trainer.tokenizer, wanted))
 
 
 def test_a_caption_is_cut_and_its_numbers_never(trainer):
