@@ -27,7 +27,7 @@ from ric_diffusion.io.paths import expanded, expanded_name
 from ric_diffusion.io.tensors import system_errors
 from ric_diffusion.models.checkpoint import Checkpoint, check_shards, check_suffix
 from ric_diffusion.models.diffusion.adapted import DEFAULT, AdapterMixin
-from ric_diffusion.models.diffusion.arguments import bound, check_times, is_number
+from ric_diffusion.models.diffusion.arguments import bound, check_times, is_number, settle_eta
 from ric_diffusion.models.diffusion.arguments import check as check_arguments
 from ric_diffusion.models.diffusion.context import MASK, Context
 from ric_diffusion.models.diffusion.finite import watching
@@ -419,6 +419,7 @@ class RiCMixin(AdapterMixin):
         check_arguments(arguments, guidance)
         steps = signature.parameters["num_inference_steps"].default
         check_times(arguments, steps, self.scheduler)
+        settle_eta(arguments, steps, self.scheduler)
         scale = arguments.get(guidance, signature.parameters[guidance].default)
         steered = "negative_targets" if negative_targets is not None else None
         if contrast and contrast != own_contrast:

@@ -4,7 +4,7 @@ refused before anything is drawn."""
 import numpy as np
 import pytest
 import torch
-from diffusers import EulerDiscreteScheduler
+from diffusers import DDIMScheduler, EulerDiscreteScheduler
 from PIL import Image
 
 from ric_diffusion import RiCStableDiffusionImg2ImgPipeline, RiCStableDiffusionPipeline
@@ -297,3 +297,28 @@ def test_timesteps_of_ones_own_need_no_number_of_steps(ready, monkeypatch, draw)
     given = {"targets": ONE, "timesteps": [900, 500]}
     plain = draw(ready, **given, num_inference_steps=2)
     assert torch.equal(draw(ready, **given, num_inference_steps=None), plain)
+
+
+@pytest.mark.parametrize("steps", [2, 3, 4, 5, 8, 10])
+def test_all_of_the_noise_from_a_schedule_without_signal(pipes, steps):
+    """Stock DDIM takes the root of -6e-8 at 4 of them, whatever the prediction."""
+    pipe = pipes["embedding"]
+    before = pipe.scheduler
+    pipe.scheduler = DDIMScheduler(
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        prediction_type="v_prediction",
+        timestep_spacing="trailing",
+        rescale_betas_zero_snr=True,
+    )
+    try:
+        output = pipe("red apple", targets=ONE, eta=1.0, num_inference_steps=steps)
+    finally:
+        pipe.scheduler = before
+    assert output.finite == [True]
+
+
+@pytest.mark.parametrize("eta", [1.5, -2.0, float("nan")])
+def test_more_than_all_of_the_noise_is_refused(pipes, eta):
+    with pytest.raises(InputError, match=r"eta .*: give a number"):
+        pipes["embedding"]("red apple", eta=eta)
