@@ -302,7 +302,7 @@ def draw_batch(worker: EvaluationWorker, item: Mapping[str, Any]) -> dict[str, A
         samples = _draw(method.draw, config.grid(method.points), batch)
     after = method.meter.read()
     for cell, sample in zip(batch, samples, strict=True):
-        medium.write(sample, folder / file_of(method, config, cell))
+        medium.write(sample, folder / sample_file(config, cell, medium.suffix))
     prompts = [config.prompts[q] for _, q, _ in batch]
     scores = scores_of(samples, prompts, config.scorers)
     weighed = sum(method.points[p].along is None for p, _, _ in batch)  # they come first
@@ -328,18 +328,19 @@ def draw_batch(worker: EvaluationWorker, item: Mapping[str, Any]) -> dict[str, A
     return plain
 
 
-def file_of(method: Method, config: EvaluationConfig, cell: Cell) -> str:
-    """Where the sample of a cell lies, below the method's folder."""
+def sample_file(config: EvaluationConfig, cell: Cell, suffix: str) -> str:
+    """Where the sample of a cell lies, below the method's folder; ``suffix``: of its medium."""
     p, q, s = cell
-    return f"samples/{p:03d}/{q:04d}-{config.seed(q, s)}{method.sampler.medium.suffix}"
+    return f"samples/{p:03d}/{q:04d}-{config.seed(q, s)}{suffix}"
 
 
 def read_drawn(method: Method, config: EvaluationConfig, folder: Path) -> dict[int, DrawnBatch]:
     """The batches that were drawn and whose samples are all still there, by number."""
     batches, found = config.grid(method.points).batches(), {}
+    suffix = method.sampler.medium.suffix
     for entry in Journal(folder, "drawn").entries():
         drawn = from_dict(entry, DrawnBatch, f"{folder}: drawn")
-        files = [folder / file_of(method, config, cell) for cell in batches[drawn.batch]]
+        files = [folder / sample_file(config, cell, suffix) for cell in batches[drawn.batch]]
         if all(file.exists() for file in files):
             found[drawn.batch] = drawn
     return found
@@ -387,7 +388,7 @@ def judge_block(worker: EvaluationWorker, item: Mapping[str, Any]) -> dict[str, 
     method, config, folder = worker.method, worker.config, Path(item["folder"])
     sampler, p, prompts = method.sampler, item["point"], tuple(item["prompts"])
     cells = [(p, q, s) for q in prompts for s in range(len(config.seeds))]
-    files = [folder / file_of(method, config, cell) for cell in cells]
+    files = [folder / sample_file(config, cell, sampler.medium.suffix) for cell in cells]
     samples = [read_named(file, sampler.medium, mend=DRAW_AGAIN) for file in files]
     features = np.asarray(sampler.features(samples), float)
     precision = np.asarray(
@@ -444,7 +445,7 @@ def read_scores(method: Method, config: EvaluationConfig, folder: Path) -> Metho
     for number, batch in enumerate(batches):
         cost += drawn[number].cost
         for (p, q, s), cell in zip(batch, drawn[number].cells, strict=True):
-            files[p][q][s] = file_of(method, config, (p, q, s))
+            files[p][q][s] = sample_file(config, (p, q, s), method.sampler.medium.suffix)
             if cell.reject_reason is not None:
                 rejected[cell.reject_reason] += 1
                 continue

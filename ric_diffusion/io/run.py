@@ -22,10 +22,18 @@ SHOWN = 40  # characters of a value that changed
 
 class RunFolder:
     """A folder for one run of ``verb``, which for a script is its file. Nothing is written before
-    ``begin``. ``writes``: names that the run writes there, over whatever has them."""
+    ``begin``. ``writes``: names that the run writes there, over whatever has them. ``mend``: what
+    the user is told to do where the folder holds a run with another identity."""
 
-    def __init__(self, path: Path, verb: str, *, writes: Sequence[str] = ()) -> None:
-        self.path, self.verb, self._writes = path, verb, writes
+    def __init__(
+        self,
+        path: Path,
+        verb: str,
+        *,
+        writes: Sequence[str] = (),
+        mend: str = "restore that, or choose another --out",
+    ) -> None:
+        self.path, self.verb, self._writes, self._mend = path, verb, writes, mend
         self.identity: Mapping[str, Any] = {}
 
     @property
@@ -67,7 +75,7 @@ class RunFolder:
             return
         changes = list(changed(self._stored().get("identity", {}), config.to_dict(identity)))
         if changes:
-            end = "restore that, or choose another --out"
+            end = self._mend
             if len(changes) == 1:
                 end = (advice or {}).get(changes[0].partition(" ")[0], end)
             raise InputError(f"{self.path}: holds a run with other {', '.join(changes)}; {end}")

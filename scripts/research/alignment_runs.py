@@ -140,7 +140,7 @@ class AlignmentBenchmark(Benchmark):
     text: TrainConfig
     ddpo: DdpoConfig
     conditioned: DdpoConfig | None
-    variants: Sequence[VariantRuns] = ()
+    variant_runs: Sequence[VariantRuns] = ()
 
     @property
     def plain_sampling(self) -> Mapping[str, Any]:
@@ -149,9 +149,11 @@ class AlignmentBenchmark(Benchmark):
         return {"num_inference_steps": steps, "guidance_scale": self.config.guidance_scale}
 
 
-def load(path: Path, out: Path, parts: Sequence[str], known: Iterable[str]) -> AlignmentBenchmark:
-    """The benchmark with those of the ``known`` parts that take part. Whatever is wrong with the
-    config is found here, before hours of work."""
+def load(
+    path: Path, out: Path, parts: Sequence[str], known: Iterable[str], **given: Any
+) -> AlignmentBenchmark:
+    """The benchmark with those of the ``known`` parts that take part; ``given``: more of its
+    fields. Whatever is wrong with the config is found here, before hours of work."""
     check_out_folder(out)
     config = configs.load_yaml(path, Alignment)
     for part in config.training_seeds:
@@ -210,7 +212,7 @@ def load(path: Path, out: Path, parts: Sequence[str], known: Iterable[str]) -> A
         base=base, held_out=[scorers.load(name) for name in config.held_out],
         basis=basis_of(base, space, records),
         labelling=Cost(scored=len(records) * len(space.names)),
-        training_seeds=config.training_seeds, variants=variants,
+        training_seeds=config.training_seeds, variant_runs=variants, **given,
     )  # fmt: skip
 
 
@@ -281,14 +283,13 @@ def split(names: Sequence[str], config: Alignment, where: str) -> PromptSplit:
     return PromptSplit(compared=compared, calibration=calibration, training=training)
 
 
-def train_ours(bench: AlignmentBenchmark) -> None:
+def train_ours(bench: AlignmentBenchmark, k: int) -> None:
     write_text(bench.out / PROMPTS, "".join(f"{name}\n" for name in bench.prompts.training))
-    for k in bench.seeds_of("ours"):
-        train_adapter(bench, of_seed("offline", k), with_seed(bench.offline, k))
-        train_online(bench, of_seed("online", k), online_with_seed(bench, bench.online, k))
+    train_adapter(bench, of_seed("offline", k), with_seed(bench.offline, k))
+    train_online(bench, of_seed("online", k), online_with_seed(bench, bench.online, k))
 
 
-def train_other_selection(bench: AlignmentBenchmark) -> None:
+def train_other_selection(bench: AlignmentBenchmark, k: int) -> None:
     rounds = replace(bench.online.online, selection=other_selection(bench))
     train_online(bench, "online-other", replace(bench.online, online=rounds))
 
@@ -297,7 +298,7 @@ def other_selection(bench: AlignmentBenchmark) -> Any:
     return next(name for name in SELECTIONS if name != bench.online.online.selection)
 
 
-def train_conditionings(bench: AlignmentBenchmark) -> None:
+def train_conditionings(bench: AlignmentBenchmark, k: int) -> None:
     """Words, which the network's own way from the text to there lets modulate every block, and the
     same without; and tokens that only attention reads."""
     train_adapter(bench, "text", bench.text)
@@ -309,8 +310,8 @@ def train_conditionings(bench: AlignmentBenchmark) -> None:
     train_adapter(bench, UNMODULATED, replace(bench.offline, diffusion=tokens))
 
 
-def train_variants(bench: AlignmentBenchmark) -> None:
-    for variant in bench.variants:
+def train_variants(bench: AlignmentBenchmark, k: int) -> None:
+    for variant in bench.variant_runs:
         offline, online = variant.runs
         if variant.offline is not None:
             train_adapter(bench, offline, variant.offline)
@@ -318,27 +319,24 @@ def train_variants(bench: AlignmentBenchmark) -> None:
             train_online(bench, online, variant.online)
 
 
-def train_dpo_runs(bench: AlignmentBenchmark) -> None:
+def train_dpo_runs(bench: AlignmentBenchmark, k: int) -> None:
     config = bench.config
-    for k in bench.seeds_of("dpo"):
-        name, loop = of_seed("dpo", k), with_seed(bench.offline, k).loop
-        settings = {"dpo": config.dpo, "diffusion": bench.settings, "loop": loop}
+    name, loop = of_seed("dpo", k), with_seed(bench.offline, k).loop
+    settings = {"dpo": config.dpo, "diffusion": bench.settings, "loop": loop}
+    if due(bench.out, name, settings, bench.basis):
+        train_dpo(config.model, bench.records, config.data, bench.space, bench.settings, loop,
+                  config.dpo, bench.out / name, resume=True, device=bench.device)  # fmt: skip
+
+
+def train_attrictrl_runs(bench: AlignmentBenchmark, k: int) -> None:
+    config, loop = bench.config, with_seed(bench.offline, k).loop
+    loop = replace(loop, learning_rate=config.attrictrl_learning_rate)
+    for reward, name in attrictrl_runs(bench, k).items():
+        settings = {"reward": reward, "diffusion": bench.settings, "loop": loop}
         if due(bench.out, name, settings, bench.basis):
-            train_dpo(config.model, bench.records, config.data, bench.space, bench.settings, loop,
-                      config.dpo, bench.out / name, resume=True, device=bench.device)  # fmt: skip
-
-
-def train_attrictrl_runs(bench: AlignmentBenchmark) -> None:
-    config = bench.config
-    for k in bench.seeds_of("attrictrl"):
-        loop = with_seed(bench.offline, k).loop
-        loop = replace(loop, learning_rate=config.attrictrl_learning_rate)
-        for reward, name in attrictrl_runs(bench, k).items():
-            settings = {"reward": reward, "diffusion": bench.settings, "loop": loop}
-            if due(bench.out, name, settings, bench.basis):
-                train_value_encoder(config.model, reward, bench.records, config.data, bench.space,
-                                    bench.settings, loop, bench.out / name, resume=True,
-                                    device=bench.device)  # fmt: skip
+            train_value_encoder(config.model, reward, bench.records, config.data, bench.space,
+                                bench.settings, loop, bench.out / name, resume=True,
+                                device=bench.device)  # fmt: skip
 
 
 def attrictrl_runs(bench: AlignmentBenchmark, k: int) -> dict[str, str]:
@@ -346,16 +344,15 @@ def attrictrl_runs(bench: AlignmentBenchmark, k: int) -> dict[str, str]:
     return {name: of_seed(f"attrictrl-{name}", k) for name in bench.space.names}
 
 
-def train_ddpo_runs(bench: AlignmentBenchmark) -> None:
-    for k in bench.seeds_of("ddpo"):
-        ddpo = replace(bench.ddpo, seed=bench.ddpo.seed + k)
-        for name, preference in ddpo_runs(bench, k).items():
-            settings = {**_task(bench, preference), "ddpo": ddpo}
-            if due(bench.out, name, settings, bench.basis):
-                _ddpo(bench, name, preference, ddpo)
+def train_ddpo_runs(bench: AlignmentBenchmark, k: int) -> None:
+    ddpo = replace(bench.ddpo, seed=bench.ddpo.seed + k)
+    for name, preference in ddpo_runs(bench, k).items():
+        settings = {**_task(bench, preference), "ddpo": ddpo}
+        if due(bench.out, name, settings, bench.basis):
+            _ddpo(bench, name, preference, ddpo)
 
 
-def train_ddpo_plateau(bench: AlignmentBenchmark) -> None:
+def train_ddpo_plateau(bench: AlignmentBenchmark, k: int) -> None:
     """One run, which goes on where ``iterations`` was raised since."""
     plateau = bench.config.ddpo_plateau
     if plateau is None:
@@ -382,18 +379,16 @@ def _ddpo(
                ddpo, bench.out / name, resume=True, device=bench.device)  # fmt: skip
 
 
-def train_conditioned_runs(bench: AlignmentBenchmark) -> None:
+def train_conditioned_runs(bench: AlignmentBenchmark, k: int) -> None:
     """One policy for all preferences."""
     if bench.conditioned is None:
         return
     prompts = bench.prompts.training[: bench.config.ddpo_prompts]
-    for k in bench.seeds_of("conditioned"):
-        name, config = of_seed(CONDITIONED, k), bench.conditioned
-        config = replace(config, seed=config.seed + k)
-        if due(bench.out, name, {"prompts": prompts, "conditioned": config}, bench.basis):
-            train_conditioned(bench.config.model, bench.space, prompts, load_scorers(bench.space),
-                              config, bench.out / name, resume=True,
-                              device=bench.device)  # fmt: skip
+    config = replace(bench.conditioned, seed=bench.conditioned.seed + k)
+    name = of_seed(CONDITIONED, k)
+    if due(bench.out, name, {"prompts": prompts, "conditioned": config}, bench.basis):
+        train_conditioned(bench.config.model, bench.space, prompts, load_scorers(bench.space),
+                          config, bench.out / name, resume=True, device=bench.device)  # fmt: skip
 
 
 def ddpo_runs(bench: AlignmentBenchmark, k: int) -> dict[str, Mapping[str, float]]:

@@ -4,8 +4,8 @@ trains and measures them, and the tables that come of it."""
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -25,12 +25,12 @@ from baselines.runs import due, of_seed, spent
 from baselines.sft import best_records, best_records_for, train_sft
 from baselines.soups import OneEach, Soup
 from cost_plot import cost_figure
+from kept import Curve, Kept, Training, read_kept, write_kept
 from ric_diffusion import __version__, api
 from ric_diffusion.adapters.adapter import Adapter
 from ric_diffusion.api.runs import OnlineRun, TrainConfig, adapter_digests, records_digest
 from ric_diffusion.data.records import Record
 from ric_diffusion.data.scoring import load_scorers
-from ric_diffusion.evaluation.calibration import Calibration
 from ric_diffusion.evaluation.compare import (
     FIRST_SEED,
     SOFTWARE,
@@ -44,13 +44,14 @@ from ric_diffusion.evaluation.config import EvaluationConfig
 from ric_diffusion.evaluation.grid import Point, preference_points, slider_points
 from ric_diffusion.evaluation.method import Method
 from ric_diffusion.evaluation.report.plots import front_figure, png, reward_pairs
-from ric_diffusion.evaluation.report.schema import EvaluationResult
+from ric_diffusion.evaluation.report.schema import METRICS_FILE, EvaluationResult
 from ric_diffusion.evaluation.report.write import write_report
 from ric_diffusion.evaluation.runner import MethodScores, evaluate_methods
 from ric_diffusion.io import config as configs
 from ric_diffusion.io.engines import HERE
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.files import write_bytes, write_text
+from ric_diffusion.io.run import RunFolder
 from ric_diffusion.models.cost import Cost
 from ric_diffusion.models.family import family_of, loading
 from ric_diffusion.models.hardware import default_device
@@ -60,6 +61,8 @@ from trainings import Comparison, Pair, over_trainings
 OURS, OFFLINE = "RiC online", "RiC offline"
 CALIBRATED, PLAIN = "calibrated", "not calibrated"
 BASE, SFT, SOUP = "base model", "SFT", "rewarded soup"
+SCORES = "scores"  # below a benchmark's folder
+FOLDERS = "model", "data", "out", "adapter", "prompts"  # of runs; what is in them counts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,8 +80,10 @@ class Benchmark:
 
     Attributes:
         config: the benchmark's own.
+        scores: the folder in which what is found is kept.
         parts: those that take part, by name.
         training_seeds: how many trainings a part's methods have, one where it does not say.
+        only_seeds: those of them that take part, all by default.
         model: without an adapter.
         base: digests of its parts.
         basis: a digest that stands for model and data.
@@ -87,6 +92,7 @@ class Benchmark:
 
     config: Any
     out: Path
+    scores: Path
     parts: Sequence[str]
     offline: TrainConfig
     online: OnlineRun
@@ -99,10 +105,20 @@ class Benchmark:
     basis: str
     labelling: Cost
     training_seeds: Mapping[str, int] = field(default_factory=dict)
+    only_seeds: Collection[int] = ()
 
-    def seeds_of(self, part: str) -> range:
+    def seeds_of(self, part: str) -> list[int]:
         """The training seeds of a part's methods, from 0."""
-        return range(self.training_seeds.get(part, 1))
+        seeds = range(self.training_seeds.get(part, 1))
+        return [k for k in seeds if not self.only_seeds or k in self.only_seeds]
+
+    def setting(self, name: str) -> Any:
+        """A setting that figures depend on, as plain data, without the names of folders."""
+        own = getattr(self, name, None)
+        plain = configs.to_dict(getattr(self.config, name) if own is None else own)
+        if isinstance(own, TrainConfig | OnlineRun):
+            plain = {key: value for key, value in plain.items() if key not in FOLDERS}
+        return plain
 
     @cached_property
     def evaluation(self) -> EvaluationConfig:
@@ -137,32 +153,34 @@ class Benchmark:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trained:
-    """A method as one training left it: what that ``cost``, and its own ``calibration`` if it was
-    calibrated."""
+class Trained(Training):
+    """A method as one training left it, not measured yet."""
 
     method: Method
-    cost: Cost = field(default_factory=Cost)
-    calibration: Calibration | None = None
+
+    def of_seed(self, k: int) -> Trained:
+        """The same with the name of the ``k``-th training seed."""
+        name = f"{self.method.name}, training seed {k}" if k else self.method.name
+        return replace(self, method=replace(self.method, name=name))
+
+    def measured(self, scores: MethodScores) -> Kept:
+        known = {one.name: getattr(self, one.name) for one in fields(Training)}
+        return Kept(scores=scores, **known)
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkMethod:
-    """A method, once for each of its training seeds.
+    """A method, once for each of its training seeds; the report shows the samples of the first."""
 
-    Attributes:
-        trainings: the report shows the samples of the first.
-        variant: of another method; figures leave it out.
-        plain: the name of the method that is the same without the calibration.
-    """
-
-    trainings: tuple[Trained, ...]
-    variant: bool = False
-    plain: str | None = None
+    trainings: tuple[Kept, ...]
 
     @property
     def name(self) -> str:
-        return self.trainings[0].method.name
+        return self.trainings[0].scores.name
+
+    @property
+    def variant(self) -> bool:
+        return self.trainings[0].variant
 
     @property
     def cost(self) -> Cost:
@@ -180,33 +198,16 @@ class Part:
     """What --only and --skip name.
 
     Attributes:
-        methods: what is measured of it, once all is trained.
-        train: makes the runs that are not there yet.
+        methods: what is measured of it by training seed, once all is trained.
+        reads: settings that its figures depend on, beside those of all parts.
+        train: makes the runs of a training seed that are not there yet.
         needs: parts whose runs it uses; they are made first.
     """
 
-    methods: Callable[[Any], Iterator[BenchmarkMethod]]
-    train: Callable[[Any], None] = lambda bench: None
+    methods: Callable[[Any, int], Iterator[Trained]]
+    reads: tuple[str, ...]
+    train: Callable[[Any, int], None] = lambda bench, k: None
     needs: tuple[str, ...] = ()
-
-
-def once(trained: Trained, **about: Any) -> BenchmarkMethod:
-    """A method that was trained once, or never."""
-    return BenchmarkMethod(trainings=(trained,), **about)
-
-
-def over_seeds(
-    bench: Benchmark, part: str, one: Callable[[int], Trained], **about: Any
-) -> BenchmarkMethod:
-    """A method of this part, from ``one`` of its trainings by training seed."""
-    trainings = []
-    for k in bench.seeds_of(part):
-        trained = one(k)
-        if k:
-            method = replace(trained.method, name=f"{trained.method.name}, training seed {k}")
-            trained = replace(trained, method=method)
-        trainings.append(trained)
-    return BenchmarkMethod(trainings=tuple(trainings), **about)
 
 
 def base_model(
@@ -267,19 +268,17 @@ def online_with_seed(bench: Benchmark, settings: OnlineRun, k: int) -> OnlineRun
     )
 
 
-def train_sft_runs(bench: Benchmark) -> None:
+def train_sft_runs(bench: Benchmark, k: int) -> None:
     """Plain fine-tuning on the best of the data."""
     best = best_records(bench.records, bench.space, bench.config.sft_fraction)
-    for k in bench.seeds_of("sft"):
-        train_on(bench, of_seed("sft", k), best, k)
+    train_on(bench, of_seed("sft", k), best, k)
 
 
-def train_soup_runs(bench: Benchmark) -> None:
+def train_soup_runs(bench: Benchmark, k: int) -> None:
     """A LoRA for each reward, on the best of the data by that."""
     for name in bench.space.names:
         best = best_records_for(bench.records, bench.space, {name: 1.0}, bench.config.soup_fraction)
-        for k in bench.seeds_of("soup"):
-            train_on(bench, of_seed(f"soup-{name}", k), best, k)
+        train_on(bench, of_seed(f"soup-{name}", k), best, k)
 
 
 def train_on(bench: Benchmark, name: str, records: Sequence[Record], k: int) -> None:
@@ -299,9 +298,11 @@ def ours(
     calibrate_it: bool = False,
     alone: bool = False,
     sampling: Mapping[str, Any] | None = None,
+    **about: Any,
 ) -> Trained:
     """The adapter of the last of ``runs``, which cost what all of them did, and its calibration;
-    ``alone``: it also moves each reward alone; ``sampling``: in place of the benchmark's."""
+    ``alone``: it also moves each reward alone; ``sampling``: in place of the benchmark's;
+    ``about``: what else there is to say of it."""
     folder, found, config = bench.out / runs[-1] / "adapter", None, bench.evaluation
     choice = AdapterChoice(
         given=runs[-1],
@@ -329,40 +330,34 @@ def ours(
     points = slider_points(adapter.space, used, bench.config.points)
     points = [point for point in points if alone or point.along is None]
     method = method_of(bench.model, choice, bench.base, name=name, points=points, mapping=used)
-    return Trained(method=method, cost=cost, calibration=found)
+    count = parameters_in(bench.out / runs[-1])
+    return Trained(method=method, cost=cost, calibration=found, parameters=count, **about)
 
 
-def parameters_of(run: Path) -> int:
+def parameters_in(run: Path) -> int:
     """How many numbers a run's adapter has: its LoRA's, and the reward encoder's."""
     files = (run / "adapter").glob("*.safetensors")
     return sum(tensor.numel() for file in files for tensor in load_file(file).values())
 
 
-def base_method(bench: Benchmark, plain: Any) -> BenchmarkMethod:
+def base_methods(plain: Any) -> Iterator[Trained]:
     """It reads no preference, so one point says all; ``plain`` draws without rewards."""
-    return once(Trained(method=baseline_method(BASE, BaseModel(plain), plain, [Point()])))
+    yield Trained(method=baseline_method(BASE, BaseModel(plain), plain, [Point()]))
 
 
-def sft_method(bench: Benchmark, plain: Any) -> BenchmarkMethod:
+def sft_methods(bench: Benchmark, plain: Any, k: int) -> Iterator[Trained]:
     """It reads no preference either."""
-
-    def one(k: int) -> Trained:
-        file = bench.lora(of_seed("sft", k))
-        tuned = Tuned(SFT, plain, bench.space, [(dict.fromkeys(bench.space.names, 1.0), file)])
-        return Trained(
-            method=baseline_method(SFT, tuned, plain, [Point()], [file]),
-            cost=bench.labelling + spent(bench.out, [of_seed("sft", k)]),
-        )
-
-    return over_seeds(bench, "sft", one)
+    file = bench.lora(of_seed("sft", k))
+    tuned = Tuned(SFT, plain, bench.space, [(dict.fromkeys(bench.space.names, 1.0), file)])
+    yield Trained(
+        method=baseline_method(SFT, tuned, plain, [Point()], [file]),
+        cost=bench.labelling + spent(bench.out, [of_seed("sft", k)]),
+    )
 
 
-def soup_method(bench: Benchmark, plain: Any) -> BenchmarkMethod:
-    def one(k: int) -> Trained:
-        runs = {name: of_seed(f"soup-{name}", k) for name in bench.space.names}
-        return soup_of(bench, SOUP, plain, runs, bench.labelling)
-
-    return over_seeds(bench, "soup", one)
+def soup_methods(bench: Benchmark, plain: Any, k: int) -> Iterator[Trained]:
+    runs = {name: of_seed(f"soup-{name}", k) for name in bench.space.names}
+    yield soup_of(bench, SOUP, plain, runs, bench.labelling)
 
 
 def soup_of(
@@ -385,7 +380,8 @@ def soup_of(
 
 
 def nearest_of(bench: Benchmark, name: str, plain: Any, runs: Mapping[str, Preference]) -> Trained:
-    """Of several runs, each for a preference, the one nearest to what is asked."""
+    """Of several runs, each for a preference, the one nearest to what is asked; with their reward
+    curves."""
     made_for = [(preference, bench.lora(run)) for run, preference in runs.items()]
     tuned = Tuned(name, plain, bench.space, made_for)
     line = preference_points(bench.space, bench.config.points)
@@ -394,6 +390,7 @@ def nearest_of(bench: Benchmark, name: str, plain: Any, runs: Mapping[str, Prefe
     return Trained(
         method=baseline_method(name, tuned, plain, line, files, preferences=preferences),
         cost=spent(bench.out, runs),
+        curves={title_of(one): reward_curve(bench.out / run) for run, one in runs.items()},
     )
 
 
@@ -404,6 +401,11 @@ def options_of(doc: str, config: str, out: str, parts: Sequence[str]) -> tuple[A
     own = Path(__file__).parent / "configs" / config
     parser.add_argument("--config", type=Path, default=own, metavar="CONFIG.yaml")
     parser.add_argument("--out", type=Path, default=Path(out), metavar="FOLDER")
+    parser.add_argument("--scores", type=Path, metavar="FOLDER",
+                        help=f"where what is found is kept, and what is found there is not made "
+                        f"again; {SCORES} in that of --out by default")  # fmt: skip
+    parser.add_argument("--training-seeds", nargs="+", type=int, default=[], metavar="K",
+                        help="only these training seeds, from 0")  # fmt: skip
     some = parser.add_mutually_exclusive_group()
     some.add_argument("--skip", nargs="+", choices=parts[1:], default=[], metavar="PART",
                       help=f"leave out some of {', '.join(parts[1:])}")  # fmt: skip
@@ -413,37 +415,66 @@ def options_of(doc: str, config: str, out: str, parts: Sequence[str]) -> tuple[A
     given = parser.parse_args()
     wanted = given.only or parts
     given.parts = [part for part in parts if part in wanted and part not in given.skip]
+    given.scores = given.scores or given.out / SCORES
     return parser, given
 
 
-def trained(bench: Benchmark, parts: Mapping[str, Part]) -> list[BenchmarkMethod]:
-    """All methods of the parts that take part, once all is trained."""
-    needed = {need for name in bench.parts for need in (name, *parts[name].needs)}
-    for name, part in parts.items():
-        if name in needed:
-            part.train(bench)
-    methods: list[BenchmarkMethod] = []
+def found(bench: Benchmark, parts: Mapping[str, Part]) -> list[BenchmarkMethod]:
+    """All methods of the parts that take part. What is kept of a training is not made again.
+    InputError, before anything is made, if something else was kept there."""
     for name in bench.parts:
-        bench.model.unload_adapter()
-        methods += parts[name].methods(bench)
-    bench.model.unload_adapter()
+        for k in bench.seeds_of(name):
+            kept_in(bench, name, k).check_same(identity_of(bench, parts, name))
+    methods = []
+    for name in bench.parts:
+        trainings = [_found(bench, parts, name, k) for k in bench.seeds_of(name)]
+        methods += [BenchmarkMethod(trainings=same) for same in zip(*trainings, strict=True)]
     return methods
 
 
-def measured(bench: Benchmark, methods: Sequence[BenchmarkMethod]) -> list[list[MethodScores]]:
-    """The scores of the trainings of each method; what is not there is drawn."""
-    trainings = [one.method for method in methods for one in method.trainings]
-    scores = iter(evaluate_methods(trainings, bench.evaluation, bench.out))
-    return [[next(scores) for _ in method.trainings] for method in methods]
+def kept_in(bench: Benchmark, name: str, k: int) -> RunFolder:
+    """Where what the ``k``-th training of a part gave is kept."""
+    path = bench.scores / of_seed(name, k)
+    return RunFolder(path, SCORES, mend="restore that, or remove the folder to make it anew")
 
 
-def compared(
-    bench: Benchmark, methods: Sequence[BenchmarkMethod], scores: Sequence[Sequence[MethodScores]]
-) -> Comparison:
+def identity_of(bench: Benchmark, parts: Mapping[str, Part], name: str) -> dict[str, Any]:
+    """What the figures of a part depend on, beside the training seed."""
+    needed = [*parts[name].needs, name]
+    return {
+        "basis": bench.basis,
+        "prompts": configs.digest(bench.prompts),
+        "seeds": list(bench.evaluation.seeds),
+        "points": bench.config.points,
+        "scorers": [scorer.fingerprint for scorer in bench.evaluation.scorers],
+        "held_out": [scorer.fingerprint for scorer in bench.held_out],
+        **{read: bench.setting(read) for some in needed for read in parts[some].reads},
+    }
+
+
+def _found(bench: Benchmark, parts: Mapping[str, Part], name: str, k: int) -> list[Kept]:
+    """What one training of a part gives, now or before."""
+    run = kept_in(bench, name, k)
+    run.begin(identity_of(bench, parts, name))
+    suffix = bench.model.family.medium.suffix
+    if (before := read_kept(run.path, bench.evaluation, suffix)) is not None:
+        return before
+    for needed in (*parts[name].needs, name):
+        parts[needed].train(bench, k)
+    bench.model.unload_adapter()
+    made = [one.of_seed(k) for one in parts[name].methods(bench, k)]
+    bench.model.unload_adapter()
+    scores = evaluate_methods([one.method for one in made], bench.evaluation, bench.out)
+    kept = [one.measured(some) for one, some in zip(made, scores, strict=True)]
+    write_kept(run.path, kept)
+    return _found(bench, parts, name, k)  # what was written: its numbers are rounded
+
+
+def compared(bench: Benchmark, methods: Sequence[BenchmarkMethod]) -> Comparison:
     """What came of the methods, with the costs of training; ratios are to the first."""
     software = (*bench.model.family.software, *SOFTWARE)
     found = over_trainings(
-        scores,
+        [[one.scores for one in method.trainings] for method in methods],
         bench.evaluation,
         bench.out,
         model=bench.config.model,
@@ -459,8 +490,8 @@ def pair_of(methods: Sequence[BenchmarkMethod]) -> Pair | None:
     """The method whose sliders are compared with what they are without calibration."""
     for one in methods:
         calibrations = [found for some in one.trainings if (found := some.calibration)]
-        if one.plain and calibrations:
-            return Pair(plain=one.plain, calibrated=one.name, calibrations=calibrations)
+        if (plain := one.trainings[0].plain) and calibrations:
+            return Pair(plain=plain, calibrated=one.name, calibrations=calibrations)
     return None
 
 
@@ -469,23 +500,24 @@ def publish(
     found: Comparison,
     methods: Sequence[BenchmarkMethod],
     bars: Sequence[comparison.Bar],
-    curves: str,
-    runs: Mapping[str, Preference],
+    curves: tuple[str, str],
     tables: Sequence[str] = (),
 ) -> None:
-    """The report, cost.png, methods.png, table.md with further ``tables`` at its end, and the
-    reward curves of ``runs`` as ``curves``."""
+    """The report where all its samples are there, else metrics.json of it; cost.png, methods.png,
+    table.md with further ``tables`` at its end, and a file with the reward curves of a method:
+    ``curves`` are their names."""
     result = found.result
-    write_report(result, bench.out, bench.model.family.medium)
+    points = [point for method in result.methods for point in method.points]
+    if all((bench.out / file).exists() for one in points for row in one.files for file in row):
+        write_report(result, bench.out, bench.model.family.medium)
+    else:
+        result.save(bench.out / METRICS_FILE)
     shown = [one.name for one in methods if not one.variant]
     write_bytes(bench.out / "cost.png", png(cost_figure(result, shown)))
     write_bytes(bench.out / "methods.png", png(methods_figure(result, shown)))
-    if runs:
-        drawn = {
-            title_of(preference): reward_curve(bench.out / name)
-            for name, preference in runs.items()
-        }
-        write_bytes(bench.out / curves, png(curves_figure(drawn)))
+    file, name = curves
+    if drawn := curves_of(methods, name):
+        write_bytes(bench.out / file, png(curves_figure(drawn)))
     tables = [
         comparison.methods_table(result, found.hypervolumes),
         comparison.bars_table(bars),
@@ -493,6 +525,17 @@ def publish(
     ]
     write_text(bench.out / "table.md", "\n".join(tables))
     print(bench.out / "table.md")
+
+
+def curves_of(methods: Sequence[BenchmarkMethod], name: str) -> Mapping[str, Curve]:
+    """The reward curves of the first training of the method of this name, none without it."""
+    return next((one.trainings[0].curves for one in methods if one.name == name), {})
+
+
+def parameters_of(methods: Sequence[BenchmarkMethod], names: Sequence[str]) -> dict[str, int]:
+    """How many numbers these methods train, by name, those that there are."""
+    counts = {one.name: one.trainings[0].parameters for one in methods}
+    return {name: count for name in names if (count := counts.get(name)) is not None}
 
 
 def methods_figure(result: EvaluationResult, shown: Sequence[str]) -> Figure:

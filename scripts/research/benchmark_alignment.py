@@ -9,11 +9,16 @@ with the same prompts and seeds, and writes table.md, cost.png, the fronts of th
 (methods.png), hypervolume against what is kept of prompts (frontier.png), the reward curves of DDPO
 (ddpo.png, ddpo-plateau.png) and a report (index.html, metrics.json). Every part can be interrupted
 and goes on where it was; --skip leaves parts out, and a later run without it adds them. --only
-makes some parts and no table, so that several processes can share the work; parts that begin with
-our adapters need those first:
+makes some parts and no table, --training-seeds only some trainings, so that several processes can
+share the work; parts that begin with our adapters need those first:
 
     python scripts/research/benchmark_alignment.py --out runs/alignment --only ours
     python scripts/research/benchmark_alignment.py --out runs/alignment --only ddpo
+
+What a part found is kept as numbers in --scores. From those that come along, the tables are made
+without any training, but no report, whose samples are not there:
+
+    python scripts/research/benchmark_alignment.py --scores scripts/research/scores/emoji-alignment
 """
 
 from __future__ import annotations
@@ -64,22 +69,20 @@ from benchmark import (
     BenchmarkMethod,
     Part,
     Trained,
-    base_method,
+    base_methods,
     compared,
-    measured,
+    curves_of,
+    found,
     nearest_of,
-    once,
     options_of,
     ours,
-    over_seeds,
     parameters_of,
     publish,
-    sft_method,
-    soup_method,
+    sft_methods,
+    soup_methods,
     soup_of,
     train_sft_runs,
     train_soup_runs,
-    trained,
 )
 from frontier import frontier_figure, frontier_table
 from plateau import plateau_table, weighted_z
@@ -108,52 +111,42 @@ CONDITIONINGS = {  # how a model is told the rewards, beside tokens that modulat
 }
 
 
-def our_methods(bench: AlignmentBenchmark) -> Iterator[BenchmarkMethod]:
+def our_methods(bench: AlignmentBenchmark, k: int) -> Iterator[Trained]:
     """The first is what all others are compared with, the second the same without its calibration.
     These two and the last also move each reward alone."""
-
-    def offline(k: int) -> str:
-        return of_seed("offline", k)
-
-    def online(k: int) -> tuple[str, str]:
-        return offline(k), of_seed("online", k)
-
-    yield over_seeds(
-        bench,
-        "ours",
-        lambda k: ours(bench, OURS, *online(k), calibrate_it=True, alone=True),
-        plain=ONLINE_PLAIN,
-    )
-    yield over_seeds(bench, "ours", lambda k: ours(bench, ONLINE_PLAIN, *online(k), alone=True))
-    yield over_seeds(bench, "ours", lambda k: ours(bench, OFFLINE, offline(k), calibrate_it=True))
-    yield over_seeds(bench, "ours", lambda k: ours(bench, OFFLINE_PLAIN, offline(k), alone=True))
+    offline = of_seed("offline", k)
+    online = offline, of_seed("online", k)
+    yield ours(bench, OURS, *online, calibrate_it=True, alone=True, plain=ONLINE_PLAIN)
+    yield ours(bench, ONLINE_PLAIN, *online, alone=True)
+    yield ours(bench, OFFLINE, offline, calibrate_it=True)
+    yield ours(bench, OFFLINE_PLAIN, offline, alone=True)
 
 
-def other_selection_method(bench: AlignmentBenchmark) -> Iterator[BenchmarkMethod]:
+def other_selection_methods(bench: AlignmentBenchmark, k: int) -> Iterator[Trained]:
     name = f"{OURS}, {other_selection(bench)}, {PLAIN}"
-    yield once(ours(bench, name, "offline", "online-other"))
+    yield ours(bench, name, "offline", "online-other")
 
 
-def conditioning_methods(bench: AlignmentBenchmark) -> Iterator[BenchmarkMethod]:
+def conditioning_methods(bench: AlignmentBenchmark, k: int) -> Iterator[Trained]:
     for name, run in CONDITIONINGS.items():
-        yield once(ours(bench, name, run, alone=True))
+        yield ours(bench, name, run, alone=True)
 
 
-def variant_methods(bench: AlignmentBenchmark) -> Iterator[BenchmarkMethod]:
-    for variant in bench.variants:
-        name = f"{OURS}, {variant.name}, {PLAIN}"
-        yield once(ours(bench, name, *variant.runs, sampling=variant.sampling), variant=True)
+def variant_methods(bench: AlignmentBenchmark, k: int) -> Iterator[Trained]:
+    for one in bench.variant_runs:
+        name = f"{OURS}, {one.name}, {PLAIN}"
+        yield ours(bench, name, *one.runs, sampling=one.sampling, variant=True)
 
 
-def mapping_methods(bench: AlignmentBenchmark) -> Iterator[BenchmarkMethod]:
+def mapping_methods(bench: AlignmentBenchmark, k: int) -> Iterator[Trained]:
+    runs = "offline", "online"
     for mapping in MAPPINGS:
         if mapping != bench.offline.diffusion.mapping:
             name = f"{OURS}, mapping {mapping}"
-            found = ours(bench, name, "offline", "online", mapping=mapping, calibrate_it=True)
-            yield once(found, variant=True)
+            yield ours(bench, name, *runs, mapping=mapping, calibrate_it=True, variant=True)
 
 
-def best_of_methods(bench: AlignmentBenchmark) -> Iterator[BenchmarkMethod]:
+def best_of_methods(bench: AlignmentBenchmark, k: int) -> Iterator[Trained]:
     n, line = bench.config.best_of, preference_points(bench.space, bench.config.points)
     for name, part in ((BEST.format(n), 1), (equal_cost(n), n)):
         steps = bench.sampling["num_inference_steps"] // part
@@ -161,86 +154,55 @@ def best_of_methods(bench: AlignmentBenchmark) -> Iterator[BenchmarkMethod]:
         meter, sampler = Meter(), DiffusionSampler(bench.model, shorter)
         scorers = meter.metered(load_scorers(bench.space))
         best = BestOfN(BaseModel(sampler), bench.space, scorers, n)
-        method = baseline_method(name, best, sampler, line, meter=meter, n=n)
-        yield once(Trained(method=method))
+        yield Trained(method=baseline_method(name, best, sampler, line, meter=meter, n=n))
 
 
-def ddpo_methods(bench: AlignmentBenchmark) -> Iterator[BenchmarkMethod]:
-    noisy = noisy_plain(bench)
-    yield over_seeds(bench, "ddpo", lambda k: nearest_of(bench, DDPO, noisy, ddpo_runs(bench, k)))
-
-    if corners(bench, 0):
-        yield over_seeds(
-            bench, "ddpo", lambda k: soup_of(bench, DDPO_SOUP, noisy, corners(bench, k), Cost())
-        )
-
-
-def corners(bench: AlignmentBenchmark, k: int) -> dict[str, str]:
-    """The DDPO run for each reward alone; none if one is missing."""
-    found = {next(iter(w)): name for name, w in ddpo_runs(bench, k).items() if len(w) == 1}
-    return found if set(found) == set(bench.space.names) else {}
+def ddpo_methods(bench: AlignmentBenchmark, k: int) -> Iterator[Trained]:
+    """With what mixes its policies for single rewards, where there is one for each."""
+    noisy, runs = noisy_plain(bench), ddpo_runs(bench, k)
+    yield nearest_of(bench, DDPO, noisy, runs)
+    corners = {next(iter(weights)): run for run, weights in runs.items() if len(weights) == 1}
+    if set(corners) == set(bench.space.names):
+        yield soup_of(bench, DDPO_SOUP, noisy, corners, Cost())
+        yield soup_of(bench, Blend.name, noisy, corners, Cost(), Blend)
 
 
-def blend_methods(bench: AlignmentBenchmark) -> Iterator[BenchmarkMethod]:
-    """Of the runs of DDPO, as often as these were made."""
-    noisy = noisy_plain(bench)
-    if corners(bench, 0):
-        yield over_seeds(
-            bench,
-            "ddpo",
-            lambda k: soup_of(bench, Blend.name, noisy, corners(bench, k), Cost(), Blend),
-        )
-
-
-def conditioned_methods(bench: AlignmentBenchmark) -> Iterator[BenchmarkMethod]:
-    if bench.conditioned is None:
-        return
-    noisy = noisy_plain(bench)
-
-    def one(k: int) -> Trained:
-        run = of_seed(CONDITIONED, k)
+def conditioned_methods(bench: AlignmentBenchmark, k: int) -> Iterator[Trained]:
+    if bench.conditioned is not None:
+        noisy, run = noisy_plain(bench), of_seed(CONDITIONED, k)
         source = conditioned_ddpo(CONDITIONED_DDPO, noisy, bench.space, bench.out / run)
-        return _adapted(bench, source, noisy, [run], Cost())
-
-    yield over_seeds(bench, "conditioned", one)
+        yield _adapted(bench, source, noisy, [run], Cost())
 
 
-def ddpo_plateau_method(bench: AlignmentBenchmark) -> Iterator[BenchmarkMethod]:
+def ddpo_plateau_methods(bench: AlignmentBenchmark, k: int) -> Iterator[Trained]:
     if (plateau := bench.config.ddpo_plateau) is None:
         return
     # Its name has the iterations, so that a longer run is drawn beside a shorter one.
     name, noisy, file = LONGER.format(plateau.iterations), noisy_plain(bench), bench.lora(PLATEAU)
     tuned = Tuned(name, noisy, bench.space, [(plateau.preference, file)])
     point = Point(preference=plateau_weights(bench))
-    method = baseline_method(name, tuned, noisy, [point], [file])
-    yield once(Trained(method=method, cost=spent(bench.out, [PLATEAU])), variant=True)
+    yield Trained(
+        method=baseline_method(name, tuned, noisy, [point], [file]),
+        cost=spent(bench.out, [PLATEAU]),
+        variant=True,
+        curves={name: reward_curve(bench.out / PLATEAU)},
+    )
 
 
-def dpo_methods(bench: AlignmentBenchmark) -> Iterator[BenchmarkMethod]:
+def dpo_methods(bench: AlignmentBenchmark, k: int) -> Iterator[Trained]:
     # Guided away from what it does when it is told nothing: a preference has no opposite.
     sampler = DiffusionSampler(bench.model, {**bench.sampling, "contrast": 0.0})
-
-    def one(k: int) -> Trained:
-        run = of_seed("dpo", k)
-        source = conditioned(CONDITIONED_DPO, sampler, bench.space, bench.out / run)
-        return _adapted(bench, source, sampler, [run], bench.labelling)
-
-    yield over_seeds(bench, "dpo", one)
+    run = of_seed("dpo", k)
+    source = conditioned(CONDITIONED_DPO, sampler, bench.space, bench.out / run)
+    yield _adapted(bench, source, sampler, [run], bench.labelling)
 
 
-def attrictrl_methods(bench: AlignmentBenchmark) -> Iterator[BenchmarkMethod]:
+def attrictrl_methods(bench: AlignmentBenchmark, k: int) -> Iterator[Trained]:
     sampler = DiffusionSampler(bench.model, bench.sampling)
-    mapping = bench.settings.mapping
-
-    def one(k: int) -> Trained:
-        runs = attrictrl_runs(bench, k)
-        folders = {reward: bench.out / run for reward, run in runs.items()}
-        source = attrictrl(ATTRICTRL, sampler, bench.space, folders, mapping)
-        return _adapted(
-            bench, source, sampler, list(runs.values()), bench.labelling, mapping=mapping
-        )
-
-    yield over_seeds(bench, "attrictrl", one)
+    mapping, runs = bench.settings.mapping, attrictrl_runs(bench, k)
+    folders = {reward: bench.out / run for reward, run in runs.items()}
+    source = attrictrl(ATTRICTRL, sampler, bench.space, folders, mapping)
+    yield _adapted(bench, source, sampler, list(runs.values()), bench.labelling, mapping=mapping)
 
 
 def _adapted(
@@ -276,28 +238,61 @@ def equal_cost(n: int) -> str:
     return f"{BEST.format(n)} at equal cost"
 
 
-# A peer joins here: with what trains it (alignment_runs.py), and with what it is measured as. How
-# often it is trained is in `training_seeds` of the config, by the name it has here.
+# What the settings below stand in: those of our adapters, and of what is trained with their loop.
+OFFLINE_READS = "offline", "sampling"
+OUR_READS = *OFFLINE_READS, "online", "calibration_seeds"
+
+# A peer joins here: with what trains it (alignment_runs.py), with what it is measured as, and with
+# the settings that decide it. How often it is trained is in `training_seeds` of the config, by the
+# name it has here.
 PARTS = {
-    "ours": Part(train=train_ours, methods=our_methods),
-    "selection": Part(train=train_other_selection, methods=other_selection_method, needs=("ours",)),
-    "text": Part(train=train_conditionings, methods=conditioning_methods),
-    "variants": Part(train=train_variants, methods=variant_methods, needs=("ours",)),
-    "mappings": Part(methods=mapping_methods, needs=("ours",)),
-    "base": Part(methods=lambda bench: iter([base_method(bench, plain(bench))])),
-    "best-of": Part(methods=best_of_methods),
+    "ours": Part(train=train_ours, methods=our_methods, reads=OUR_READS),
+    "selection": Part(
+        train=train_other_selection,
+        methods=other_selection_methods,
+        reads=(),
+        needs=("ours",),
+    ),
+    "text": Part(
+        train=train_conditionings, methods=conditioning_methods, reads=(*OFFLINE_READS, "text")
+    ),
+    "variants": Part(
+        train=train_variants, methods=variant_methods, reads=("variants",), needs=("ours",)
+    ),
+    "mappings": Part(methods=mapping_methods, reads=(), needs=("ours",)),
+    "base": Part(methods=lambda bench, k: base_methods(plain(bench)), reads=("plain_sampling",)),
+    "best-of": Part(methods=best_of_methods, reads=("plain_sampling", "best_of")),
     "sft": Part(
-        train=train_sft_runs, methods=lambda bench: iter([sft_method(bench, plain(bench))])
+        train=train_sft_runs,
+        methods=lambda bench, k: sft_methods(bench, plain(bench), k),
+        reads=("offline", "plain_sampling", "sft_fraction"),
     ),
     "soup": Part(
-        train=train_soup_runs, methods=lambda bench: iter([soup_method(bench, plain(bench))])
+        train=train_soup_runs,
+        methods=lambda bench, k: soup_methods(bench, plain(bench), k),
+        reads=("offline", "plain_sampling", "soup_fraction"),
     ),
-    "ddpo": Part(train=train_ddpo_runs, methods=ddpo_methods),
-    "blend": Part(methods=blend_methods, needs=("ddpo",)),
-    "conditioned": Part(train=train_conditioned_runs, methods=conditioned_methods),
-    "dpo": Part(train=train_dpo_runs, methods=dpo_methods),
-    "attrictrl": Part(train=train_attrictrl_runs, methods=attrictrl_methods),
-    "plateau": Part(train=train_ddpo_plateau, methods=ddpo_plateau_method),
+    "ddpo": Part(
+        train=train_ddpo_runs,
+        methods=ddpo_methods,
+        reads=("ddpo", "ddpo_preferences", "ddpo_prompts"),
+    ),
+    "conditioned": Part(
+        train=train_conditioned_runs,
+        methods=conditioned_methods,
+        reads=("conditioned", "ddpo_prompts"),
+    ),
+    "dpo": Part(train=train_dpo_runs, methods=dpo_methods, reads=(*OFFLINE_READS, "dpo")),
+    "attrictrl": Part(
+        train=train_attrictrl_runs,
+        methods=attrictrl_methods,
+        reads=(*OFFLINE_READS, "attrictrl_learning_rate"),
+    ),
+    "plateau": Part(
+        train=train_ddpo_plateau,
+        methods=ddpo_plateau_methods,
+        reads=("ddpo", "ddpo_plateau", "ddpo_prompts"),
+    ),
 }
 
 
@@ -307,7 +302,7 @@ def plain(bench: AlignmentBenchmark) -> DiffusionSampler:
 
 
 def bars(result: EvaluationResult, best_of: int) -> list[comparison.Bar]:
-    found = [
+    asked = [
         comparison.beats(result, OFFLINE, 1.05),
         *comparison.apart(result, OFFLINE),
         comparison.beats(result, SOUP, 1.2),
@@ -320,48 +315,50 @@ def bars(result: EvaluationResult, best_of: int) -> list[comparison.Bar]:
         *comparison.calibration(result, halved=0.5, most=0.25),
     ]
     if len(result.rewards) > 2:  # for two, benchmark_control.py asks for more
-        found += comparison.control(result, 0.95)
-    return found
+        asked += comparison.control(result, 0.95)
+    return asked
 
 
-def tables(bench: AlignmentBenchmark, result: EvaluationResult) -> list[str]:
+def tables(
+    bench: AlignmentBenchmark, result: EvaluationResult, methods: Sequence[BenchmarkMethod]
+) -> list[str]:
     """What each way to condition is worth, what is kept of prompts, and what a longer DDPO run
     comes to; with frontier.png and ddpo-plateau.png."""
-    found = []
+    made = []
     if "text" in bench.parts:
-        runs = {OFFLINE_PLAIN: "offline", **CONDITIONINGS}
-        parameters = {name: parameters_of(bench.out / run) for name, run in runs.items()}
-        found.append(comparison.conditioning_table(result, parameters))
+        parameters = parameters_of(methods, [OFFLINE_PLAIN, *CONDITIONINGS])
+        made.append(comparison.conditioning_table(result, parameters))
     plateau = bench.config.ddpo_plateau if "plateau" in bench.parts else None
     longer = LONGER.format(plateau.iterations) if plateau else None
     # which is of one preference, not of all
     swept = replace(result, methods=tuple(one for one in result.methods if one.name != longer))
-    found.append(frontier_table(swept, BASE))
+    made.append(frontier_table(swept, BASE))
     write_bytes(bench.out / "frontier.png", png(frontier_figure(swept, BASE)))
     if longer:
-        weights, curve = plateau_weights(bench), reward_curve(bench.out / PLATEAU)
-        found.append(plateau_table(result, longer, weights, curve[1]))
+        weights, curves = plateau_weights(bench), curves_of(methods, longer)
+        made.append(plateau_table(result, longer, weights, curves[longer][1]))
         level = weighted_z(result.methods[0], weights)
         levels = {} if level is None else {OURS: level}
-        write_bytes(bench.out / f"{PLATEAU}.png", png(curves_figure({longer: curve}, levels)))
-    return found
+        write_bytes(bench.out / f"{PLATEAU}.png", png(curves_figure(curves, levels)))
+    return made
 
 
 def main() -> None:
     parser, options = options_of(__doc__, "emoji-alignment.yaml", "runs/alignment", list(PARTS))
     try:
-        bench = load(options.config, options.out, options.parts, PARTS)
-        methods = trained(bench, PARTS)
-        scores = measured(bench, methods)
+        bench = load(
+            options.config, options.out, options.parts, PARTS, scores=options.scores,
+            only_seeds=options.training_seeds,
+        )  # fmt: skip
+        methods = found(bench, PARTS)
     except InputError as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
     if options.only:
         return
-    found = compared(bench, methods, scores)
-    asked = bars(found.result, bench.config.best_of)
-    runs = ddpo_runs(bench, 0) if "ddpo" in bench.parts else {}
-    more = tables(bench, found.result)
-    publish(bench, found, methods, asked, "ddpo.png", runs, more)
+    all_of_them = compared(bench, methods)
+    asked = bars(all_of_them.result, bench.config.best_of)
+    more = tables(bench, all_of_them.result, methods)
+    publish(bench, all_of_them, methods, asked, ("ddpo.png", DDPO), more)
 
 
 if __name__ == "__main__":

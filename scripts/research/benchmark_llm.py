@@ -27,22 +27,20 @@ from benchmark import (
     OURS,
     SOUP,
     Benchmark,
-    BenchmarkMethod,
     Part,
-    base_method,
+    Trained,
+    base_methods,
     compared,
-    measured,
+    found,
     nearest_of,
-    once,
     options_of,
     ours,
     parameters_of,
     publish,
-    sft_method,
-    soup_method,
+    sft_methods,
+    soup_methods,
     train_sft_runs,
     train_soup_runs,
-    trained,
 )
 from comparison import Bar
 from llm_runs import (
@@ -68,26 +66,25 @@ CONDITIONINGS = {  # how a model is told the rewards, beside tokens that steer l
 }
 
 
-def our_methods(bench: Benchmark) -> Iterator[BenchmarkMethod]:
+def our_methods(bench: Benchmark, k: int) -> Iterator[Trained]:
     """The first is what all others are compared with, and also moves each reward alone."""
-    yield once(ours(bench, OURS, "offline", "online", alone=True))
-    yield once(ours(bench, OFFLINE, "offline", alone=True))
+    yield ours(bench, OURS, "offline", "online", alone=True)
+    yield ours(bench, OFFLINE, "offline", alone=True)
 
 
-def conditioning_methods(bench: Benchmark) -> Iterator[BenchmarkMethod]:
+def conditioning_methods(bench: Benchmark, k: int) -> Iterator[Trained]:
     for name, run in CONDITIONINGS.items():
-        yield once(ours(bench, name, run, alone=True))
+        yield ours(bench, name, run, alone=True)
 
 
-def calibrated_method(bench: Benchmark) -> Iterator[BenchmarkMethod]:
+def calibrated_methods(bench: Benchmark, k: int) -> Iterator[Trained]:
     """The first of ours calibrated, which costs more."""
     name = f"{OURS}, {CALIBRATED}"
-    found = ours(bench, name, "offline", "online", calibrate_it=True, alone=True)
-    yield once(found, plain=OURS)
+    yield ours(bench, name, "offline", "online", calibrate_it=True, alone=True, plain=OURS)
 
 
-def grpo_method(bench: Benchmark) -> Iterator[BenchmarkMethod]:
-    yield once(nearest_of(bench, GRPO, plain(bench), grpo_runs(bench)))
+def grpo_methods(bench: Benchmark, k: int) -> Iterator[Trained]:
+    yield nearest_of(bench, GRPO, plain(bench), grpo_runs(bench))
 
 
 def plain(bench: Benchmark) -> LlmSampler:
@@ -96,24 +93,34 @@ def plain(bench: Benchmark) -> LlmSampler:
 
 
 PARTS = {
-    "ours": Part(train=train_ours, methods=our_methods),
-    "text": Part(train=train_conditionings, methods=conditioning_methods),
-    "calibrated": Part(methods=calibrated_method, needs=("ours",)),
-    "base": Part(methods=lambda bench: iter([base_method(bench, plain(bench))])),
+    "ours": Part(train=train_ours, methods=our_methods, reads=("offline", "online")),
+    "text": Part(
+        train=train_conditionings, methods=conditioning_methods, reads=("offline", "text")
+    ),
+    "calibrated": Part(methods=calibrated_methods, reads=("calibration_seeds",), needs=("ours",)),
+    "base": Part(methods=lambda bench, k: base_methods(plain(bench)), reads=("sampling",)),
     "sft": Part(
-        train=train_sft_runs, methods=lambda bench: iter([sft_method(bench, plain(bench))])
+        train=train_sft_runs,
+        methods=lambda bench, k: sft_methods(bench, plain(bench), k),
+        reads=("offline", "sft_fraction"),
     ),
     "soup": Part(
-        train=train_soup_runs, methods=lambda bench: iter([soup_method(bench, plain(bench))])
+        train=train_soup_runs,
+        methods=lambda bench, k: soup_methods(bench, plain(bench), k),
+        reads=("offline", "soup_fraction"),
     ),
-    "grpo": Part(train=train_grpo_runs, methods=grpo_method),
+    "grpo": Part(
+        train=train_grpo_runs,
+        methods=grpo_methods,
+        reads=("offline", "grpo", "grpo_preferences"),
+    ),
 }
 
 
 def speed(bench: Benchmark) -> dict[str, Any]:
     """Seconds for the prompts in one batch and one by one, the likeliest tokens each time, and
     whether the responses are equal; ``speed.json``, which is made once."""
-    path = bench.out / SPEED
+    path = bench.scores / SPEED
     if not path.exists():
         # float32, whatever is compared in: with less, rounding alone makes other tokens likelier.
         lm = RiCCausalLM.from_pretrained(bench.config.model)
@@ -168,21 +175,21 @@ def main() -> None:
     name, out = "smollm2-alignment.yaml", "runs/alignment-llm"
     parser, options = options_of(__doc__, name, out, list(PARTS))
     try:
-        bench = load(options.config, options.out, options.parts)
-        methods = trained(bench, PARTS)
-        scores = measured(bench, methods)
+        bench = load(
+            options.config, options.out, options.parts, scores=options.scores,
+            only_seeds=options.training_seeds,
+        )  # fmt: skip
+        methods = found(bench, PARTS)
     except InputError as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
     if options.only:
         return
-    found = compared(bench, methods, scores)
-    runs = grpo_runs(bench) if "grpo" in bench.parts else {}
-    more = []
+    all_of_them, more = compared(bench, methods), []
     if "text" in bench.parts:
-        ways = {OFFLINE: "offline", **CONDITIONINGS}
-        parameters = {name: parameters_of(bench.out / run) for name, run in ways.items()}
-        more.append(comparison.conditioning_table(found.result, parameters))
-    publish(bench, found, methods, bars(found.result, bench), "grpo.png", runs, more)
+        parameters = parameters_of(methods, [OFFLINE, *CONDITIONINGS])
+        more.append(comparison.conditioning_table(all_of_them.result, parameters))
+    asked = bars(all_of_them.result, bench)
+    publish(bench, all_of_them, methods, asked, ("grpo.png", GRPO), more)
 
 
 if __name__ == "__main__":

@@ -82,8 +82,9 @@ class LlmBenchmark(Benchmark):
     text: TrainConfig
 
 
-def load(path: Path, out: Path, parts: Sequence[str]) -> LlmBenchmark:
-    """Whatever is wrong with the config is found here, before hours of work."""
+def load(path: Path, out: Path, parts: Sequence[str], **given: Any) -> LlmBenchmark:
+    """The benchmark; ``given``: more of its fields. Whatever is wrong with the config is found
+    here, before hours of work."""
     check_out_folder(out)
     config = configs.load_yaml(path, LlmAlignment)
     offline = configs.load_yaml(config.offline, TrainConfig)
@@ -114,7 +115,7 @@ def load(path: Path, out: Path, parts: Sequence[str]) -> LlmBenchmark:
         config=config, out=out, parts=parts, offline=offline, text=text, online=online,
         records=records, prompts=prompts, space=space, held_out=held_out, model=lm, base=base,
         basis=basis_of(base, space, records),
-        labelling=sampled + Cost(scored=len(records) * len(space.names)),
+        labelling=sampled + Cost(scored=len(records) * len(space.names)), **given,
     )  # fmt: skip
 
 
@@ -142,19 +143,19 @@ def cost_of(responses: Path) -> Cost:
         ) from None
 
 
-def train_ours(bench: Benchmark) -> None:
+def train_ours(bench: Benchmark, k: int) -> None:
     train_adapter(bench, "offline", bench.offline)
     train_online(bench, "online", bench.online)
 
 
-def train_conditionings(bench: LlmBenchmark) -> None:
+def train_conditionings(bench: LlmBenchmark, k: int) -> None:
     """Words, and tokens that steer no layers."""
     train_adapter(bench, "text", bench.text)
     tokens = replace(bench.offline.llm, modulation=False)
     train_adapter(bench, UNMODULATED, replace(bench.offline, llm=tokens))
 
 
-def train_grpo_runs(bench: Benchmark) -> None:
+def train_grpo_runs(bench: Benchmark, k: int) -> None:
     config, space, prompts = bench.config, bench.space, bench.prompts.training
     llm, grpo = used(bench.settings), config.grpo
     for name, preference in grpo_runs(bench).items():

@@ -1,6 +1,7 @@
 """scripts/research/benchmark_alignment.py on the tiny model: every part, once."""
 
 import json
+import shutil
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
@@ -29,7 +30,6 @@ EVERYTHING = [
     "sft",
     "soup",
     "ddpo",
-    "blend",
     "conditioned",
     "dpo",
     "attrictrl",
@@ -277,15 +277,30 @@ def test_everything_once(benchmark, config, root, tiny, tmp_path, monkeypatch):
     assert (out / "table.md").read_bytes() == before
     assert benchmark(*again, "--skip", "ddpo", "mappings")[0] == 0
     methods, bars, *_ = tables_of(out)
-    assert len(methods) == len(METHODS) - 6
+    assert len(methods) == len(METHODS) - 7
     assert bars["hypervolume, RiC online / DDPO"]["value"] == "not run"
+
+    # What was kept is enough for the tables; the report needs the samples.
+    kept, moved = ["--config", given, "--scores", out / "scores"], tmp_path / "moved"
+    assert benchmark(*kept, "--out", moved)[0] == 0
+    assert {file.name for file in moved.iterdir()} == {
+        "table.md",
+        "metrics.json",
+        *(f"{name}.png" for name in figures if name != "front"),
+    }
+    assert (moved / "table.md").read_text() == before.decode()
+    assert benchmark("--config", given, "--out", out)[0] == 0
 
     # One run may be made longer; the table is written without --only.
     monkeypatch.undo()
     plateau = {"preference": {"compressibility": 2.0, "colorfulness": 2.0}, "iterations": 3}
     other = config(root / "labelled", held_out=["brightness"], ddpo_plateau=plateau)
     before = (out / "table.md").read_bytes()
-    code, _, err = benchmark("--config", other, "--out", out, "--only", "plateau")
+    longer = "--config", other, "--out", out, "--only", "plateau"
+    code, _, err = benchmark(*longer)
+    assert code == 2 and "other ddpo_plateau.iterations (2, now 3); restore that, or remove" in err
+    shutil.rmtree(out / "scores" / "plateau")
+    code, _, err = benchmark(*longer)
     assert code == 0, err
     assert (out / "table.md").read_bytes() == before
     assert len((out / "ddpo-plateau" / "log.jsonl").read_text().splitlines()) == 3
@@ -293,7 +308,7 @@ def test_everything_once(benchmark, config, root, tiny, tmp_path, monkeypatch):
     # Other settings are not mixed with these.
     other = config(root / "labelled", soup_fraction=0.5, held_out=["brightness"])
     code, _, err = benchmark("--config", other, "--out", out)
-    assert code == 2 and "soup-compressibility: holds a run with other settings.records" in err
+    assert code == 2 and "soup: holds a run with other soup_fraction (0.3, now 0.5)" in err
     assert err.strip().splitlines()[-1].startswith("benchmark_alignment.py: ")
     other = config(root / "labelled", seeds=1, held_out=["brightness"])
     code, _, err = benchmark("--config", other, "--out", out, "--skip", *EVERYTHING)

@@ -220,7 +220,7 @@ def test_everything_once(benchmark, config, data, tmp_path, monkeypatch):
     assert bars["hypervolume, RiC online / GRPO"]["value"] == "not run"
     other = config(grpo={"steps": 3, "groups": 1, "group_size": 4, "minibatch": 4})
     code, _, err = benchmark("--config", other, "--out", out)
-    assert code == 2 and "grpo-1: holds a run with other settings.grpo.steps (2, now 3)" in err
+    assert code == 2 and "grpo: holds a run with other grpo.steps (2, now 3)" in err
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,58 @@
+"""What parts of a benchmark found, written and read back."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from kept import METHODS_FILE, Kept, read_kept, write_kept
+from ric_diffusion.io.errors import InputError
+from ric_diffusion.models.cost import Cost
+from support.scores import NAMES, base_of, calibrated_scores, calibration_of, config_of, scores_of
+
+CONFIG = config_of(2, held_out=["aesthetic"])
+
+
+def test_all_there_is_comes_back(tmp_path):
+    found = calibration_of(CONFIG, NAMES[0], gain=0.4)
+    scores = calibrated_scores(CONFIG, found, gain=0.4)
+    scores.scores[0, 0, 0] = np.nan  # a sample that was rejected
+    scores = replace(scores, rejected={"blank": 1})
+    curve = np.arange(3) + 1, np.array([0.25, 0.5, 0.75])
+    kept = [
+        Kept(
+            scores=scores,
+            cost=Cost(forwards=3, scored=2, seconds=1.5),
+            plain="plain",
+            calibration=found,
+            parameters=7,
+            curves={"both alike": curve},
+        ),
+        Kept(scores=base_of(CONFIG), variant=True),
+    ]
+    write_kept(tmp_path, kept)
+    first, second = read_kept(tmp_path, CONFIG, ".png")
+    assert second.variant and second.scores.points == tuple(kept[1].scores.points)
+    assert (first.cost, first.plain, first.parameters) == (kept[0].cost, "plain", 7)
+    assert first.calibration.curves == found.curves
+    assert tuple(first.calibration.seeds) == tuple(found.seeds)
+    assert np.array_equal(first.curves["both alike"], curve)
+    mine, theirs = first.scores, scores
+    for name in ("scores", "held_out", "diversity", "prompt_r_precision"):
+        before, after = getattr(theirs, name), getattr(mine, name)
+        np.testing.assert_allclose(after, before, rtol=1e-5)
+    assert (mine.rejected, mine.space, mine.cost) == (theirs.rejected, theirs.space, theirs.cost)
+    seed = CONFIG.grid(theirs.points).seeds[1][0]
+    assert mine.files[2][1][0] == f"samples/002/0001-{seed}.png"
+
+
+def test_nothing_was_kept(tmp_path):
+    assert read_kept(tmp_path, CONFIG, ".png") is None
+
+
+@pytest.mark.parametrize("text", ["[", "{}", '[{"name": "ours"}]'])
+def test_what_is_malformed_is_named(tmp_path, text):
+    write_kept(tmp_path, [Kept(scores=scores_of(CONFIG, name="ours"))])
+    (tmp_path / METHODS_FILE).write_text(text)
+    with pytest.raises(InputError, match=METHODS_FILE):
+        read_kept(tmp_path, CONFIG, ".png")
