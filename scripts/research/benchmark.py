@@ -25,7 +25,7 @@ from baselines.runs import due, of_seed, spent
 from baselines.sft import best_records, best_records_for, train_sft
 from baselines.soups import OneEach, Soup
 from cost_plot import cost_figure
-from kept import Curve, Kept, Training, read_kept, write_kept
+from kept import Curve, Kept, Training, is_kept, read_kept, write_kept
 from ric_diffusion import __version__, api
 from ric_diffusion.adapters.adapter import Adapter
 from ric_diffusion.api.runs import OnlineRun, TrainConfig, adapter_digests, records_digest
@@ -84,6 +84,7 @@ class Benchmark:
         parts: those that take part, by name.
         training_seeds: how many trainings a part's methods have, one where it does not say.
         only_seeds: those of them that take part, all by default.
+        only_kept: nothing is made; what is not kept takes no part.
         model: without an adapter.
         base: digests of its parts.
         basis: a digest that stands for model and data.
@@ -106,11 +107,17 @@ class Benchmark:
     labelling: Cost
     training_seeds: Mapping[str, int] = field(default_factory=dict)
     only_seeds: Collection[int] = ()
+    only_kept: bool = False
 
     def seeds_of(self, part: str) -> list[int]:
         """The training seeds of a part's methods, from 0."""
         seeds = range(self.training_seeds.get(part, 1))
-        return [k for k in seeds if not self.only_seeds or k in self.only_seeds]
+        return [
+            k
+            for k in seeds
+            if (not self.only_seeds or k in self.only_seeds)
+            and (not self.only_kept or is_kept(self.scores / of_seed(part, k)))
+        ]
 
     def setting(self, name: str) -> Any:
         """A setting that figures depend on, as plain data, without the names of folders."""
@@ -406,6 +413,8 @@ def options_of(doc: str, config: str, out: str, parts: Sequence[str]) -> tuple[A
                         f"again; {SCORES} in that of --out by default")  # fmt: skip
     parser.add_argument("--training-seeds", nargs="+", type=int, default=[], metavar="K",
                         help="only these training seeds, from 0")  # fmt: skip
+    parser.add_argument("--kept", action="store_true",
+                        help="make tables of what is kept, and nothing else")  # fmt: skip
     some = parser.add_mutually_exclusive_group()
     some.add_argument("--skip", nargs="+", choices=parts[1:], default=[], metavar="PART",
                       help=f"leave out some of {', '.join(parts[1:])}")  # fmt: skip
@@ -421,7 +430,11 @@ def options_of(doc: str, config: str, out: str, parts: Sequence[str]) -> tuple[A
 
 def found(bench: Benchmark, parts: Mapping[str, Part]) -> list[BenchmarkMethod]:
     """All methods of the parts that take part. What is kept of a training is not made again.
-    InputError, before anything is made, if something else was kept there."""
+    InputError, before anything is made, if something else was kept there, and if there is none of
+    the first part, whose methods others are compared with."""
+    first = next(iter(parts))
+    if first in bench.parts and not bench.seeds_of(first):
+        raise InputError(f"{bench.scores}: nothing of {first} is kept; leave out --kept")
     for name in bench.parts:
         for k in bench.seeds_of(name):
             kept_in(bench, name, k).check_same(identity_of(bench, parts, name))

@@ -16,9 +16,10 @@ share the work; parts that begin with our adapters need those first:
     python scripts/research/benchmark_alignment.py --out runs/alignment --only ddpo
 
 What a part found is kept as numbers in --scores. From those that come along, the tables are made
-without any training, but no report, whose samples are not there:
+without any training, but no report, whose samples are not there; --kept leaves out what is not:
 
-    python scripts/research/benchmark_alignment.py --scores scripts/research/scores/emoji-alignment
+    python scripts/research/benchmark_alignment.py --kept \\
+        --scores scripts/research/scores/emoji-alignment
 """
 
 from __future__ import annotations
@@ -325,17 +326,17 @@ def tables(
     """What each way to condition is worth, what is kept of prompts, and what a longer DDPO run
     comes to; with frontier.png and ddpo-plateau.png."""
     made = []
-    if "text" in bench.parts:
-        parameters = parameters_of(methods, [OFFLINE_PLAIN, *CONDITIONINGS])
+    parameters = parameters_of(methods, [OFFLINE_PLAIN, *CONDITIONINGS])
+    if len(parameters) > 1:
         made.append(comparison.conditioning_table(result, parameters))
-    plateau = bench.config.ddpo_plateau if "plateau" in bench.parts else None
-    longer = LONGER.format(plateau.iterations) if plateau else None
+    plateau = bench.config.ddpo_plateau
+    longer = LONGER.format(plateau.iterations) if plateau else ""
     # which is of one preference, not of all
     swept = replace(result, methods=tuple(one for one in result.methods if one.name != longer))
     made.append(frontier_table(swept, BASE))
     write_bytes(bench.out / "frontier.png", png(frontier_figure(swept, BASE)))
-    if longer:
-        weights, curves = plateau_weights(bench), curves_of(methods, longer)
+    if curves := curves_of(methods, longer):
+        weights = plateau_weights(bench)
         made.append(plateau_table(result, longer, weights, curves[longer][1]))
         level = weighted_z(result.methods[0], weights)
         levels = {} if level is None else {OURS: level}
@@ -348,7 +349,7 @@ def main() -> None:
     try:
         bench = load(
             options.config, options.out, options.parts, PARTS, scores=options.scores,
-            only_seeds=options.training_seeds,
+            only_seeds=options.training_seeds, only_kept=options.kept,
         )  # fmt: skip
         methods = found(bench, PARTS)
     except InputError as error:

@@ -177,7 +177,7 @@ def main() -> None:
     try:
         bench = load(
             options.config, options.out, options.parts, scores=options.scores,
-            only_seeds=options.training_seeds,
+            only_seeds=options.training_seeds, only_kept=options.kept,
         )  # fmt: skip
         methods = found(bench, PARTS)
     except InputError as error:
@@ -185,8 +185,8 @@ def main() -> None:
     if options.only:
         return
     all_of_them, more = compared(bench, methods), []
-    if "text" in bench.parts:
-        parameters = parameters_of(methods, [OFFLINE, *CONDITIONINGS])
+    parameters = parameters_of(methods, [OFFLINE, *CONDITIONINGS])
+    if len(parameters) > 1:
         more.append(comparison.conditioning_table(all_of_them.result, parameters))
     asked = bars(all_of_them.result, bench)
     publish(bench, all_of_them, methods, asked, ("grpo.png", GRPO), more)

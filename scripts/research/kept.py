@@ -103,6 +103,11 @@ class _Stored:
     curves: Mapping[str, tuple[float, ...]]
 
 
+def is_kept(folder: Path) -> bool:
+    """Whether ``write_kept`` has written there."""
+    return (folder / METHODS_FILE).exists()
+
+
 def write_kept(folder: Path, found: Sequence[Kept]) -> None:
     """Write the methods of one training, last of all that is in the folder."""
     write_json(folder / METHODS_FILE, [configs.to_dict(_stored(one)) for one in found])

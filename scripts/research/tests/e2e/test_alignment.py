@@ -289,6 +289,17 @@ def test_everything_once(benchmark, config, root, tiny, tmp_path, monkeypatch):
         *(f"{name}.png" for name in figures if name != "front"),
     }
     assert (moved / "table.md").read_text() == before.decode()
+    shutil.copytree(out / "scores", tmp_path / "some")
+    for name in ("ddpo", "plateau", "text"):
+        shutil.rmtree(tmp_path / "some" / name)
+    some = ["--config", given, "--scores", tmp_path / "some", "--out", moved, "--kept"]
+    assert benchmark(*some)[0] == 0
+    left, bars, *others = tables_of(moved)
+    assert len(left) == len(METHODS) - 3 - 3 - 1 and len(others) == 1  # what is kept of prompts
+    assert bars["hypervolume, RiC online / DDPO"]["value"] == "not run"
+    shutil.rmtree(tmp_path / "some" / "ours")
+    code, _, err = benchmark(*some)
+    assert code == 2 and "nothing of ours is kept; leave out --kept" in err
     assert benchmark("--config", given, "--out", out)[0] == 0
 
     # One run may be made longer; the table is written without --only.
