@@ -10,6 +10,7 @@ asked for one outside their own reach are counted apart.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -43,7 +44,8 @@ class Accuracy:
 
     ``name``: the reward asked alone, or "both"; ``inside``: the share of pictures asked for
     something inside their reach, whose errors are ``errors``; ``outside``: the errors of the
-    others; ``passes``: how many more times a picture was drawn, on average, by the last method.
+    others; ``passes``: how many more times a picture was drawn, on average, by the last method;
+    ``scatter``: see there, of what is calibrated for the prompt.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Accuracy:
     errors: Mapping[str, float | None]
     outside: Mapping[str, float | None]
     passes: float
+    scatter: float | None
 
 
 def pieces(z: Sequence[float]) -> Reach:
@@ -70,9 +73,11 @@ def accuracy_of(
     inside: np.ndarray,
     obtained: Mapping[str, np.ndarray],
     passes: Sequence[int],
+    seeds: int,
 ) -> Accuracy:
     """Of N pictures: ``asked`` and ``obtained`` by method (N, n) in z, NaN where a picture has no
-    score, and whether what was asked lies ``inside`` their reach, (N,)."""
+    score, and whether what was asked lies ``inside`` their reach, (N,). Every ``seeds`` of them in
+    turn are of one prompt, and asked for the same."""
     errors = {method: np.abs(z - asked).mean(axis=1) for method, z in obtained.items()}
 
     def means(rows: np.ndarray) -> dict[str, float | None]:
@@ -86,7 +91,20 @@ def accuracy_of(
         errors=means(inside),
         outside=means(~inside),
         passes=float(np.mean(passes)),
+        scatter=scatter(obtained[AWARE], inside, seeds),
     )
+
+
+def scatter(z: np.ndarray, inside: np.ndarray, seeds: int) -> float | None:
+    """The mean error that is left, if it is normal, where a prompt's own mean is what is asked:
+    what knows the prompt but not the seed cannot do better. Over z (N, n) of prompts all of whose
+    ``seeds`` pictures are ``inside`` their reach; None without."""
+    each = z.reshape(-1, seeds, z.shape[1])
+    each = each[inside.reshape(-1, seeds).all(axis=1) & np.isfinite(each).all(axis=(1, 2))]
+    if seeds < 2 or not len(each):
+        return None
+    deviations = np.sqrt(each.var(axis=1, ddof=1).mean(axis=0))
+    return float(math.sqrt(2 / math.pi) * deviations.mean())
 
 
 def curves_on(
@@ -214,6 +232,7 @@ def accuracy(
                 np.array(inside),
                 obtained,
                 [len(one.passes) - 1 for one in refined],
+                len(seeds),
             )
         )
     pipe.adapter = replace(adapter, calibration=dict(curves))

@@ -213,6 +213,9 @@ def table(figures: dict[str, Any], mode: str) -> str:
             else:
                 row(f"{what} inside reach, {method}, z", error, bar, most=True)
         rows.append(
+            f"| {what} inside reach, scatter of a prompt's seeds, z | {shown(a['scatter'])} | | |"
+        )
+        rows.append(
             f"| {a['name']}: asked outside the picture's reach | {1 - a['inside']:.0%} | | |"
         )
         last, error = list(a["outside"].items())[-1]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from accuracy import accuracy_of, is_inside, jumps, pieces
+from accuracy import AWARE, accuracy_of, is_inside, jumps, pieces, scatter
 
 nan = float("nan")
 
@@ -29,10 +29,33 @@ def test_errors_are_means_over_pictures_inside_and_outside_apart():
         np.array([True, True, False]),
         {
             "open loop": asked + np.array([[0.5, -0.1], [0.2, 0.0], [-1.0, -2.0]]),
+            AWARE: asked,
             "refine=3": asked + np.array([[0.1, 0.1], [nan, 0.0], [nan, 0.0]]),
         },
         [3, 1, 2],
+        1,
     )
     assert found.inside == pytest.approx(2 / 3) and found.passes == 2 and found.pictures == 3
-    assert found.errors == pytest.approx({"open loop": 0.2, "refine=3": 0.1})
-    assert found.outside == {"open loop": pytest.approx(1.5), "refine=3": None}
+    assert found.errors == pytest.approx({"open loop": 0.2, AWARE: 0.0, "refine=3": 0.1})
+    assert found.outside == {
+        "open loop": pytest.approx(1.5),
+        AWARE: 0.0,
+        "refine=3": None,
+    }
+    assert found.scatter is None  # of one seed
+
+
+def test_what_is_left_to_who_knows_the_prompt_alone():
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(4000, 1, 1)) + 0.5 * rng.normal(size=(4000, 2, 1))
+    inside = np.ones(8000, bool)
+    error = np.abs(0.5 * rng.normal(size=100_000)).mean()
+    assert scatter(z.reshape(8000, 1), inside, 2) == pytest.approx(error, rel=0.03)
+    z[1:] = (
+        7.0  # what one picture of the prompt cannot show, or was rejected, counts for none of it
+    )
+    z[1, 0], inside[3] = nan, False
+    z[0] = [[0.0], [1.0]]
+    inside[4:] = False
+    assert scatter(z.reshape(8000, 1), inside, 2) == pytest.approx(0.5**0.5 * 0.7979, rel=1e-3)
+    assert scatter(z.reshape(8000, 1), np.zeros(8000, bool), 2) is None

@@ -64,7 +64,7 @@ def test_every_figure_is_measured_and_compared_with_its_bar(root, tmp_path, monk
     lines = [line for line in printed.splitlines() if line.startswith("| ")]
     rows = [line[2:-2].split(" | ") for line in lines][2:]
     assert {f"{name}: {bar}" for name in rewards for bar in BARS} <= {row[0] for row in rows}
-    assert len(rows) == 2 * len(BARS) + 2 * 2 + 2 + 2 + 7 * len(calibrated)
+    assert len(rows) == 2 * len(BARS) + 2 * 2 + 2 + 2 + 8 * len(calibrated)
     sheets = ["samples", "preference", "retrieval-base", "retrieval-sliders"]
     for name in [*sheets, *(f"control-{name}" for name in rewards)]:
         with Image.open(out / f"{name}.png") as image:
