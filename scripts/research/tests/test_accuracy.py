@@ -51,9 +51,8 @@ def test_what_is_left_to_who_knows_the_prompt_alone():
     inside = np.ones(8000, bool)
     error = np.abs(0.5 * rng.normal(size=100_000)).mean()
     assert scatter(z.reshape(8000, 1), inside, 2) == pytest.approx(error, rel=0.03)
-    z[1:] = (
-        7.0  # what one picture of the prompt cannot show, or was rejected, counts for none of it
-    )
+    # What one picture cannot show, or was rejected, counts for none of the prompt's.
+    z[1:] = 7.0
     z[1, 0], inside[3] = nan, False
     z[0] = [[0.0], [1.0]]
     inside[4:] = False
