@@ -23,7 +23,7 @@ from ric_diffusion.evaluation.metrics import Array
 from ric_diffusion.evaluation.runner import MethodScores, sample_file
 from ric_diffusion.io import config as configs
 from ric_diffusion.io.errors import InputError
-from ric_diffusion.io.files import read_file, write_json
+from ric_diffusion.io.files import read_file, write_text
 from ric_diffusion.models.cost import Cost
 from ric_diffusion.rewards import RewardSpace, calibration
 
@@ -109,8 +109,9 @@ def is_kept(folder: Path) -> bool:
 
 
 def write_kept(folder: Path, found: Sequence[Kept]) -> None:
-    """Write the methods of one training, last of all that is in the folder."""
-    write_json(folder / METHODS_FILE, [configs.to_dict(_stored(one)) for one in found])
+    """Write the methods of one training, a line for each, last of all that is in the folder."""
+    lines = [json.dumps(configs.to_dict(_stored(one)), allow_nan=False) for one in found]
+    write_text(folder / METHODS_FILE, "[\n" + ",\n".join(lines) + "\n]\n")
 
 
 def read_kept(folder: Path, config: EvaluationConfig, suffix: str) -> list[Kept] | None:
