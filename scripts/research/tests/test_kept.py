@@ -1,11 +1,15 @@
 """What parts of a benchmark found, written and read back."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import kept
 from kept import METHODS_FILE, Kept, read_kept, write_kept
+from ric_diffusion.io import config as configs
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.models.cost import Cost
 from support.scores import NAMES, base_of, calibrated_scores, calibration_of, config_of, scores_of
@@ -56,3 +60,21 @@ def test_what_is_malformed_is_named(tmp_path, text):
     (tmp_path / METHODS_FILE).write_text(text)
     with pytest.raises(InputError, match=METHODS_FILE):
         read_kept(tmp_path, CONFIG, ".png")
+
+
+COME_ALONG = sorted((Path(kept.__file__).parent / "scores").glob("*/*"))
+
+
+@pytest.mark.parametrize("folder", COME_ALONG, ids=lambda folder: folder.name)
+def test_those_that_come_along_are_whole_and_name_no_place(folder):
+    text = (folder / METHODS_FILE).read_text()
+    identity = json.loads((folder / "run.json").read_text())["identity"]
+    methods = configs.from_dict(json.loads(text), list[kept._Stored], folder.name)
+    assert methods and "/tmp" not in text + json.dumps(identity)
+    for one in methods:
+        points, prompts, seeds, rewards = one.scores.array.shape
+        assert (points, seeds) == (len(one.points), len(identity["seeds"]))
+        assert rewards == len(identity["scorers"])
+        sweep = one.held_out.array.shape
+        assert sweep[1:] == (prompts, seeds, len(identity["held_out"]))
+        assert np.isfinite(one.scores.array).mean() > 0.9
