@@ -90,7 +90,9 @@ def settle_eta(arguments: dict[str, Any], steps: int, scheduler: Any) -> None:
     if arguments.get("eta") != 1 or cumulative is None or cumulative[-1] != 0:
         return
     count = arguments.get("num_inference_steps") or steps
-    noise = 1 - cumulative[-1 - len(cumulative) // count]
+    after = len(cumulative) - 1 - len(cumulative) // count
+    signal = cumulative[after] if after >= 0 else getattr(scheduler, "final_alpha_cumprod", 1.0)
+    noise = 1 - signal
     if noise < (noise**0.5) ** 2:
         arguments["eta"] = ALL_NOISE
 
