@@ -334,6 +334,16 @@ def sample_file(config: EvaluationConfig, cell: Cell, suffix: str) -> str:
     return f"samples/{p:03d}/{q:04d}-{config.seed(q, s)}{suffix}"
 
 
+def sample_files(
+    config: EvaluationConfig, shape: tuple[int, int, int], suffix: str
+) -> list[list[list[str]]]:
+    """``sample_file`` of every cell of a grid of this shape, [P][Q][S]."""
+    points, prompts, seeds = map(range, shape)
+    return [
+        [[sample_file(config, (p, q, s), suffix) for s in seeds] for q in prompts] for p in points
+    ]
+
+
 def read_drawn(method: Method, config: EvaluationConfig, folder: Path) -> dict[int, DrawnBatch]:
     """The batches that were drawn and whose samples are all still there, by number."""
     batches, found = config.grid(method.points).batches(), {}
@@ -434,18 +444,15 @@ def read_scores(method: Method, config: EvaluationConfig, folder: Path) -> Metho
             f"{folder}: {counted(missing, 'parts')} of the evaluation missing; all processes must "
             "write to one folder that they share"
         )
-    points, prompts, seeds = grid.shape
-    sweep = method.preferences, prompts, seeds
+    sweep = method.preferences, *grid.shape[1:]
     scores = np.full((*grid.shape, len(config.scorers)), np.nan)
     held_out = np.full((*sweep, len(config.held_out)), np.nan)
     precision, spread = np.full(sweep, np.nan), np.full(sweep[:2], np.nan)
     rejected: Counter[str] = Counter()
     cost = Cost()
-    files = [[[""] * seeds for _ in range(prompts)] for _ in range(points)]
     for number, batch in enumerate(batches):
         cost += drawn[number].cost
         for (p, q, s), cell in zip(batch, drawn[number].cells, strict=True):
-            files[p][q][s] = sample_file(config, (p, q, s), method.sampler.medium.suffix)
             if cell.reject_reason is not None:
                 rejected[cell.reject_reason] += 1
                 continue
@@ -466,6 +473,6 @@ def read_scores(method: Method, config: EvaluationConfig, folder: Path) -> Metho
         rejected=dict(rejected),
         diversity=spread,
         prompt_r_precision=precision,
-        files=files,
+        files=sample_files(config, grid.shape, method.sampler.medium.suffix),
         cost=cost,
     )

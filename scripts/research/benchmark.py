@@ -428,10 +428,13 @@ def options_of(doc: str, config: str, out: str, parts: Sequence[str]) -> tuple[A
     return parser, given
 
 
-def found(bench: Benchmark, parts: Mapping[str, Part]) -> list[BenchmarkMethod]:
+def all_methods(bench: Benchmark, parts: Mapping[str, Part]) -> list[BenchmarkMethod]:
     """All methods of the parts that take part. What is kept of a training is not made again.
     InputError, before anything is made, if something else was kept there, and if there is none of
     the first part, whose methods others are compared with."""
+    most = max(bench.training_seeds.values(), default=1)
+    if unknown := [k for k in bench.only_seeds if k not in range(most)]:
+        raise InputError(f"--training-seeds {unknown[0]}: the config has {most}, from 0")
     first = next(iter(parts))
     if first in bench.parts and not bench.seeds_of(first):
         raise InputError(f"{bench.scores}: nothing of {first} is kept; leave out --kept")

@@ -70,10 +70,10 @@ from benchmark import (
     BenchmarkMethod,
     Part,
     Trained,
+    all_methods,
     base_methods,
     compared,
     curves_of,
-    found,
     nearest_of,
     options_of,
     ours,
@@ -351,15 +351,15 @@ def main() -> None:
             options.config, options.out, options.parts, PARTS, scores=options.scores,
             only_seeds=options.training_seeds, only_kept=options.kept,
         )  # fmt: skip
-        methods = found(bench, PARTS)
+        methods = all_methods(bench, PARTS)
     except InputError as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
     if options.only:
         return
-    all_of_them = compared(bench, methods)
-    asked = bars(all_of_them.result, bench.config.best_of)
-    more = tables(bench, all_of_them.result, methods)
-    publish(bench, all_of_them, methods, asked, ("ddpo.png", DDPO), more)
+    found = compared(bench, methods)
+    asked = bars(found.result, bench.config.best_of)
+    more = tables(bench, found.result, methods)
+    publish(bench, found, methods, asked, ("ddpo.png", DDPO), more)
 
 
 if __name__ == "__main__":

@@ -29,9 +29,9 @@ from benchmark import (
     Benchmark,
     Part,
     Trained,
+    all_methods,
     base_methods,
     compared,
-    found,
     nearest_of,
     options_of,
     ours,
@@ -179,17 +179,17 @@ def main() -> None:
             options.config, options.out, options.parts, scores=options.scores,
             only_seeds=options.training_seeds, only_kept=options.kept,
         )  # fmt: skip
-        methods = found(bench, PARTS)
+        methods = all_methods(bench, PARTS)
     except InputError as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
     if options.only:
         return
-    all_of_them, more = compared(bench, methods), []
+    found, more = compared(bench, methods), []
     parameters = parameters_of(methods, [OFFLINE, *CONDITIONINGS])
     if len(parameters) > 1:
-        more.append(comparison.conditioning_table(all_of_them.result, parameters))
-    asked = bars(all_of_them.result, bench)
-    publish(bench, all_of_them, methods, asked, ("grpo.png", GRPO), more)
+        more.append(comparison.conditioning_table(found.result, parameters))
+    asked = bars(found.result, bench)
+    publish(bench, found, methods, asked, ("grpo.png", GRPO), more)
 
 
 if __name__ == "__main__":

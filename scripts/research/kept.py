@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from ric_diffusion.evaluation.calibration import Calibration
 from ric_diffusion.evaluation.config import EvaluationConfig
 from ric_diffusion.evaluation.grid import Point
 from ric_diffusion.evaluation.metrics import Array
-from ric_diffusion.evaluation.runner import MethodScores, sample_file
+from ric_diffusion.evaluation.runner import MethodScores, sample_files
 from ric_diffusion.io import config as configs
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.files import read_file, write_text
@@ -66,6 +66,10 @@ class _Grid:
 
     shape: tuple[int, ...]
     values: tuple[float | None, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.values) != math.prod(self.shape):
+            raise ValueError(f"values are {len(self.values)}, which are not of shape {self.shape}")
 
     @classmethod
     def of(cls, array: Array) -> _Grid:
@@ -156,18 +160,14 @@ def _stored(kept: Kept) -> _Stored:
 
 
 def _kept(stored: _Stored, config: EvaluationConfig, suffix: str) -> Kept:
-    scores = stored.scores.array
-    places = [
-        [[(p, q, s) for s in range(scores.shape[2])] for q in range(scores.shape[1])]
-        for p in range(scores.shape[0])
-    ]
-    found = None
+    scores, found = stored.scores.array, None
+    points, prompts, seeds, _ = scores.shape
     if stored.calibration is not None:
         curves = calibration.curves(stored.calibration["curves"])
         plain = configs.from_dict(
             {**stored.calibration, "curves": {}}, Calibration, f"{stored.name}: calibration"
         )
-        found = Calibration(**{**vars(plain), "curves": curves})
+        found = replace(plain, curves=curves)
     return Kept(
         scores=MethodScores(
             name=stored.name,
@@ -179,10 +179,7 @@ def _kept(stored: _Stored, config: EvaluationConfig, suffix: str) -> Kept:
             rejected=stored.rejected,
             diversity=stored.diversity.array,
             prompt_r_precision=stored.prompt_r_precision.array,
-            files=[
-                [[sample_file(config, cell, suffix) for cell in row] for row in plane]
-                for plane in places
-            ],
+            files=sample_files(config, (points, prompts, seeds), suffix),
             cost=stored.drawing,
         ),
         cost=stored.training,

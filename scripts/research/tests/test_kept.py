@@ -62,6 +62,15 @@ def test_what_is_malformed_is_named(tmp_path, text):
         read_kept(tmp_path, CONFIG, ".png")
 
 
+def test_numbers_that_are_missing_are_told(tmp_path):
+    write_kept(tmp_path, [Kept(scores=scores_of(CONFIG, name="ours"))])
+    (stored,) = json.loads((tmp_path / METHODS_FILE).read_text())
+    stored["scores"]["values"].pop()
+    (tmp_path / METHODS_FILE).write_text(json.dumps([stored]))
+    with pytest.raises(InputError, match=r"scores: values are .* not of shape"):
+        read_kept(tmp_path, CONFIG, ".png")
+
+
 COME_ALONG = sorted((Path(kept.__file__).parent / "scores").glob("*/*"))
 
 

@@ -297,6 +297,8 @@ def test_everything_once(benchmark, config, root, tiny, tmp_path, monkeypatch):
     left, bars, *others = tables_of(moved)
     assert len(left) == len(METHODS) - 3 - 3 - 1 and len(others) == 1  # what is kept of prompts
     assert bars["hypervolume, RiC online / DDPO"]["value"] == "not run"
+    code, _, err = benchmark(*some, "--training-seeds", 1)
+    assert code == 2 and "--training-seeds 1: the config has 1, from 0" in err
     shutil.rmtree(tmp_path / "some" / "ours")
     code, _, err = benchmark(*some)
     assert code == 2 and "nothing of ours is kept; leave out --kept" in err
