@@ -1,0 +1,32 @@
+"""scripts/gpu_report.py measures passes, not what an encoder remembers."""
+
+import sys
+
+from gpu_report import encoding_rate, main
+
+
+class Remembering:
+    """As an Encoder: what was asked for last costs nothing the second time."""
+
+    def __init__(self):
+        self.last, self.passes = None, []
+
+    def encode_images(self, images, batch_size):
+        if images != self.last:
+            self.passes.append((tuple(images), batch_size))
+        self.last = images
+
+
+def test_every_measured_call_is_a_pass():
+    encoder = Remembering()
+    assert encoding_rate(encoder, [1, 2, 3, 4], 2) > 0
+    assert encoder.passes == [((1, 3), 2), ((2, 4), 2), ((1, 3), 2)]
+
+
+def test_what_has_no_time_is_named(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["gpu_report.py", "--small", "--minutes", "0"])
+    monkeypatch.chdir(tmp_path)
+    main()
+    report = (tmp_path / "gpu-report" / "gpu_report.md").read_text()
+    assert "`python scripts/gpu_report.py --small --minutes 0`" in report
+    assert "no time was left of 0 minutes" in report
