@@ -17,6 +17,7 @@ from ric_diffusion.io.files import write_text
 ROOT = Path(__file__).parents[1]
 CARDS = (
     ROOT / "ric_diffusion" / "assets" / "emoji-64" / "README.md",
+    ROOT / "ric_diffusion" / "assets" / "emoji-128" / "README.md",
     ROOT / "scorers" / "assets" / "emoji-clip" / "README.md",
 )
 HEADING = "## Weights\n"
