@@ -4,9 +4,10 @@ dominates which: a table and a figure."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from comparison import markdown
@@ -106,11 +107,29 @@ def frontier_figure(result: EvaluationResult, base: str, theme: Theme = LIGHT) -
     line = _front(found)
     axes.plot(*line.T, color=theme.grey, linewidth=1, zorder=0)
     axes.margins(0.12)
+    left, right = axes.get_xlim()
+    axes.set_xlim(left, right + 0.3 * (right - left))  # many keep all, and are named on that side
     figure.draw_without_rendering()
-    first = [label for _, label in sorted(labels, key=lambda pair: pair[0])]
+    full = [label for hollow, label in labels if not hollow]
+    first = [*full, *_shared(axes, [label for hollow, label in labels if hollow])]
     drawn = np.concatenate([rims(axes, np.array(marked)), along(line)])
     place(axes, first, drawn, paper=theme.paper)
     return figure
+
+
+def _shared(axes: Axes, labels: Sequence[Label]) -> list[Label]:
+    """One label for methods whose marks cover each other."""
+    shared: list[Label] = []
+    for label in labels:
+        at = axes.transData.transform(label.anchors[0])
+        for i, other in enumerate(shared):
+            apart = np.linalg.norm(axes.transData.transform(other.anchors[0]) - at)
+            if apart < MARK / 2 * axes.figure.dpi / 72:
+                shared[i] = replace(other, text=f"{other.text},\n{label.text}")
+                break
+        else:
+            shared.append(label)
+    return shared
 
 
 def _front(found: Sequence[Place]) -> Array:
