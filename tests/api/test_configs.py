@@ -16,6 +16,7 @@ from ric_diffusion.models.family import family_named
 CONFIGS = Path(__file__).parents[2] / "scripts" / "configs"
 FAMILIES = {
     "emoji-64": "stable-diffusion",
+    "emoji-128": "stable-diffusion",
     "smollm2": "causal-lm",
     "stable-diffusion-v1-5/stable-diffusion-v1-5": "stable-diffusion",
     "stabilityai/stable-diffusion-xl-base-1.0": "stable-diffusion-xl",
