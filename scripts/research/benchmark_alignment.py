@@ -101,6 +101,7 @@ from ric_diffusion.rewards import MAPPINGS
 BEST, DDPO, DDPO_SOUP = "best of {}", "DDPO", "rewarded soup of DDPO"
 CONDITIONED_DDPO = "reward-conditioned DDPO"
 CONDITIONED_DPO, ATTRICTRL = "reward-conditioned DPO", "AttriCtrl-like"
+PEERS = DDPO, Blend.name, CONDITIONED_DDPO, CONDITIONED_DPO, ATTRICTRL
 LONGER = "DDPO, {} iterations for one preference"
 WORDS = f"{OFFLINE}, words, {PLAIN}"
 ONLINE_PLAIN, OFFLINE_PLAIN = f"{OURS}, {PLAIN}", f"{OFFLINE}, {PLAIN}"
@@ -309,7 +310,7 @@ def bars(result: EvaluationResult, best_of: int) -> list[comparison.Bar]:
         comparison.beats(result, SOUP, 1.2),
         comparison.beats(result, equal_cost(best_of), 1.1),
         comparison.beats(result, SFT, 1.5),
-        *(comparison.beats(result, name, 1.0) for name in (DDPO, Blend.name, CONDITIONED_DDPO)),
+        *(comparison.beats(result, name, 1.0) for name in PEERS),
         *(comparison.cheaper(result, name, 0.10) for name in (DDPO, CONDITIONED_DDPO)),
         comparison.near(result, 9 / 11),
         comparison.keeps(result, BASE, 0.97),

@@ -198,7 +198,7 @@ def test_everything_once(benchmark, config, root, tiny, tmp_path, monkeypatch):
     curved = [one.reward for one in result.calibration.rewards]
     assert list(result.calibration.methods) == METHODS[1::-1] and curved
     # two for all sliders; for a reward that cannot be calibrated one less
-    assert len(bars) == 9 + 3 + 5 + len(curved)
+    assert len(bars) == 11 + 3 + 5 + len(curved)
     assert {row[""] for row in bars.values()} <= {"met", "missed"}
     ratio = bars["forward passes of training, RiC online / DDPO"]
     assert first_number(ratio["value"]) == pytest.approx(
@@ -279,6 +279,8 @@ def test_everything_once(benchmark, config, root, tiny, tmp_path, monkeypatch):
     methods, bars, *_ = tables_of(out)
     assert len(methods) == len(METHODS) - 7
     assert bars["hypervolume, RiC online / DDPO"]["value"] == "not run"
+    for name in ("reward-conditioned DPO", "AttriCtrl-like"):
+        assert bars[f"hypervolume, RiC online / {name}"]["bar"] == "≥ 1"
 
     # What was kept is enough for the tables; the report needs the samples.
     kept, moved = ["--config", given, "--scores", out / "scores"], tmp_path / "moved"
@@ -297,6 +299,8 @@ def test_everything_once(benchmark, config, root, tiny, tmp_path, monkeypatch):
     left, bars, *others = tables_of(moved)
     assert len(left) == len(METHODS) - 3 - 3 - 1 and len(others) == 1  # what is kept of prompts
     assert bars["hypervolume, RiC online / DDPO"]["value"] == "not run"
+    for name in ("reward-conditioned DPO", "AttriCtrl-like"):
+        assert bars[f"hypervolume, RiC online / {name}"]["bar"] == "≥ 1"
     code, _, err = benchmark(*some, "--training-seeds", 1)
     assert code == 2 and "--training-seeds 1: the config has 1, from 0" in err
     shutil.rmtree(tmp_path / "some" / "ours")
