@@ -25,7 +25,7 @@ from ric_diffusion.evaluation.report.plots import (
 from ric_diffusion.evaluation.report.schema import EvaluationResult, MethodResult
 from ric_diffusion.evaluation.report.text import number, with_interval
 
-SIZE = 9.0, 6.0  # inches
+SIZE = 10.0, 7.0  # inches
 NAMED = 2  # so many that dominate a method are named
 
 
@@ -108,7 +108,8 @@ def frontier_figure(result: EvaluationResult, base: str, theme: Theme = LIGHT) -
     axes.plot(*line.T, color=theme.grey, linewidth=1, zorder=0)
     axes.margins(0.12)
     left, right = axes.get_xlim()
-    axes.set_xlim(left, right + 0.3 * (right - left))  # many keep all, and are named on that side
+    wide = 0.3 * (right - left)  # many stand near an end, and are named on its side
+    axes.set_xlim(left - wide, right + wide)
     figure.draw_without_rendering()
     full = [label for hollow, label in labels if not hollow]
     first = [*full, *_shared(axes, [label for hollow, label in labels if hollow])]
