@@ -13,11 +13,11 @@ import hashlib
 from pathlib import Path
 
 from ric_diffusion.io.files import write_text
+from ric_diffusion.models.known import BUNDLED
 
 ROOT = Path(__file__).parents[1]
 CARDS = (
-    ROOT / "ric_diffusion" / "assets" / "emoji-64" / "README.md",
-    ROOT / "ric_diffusion" / "assets" / "emoji-128" / "README.md",
+    *(ROOT / "ric_diffusion" / "assets" / name / "README.md" for name in BUNDLED),
     ROOT / "scorers" / "assets" / "emoji-clip" / "README.md",
 )
 HEADING = "## Weights\n"

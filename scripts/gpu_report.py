@@ -13,6 +13,7 @@ import argparse
 import itertools
 import json
 import platform
+import shlex
 import statistics
 import subprocess
 import sys
@@ -241,9 +242,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("gpu-report"))
     parser.add_argument("--small", action="store_true", help="to see it work, on any machine")
-    parser.add_argument("--minutes", type=float, default=MINUTES, help="at most (default: 15)")
+    parser.add_argument(
+        "--minutes", type=float, default=MINUTES, help=f"at most (default: {MINUTES})"
+    )
     parser.add_argument("--part", type=int, help="only this one, in this process, as JSON")
     options = parser.parse_args()
+    if not options.minutes > 0:
+        parser.error(f"--minutes: {options.minutes} is not above 0")
     parts = SMALL if options.small else PARTS
     if options.part is not None:
         part = parts[options.part]
@@ -253,7 +258,7 @@ def main() -> None:
         parser.error("there is no GPU here; --small shows the report on a CPU")
     on_gpu = torch.cuda.is_available()
     report: dict[str, Any] = {
-        "command": " ".join(["python scripts/gpu_report.py", *sys.argv[1:]]),
+        "command": shlex.join(["python", "scripts/gpu_report.py", *sys.argv[1:]]),
         "device": torch.cuda.get_device_name() if on_gpu else platform.processor() or "a CPU",
         "torch": torch.__version__,
         "parts": [],

@@ -106,10 +106,7 @@ def frontier_figure(result: EvaluationResult, base: str, theme: Theme = LIGHT) -
         marked.append(anchor[0])
     line = _front(found)
     axes.plot(*line.T, color=theme.grey, linewidth=1, zorder=0)
-    axes.margins(0.12)
-    left, right = axes.get_xlim()
-    wide = 0.3 * (right - left)  # many stand near an end, and are named on its side
-    axes.set_xlim(left - wide, right + wide)
+    axes.margins(x=0.5, y=0.12)  # many stand near an end, and are named on its side
     figure.draw_without_rendering()
     full = [label for hollow, label in labels if not hollow]
     first = [*full, *_shared(axes, [label for hollow, label in labels if hollow])]

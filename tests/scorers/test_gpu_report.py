@@ -2,6 +2,8 @@
 
 import sys
 
+import pytest
+
 from gpu_report import encoding_rate, main
 
 
@@ -24,9 +26,19 @@ def test_every_measured_call_is_a_pass():
 
 
 def test_what_has_no_time_is_named(monkeypatch, tmp_path):
-    monkeypatch.setattr(sys, "argv", ["gpu_report.py", "--small", "--minutes", "0"])
+    monkeypatch.setattr(sys, "argv", ["gpu_report.py", "--small", "--minutes", "0.1"])
     monkeypatch.chdir(tmp_path)
     main()
     report = (tmp_path / "gpu-report" / "gpu_report.md").read_text()
-    assert "`python scripts/gpu_report.py --small --minutes 0`" in report
-    assert "no time was left of 0 minutes" in report
+    assert "`python scripts/gpu_report.py --small --minutes 0.1`" in report
+    assert "no time was left of 0.1 minutes" in report
+
+
+@pytest.mark.parametrize("minutes", ["0", "-1", "nan"])
+def test_minutes_that_are_none(monkeypatch, tmp_path, capsys, minutes):
+    monkeypatch.setattr(sys, "argv", ["gpu_report.py", "--minutes", minutes])
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    assert "is not above 0" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
