@@ -251,6 +251,8 @@ def main() -> None:
         parser.error(f"--minutes: {options.minutes} is not above 0")
     parts = SMALL if options.small else PARTS
     if options.part is not None:
+        if not 0 <= options.part < len(parts):
+            parser.error(f"--part: {options.part} is not 0 to {len(parts) - 1}")
         part = parts[options.part]
         print(json.dumps(MEASURES[part.measure](**part.options, small=options.small)))
         return

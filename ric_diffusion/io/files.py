@@ -169,7 +169,8 @@ def replacing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a new empty folder to fill; it then takes the place of `path`, whole.
 
     An existing `path` is swapped out and deleted, not merged. If the body raises, the new folder is
-    removed and the old one stays as it was.
+    removed and the old one stays as it was. Files that a library leaves to their owner alone, as
+    safetensors does, get the mode that new files have.
     """
     target = Path(path).resolve()  # a link to a roomier disk stays a link
     if target.exists() and not target.is_dir():
@@ -179,9 +180,12 @@ def replacing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary.mkdir()
     try:
         yield temporary
+        mode = temporary.stat().st_mode & 0o666
         for folder, _, names in os.walk(temporary):
-            for name in names:
-                sync(Path(folder, name))
+            for file in (Path(folder, name) for name in names):
+                if not file.is_symlink() and stat.S_IMODE(file.stat().st_mode) == 0o600:
+                    file.chmod(mode)
+                sync(file)
             sync(Path(folder))
         _put_folder(temporary, target)
     finally:

@@ -120,6 +120,18 @@ def test_folder_is_replaced_whole(
     assert os.listdir(target.parent) == ["adapter"]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such modes")
+def test_what_was_left_to_its_owner_alone_is_as_new_files_are(tmp_path: Path) -> None:
+    with replacing_folder(tmp_path / "model") as folder:
+        write_text(folder / "new.txt", "x")
+        for name, mode in (("private.bin", 0o600), ("tool.sh", 0o750)):
+            write_text(folder / "part" / name, "x")
+            (folder / "part" / name).chmod(mode)
+    found = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*.*")}
+    assert found["private.bin"] == found["new.txt"]
+    assert found["tool.sh"] == 0o750
+
+
 @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
 def test_failure_leaves_the_old_folder(tmp_path: Path, error: type[BaseException]) -> None:
     target = tmp_path / "adapter"

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from gpu_report import encoding_rate, main
+from gpu_report import PARTS, encoding_rate, main
 
 
 class Remembering:
@@ -34,11 +34,17 @@ def test_what_has_no_time_is_named(monkeypatch, tmp_path):
     assert "no time was left of 0.1 minutes" in report
 
 
-@pytest.mark.parametrize("minutes", ["0", "-1", "nan"])
-def test_minutes_that_are_none(monkeypatch, tmp_path, capsys, minutes):
-    monkeypatch.setattr(sys, "argv", ["gpu_report.py", "--minutes", minutes])
+@pytest.mark.parametrize(
+    ("option", "number", "line"),
+    [
+        *(("--minutes", minutes, "is not above 0") for minutes in ("0.0", "-1.0", "nan")),
+        *(("--part", part, f"is not 0 to {len(PARTS) - 1}") for part in ("-1", "99")),
+    ],
+)
+def test_bad_numbers(monkeypatch, tmp_path, capsys, option, number, line):
+    monkeypatch.setattr(sys, "argv", ["gpu_report.py", option, number])
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit, match="2"):
         main()
-    assert "is not above 0" in capsys.readouterr().err
+    assert f"{option}: {number} {line}" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
