@@ -21,6 +21,11 @@ COMFYUI = {
 }
 
 
+def encoding(**texts):
+    """A workflow whose prompt is in these inputs of one node."""
+    return json.dumps({"3": {"inputs": {"positive": ["6", 0]}}, "6": {"inputs": texts}})
+
+
 class Length(scorers.BaseScorer):
     """How long the prompt is."""
 
@@ -50,6 +55,8 @@ def png(path, **texts):
         ({"parameters": "a red apple"}, "a red apple"),
         ({"prompt": json.dumps(COMFYUI), "workflow": "{}"}, "a red apple"),
         ({"prompt": "\n " + json.dumps(COMFYUI)}, "a red apple"),
+        ({"prompt": encoding(text_g="a red apple", text_l="red")}, "a red apple"),  # SDXL
+        ({"prompt": encoding(text_g="", text_l="a red apple")}, "a red apple"),
         ({"prompt": json.dumps({"1": {"inputs": {"positive": ["1", 0]}}})}, None),
         ({"prompt": "{red|green} apple"}, "{red|green} apple"),
         ({"Software": "none"}, None),

@@ -109,6 +109,9 @@ def test_the_shift_reads_the_last_tokens_and_starts_at_nothing():
         other = context.index_fill(1, torch.tensor(token), 0.0)
         assert not torch.allclose(encoder.time_shift(other), shift, atol=0.1)
     assert encoder.time_shift(context.half()).dtype == torch.float32
+    encoder.check_fit(time_width=20)
+    with pytest.raises(InputError, match="shifts a time embedding 20 wide, this model has a time"):
+        encoder.check_fit(time_width=24)
 
 
 SCRIPT = """
@@ -169,6 +172,7 @@ BROKEN = {
     "no width": with_about('{"names": ["a", "b", "c"]}'),
     "text for width": with_about(ABOUT.replace("48", '"48"')),
     "a time embedding it lacks": with_about(ABOUT.replace(": 0", ": 64")),
+    "a time embedding below nothing": with_about(ABOUT.replace(": 0", ": -1")),
     "another width": with_about(ABOUT.replace("48", "64")),
     "another count": with_about(ABOUT.replace(', "c"', "")),
     "tensor missing": without_auto,

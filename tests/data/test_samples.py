@@ -122,9 +122,9 @@ def test_bytes_are_read_as_files_are(folder):
 
 
 def test_threads_get_small_things_several_at_a_time_and_large_ones_alone():
-    sizes = [1] * AT_ONCE + [SHARE] * 3 + [SHARE // 2] * 4
+    sizes = [SHARE - 1, 1] + [1] * AT_ONCE + [SHARE] * 3 + [SHARE // 2] * 4
     shares = list(samples_module._shares(sizes, lambda size: size))
-    assert [len(share) for share in shares] == [AT_ONCE, 1, 1, 1, 2, 2]
+    assert [len(share) for share in shares] == [2, AT_ONCE, 1, 1, 1, 2, 2]
     assert list(in_threads(str, sizes, lambda size: size)) == [str(size) for size in sizes]
 
 

@@ -113,6 +113,8 @@ def test_a_curve_is_moved_and_turned_around_for_its_prompt():
     assert own.prompt is None and own.requested == (-2.0, 2.0)
     assert own.reachable == pytest.approx((-0.6, 1.8))
     assert own.request(0.6) == pytest.approx(0.0) and own.request(1.2) == pytest.approx(1.0)
+    pivoted = PromptEffect.from_dict(stored(pivot=0.5))
+    assert pivoted.applied([0.5, 1.5], [1.0, 1.0]).tolist() == pytest.approx([1.1, 2.3])
     far = curve().for_prompt([100.0, -100.0])  # no prompt is taken for what none of them was
     assert far.obtained == pytest.approx((0.5, 1.5))
     plain = replace(curve(), prompt=None)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ric_diffusion.rewards import Curve
-from ric_diffusion.rewards.refine import BEYOND, SMALLEST, TOLERANCE, Axis, Search
+from ric_diffusion.rewards.refine import BEYOND, INSIDE, SMALLEST, TOLERANCE, Axis, Search
 
 LOW, HIGH = -2.3, 2.1
 ENDS = LOW - BEYOND * (HIGH - LOW), HIGH + BEYOND * (HIGH - LOW)
@@ -33,6 +33,15 @@ def run(response, targets, passes, *, start=None, axes=None, **more):
 
 def distance(search):
     return search.distances[search.nearest]
+
+
+@pytest.mark.parametrize("low, high, share", [(-10.0, 0.06, 1 - INSIDE), (-0.06, 10.0, INSIDE)])
+def test_what_lies_almost_at_one_of_two_ends_is_asked_for_inside(low, high, share):
+    """A point once more would tell nothing."""
+    search = Search(np.zeros(1), np.zeros(1), [PLAIN])
+    for asked, obtained in ((-1.0, low), (1.0, high)):
+        search.tell([asked], [obtained])
+    assert search.ask() == pytest.approx(-1 + 2 * share)
 
 
 shapes = st.tuples(st.floats(0.3, 1.5), st.floats(-1, 1), st.floats(0.3, 1.5))
