@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import sys
 import unicodedata
 
@@ -62,6 +63,17 @@ def test_every_format_is_read_and_measured(tmp_path, picture, name, options):
         open_image(tmp_path / name)
     )
     assert image_size(content, suffix=suffix) == (16, 12)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_pipe_is_no_picture_and_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "x")
+    assert picture_suffix(tmp_path / "x") is None
+
+
+def test_a_name_that_tells_of_no_picture_is_believed(tmp_path, picture):
+    picture(1).save(tmp_path / "x.txt", format="PNG")
+    assert picture_suffix(tmp_path / "x.txt") is None
 
 
 def test_formats_of_packages_that_are_not_there(tmp_path, picture, monkeypatch):

@@ -268,6 +268,18 @@ def test_asked_again_nothing_happens(folder, tmp_path, make_scorer):
     assert {path: path.stat().st_mtime_ns for path in [out, *out.rglob("*")]} == before
 
 
+def test_a_copy_that_was_damaged_is_made_again(folder, tmp_path, make_scorer):
+    """Size and time of change say nothing of it."""
+    out = tmp_path / "out"
+    run(folder, out, make_scorer())
+    before, (damaged, *_) = contents(out), sorted((out / "images").iterdir())
+    status = damaged.stat()
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
+    os.utime(damaged, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert run(folder, out, make_scorer()).written
+    assert contents(out) == before
+
+
 def test_another_scorer_another_fingerprint_another_picture(folder, tmp_path, picture, make_scorer):
     out = tmp_path / "out"
     run(folder, out, make_scorer())
@@ -286,15 +298,24 @@ def test_another_scorer_another_fingerprint_another_picture(folder, tmp_path, pi
     assert contents(fresh.out) == contents(out)
 
 
+class OfAnotherShape:
+    """Has what the protocol asks for, and says nothing of prompts."""
+
+    name, unit, higher_is_better, fingerprint, options = "other", "", True, "other-1", {}
+
+    def __call__(self, images, prompts):
+        return np.array([sum(prompt.encode()) for prompt in prompts], dtype=float)
+
+
 def test_a_changed_caption_is_rescored_if_it_is_read(folder, tmp_path, make_scorer):
     class Reader(make_scorer):
         needs_prompts = True
 
-    out = tmp_path / "out"
-    run(folder, out, make_scorer(), Reader("reader"))
+    out, scorers = tmp_path / "out", (make_scorer(), Reader("reader"), OfAnotherShape())
+    run(folder, out, *scorers)
     (folder / "2.txt").write_text("changed")
-    report = run(folder, out, make_scorer(), Reader("reader"))
-    assert report.scored == {"brightness": 0, "reader": 1}
+    report = run(folder, out, *scorers)
+    assert report.scored == {"brightness": 0, "reader": 1, "other": 1}
     assert report.written
     assert read_labelled(out)[0][2].captions == ("changed",)
 

@@ -21,6 +21,10 @@ def test_configs_are_checked(given, message):
         EngineConfig(**given)
 
 
+def test_ray_has_an_address():
+    assert EngineConfig(name="ray", address="auto").address == "auto"
+
+
 def test_in_this_process_items_are_done_in_order_as_they_are_asked_for():
     with opened(LOCAL) as engine:
         found = engine.map(tasks.product, [3, 1, 2], here=10, elsewhere=None, called=str)
