@@ -141,7 +141,7 @@ def test_bad_pictures_are_skipped_with_a_reason(folder, tmp_path, picture, make_
     add("j.png", image=picture(80), caption="long " * 2000)
     os.mkfifo(folder / "k.png")
     add("k.txt", b"pipe", caption=None)
-    report = run(folder, tmp_path / "out", make_scorer(), batch_size=3)
+    report = run(folder, tmp_path / "out", make_scorer(), batch_size=1)
     assert report.count == 13
     reasons = json.loads((tmp_path / "out" / "skipped.json").read_text())
     assert {entry["file"]: entry["reason"] for entry in reasons} == report.skipped
