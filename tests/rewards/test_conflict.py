@@ -133,6 +133,8 @@ def test_corners_by_hand():
     z = np.stack([first, second], axis=1)
     corners = fit_corners(z, np.zeros(2), np.full(2, 9.0))
     np.testing.assert_allclose(corners, [[8.55, 2], [2, 8.55]])
+    within = fit_corners(z, np.full(2, 3.0), np.full(2, 8.0))
+    np.testing.assert_allclose(within, [[8, 3], [3, 8]])
 
 
 def test_what_comes_with_a_reward_is_not_given_up_for_a_third():

@@ -232,6 +232,7 @@ REWARD = SPACE.to_dict()["rewards"][0]
         (changed(front=[[0, 0, None]]), "front must be a number"),
         (changed(corners=[[1, 0, 0]]), "corners must be 3 points of 3 numbers"),
         (changed(corners=[[1, 0], [0, 1], [0, 0]]), "corners must be 3 points of 3 numbers"),
+        (changed(corners=[[1e7, 0, 0], [0, 1, 0], [0, 0, 1]]), "corners is 1.* is the most"),
         (changed(corners=[[1, 0, 0], [2, 1, 0], [0, 0, 1]]), "highest at its own corner"),
     ],
 )
@@ -239,6 +240,13 @@ def test_from_dict_refuses_what_to_dict_never_wrote(data, message):
     with pytest.raises(InputError, match=message) as error:
         RewardSpace.from_dict(data)
     assert "\n" not in str(error.value)
+
+
+def test_scores_of_another_shape_are_refused():
+    expected = r"shape \(2, 2\) given; expected \(N, 3\), columns compressibility, colorfulness, aesthetic"
+    for method in (SPACE.normalize, SPACE.denormalize):
+        with pytest.raises(InputError, match=expected):
+            method(np.zeros((2, 2)))
 
 
 def test_subset_reorders_and_projects():
