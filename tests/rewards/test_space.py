@@ -243,7 +243,9 @@ def test_from_dict_refuses_what_to_dict_never_wrote(data, message):
 
 
 def test_scores_of_another_shape_are_refused():
-    expected = r"shape \(2, 2\) given; expected \(N, 3\), columns compressibility, colorfulness, aesthetic"
+    expected = (
+        r"shape \(2, 2\) given; expected \(N, 3\), columns compressibility, colorfulness, aesthetic"
+    )
     for method in (SPACE.normalize, SPACE.denormalize):
         with pytest.raises(InputError, match=expected):
             method(np.zeros((2, 2)))
