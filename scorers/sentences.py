@@ -12,6 +12,7 @@ _LIST_MARK = re.compile(
 _ABBREVIATION = re.compile(
     r"\b(?:Mr|Mrs|Ms|Dr|Prof|St|Jr|Sr|vs|approx|e\.g|i\.e|cf|No|Fig|Inc|Ltd)\.$"
 )
+_NEAR = 200  # characters before an end, which tell what it is
 
 
 def sentence_ends(text: str) -> list[int]:
@@ -21,8 +22,8 @@ def sentence_ends(text: str) -> list[int]:
     """
     ends = []
     for found in _END.finditer(text):
-        before = text[: found.end()]
-        if not _LIST_MARK.search(before) and not _ABBREVIATION.search(before):
+        near = max(found.end() - _NEAR, 0), found.end()
+        if not _LIST_MARK.search(text, *near) and not _ABBREVIATION.search(text, *near):
             ends.append(found.end())
     return ends
 

@@ -20,9 +20,9 @@ from ric_diffusion.data.framing import Framing, Rule
 from ric_diffusion.data.images import UnreadableImage, open_image, picture_suffix
 from ric_diffusion.data.label import LabelReport, label_folder
 from ric_diffusion.data.label_engine import score_on, workers_for
-from ric_diffusion.data.records import find_records
+from ric_diffusion.data.records import find_beside, find_records
 from ric_diffusion.data.samples import BATCH_PIXELS
-from ric_diffusion.data.scoring import load_given, scores_of
+from ric_diffusion.data.scoring import load_given, may_be_the_sample, scores_of
 from ric_diffusion.data.sidecars import CaptionRule
 from ric_diffusion.io.counting import counted
 from ric_diffusion.io.engines import LOCAL, EngineConfig, opened
@@ -108,24 +108,44 @@ def score(
     rows: list[np.ndarray] = []
     left_out: dict[Path, str] = {}
     with reporting(progress), tracking("score", len(files), unit="picture") as tracker:
-        images: list[Image.Image] = []
+        waiting: list[tuple[Path, Image.Image]] = []
 
         def score_them() -> None:
-            if images:
-                known = [prompts[p] for p in found[-len(images) :]] if readers else None
-                rows.append(scores_of(images, known, using))
-                images.clear()
+            if waiting:
+                known = [prompts[path] for path, _ in waiting] if readers else None
+                try:
+                    rows.append(scores_of([image for _, image in waiting], known, using))
+                    found.extend(path for path, _ in waiting)
+                except library.ScorerError as error:
+                    if not may_be_the_sample(error.__cause__ or error):
+                        raise
+                    score_each(error)
+                waiting.clear()
+
+        def score_each(error: library.ScorerError) -> None:
+            """Those that a scorer fails on are left out, unless it has never worked."""
+            for path, image in waiting:
+                known = [prompts[path]] if readers else None
+                try:
+                    rows.append(scores_of([image], known, using))
+                    found.append(path)
+                except library.ScorerError as alone:
+                    if not may_be_the_sample(alone.__cause__ or alone):
+                        raise
+                    left_out[path] = str(alone)
+            if not rows:
+                raise error
 
         for path in files:
             if readers and path not in prompts:
                 left_out[path] = f"no prompt, which {readers[0]} needs"
             else:
                 try:
-                    images.append(open_image(path))
-                    found.append(path)
+                    waiting.append((path, open_image(path)))
                 except UnreadableImage as error:
                     left_out[path] = str(error)
-            if len(images) == BATCH or sum(i.width * i.height for i in images) >= BATCH_PIXELS:
+            pixels = sum(image.width * image.height for _, image in waiting)
+            if len(waiting) == BATCH or pixels >= BATCH_PIXELS:
                 score_them()
             tracker.advance()
         score_them()
@@ -155,8 +175,15 @@ def _prompts_of(files: Sequence[Path], given: Sequence[Path]) -> dict[Path, str]
     """What each picture was made from or shows, of those of which it is known."""
     found = {path: prompt for path in files if (prompt := prompt_in(path))}
     if len(found) < len(files):
-        for folder in dict.fromkeys(p if p.is_dir() else p.parent for p in given):
-            for record in find_records(folder):
+        alone: dict[Path, list[str]] = {}
+        for path in given:
+            if not path.is_dir():
+                alone.setdefault(path.parent, []).append(path.name)
+        records = {path: find_records(path) for path in dict.fromkeys(given) if path.is_dir()}
+        for folder, names in alone.items():
+            records[folder] = [*records.get(folder, ()), *find_beside(folder, names)]
+        for folder, of_folder in records.items():
+            for record in of_folder:
                 if record.captions:
                     found.setdefault(folder / record.file, record.captions[0])
     return {path: found[path] for path in files if path in found}

@@ -3,12 +3,14 @@
 # Annotations are what they say here, and no text: FastAPI reads them.
 import base64
 import logging
+import math
 import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from PIL.Image import Image
@@ -18,10 +20,11 @@ from ric_diffusion.api.http.problems import PROBLEMS, health
 from ric_diffusion.api.http.work import WorkThread
 from ric_diffusion.api.work import Job
 from ric_diffusion.data.images import MAX_PIXELS, UnreadableImage, open_image
-from ric_diffusion.data.scoring import ask
+from ric_diffusion.data.scoring import ask, may_be_the_sample
 from ric_diffusion.io.counting import counted
 from scorers import Scorer, ScorerError
 from scorers import remote_schema as schema
+from scorers.base import first_line
 
 MAX_SAMPLES = 64
 RATE = 1000  # requests a second from one machine, where many processes may label small pictures
@@ -115,6 +118,7 @@ class ServedScorer:
         self._thread = thread
         self._pixels = pixels
         self._roots = roots
+        self._has_worked = False
         self._max_samples, self._max_bytes, self._max_pixels = max_samples, max_bytes, max_pixels
         self.description = self._described()
         try:  # scorers of other packages may call themselves anything
@@ -173,16 +177,39 @@ class ServedScorer:
 
     def _score(self, samples: list[Any], prompts: list[str] | None) -> schema.Answer:
         try:
-            scores = ask(self._scorer, samples, prompts).tolist()
+            scores = self._each(samples, prompts).tolist()
             fingerprint = self._scorer.fingerprint
         except ScorerError as error:
             raise HTTPException(422, str(error)) from error
         except (Exception, SystemExit) as error:  # of a scorer that anybody may have written
             _log.exception("%s failed", self._scorer.name)
             raise HTTPException(500, f"the scorer failed ({type(error).__name__})") from error
+        self._has_worked = True
         # What is infinite is no score either.
         finite = tuple(score if abs(score) < float("inf") else None for score in scores)
         return schema.Answer(scores=finite, fingerprint=fingerprint)
+
+    def _each(self, samples: list[Any], prompts: list[str] | None) -> np.ndarray:
+        """Scores; NaN of samples on which the scorer fails, as `label` leaves them out. One that
+        has never worked, and fails on all, is broken: its error is raised."""
+        try:
+            return ask(self._scorer, samples, prompts)
+        except (Exception, SystemExit) as error:
+            if not may_be_the_sample(error):
+                raise
+            scores = np.full(len(samples), math.nan)
+            worked = self._has_worked
+            for i, sample in enumerate(samples):
+                try:
+                    prompt = None if prompts is None else [prompts[i]]
+                    scores[i], worked = ask(self._scorer, [sample], prompt)[0], True
+                except (Exception, SystemExit) as alone:
+                    if not may_be_the_sample(alone):
+                        raise
+                    _log.warning("%s fails on a sample (%s)", self._scorer.name, first_line(alone))
+            if not worked:
+                raise
+            return scores
 
     def _read(self, asked: schema.Request, samples: list[Any]) -> None:
         if (asked.encoding == "text") != (self.description.medium == "text"):

@@ -14,7 +14,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
-from PIL.PngImagePlugin import PngInfo
+from PIL.PngImagePlugin import PngImageFile, PngInfo
+from PIL.TiffImagePlugin import TiffImageFile
 
 from ric_diffusion.data import png
 from ric_diffusion.data.budget import decoding
@@ -56,14 +57,15 @@ _BRANDS = {b"avif": ".avif", b"avis": ".avif"} | dict.fromkeys(
 )
 NOT_FINITE = "not finite"
 _NOT_FINITE = "ric_not_finite"  # in a picture's info: True, where a file has texts alone
-_HEADER = 16  # bytes of a file that tell a format
+HEADER = 16  # bytes of a file that tell a format
 # Without a signature, so nearly anything would pass for one.
-_UNSIGNED = {".tga": "TGA", ".dib": "DIB"}
+UNSIGNED = {".tga": "TGA", ".dib": "DIB"}
 # Formats that register with Pillow from packages of their own, in the extra `formats`.
-_PLUGIN_OF = dict.fromkeys((".heic", ".heif", ".hif"), "HEIF") | {".jxl": "JXL"}
+PLUGIN_OF = dict.fromkeys((".heic", ".heif", ".hif"), "HEIF") | {".jxl": "JXL"}
 _BLANK_RANGE = 3  # of 255: what JPEG leaves of a flat colour
 _SOME = (8, 8)  # pixels of a picture, evenly spread
 _TURNED = range(5, 9)  # EXIF orientations: on its side
+_BITS, _PHOTOMETRIC, _WHITE_IS_ZERO, _FORMAT, _SIGNED = 258, 262, 0, 339, 2  # of TIFF 6.0
 _NOT_THE_PICTURE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # too many open files, no memory
 
 T = TypeVar("T")
@@ -88,7 +90,7 @@ def picture_suffix(path: Path) -> str | None:
         return None
     try:
         with path.open("rb") as file:
-            return _signature(file.read(_HEADER))
+            return signature(file.read(HEADER))
     except OSError:
         return None
 
@@ -108,6 +110,8 @@ def open_image(source: Source, max_pixels: int = MAX_PIXELS, *, suffix: str = ""
             others = _PROGRESSIVE if "progressive" in image.info else _ROWS
             each = _DECODING.get(image.format or "", others)
             _check_size(*image.size, min(max_pixels, MAX_BYTES // each))
+            _check_grey(image)
+            _mend_transparency(image)
             pixels = image.width * image.height
             memory.close()  # that of an attempt before
             memory.enter_context(decoding(each * pixels, _DECODED * pixels))
@@ -127,7 +131,9 @@ def image_size(source: Source, *, suffix: str = "") -> tuple[int, int]:
 
     def measure(image: Image.Image) -> tuple[int, int]:
         width, height = image.size
-        return (height, width) if orientation(image) in _TURNED else (width, height)
+        # Of a TIFF Pillow tells the size that it has when it is turned.
+        on_its_side = image.format != "TIFF" and orientation(image) in _TURNED
+        return (height, width) if on_its_side else (width, height)
 
     return _opened(source, suffix, measure)
 
@@ -193,7 +199,7 @@ def _opened(source: Source, suffix: str, use: Callable[[Image.Image], T]) -> T:
     try:
         _check_source(source)
         with io.BytesIO(source) if isinstance(source, bytes) else open(source, "rb") as file:
-            formats = _formats(file.read(_HEADER), suffix)
+            formats = _formats(file.read(HEADER), suffix)
             file.seek(0)
             try:
                 with Image.open(file, formats=formats) as image:
@@ -216,9 +222,9 @@ def _opened(source: Source, suffix: str, use: Callable[[Image.Image], T]) -> T:
 def _formats(header: bytes, suffix: str) -> tuple[str, ...]:
     """The names of the formats that a file may have. UnreadableImage if it takes a package that is
     not there."""
-    if suffix in _UNSIGNED:
-        return (*FORMATS, _UNSIGNED[suffix])
-    plugin = _PLUGIN_OF.get(_signature(header) or "")
+    if suffix in UNSIGNED:
+        return (*FORMATS, UNSIGNED[suffix])
+    plugin = PLUGIN_OF.get(signature(header) or "")
     if plugin is None:
         return FORMATS
     if not _registered(plugin):
@@ -228,7 +234,7 @@ def _formats(header: bytes, suffix: str) -> tuple[str, ...]:
     return (plugin,)
 
 
-def _signature(header: bytes) -> str | None:
+def signature(header: bytes) -> str | None:
     """The suffix of the format that the first bytes of a file tell."""
     if header[:4] == b"RIFF" and header[8:12] == b"WEBP":
         return ".webp"
@@ -271,6 +277,29 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
         raise UnreadableImage(f"no pixels ({width}x{height})")
     if width * height > max_pixels:
         raise UnreadableImage(f"too large ({width}x{height}, at most {max_pixels} pixels)")
+
+
+def _check_grey(image: Image.Image) -> None:
+    """UnreadableImage for a TIFF in grey of more than 8 bits of which Pillow does not tell which
+    level is white: it takes all for those of 16 bits, with 0 for black."""
+    if not isinstance(image, TiffImageFile) or image.mode[:1] != "I":
+        return
+    bits, signed = image.tag_v2.get(_BITS, (1,))[0], image.tag_v2.get(_FORMAT, (1,))[0] == _SIGNED
+    if bits < 16 or (bits > 16 and not signed):  # Pillow's own of 32 bits are signed
+        raise UnreadableImage(f"a grey TIFF of {bits} bits is not read here; save it as PNG")
+    if image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        raise UnreadableImage("a grey TIFF with white as 0 is not read here; save it as PNG")
+
+
+def _mend_transparency(image: Image.Image) -> None:
+    """What a PNG's tRNS says, in the levels that Pillow expands its pixels to: it keeps those of
+    the file, of 2, 4 or 16 bits."""
+    level = image.info.get("transparency")
+    raw = image.tile[0].args if isinstance(image, PngImageFile) and image.tile else None
+    if raw in ("L;2", "L;4") and isinstance(level, int):
+        image.info["transparency"] = level * 255 // (2 ** int(raw[-1]) - 1)
+    elif raw == "RGB;16B" and isinstance(level, tuple):
+        image.info["transparency"] = tuple(part >> 8 for part in level)
 
 
 def _check_finite(image: Image.Image) -> None:

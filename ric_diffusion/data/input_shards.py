@@ -24,6 +24,7 @@ PLACES = ("", "data")  # in a folder; the second is where the hub has parquet
 BUFFER = 2**20  # bytes
 LABELLED = "shards"  # where a labelled folder has its shards
 _MARK = "://"
+_OTHERS = re.compile(r"[\[?]")  # what glob reads as more than itself, beside stars
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,7 +181,7 @@ def _matching(pattern: str) -> list[str]:
             raise FileNotFoundError(pattern)
         return [pattern]
     if _MARK not in pattern:
-        return sorted(glob.glob(pattern))
+        return sorted(glob.glob(_OTHERS.sub(r"[\g<0>]", pattern)))
     system, path = _system(pattern)
     return [system.unstrip_protocol(found) for found in sorted(system.glob(path))]
 

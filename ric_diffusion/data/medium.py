@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
+from unicodedata import category
 
 from PIL import Image
 
@@ -20,6 +21,8 @@ from ric_diffusion.data.images import (
 )
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.files import json_bytes, write_json, write_text
+
+_UNSEEN = ("Cc", "Cf")  # marks of encodings, of directions, NUL
 
 
 class Medium(Protocol):
@@ -36,9 +39,10 @@ class Medium(Protocol):
     suffix: str
     per_prompt: bool
 
-    def read(self, source: Path | bytes) -> Any:
-        """The sample in a file, or in the bytes of one, that nobody vouches for. ValueError if
-        there is none, with the reason as its message, in words for the user."""
+    def read(self, source: Path | bytes, suffix: str = "") -> Any:
+        """The sample in a file, or in the bytes of one whose name has this ``suffix``, that nobody
+        vouches for. ValueError if there is none, with the reason as its message, in words for the
+        user."""
 
     def write(self, sample: Any, path: Path, metadata: Mapping[str, Any] | None = None) -> None:
         """Write one sample to a file of its own, in one move and without loss, with what is known
@@ -59,8 +63,8 @@ class Images:
 
     name, plural, suffix, per_prompt = "image", "pictures", ".png", False
 
-    def read(self, source: Path | bytes) -> Image.Image:
-        return open_image(source)
+    def read(self, source: Path | bytes, suffix: str = "") -> Image.Image:
+        return open_image(source, suffix=suffix)
 
     def write(
         self, sample: Image.Image, path: Path, metadata: Mapping[str, Any] | None = None
@@ -86,7 +90,7 @@ class Texts:
 
     name, plural, suffix, per_prompt = "text", "texts", ".txt", True
 
-    def read(self, source: Path | bytes) -> str:
+    def read(self, source: Path | bytes, suffix: str = "") -> str:
         """To the byte, line ends included."""
         if isinstance(source, Path) and source.exists() and not source.is_file():
             raise ValueError("not a file")  # reading a pipe could wait for ever
@@ -112,7 +116,8 @@ class Texts:
         return hashlib.sha256(sample.encode()).hexdigest()
 
     def reject_reason(self, sample: str) -> str | None:
-        return None if sample.strip() else "empty"
+        seen = any(not letter.isspace() and category(letter) not in _UNSEEN for letter in sample)
+        return None if seen else "empty"
 
 
 def read_named(path: Path, medium: Medium, *, mend: str) -> Any:

@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ric_diffusion.data.prompts import NO_TEXT, NUL
 from ric_diffusion.io.counting import counted
 from ric_diffusion.io.errors import InputError, reason_of
 from ric_diffusion.io.extras import require
@@ -22,6 +23,7 @@ FILE = "file_name"
 CAPTIONS = ("text", "caption", "prompt")  # the first one present holds the canonical caption
 ALTERNATIVES = "captions"
 
+MOST_CELL = 2**26  # characters of a CSV's cell: graphs of nodes are longer than csv expects
 _ESCAPED = re.compile("[\ud800-\udfff]")  # bytes of a file that are no UTF-8
 
 
@@ -125,6 +127,7 @@ def _jsonl_rows(path: Path) -> Iterator[Row]:
 
 def _csv_rows(path: Path) -> Iterator[Row]:
     with path.open(encoding="utf-8-sig", newline="", errors="surrogateescape") as file:
+        csv.field_size_limit(MOST_CELL)
         reader = csv.reader(file, strict=True)
         header: list[str] | None = None
         try:
@@ -151,7 +154,9 @@ def _csv_rows(path: Path) -> Iterator[Row]:
 
 def _problem(where: str, text: str) -> str:
     """Of a row with this text."""
-    return f"{where}: not UTF-8 text; save it as UTF-8" if _ESCAPED.search(text) else ""
+    if _ESCAPED.search(text):
+        return f"{where}: not UTF-8 text; save it as UTF-8"
+    return f"{where}: {NO_TEXT}" if NUL in text else ""
 
 
 def _check_utf8(where: str, text: str) -> None:

@@ -20,6 +20,8 @@ TYPES: Mapping[Kind, pa.DataType] = {
     "number": pa.float64(),
     "integer": pa.int64(),
 }
+# What Arrow and Python say of values that only one of them has; time zones are looked up.
+_UNKNOWN = (pa.ArrowException, ValueError, OverflowError, LookupError)
 
 
 def columns_of(path: Path) -> list[str]:
@@ -36,11 +38,33 @@ def from_parquet(
         # Arrow's threads: see _table. A buffer has it read pages, not whole row groups.
         file = pq.ParquetFile(source, pre_buffer=False, buffer_size=BUFFER)
         for batch in file.iter_batches(at_once, use_threads=False, columns=columns):
-            yield from batch.to_pylist()
+            yield from _rows(batch)
     except pa.ArrowException as error:
         raise ValueError(error) from error
     finally:
         pa.default_memory_pool().release_unused()  # which it else keeps, half a kilobyte a row
+
+
+def _rows(batch: pa.RecordBatch) -> list[dict[str, Any]]:
+    """As Python has them; a column with values that it has not, as dates after the year 9999, as
+    the numbers that they are stored as."""
+    try:
+        rows: list[dict[str, Any]] = batch.to_pylist()
+    except _UNKNOWN:
+        columns = [_plain(column) for column in batch.columns]
+        names = batch.schema.names
+        return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+    return rows
+
+
+def _plain(column: pa.Array) -> list[Any]:
+    for kind in (None, pa.int64(), pa.int32(), pa.string()):
+        try:
+            values: list[Any] = (column if kind is None else column.cast(kind)).to_pylist()
+        except _UNKNOWN:
+            continue
+        return values
+    return [None] * len(column)
 
 
 def to_parquet(rows: Sequence[dict[str, Any]], kinds: Mapping[str, Kind], note: str = "") -> bytes:
@@ -93,7 +117,7 @@ def _column(name: str, values: list[Any], kind: pa.DataType | None) -> tuple[pa.
         back = _table(pa.BufferReader(_written(pa.table({"": column})))).column(0)
         if _same(back.to_pylist(), values):
             return pa.field(name, column.type), column
-    except (pa.ArrowException, ValueError, TypeError, OverflowError):
+    except (pa.ArrowException, ValueError, TypeError, OverflowError, OSError):  # it is too deep
         pass
     return pa.field(name, pa.string(), metadata=JSON_TEXT), pa.array(as_json(values), pa.string())
 

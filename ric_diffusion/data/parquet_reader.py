@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import PurePosixPath
 from typing import IO, Any
 
 import pyarrow as pa
@@ -12,8 +13,9 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from ric_diffusion.data import metadata
-from ric_diffusion.data.images import FORMATS
+from ric_diffusion.data.images import FORMATS, HEADER, PLUGIN_OF, UNSIGNED, signature
 from ric_diffusion.data.parquet import from_parquet
+from ric_diffusion.data.prompts import NO_TEXT, NUL
 from ric_diffusion.data.records import Record, from_cells
 from ric_diffusion.data.samples import Unread
 from ric_diffusion.data.tar_reader import BrokenShard, split_name
@@ -98,22 +100,26 @@ def _sample(name: str, image: Mapping[str, Any], cells: Mapping[str, Any]) -> Un
     if not data:
         where = f", only the path {image['path']!r}" if image.get("path") else ""
         return Unread(record=Record(file=name), reason=f"no bytes of a picture{where}")
-    file = f"{name}.{_extension(data)}"
+    file = f"{name}.{_extension(data, str(image.get('path') or ''))}"
     given = {metadata.to_utf8(key): value for key, value in cells.items() if value is not None}
     try:
         record = from_cells(file, "its metadata", given)
     except InputError as error:
         return Unread(record=Record(file=file), reason=str(error))
+    if NUL in "".join(record.captions):
+        return Unread(record=Record(file=file), reason=f"its caption is {NO_TEXT}")
     return Unread(record=record, source=data)
 
 
-def _extension(data: bytes) -> str:
-    """By what the bytes begin with; whoever decodes them says what is wrong with them."""
+def _extension(data: bytes, path: str) -> str:
+    """By what the bytes begin with, or else that of the picture's ``path``; whoever decodes them
+    says what is wrong with them."""
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             name = str(image.format)
     except Exception:  # as in `open_image`
-        return "bin"
+        suffix = signature(data[:HEADER]) or PurePosixPath(path).suffix.lower()
+        return suffix[1:] if suffix in UNSIGNED or suffix in PLUGIN_OF else "bin"
     return _SUFFIXES.get(name, name.lower())
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from ric_diffusion.data import metadata
 from ric_diffusion.data.images import picture_suffix
 from ric_diffusion.data.names import folded
+from ric_diffusion.data.prompts import NO_TEXT, NUL
 from ric_diffusion.data.sidecars import CaptionRule, Sidecars, UnreadableCaption, read_captions
 from ric_diffusion.io.counting import counted
 from ric_diffusion.io.errors import InputError
@@ -34,6 +35,7 @@ REWARD_SPACE = "reward_space.json"
 PLAIN = re.compile(r"(\w[\w -]*/)*\w[\w -]*(\.\w+)?")  # a path that leads nowhere else
 SCORE_PREFIX = "score_"  # the column of reward `x` is `score_x`
 TAR_OFFSET, TAR_SIZE = "tar_offset", "tar_size"  # columns: where a tar file holds a member's bytes
+_LIST = re.compile(r'\s*\[\s*(["\]]|null)')  # how a JSON list of texts begins
 _PLACE = {metadata.FILE, TAR_OFFSET, TAR_SIZE}  # columns that say where a sample is
 TAR = ".tar/"  # in the path of a member
 Stamp = tuple[int, int, int]  # size in bytes, time of change in ns, and that of any change
@@ -124,6 +126,15 @@ def find_records(
     for file in pictures:
         records.setdefault(file, Record(file=file))
     return _with_sidecars(root, list(records.values()), captions)
+
+
+def find_beside(folder: str | os.PathLike[str], names: Iterable[str]) -> list[Record]:
+    """The records of some files of a folder, of which nothing else is looked at but its metadata
+    and the text files beside these."""
+    root = _existing(folder)
+    tables = [root / name for name in metadata.NAMES if (root / name).is_file()]
+    known = _from_metadata(root, tables) if tables else {}
+    return _with_sidecars(root, [known.get(name, Record(file=name)) for name in names], "whole")
 
 
 def read_labelled(folder: str | os.PathLike[str]) -> tuple[list[Record], RewardSpace]:
@@ -283,13 +294,16 @@ def _from_metadata(
         place = _Place(root, path)
         for where, cells, problem in metadata.read_rows(path):
             record = _from_row(place, where, _mended(cells) if problem else cells, names)
+            if names is None and NUL in "".join(record.captions):
+                problem = f"{where}: {NO_TEXT}"
             _add(records, replace(record, captions=(), problem=problem) if problem else record)
     return records
 
 
 def _mended(cells: Mapping[str, Any]) -> dict[str, Any]:
-    """Cells with question marks for what is no UTF-8, so that a file can be named."""
-    return {name: metadata.to_utf8(v) if isinstance(v, str) else v for name, v in cells.items()}
+    """Cells with question marks for what is no text, so that a file can be named."""
+    texts = {name: metadata.to_utf8(v) for name, v in cells.items() if isinstance(v, str)}
+    return {**cells, **{name: text.replace(NUL, "?") for name, text in texts.items()}}
 
 
 def _add(records: dict[str, Record], record: Record) -> None:
@@ -396,6 +410,8 @@ def _relative(place: _Place, where: str, file: Any, *, member: bool) -> tuple[st
         path = f"{place.root}/{place.prefix}{file}"
         return place.prefix + file, place.look(path, where, file, member=member)
     pure = PurePosixPath(file)
+    if pure.is_relative_to(place.folder):
+        pure = pure.relative_to(place.folder)
     if pure.is_absolute() or PureWindowsPath(file).drive or ".." in pure.parts:
         raise InputError(f"{where}: {metadata.FILE} {file!r} leads out of the folder; refused")
     inside = place.folder / pure
@@ -404,8 +420,9 @@ def _relative(place: _Place, where: str, file: Any, *, member: bool) -> tuple[st
 
 
 def _alternatives(where: str, cell: Any) -> list[Any]:
-    """A list of captions; in CSV, which has no lists, a JSON list."""
-    if isinstance(cell, str) and cell.lstrip().startswith("["):
+    """A list of captions; in CSV, which has no lists, a JSON list. What only begins with a bracket,
+    as "[V] dog", is one caption."""
+    if isinstance(cell, str) and _LIST.match(cell):
         try:
             cell = json.loads(cell)
         except (ValueError, RecursionError) as error:

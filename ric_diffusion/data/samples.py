@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from PIL import Image
@@ -109,10 +109,11 @@ def batches(samples: Iterable[Sample | None], size: int) -> Iterator[list[Sample
         yield batch
 
 
-def seen(source: Path | bytes, medium: Medium, framing: Framing) -> Any:
-    """What a file, or the bytes of one, hold, a picture cut to its frame. ValueError, with the
-    reason in words for the user, if there is nothing in it or if the framing leaves it out."""
-    content = medium.read(source)
+def seen(source: Path | bytes, medium: Medium, framing: Framing, suffix: str = "") -> Any:
+    """What a file, or the bytes of one whose name has this ``suffix``, hold, a picture cut to its
+    frame. ValueError, with the reason in words for the user, if there is nothing in it or if the
+    framing leaves it out."""
+    content = medium.read(source, suffix)
     if not isinstance(content, Image.Image):
         return content
     if reason := framing.reject_reason(content.size):
@@ -156,7 +157,7 @@ def _read(medium: Medium, framing: Framing, unread: Unread) -> tuple[str, Sample
         with suppress(OSError, ValueError):  # whoever reads it says why
             before = stamp(source)
     try:
-        content = seen(source, medium, framing)
+        content = seen(source, medium, framing, PurePosixPath(record.file).suffix)
     except ValueError as error:
         return record.file, str(error)
     if reason := medium.reject_reason(content):

@@ -12,9 +12,9 @@ from typing import Any
 
 from ric_diffusion.data.records import Record
 from ric_diffusion.data.samples import Sample
-from ric_diffusion.data.scoring import ask, named
+from ric_diffusion.data.scoring import ask, may_be_the_sample, named, no_memory
 from ric_diffusion.io.journal import Journal
-from scorers import Scorer, ScorerError
+from scorers import Scorer
 
 JOURNAL = "scores"
 KEY_DIGITS = 32  # of a sample's digest
@@ -145,14 +145,14 @@ class BatchScoring:
             return _ask(scorer, todo)
         except (Exception, SystemExit) as error:
             # What a batch has no memory for, its samples one by one may have.
-            if not (_may_be_the_sample(error) or (_no_memory(error) and len(todo) > 1)):
+            if not (may_be_the_sample(error) or (no_memory(error) and len(todo) > 1)):
                 raise
             scores: dict[str, float] = {}
             for key, sample in todo.items():
                 try:
                     scores |= _ask(scorer, {key: sample})
                 except (Exception, SystemExit) as alone:
-                    if not _may_be_the_sample(alone):
+                    if not may_be_the_sample(alone):
                         raise
                     reason = f"{scorer.name} fails on it ({type(alone).__name__}: {alone})"
                     self._skipped[sample.record.file] = " ".join(reason.split())
@@ -173,15 +173,3 @@ def _ask(scorer: Scorer, todo: dict[str, Sample]) -> dict[str, float]:
     contents = [sample.content for sample in todo.values()]
     captions = [sample.record.captions[0] for sample in todo.values()]
     return dict(zip(todo, ask(scorer, contents, captions).tolist(), strict=True))
-
-
-def _may_be_the_sample(error: BaseException) -> bool:
-    """False for what no sample causes: misuse of a scorer, a full disk, no memory."""
-    if isinstance(error, OSError):
-        return error.errno is None  # an encoder's complaint; the system's have a number
-    return not (_no_memory(error) or isinstance(error, ScorerError))
-
-
-def _no_memory(error: BaseException) -> bool:
-    # A GPU's is torch.OutOfMemoryError, and nothing here needs torch.
-    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"

@@ -184,6 +184,19 @@ def ask(scorer: Scorer, samples: list[Any], prompts: list[str] | None) -> np.nda
     return scores
 
 
+def may_be_the_sample(error: BaseException) -> bool:
+    """False for what no sample causes: misuse of a scorer, a full disk, no memory."""
+    if isinstance(error, OSError):
+        return error.errno is None  # an encoder's complaint; the system's have a number
+    return not (no_memory(error) or isinstance(error, ScorerError))
+
+
+def no_memory(error: BaseException) -> bool:
+    """Whether there was too little, of whatever kind."""
+    # A GPU's is torch.OutOfMemoryError, and nothing here needs torch.
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+
+
 @contextmanager
 def named(scorer: Scorer) -> Iterator[None]:
     """What a scorer raises inside the block is a ScorerError of one line that names it. What has a

@@ -69,7 +69,7 @@ class JoinedSchema:
         except pa.ArrowException:
             return text
         rounded = pa.types.is_floating(joined.type) and not self._exact.get(one.name, True)
-        return text if rounded else joined
+        return text if rounded or _floats_of_whole(joined.type, one.type, other.type) else joined
 
 
 def write_joined(
@@ -115,6 +115,25 @@ def _conformed(table: pa.Table, schema: pa.Schema) -> pa.Table:
             column = pa.array(as_json(column.to_pylist()), pa.string())
         columns.append(column.cast(field.type))
     return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _floats_of_whole(joined: pa.DataType, *given: pa.DataType) -> bool:
+    """Whether there are floats in lists or structs that are whole numbers in one of those given:
+    nobody has looked whether they are too large for it."""
+    kinds = [_leaves(kind) for kind in given]
+    return any(
+        place and pa.types.is_floating(leaf) and pa.types.is_integer(kind.get(place, leaf))
+        for place, leaf in _leaves(joined).items()
+        for kind in kinds
+    )
+
+
+def _leaves(kind: pa.DataType, place: tuple[str, ...] = ()) -> dict[tuple[str, ...], pa.DataType]:
+    """The types without others in them, by where they are in a type; at the top that is ()."""
+    if not kind.num_fields:
+        return {place: kind}
+    inner = [kind.field(i) for i in range(kind.num_fields)]
+    return {k: v for one in inner for k, v in _leaves(one.type, (*place, one.name)).items()}
 
 
 def _is_json(field: pa.Field) -> bool:

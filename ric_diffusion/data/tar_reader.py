@@ -11,6 +11,7 @@ from typing import IO, Any
 
 from ric_diffusion.data import metadata
 from ric_diffusion.data.images import SUFFIXES
+from ric_diffusion.data.prompts import NO_TEXT, NUL
 from ric_diffusion.data.records import Record, clean, from_cells
 from ric_diffusion.data.samples import Unread
 from ric_diffusion.data.sidecars import CaptionRule, UnreadableCaption, captions_in
@@ -20,6 +21,7 @@ from ric_diffusion.io.errors import InputError
 CAPTIONS = ("txt", "caption")  # in the order in which they are asked
 JSON = "json"
 LARGEST = 256 * 2**20  # bytes of a member; above what a picture of MAX_PIXELS takes
+_ZEROS = 2**20  # bytes that are read at a time behind an end mark
 _NAME = re.compile(r"((?:.*/)?[^./][^./]*)\.([^/]+)", re.DOTALL)
 
 
@@ -90,24 +92,39 @@ class _Placed:
 def _members(file: IO[bytes]) -> Iterator[tuple[str, str, bytes | str]]:
     """Key, extension, and bytes of each member that a sample may need, or why there are none."""
     length = file.seek(0, 2)
-    file.seek(0)
-    try:
-        placed = _Placed(file)
-        tar = tarfile.TarFile(fileobj=placed)  # type: ignore[arg-type]
-        while (member := _next(tar, placed)) is not None:
-            tar.members.clear()  # type: ignore[attr-defined]  # which it else keeps
-            if member.size < 0 or member.offset_data + member.size > length:
-                raise BrokenShard(f"it is cut short, or damaged, at {member.name!r}")
-            named = split_name(member.name)
-            if named is None or member.isdir() or not _is_wanted(named[1]):
-                continue
-            yield *named, _content(placed, member)
-        file.seek(tar.offset)
-        end = file.read(tarfile.BLOCKSIZE)
-    except (tarfile.TarError, EOFError, OverflowError, RecursionError) as error:
-        raise BrokenShard(f"not a whole tar file ({error})") from error
-    if len(end) < tarfile.BLOCKSIZE or any(end):  # where tarfile ends without a word
-        raise BrokenShard("it is cut short or damaged: its end mark is missing")
+    start: int | None = 0
+    while start is not None:
+        file.seek(start)
+        try:
+            placed = _Placed(file)
+            tar = tarfile.TarFile(fileobj=placed)  # type: ignore[arg-type]
+            while (member := _next(tar, placed)) is not None:
+                tar.members.clear()  # type: ignore[attr-defined]  # which it else keeps
+                if member.size < 0 or member.offset_data + member.size > length:
+                    raise BrokenShard(f"it is cut short, or damaged, at {member.name!r}")
+                named = split_name(member.name)
+                if named is None or member.isdir() or not _is_wanted(named[1]):
+                    continue
+                yield *named, _content(placed, member)
+            file.seek(tar.offset)
+            end = file.read(tarfile.BLOCKSIZE)
+        except (tarfile.TarError, EOFError, OverflowError, RecursionError) as error:
+            raise BrokenShard(f"not a whole tar file ({error})") from error
+        if len(end) < tarfile.BLOCKSIZE or any(end):  # where tarfile ends without a word
+            raise BrokenShard("it is cut short or damaged: its end mark is missing")
+        start = _another(file)
+
+
+def _another(file: IO[bytes]) -> int | None:
+    """Where another tar begins behind the end mark of one, as `cat` joins them; None where only
+    zeros follow."""
+    while True:
+        start = file.tell()
+        if not (some := file.read(_ZEROS)):
+            return None
+        if rest := some.lstrip(b"\0"):
+            zeros = len(some) - len(rest)
+            return start + zeros - zeros % tarfile.BLOCKSIZE
 
 
 def _next(tar: tarfile.TarFile, file: _Placed) -> tarfile.TarInfo | None:
@@ -187,6 +204,10 @@ def _record(
         row |= _json_cells(_bytes(parts[JSON]))
     if not told:
         return _from_cells(file, row)
+    # Alternatives to what is told; of another text, nobody knows which of them is right.
+    if metadata.ALTERNATIVES in row:
+        stated = _from_cells(file, row).captions
+        told = tuple(dict.fromkeys(told + stated)) if told[0] in stated else told
     # What else is said of the picture is a column like any other, unless ours has that name.
     others = {name: row.pop(name) for name in metadata.CAPTIONS if name in row}
     for name in (metadata.CAPTIONS[0], metadata.ALTERNATIVES):
@@ -199,9 +220,12 @@ def _record(
 
 def _from_cells(file: str, row: Mapping[str, Any]) -> Record:
     try:
-        return from_cells(file, "its metadata", row)
+        record = from_cells(file, "its metadata", row)
     except InputError as error:
         raise ValueError(str(error)) from error
+    if NUL in "".join(record.captions):
+        raise ValueError(f"its caption is {NO_TEXT}")
+    return record
 
 
 def _told(parts: Mapping[str, bytes | str], rule: CaptionRule) -> tuple[str, ...]:

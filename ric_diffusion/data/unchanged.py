@@ -66,7 +66,8 @@ def _stamps(path: Path) -> dict[str, tuple[int, ...]]:
 def _problem(folder: Path, medium: Medium, framing: Framing, record: Record) -> str | None:
     """Why a file does not hold what was labelled, or None."""
     try:
-        content = seen(record.source(folder), medium, framing)
+        suffix = PurePosixPath(record.file).suffix
+        content = seen(record.source(folder), medium, framing, suffix)
     except ValueError as error:
         return str(error)
     name = str(record.extra.get(DIGEST, "")) if record.span else PurePosixPath(record.file).stem

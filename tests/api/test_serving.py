@@ -161,10 +161,22 @@ def test_messages_are_those_of_the_schema(url, token, pictures):
 
 
 @pytest.mark.attack
-def test_a_failure_is_told_without_its_cause(url, token, pictures):
-    picky = scorers.load("remote", url=f"{url}/scorers/picky")
-    with pytest.raises(scorers.ScorerError, match=r"status 500 \(the scorer failed \(RuntimeErr"):
-        picky(pictures[:1], ["fail"])
+def test_a_failure_is_told_without_its_cause(pictures):
+    with serving(build_app([Picky()])) as url:
+        picky = scorers.load("remote", url=url)
+        told = r"status 500 \(the scorer failed \(RuntimeErr"
+        with pytest.raises(scorers.ScorerError, match=told) as caught:
+            picky(pictures[:2], ["fail", "fail"])
+    assert "secret" not in str(caught.value)
+
+
+def test_a_sample_that_a_scorer_fails_on_has_no_score(pictures):
+    """As where the scorer is here: it costs that sample alone, once the scorer has worked."""
+    with serving(build_app([Picky()])) as url:
+        picky = scorers.load("remote", url=url)
+        scores = picky([pictures[0]] * 3, ["ab", "fail", "c"])
+        np.testing.assert_array_equal(scores, [2, np.nan, 1])
+        np.testing.assert_array_equal(picky(pictures[:1], ["fail"]), [np.nan])
 
 
 def bomb(width, height):

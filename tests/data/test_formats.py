@@ -3,8 +3,10 @@
 import io
 import json
 import os
+import struct
 import sys
 import unicodedata
+import zlib
 
 import pytest
 from PIL import Image, ImageCms, PngImagePlugin
@@ -18,8 +20,10 @@ from ric_diffusion.data.images import (
     pixel_digest,
 )
 from ric_diffusion.data.label import label_folder
+from ric_diffusion.data.medium import IMAGE
 from ric_diffusion.data.records import read_folder, read_labelled
 from scorers import load
+from support.shards import write_tar
 
 GRAPH = json.dumps({"nodes": [{"id": 1, "type": "Sampler"}] * 60_000})  # as node editors write it
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes() + bytes(2_000_000)
@@ -74,6 +78,94 @@ def test_a_pipe_is_no_picture_and_is_not_waited_for(tmp_path):
 def test_a_name_that_tells_of_no_picture_is_believed(tmp_path, picture):
     picture(1).save(tmp_path / "x.txt", format="PNG")
     assert picture_suffix(tmp_path / "x.txt") is None
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("name", ["x.tif", "x.jpg", "x.png", "x.webp"])
+def test_on_its_side_it_is_measured_as_it_is_seen(tmp_path, picture, name, orientation):
+    exif = Image.Exif()
+    exif[0x112] = orientation
+    picture(3).save(tmp_path / name, exif=exif)
+    assert image_size(tmp_path / name) == open_image(tmp_path / name).size
+    assert open_image(tmp_path / name).size == ((12, 16) if orientation > 4 else (16, 12))
+
+
+def a_png(bits, kind, row, transparent):
+    """Of one row of pixels; ``kind``: 0 is grey, 2 RGB."""
+
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(
+            ">I", zlib.crc32(name + data)
+        )  # fmt: skip
+
+    header = struct.pack(">IIBBBBB", 2, 1, bits, kind, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"tRNS", transparent)
+        + chunk(b"IDAT", zlib.compress(b"\0" + row)) + chunk(b"IEND", b"")
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("bits", "kind", "row", "transparent", "expected"),
+    [
+        (1, 0, b"\x40", b"\0\0", (255, 255)),
+        (2, 0, b"\x60", b"\0\1", (255, 170)),
+        (4, 0, b"\x5a", b"\0\5", (255, 170)),
+        (8, 0, b"\5\x0a", b"\0\5", (255, 10)),
+        (16, 0, b"\x12\x34\x80\0", b"\x12\x34", (255, 128)),
+        (16, 2, b"\x12\x34" * 3 + b"\x80\0" * 3, b"\x12\x34" * 3, (255, 128)),
+    ],
+)
+def test_the_level_that_is_transparent_is_white(bits, kind, row, transparent, expected):
+    image = open_image(a_png(bits, kind, row, transparent))
+    assert [image.getpixel((x, 0)) for x in (0, 1)] == [(level,) * 3 for level in expected]
+
+
+def a_tiff(bits, photometric, row, sample_format=1):
+    """Grey, two pixels."""
+    tags = [
+        (256, 2), (257, 1), (258, bits), (259, 1), (262, photometric), (273, 8 + 2 + 10 * 12 + 4),
+        (277, 1), (278, 1), (279, len(row)), (339, sample_format),
+    ]  # fmt: skip
+    entries = b"".join(struct.pack("<HHIHH", tag, 3, 1, value, 0) for tag, value in tags)
+    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + row
+
+
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        (a_tiff(16, 1, struct.pack("<HH", 0, 40000)), (0, 156)),
+        (a_tiff(8, 0, b"\0\x64"), (255, 155)),
+        (a_tiff(32, 1, struct.pack("<ii", 0, 40000), 2), (0, 156)),  # as Pillow itself writes I
+        (a_tiff(16, 0, struct.pack("<HH", 0, 40000)), "with white as 0"),
+        (a_tiff(12, 1, b"\xff\xf8\0"), "of 12 bits"),
+        (a_tiff(32, 1, struct.pack("<II", 0, 2**31)), "of 32 bits"),
+    ],
+)
+def test_grey_of_a_tiff_is_right_or_refused(data, found):
+    if isinstance(found, str):
+        with pytest.raises(UnreadableImage, match=f"a grey TIFF {found} is not read here; save"):
+            open_image(data)
+    else:
+        assert [open_image(data).getpixel((x, 0))[0] for x in (0, 1)] == list(found)
+
+
+@pytest.mark.parametrize("name", ["x.tga", "x.dib"])
+def test_a_name_tells_what_bytes_do_not(picture, tmp_path, name):
+    """In tars and parquet too."""
+    picture(2).save(tmp_path / name)
+    assert IMAGE.read((tmp_path / name).read_bytes(), name[1:]).size == (16, 12)
+    write_tar(tmp_path / "in" / "0.tar", [
+        (f"{i}.{ext}", data) for i in range(2) for ext, data in
+        ((name[2:], tga(picture(i), name)), ("txt", b"one"))
+    ])  # fmt: skip
+    assert label_folder(tmp_path / "in", tmp_path / "out", [load("brightness")]).count == 2
+
+
+def tga(image, name):
+    file = io.BytesIO()
+    image.save(file, {"x.tga": "TGA", "x.dib": "DIB"}[name])
+    return file.getvalue()
 
 
 def test_formats_of_packages_that_are_not_there(tmp_path, picture, monkeypatch):

@@ -58,6 +58,9 @@ def test_patterns(tmp_path):
     assert names(f"{tmp_path}/{{b,a}}/{{00..01}}.tar") == ["b-00", "b-01", "a-00", "a-01"]
     assert names(f"{tmp_path}/*/01.tar") == ["a-01", "b-01"]
     assert names(tmp_path / "c.parquet") == ["c"]
+    touch(tmp_path, "set [v2]/0?.tar", "set [v2]/01.tar", "set v/03.tar")
+    assert names(f"{tmp_path}/set [v2]/*.tar") == ["01", "0?"]
+    assert names(f"{tmp_path}/set [v2]/0?*.tar") == ["0?"]
     for pattern, said in {
         "a/{00..02}.tar": f"{tmp_path}/a/02.tar: no such file",
         "gone.tar": "gone.tar: no such file",

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from ric_diffusion.data.merge import repeated
 from ric_diffusion.data.skipped import Skipped, read_skipped, write_skipped
@@ -53,6 +54,20 @@ def test_whole_numbers_become_floats_only_where_floats_hold_them(tmp_path):
     assert small == {"n": [float(2**53), 0.5]}
     large = joined(tmp_path, ([{"n": 2**53 + 1}], [True]), ([{"n": 0.5}], [True]))
     assert large == {"n": [str(2**53 + 1), "0.5"]}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "found"),
+    [
+        ([2**60 + 1], [1.5], [f"[{2**60 + 1}]", "[1.5]"]),
+        ({"id": 2**60 + 1}, {"id": 0.5}, [f'{{"id": {2**60 + 1}}}', '{"id": 0.5}']),
+        ([1.5], {"id": 1}, ["[1.5]", '{"id": 1}']),
+        ({"a": 1}, {"b": "x"}, [{"a": 1, "b": None}, {"a": None, "b": "x"}]),
+        ([], [1.5], [[], [1.5]]),
+    ],
+)
+def test_lists_and_structs_are_joined_where_no_number_changes(tmp_path, one, other, found):
+    assert joined(tmp_path, ([{"m": one}], [True]), ([{"m": other}], [True])) == {"m": found}
 
 
 def test_what_was_left_out_is_read_a_line_at_a_time(tmp_path):

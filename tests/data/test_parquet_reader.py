@@ -1,7 +1,10 @@
 """What is read of parquet: the hub's pictures, and tables about the samples of a tar."""
 
+import datetime
 import io
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -50,6 +53,35 @@ def test_pictures_with_captions_and_the_other_columns(tmp_path):
     assert [one.record.captions for one in found] == [("one",), ("two",), (), (), ()]
     assert [one.record.extra for one in found[:2]] == [{"label": 3}, {}]
     assert found[1].source == rows[1]["image"]["bytes"]
+
+
+def test_names_of_pictures_that_pillow_alone_does_not_know(tmp_path):
+    heic = b"\0\0\0\x18ftypheic\0\0\0\0"
+    rows = [
+        {"image": {"bytes": data, "path": path}, "text": "one"}
+        for data, path in [(heic, None), (b"\xff\x0a.", ""), (b"\0\0\2", "a.TGA"), (b"..", "a.md")]
+    ]
+    found = read(write_parquet(tmp_path / "a.parquet", rows))
+    suffixes = [one.record.file.rpartition(".")[2] for one in found]
+    assert suffixes == ["heic", "jxl", "tga", "bin"]
+
+
+def test_values_that_python_has_not_are_text(tmp_path):
+    """Dates after the year 9999, and zones that nobody knows."""
+    table = pa.table(
+        {
+            "key": ["a", "b"],
+            "late": pa.array([10**12, None], pa.timestamp("s")),
+            "zoned": pa.array([0, 1], pa.timestamp("s", "Mars/Olympus")),
+            "good": pa.array([0, 1], pa.date32()),
+        }
+    )
+    pq.write_table(table, tmp_path / "a.parquet")
+    with (tmp_path / "a.parquet").open("rb") as file:
+        found = read_table(file, "a")
+    assert found["a"]["good"] == datetime.date(1970, 1, 1)
+    assert (found["a"]["late"], found["b"]["late"]) == (10**15, None)  # stored as ms
+    assert (found["a"]["zoned"], found["b"]["zoned"]) == (0, 1000)
 
 
 def test_a_caption_that_is_no_text(tmp_path):

@@ -266,7 +266,7 @@ def test_no_captions(tmp_path):
         ("metadata.csv", "file_name,text\na,b\na,b,c\n", "line 3: 3 cells under 2 columns"),
         ("metadata.csv", 'file_name,text\na,"b\n', "line 2: not CSV"),
         ("metadata.csv", "file_name,text,text\na,b,c\n", "line 1: two columns"),
-        ("metadata.csv", "file_name,captions\na,[b\n", "line 2: captions is not a JSON list"),
+        ("metadata.csv", 'file_name,captions\na,"[""b"\n', "line 2: captions is not a JSON list"),
         ("metadata.csv", "file_name;text\na;b\n", "no column 'file_name'"),
         ("metadata.parquet", "words", "not a readable parquet file"),
         ("metadata.parquet", "", "not a readable parquet file"),
@@ -289,6 +289,31 @@ def test_torn_parquet(tmp_path):
         assert "not a readable parquet file" in error_of(tmp_path)
 
 
+@pytest.mark.parametrize("caption", ["[V] dog", "[]x", "[1girl] on a hill", "[ null"])
+def test_a_caption_may_begin_with_a_bracket(tmp_path, caption):
+    """Only what begins as a list of texts is one."""
+    (tmp_path / "a.png").touch()
+    (tmp_path / "metadata.csv").write_text(f"file_name,captions\na.png,{caption}\n")
+    if caption in ("[]x", "[ null"):
+        assert "not a JSON list" in error_of(tmp_path)
+    else:
+        assert read_folder(tmp_path)[0].captions == (caption,)
+
+
+def test_a_long_cell_is_a_column_like_any_other(tmp_path):
+    (tmp_path / "a.png").touch()
+    graph = "x" * 500_000
+    (tmp_path / "metadata.csv").write_text(f"file_name,text,workflow\na.png,cat,{graph}\n")
+    assert read_folder(tmp_path)[0].extra == {"workflow": graph}
+
+
+def test_an_absolute_path_inside_the_folder(tmp_path):
+    (tmp_path / "a b.png").touch()
+    rows = [{"file_name": str(tmp_path.resolve() / "a b.png"), "text": "cat"}]
+    write_rows(tmp_path, rows, "jsonl")
+    assert [record.file for record in read_folder(tmp_path)] == ["a b.png"]
+
+
 def test_two_metadata_files(tmp_path):
     write_rows(tmp_path, ROWS, "csv")
     write_rows(tmp_path, ROWS, "jsonl")
@@ -301,12 +326,15 @@ def test_a_caption_that_is_not_utf8_is_the_problem_of_its_sample(tmp_path):
         (tmp_path / f"{i}.txt").write_bytes(b"a bowl")
     (tmp_path / "1.txt").write_bytes(b"a dog\x92s bowl")
     (tmp_path / "2.txt").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "3.png").touch()
+    (tmp_path / "3.txt").write_bytes("a bowl".encode("utf-16-le"))
     found = read_folder(tmp_path)
-    assert [record.captions for record in found] == [("a bowl",), (), ()]
+    assert [record.captions for record in found] == [("a bowl",), (), (), ()]
     assert [record.problem for record in found] == [
         "",
         "its caption 1.txt cannot be read (not UTF-8)",
         "its caption 2.txt cannot be read (not UTF-16)",
+        "its caption 3.txt cannot be read (not text, or UTF-16 without its mark; save it as UTF-8)",
     ]
     (tmp_path / "0.txt").unlink()
     assert error_of(tmp_path) == (
@@ -314,11 +342,13 @@ def test_a_caption_that_is_not_utf8_is_the_problem_of_its_sample(tmp_path):
     )
 
 
-@pytest.mark.parametrize("kind", ["jsonl", "csv"])
-def test_a_line_that_is_not_utf8_is_the_problem_of_its_sample(tmp_path, kind):
+@pytest.mark.parametrize(
+    ("kind", "damage"), [("jsonl", b"dog\x92s bowl"), ("csv", b"dog\x92s bowl"), ("csv", b"b\0o\0")]
+)
+def test_a_line_that_is_not_utf8_is_the_problem_of_its_sample(tmp_path, kind, damage):
     write_rows(tmp_path, [{"file_name": f"{i}.png", "text": f"bowl {i}"} for i in range(3)], kind)
     path = tmp_path / f"metadata.{kind}"
-    path.write_bytes(path.read_bytes().replace(b"bowl 1", b"dog\x92s bowl"))
+    path.write_bytes(path.read_bytes().replace(b"bowl 1", damage))
     for i in range(3):
         (tmp_path / f"{i}.png").touch()
     found = read_folder(tmp_path)
@@ -328,11 +358,22 @@ def test_a_line_that_is_not_utf8_is_the_problem_of_its_sample(tmp_path, kind):
         ("2.png", ("bowl 2",)),
     ]
     line = {"jsonl": 2, "csv": 3}[kind]
+    said = "not UTF-8 text" if b"\x92" in damage else "not text, or UTF-16 without its mark"
     assert [record.problem for record in found] == [
         "",
-        f"{path}, line {line}: not UTF-8 text; save it as UTF-8",
+        f"{path}, line {line}: {said}; save it as UTF-8",
         "",
     ]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "jsonl", "csv"])
+def test_a_caption_with_zeros_is_the_problem_of_its_sample(tmp_path, kind):
+    write_rows(tmp_path, [{"file_name": f"{i}.png", "text": "a\0b"[i:]} for i in range(3)], kind)
+    for i in range(3):
+        (tmp_path / f"{i}.png").touch()
+    found = read_folder(tmp_path)
+    assert [record.captions for record in found] == [(), (), ("b",)]
+    assert ["UTF-16 without its mark" in record.problem for record in found] == [True, True, False]
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
@@ -397,7 +438,7 @@ def test_links_inside_are_fine(tmp_path):
 # What is written can be read.
 
 words = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)
-captions = words.map(str.strip).filter(bool)
+captions = words.map(str.strip).filter(lambda caption: caption and "\0" not in caption)
 values = st.recursive(
     st.booleans() | st.integers() | st.floats(allow_nan=False) | words,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=2),

@@ -86,6 +86,35 @@ def test_captions_come_from_the_text_then_json_then_the_table(tmp_path):
     assert found["d"].extra == {"n": 1}
 
 
+def test_alternatives_stay_where_the_text_is_one_of_them(tmp_path):
+    members = [(f"{key}.{ext}", data) for key in "ab" for ext, data in
+               (("jpg", jpeg(0)), ("txt", b"one"))]  # fmt: skip
+    path = write_tar(tmp_path / "0.tar", members)
+    table = {"a": {"text": "one", "captions": ["one", "two"]}, "b": {"captions": ["two", "three"]}}
+    found = [one.record for one in read(path, table=table)]
+    assert [record.captions for record in found] == [("one", "two"), ("one",)]
+    assert [record.extra for record in found] == [{}, {}]
+
+
+@pytest.mark.parametrize("zeros", [0, 512, 3 * 2**20])
+def test_tars_that_were_joined_are_read_to_the_end(tmp_path, zeros):
+    one = write_tar(tmp_path / "1.tar", [("a.jpg", jpeg(0)), ("a.txt", b"one")])
+    two = write_tar(tmp_path / "2.tar", [("b.jpg", jpeg(1)), ("b.txt", b"two")])
+    both = tmp_path / "0.tar"
+    both.write_bytes(one.read_bytes() + bytes(zeros) + two.read_bytes())
+    assert [sample.record.captions for sample in read(both)] == [("one",), ("two",)]
+    both.write_bytes(one.read_bytes() + bytes(zeros) + b"words" * 400)
+    with pytest.raises(BrokenShard):
+        read(both)
+
+
+def test_a_caption_with_zeros_in_it_costs_its_sample(tmp_path):
+    members = [("a.jpg", jpeg(0)), ("a.txt", "red".encode("utf-16-le")), ("b.jpg", jpeg(1)),
+               ("b.json", b'{"caption": "r\\u0000"}')]  # fmt: skip
+    found = read(write_tar(tmp_path / "0.tar", members))
+    assert all("UTF-16 without its mark; save" in one.reason for one in found) and len(found) == 2
+
+
 def test_each_line_of_a_text_may_be_a_caption(tmp_path):
     path = write_tar(tmp_path / "0.tar", [("a.jpg", jpeg(0)), ("a.txt", b"one\r\ntwo\n\none")])
     assert [one.record.captions for one in read(path, "lines")] == [("one", "two")]

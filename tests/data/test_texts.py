@@ -40,13 +40,18 @@ def test_prompts_that_begin_with_a_bom(tmp_path):
 
 
 def test_a_line_of_prompts_ends_where_editors_end_it(tmp_path):
-    (tmp_path / "asks.txt").write_bytes("a cat\u2028on a mat\r\na\x0cdog\n".encode())
-    assert read_prompts(tmp_path / "asks.txt") == ["a cat\u2028on a mat", "a\x0cdog"]
+    (tmp_path / "asks.txt").write_bytes("a cat\u2028on a mat\r\na\x0cdog\rtwo\r".encode())
+    assert read_prompts(tmp_path / "asks.txt") == ["a cat\u2028on a mat", "a\x0cdog", "two"]
 
 
 @pytest.mark.parametrize(
     ("data", "said"),
-    [(b"\n# mine\n \n", "no prompts in it"), (b"\xff\xfe", "not UTF-8 text"), (None, "be read")],
+    [
+        (b"\n# mine\n \n", "no prompts in it"),
+        (b"\xff\xfe", "not UTF-8 text"),
+        ("red apple\nblue boat\n".encode("utf-16-le"), "UTF-16 without its mark; save it as UTF-8"),
+        (None, "be read"),
+    ],
 )
 def test_files_without_a_prompt(tmp_path, data, said):
     if data is not None:

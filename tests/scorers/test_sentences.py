@@ -30,3 +30,9 @@ def test_nothing_is_lost_and_ends_lie_behind_marks(text):
     ends = sentence_ends(text)
     assert ends == sorted(set(ends))
     assert all(text[end - 1] in ".!?\")'*" for end in ends)
+
+
+def test_in_a_long_text_they_end_as_in_a_short_one():
+    """What tells of an end stands close before it: not all of the text is searched each time."""
+    part = "A word (by Mr. X.) here. "
+    assert len(sentence_ends(part * 20_000)) == 2 * 20_000 == 20_000 * len(sentence_ends(part))
