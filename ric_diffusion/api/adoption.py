@@ -156,13 +156,25 @@ def _space(
 
 def _labelled_space(folder: Path, rewards: Sequence[ScorerLike]) -> RewardSpace:
     """That of a labelled folder, for these of its rewards; no sample is read."""
-    names = [given if isinstance(given, str) else given.name for given in rewards]
     if not (folder / REWARD_SPACE).is_file():
         raise InputError(f"labelled {folder}: has no {REWARD_SPACE}; `ric label` writes it")
     check_written(folder)
     space = RewardSpace.load(folder / REWARD_SPACE)
-    for name in names:
+    names = []
+    for given in rewards:
+        # A name alone tells all: nothing is loaded for it.
+        scorer = given
+        if isinstance(given, str) and ":" in given:
+            scorer = load_or_stand_in(given)
+        name = scorer if isinstance(scorer, str) else scorer.name
         checks.known(name, space.names, f"labelled {folder}")
+        stored = space.rewards[space.names.index(name)].scorer.get("options")
+        if not isinstance(scorer, str) and stored is not None and scorer.options != stored:
+            raise InputError(
+                f"labelled {folder}: {name} was scored with {stored}, not {scorer.options}; give "
+                f"{name} alone"
+            )
+        names.append(name)
     return space.subset(names)
 
 

@@ -37,6 +37,7 @@ from ric_diffusion.models.diffusion.family import IMAGE_TO_IMAGE
 from ric_diffusion.models.diffusion.pipeline import stock_class
 from ric_diffusion.models.diffusion.sampler import DiffusionSampler, pictures_of
 from ric_diffusion.rewards import checks
+from ric_diffusion.rewards.checks import is_one_line
 from scorers import to_rgb
 
 STRENGTH = 0.5  # how much of a picture is drawn anew, unless a call says so
@@ -83,7 +84,7 @@ class Asked:
         check_mapping(self.mapping)
         check_text("negative_prompt", self.negative_prompt or "")
         if self.refine is not None:
-            check_passes(self.refine)
+            object.__setattr__(self, "refine", check_passes(self.refine))
         if self.strength is not None and not 0 < checks.number(self.strength, "strength") <= 1:
             raise InputError(f"strength {self.strength:g}: give a number above 0, at most 1")
 
@@ -141,7 +142,8 @@ class Pictures:
         if int(steps * strength) < 1:
             raise InputError(f"strength {strength:g}: give {1 / steps:g} to 1 with {steps} steps")
         size = self.sampling["width"], self.sampling["height"]
-        self.init = InitImage(name=init.name, digest=pixel_digest(init.image), strength=strength)
+        name = "".join(letter if is_one_line(letter) else "?" for letter in init.name)
+        self.init = InitImage(name=name, digest=pixel_digest(init.image), strength=strength)
         self.arguments["image"] = ImageOps.fit(init.image, size, Image.Resampling.LANCZOS)
         self.arguments["strength"] = strength
 
@@ -258,16 +260,19 @@ def resolved_sampling(pipe: Any, asked: Asked) -> dict[str, Any]:
 def model_used(pipe: Any, checkpoint: Checkpoint) -> ModelUsed:
     """The model and adapter that a pipeline has, by digests, and what computes it here."""
     sources = list(pipe.adapter_sources.values())
-    return ModelUsed(
-        checkpoint=checkpoint,
-        digest=model_digest(pipe),
-        adapter=sources[0] if len(sources) == 1 else None,
-        adapter_digest=adapter_digest(pipe),
-        scheduler=type(pipe.scheduler).__name__,
-        dtype=str(pipe.denoiser.dtype).removeprefix("torch."),
-        device=pipe.device.type,
-        versions=_versions(pipe.family.software),
-    )
+    try:
+        return ModelUsed(
+            checkpoint=checkpoint,
+            digest=model_digest(pipe),
+            adapter=sources[0] if len(sources) == 1 else None,
+            adapter_digest=adapter_digest(pipe),
+            scheduler=type(pipe.scheduler).__name__,
+            dtype=str(pipe.denoiser.dtype).removeprefix("torch."),
+            device=pipe.device.type,
+            versions=_versions(pipe.family.software),
+        )
+    except ValueError as error:  # names of folders, which pictures tell
+        raise InputError(f"{error}; rename it") from None
 
 
 @cache

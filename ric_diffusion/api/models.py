@@ -70,7 +70,7 @@ def loaded(
 def check_device(device: str) -> None:
     """InputError unless torch can compute on it here."""
     try:
-        torch.empty(0, device=device)
+        torch.ones(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = next(iter(str(error).strip().splitlines()), "it is not there")
         raise InputError(f"device {device}: not here ({reason}); give cpu") from error

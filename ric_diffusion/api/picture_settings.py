@@ -25,6 +25,7 @@ from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.files import check_regular
 from ric_diffusion.models.checkpoint import Checkpoint
 from ric_diffusion.rewards import MAPPINGS
+from ric_diffusion.rewards.checks import is_one_line
 
 VERSION = 1  # of the JSON
 TEXT, A1111 = "ric_diffusion", "parameters"  # keywords of a PNG's texts
@@ -77,12 +78,6 @@ class ModelUsed:
         where = self.checkpoint
         _check_names("model", (where.model, where.base_config, where.variant, where.revision))
         _check_names("adapter", (self.adapter,))
-        for name, place in (
-            ("model", where.model),
-            ("base_config", where.base_config),
-            ("adapter", self.adapter),
-        ):
-            _check_place(name, place)
         _check_names("versions", (*self.versions, *self.versions.values()))
         _check_names("scheduler", (self.scheduler,))
         for name in ("digest", "adapter_digest"):
@@ -109,7 +104,7 @@ class InitImage:
 
     def __post_init__(self) -> None:
         _check_names("name", (self.name,))
-        if Path(self.name.replace("\\", "/")).name != self.name:
+        if Path(self.name).name != self.name:
             raise ValueError("name holds a folder; the name of a file is expected")
         _check_digest("digest", self.digest)
         if not 0 < self.strength <= 1:
@@ -248,23 +243,37 @@ def read_metadata(source: Path | bytes, name: str = "") -> PictureMetadata:
     if not isinstance(stored, dict) or stored.pop("version", None) != VERSION:
         raise InputError(f"{name}: its text {TEXT!r} is not of version {VERSION}, which this reads")
     try:
-        return config.from_dict(stored, PictureMetadata, name)
+        found = config.from_dict(stored, PictureMetadata, name)
+        _check_places(found.settings, name)
+        return found
     except InputError as error:  # quotes a stranger, to a terminal
         line = "".join(c if c.isprintable() else "?" for c in str(error))
         raise InputError(line) from None
 
 
 def _check_names(name: str, values: Iterable[str | None]) -> None:
-    """ValueError for names that are not one line of text: they are shown, in terminals too."""
-    if not all(value is None or value.isprintable() for value in values):
-        raise ValueError(f"{name} holds characters that cannot be printed")
+    """ValueError for names that are not one line of text: they are shown, in terminals too. Spaces
+    of every kind are, which people and systems write into names."""
+    for value in values:
+        if value is not None and not is_one_line(value):
+            raise ValueError(f"{name} holds characters that cannot be printed")
 
 
-def _check_place(name: str, value: str | None) -> None:
-    """ValueError for what is on another machine where it looks like a path: to look whether it is
-    there would be to call that."""
-    if value is not None and value.replace("\\", "/").startswith("//"):
-        raise ValueError(f"{name} is {value[:80]!r}, on another machine")
+def _check_places(settings: PictureSettings, where: str) -> None:
+    """InputError for what a stranger's picture says is on another machine, where that looks like a
+    path: to look whether it is there would be to call that. Here ``\\`` may be part of a name."""
+    if settings.init_image is not None and "\\" in settings.init_image.name:
+        raise InputError(
+            f"{where}: init_image: name holds a folder; the name of a file is expected"
+        )
+    used = settings.model
+    for name, value in (
+        ("model", used.checkpoint.model),
+        ("base_config", used.checkpoint.base_config),
+        ("adapter", used.adapter),
+    ):
+        if value is not None and value.replace("\\", "/").startswith("//"):
+            raise InputError(f"{where}: {name} is {value[:80]!r}, on another machine")
 
 
 def _check_digest(name: str, digest: str | None) -> None:

@@ -154,6 +154,8 @@ def _report(
     check_out_folder(out)
     check_report(out)
     asked, held_out = prompts_of(prompts), loaded_scorers(scorers)
+    if not asked:
+        raise InputError("prompts: none there; give one or more")
     check_count("points", counts["points"], MOST_POINTS)
     check_count("seeds", counts["seeds"], MOST_PER_PROMPT)
     if (samples := math.prod(counts.values()) * len(asked)) > MOST_SAMPLES:

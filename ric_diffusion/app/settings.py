@@ -72,9 +72,9 @@ class Settings:
 
     def command(self, choice: ModelChoice) -> str:
         """The same on the command line."""
-        words = ["ric", "generate", *choice.command(), "--prompt", self.prompt]
+        words = ["ric", "generate", *choice.command(), *_text("--prompt", self.prompt)]
         if self.negative_prompt:
-            words += ["--negative-prompt", self.negative_prompt]
+            words += _text("--negative-prompt", self.negative_prompt)
         [(name, values)] = self.asked.items()
         if values:
             words += [f"--{name}", *(f"{reward}={value:g}" for reward, value in values.items())]
@@ -248,3 +248,8 @@ def _check_end(name: str, value: Any, low: float, high: float) -> None:
     if not low - STEP / 2 <= number <= high + STEP / 2:
         end = low if number < low else high
         raise InputError(f"{name} {number:g}: its slider ends at {end:g}")
+
+
+def _text(option: str, text: str) -> list[str]:
+    """An option with its text, in one word where this alone would be taken for an option."""
+    return [f"{option}={text}"] if text.startswith("-") else [option, text]

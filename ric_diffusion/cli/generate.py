@@ -7,10 +7,15 @@ import argparse
 from ric_diffusion import api
 from ric_diffusion.cli.options import checkpoint_of, quietly, rewards_of, sampling_of
 from ric_diffusion.io.counting import counted
+from ric_diffusion.io.errors import InputError
 
 
 def run(options: argparse.Namespace) -> None:
     again = options.like is not None and options.model is None  # by the model that it names
+    for name in ("base_config", "variant", "revision"):
+        if again and getattr(options, name) is not None:
+            option = f"--{name.replace('_', '-')}"
+            raise InputError(f"{option}: goes with --model; give that too")
     samples = api.generate(
         None if again else checkpoint_of(options),
         options.prompt,

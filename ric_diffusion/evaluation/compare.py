@@ -145,7 +145,7 @@ def evaluate_adapters(
     check_rewards(measure, choices)
     shared, base = shared_config(model, measure, prompts, seeds, scorers)
     if refine is not None:
-        check_passes(refine)
+        refine = check_passes(refine)
         check_refine(shared.space, shared.space.names, shared.scorers)
     methods = methods_of(
         model, choices, base, points=points, mapping=mapping, refine=refine, scorers=shared.scorers
@@ -247,7 +247,7 @@ def _choice(model: Any, given: str, folder: Path, sampling: Mapping[str, Any]) -
         name=name_of(given),
         folder=folder,
         adapter=model.adapter,
-        sampling={**model.adapter.sampling, **sampling},
+        sampling=model.family.merged(model.adapter.sampling, sampling),
     )
 
 
@@ -363,6 +363,13 @@ def shared_config(
     own = [one for one in scorers if scores_reward(one, space)]
     others = [one for one in scorers if one not in own]
     check_held_out(space, others)
+    for scorer in others:
+        medium = getattr(scorer, "medium", family.medium.name)
+        if medium != family.medium.name:
+            raise InputError(
+                f"scorers: {scorer.name} scores {medium}s, and {family.title} make "
+                f"{family.medium.plural}; leave it out"
+            )
     model.unload_adapter()
     base = family.digests(model)
     shared = EvaluationConfig(

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -86,10 +87,12 @@ class _Row:
         self.passes.append(Pass(model_targets=model_targets, obtained=obtained, distance=distance))
 
 
-def check_passes(passes: int) -> None:
-    """InputError unless samples can be refined in so many passes."""
-    if not 1 <= passes <= MOST_PASSES:
-        raise InputError(f"refine {passes}: give 1 to {MOST_PASSES}")
+def check_passes(passes: Any) -> int:
+    """The number, if samples can be refined in so many passes; InputError."""
+    whole = isinstance(passes, Integral) and not isinstance(passes, bool)
+    if not whole or not 1 <= passes <= MOST_PASSES:
+        raise InputError(f"refine {passes!r}: give 1 to {MOST_PASSES}")
+    return int(passes)
 
 
 def check_refine(space: RewardSpace, names: Collection[str], scorers: Sequence[Scorer]) -> None:

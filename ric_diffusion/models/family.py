@@ -196,6 +196,12 @@ class Family:
             self.check_sampling(config.to_dict(settings.sampling))  # a mapping, or a dataclass
         except ValueError as error:
             raise InputError(f"{source}{self.section}.{error}") from error
+        for name in ("everything", "reward"):
+            if getattr(settings.dropout, name) == 1:
+                raise InputError(
+                    f"{source}{self.section}.dropout.{name} is 1; give less, or no reward is ever "
+                    "seen"
+                )
 
     def resolved(
         self, settings: Any, precision: Precision, device: str | torch.device
@@ -208,6 +214,11 @@ class Family:
         """Arguments of sampling of a new adapter that says nothing else; ``model``: the loaded one,
         if there is one."""
         return dict(config.to_dict(self.settings().sampling))
+
+    def merged(self, own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+        """An adapter's own arguments of sampling with those given in their place. InputError for
+        what does not go together."""
+        return {**own, **given}
 
     def check_sampling(self, sampling: Mapping[str, Any]) -> None:
         """ValueError for arguments of sampling that models of this family do not take."""

@@ -49,9 +49,14 @@ def text(value: Any, where: str, most: int) -> str:
         raise InputError(f"{where} must be text, not {value!r}")
     if len(value) > most:
         raise InputError(f"{where} has {len(value)} characters; {most} is the most")
-    if any(unicodedata.category(c) in _CONTROLS for c in value):
+    if not is_one_line(value):
         raise InputError(f"{where} must be text of one line, without control characters: {value!r}")
     return value
+
+
+def is_one_line(text: str) -> bool:
+    """Whether there is nothing in it that moves a cursor or reorders a line."""
+    return all(unicodedata.category(c) not in _CONTROLS for c in text)
 
 
 _CONTROLS = ("Cc", "Cf", "Cs", "Zl", "Zp")

@@ -94,8 +94,9 @@ class Trainer:
     def run(self) -> None:
         """Train to the last step; leaves the averaged weights in the backend.
 
-        FloatingPointError if loss or gradient are not finite in IN_A_ROW steps, with the step and
-        the cause; none of them has changed a parameter, and the last checkpoint is before them.
+        FloatingPointError if loss or gradient are not finite in IN_A_ROW steps, or in the last one,
+        with the step and the cause; none of them has changed a parameter, and the last checkpoint
+        is before them.
         Stopped once a signal asked for it, in all processes after the same step, which a checkpoint
         is written of; a second signal does not wait for that.
         """
@@ -116,6 +117,8 @@ class Trainer:
                 speed.samples += state.since_log[-1].samples
                 progress.advance(1, loss=f"{loss:.4f}")
                 last = state.step == config.steps
+                if last and self._in_a_row:
+                    raise FloatingPointError(f"so it is at the last step: {self._cause('loss')}")
                 logged = last or state.step % config.log_every == 0
                 figures, state.since_log = state.since_log, [] if logged else state.since_log
                 if log and logged:

@@ -146,6 +146,11 @@ def test_a_labelled_folder_is_exact_and_in_the_order_of_the_words(tuned, root, t
     assert found.mapping == "quantile" and not found.calibration
     asked = {"compressibility": 1, "colorfulness": 2}
     assert api.prompt_text(folder, "x", targets=asked).text == "x, <c> 2.0, <k> 1.0"
+    labelled_with = ["colorfulness", "compressibility:resize=none"]
+    space = adopt(tuned / "model", labelled_with, tmp_path / "c", grammar="words", **given)
+    assert Adapter.load(space.adapter).space == found.space
+    with pytest.raises(api.InputError, match=r"compressibility was scored with .*; give compr"):
+        adopt(tuned / "model", ["compressibility:quality=20"], tmp_path / "d", **given)
     words = adopt(tuned / "model", names[:1], tmp_path / "b", grammar="words", **given)
     assert api.prompt_text(words.adapter, "x", targets={names[0]: 1}).text == "x <colorfulness> 1.0"
 

@@ -137,6 +137,8 @@ def changed(**values):
         ("dtype is 'a b'", changed(settings__model__dtype="a b")),
         ("device is", changed(settings__model__device="cpu; rm")),
         ("printed", changed(settings__model__checkpoint__model="a\nb")),
+        ("on another machine", changed(settings__model__checkpoint__model="//host/x")),
+        ("on another machine", changed(settings__model__adapter="\\\\host\\x")),
         ("missing", changed(settings__model__checkpoint=...)),
         ("refinement.passes", changed(refinement__passes="many")),
         ("their.png: ?[2J?[2J", changed(**{"\x1b[2J" * 1000: 1})),

@@ -379,6 +379,21 @@ def test_export_and_prompt_text(root, adapter, tmp_path):
         ("has no adapter of its own", lambda m, a: api.generate(m, "x", refine=3)),
         ("refine 21: give 1 to 20", lambda m, a: api.generate(m, "x", refine=21)),
         ("refine 0: give 1 to 20", lambda m, a: api.sweep(m, "x", refine=0)),
+        ("refine 2.5: give 1 to 20", lambda m, a: api.generate(m, "x", refine=2.5)),
+        ("refine '3': give 1 to 20", lambda m, a: api.sweep(m, "x", refine="3")),
+        ("refine True: give 1 to 20", lambda m, a: api.generate(m, "x", refine=True)),
+        ("device meta: not here", lambda m, a: api.generate(m, "x", device="meta")),
+        ("prompts: none there", lambda m, a: api.evaluate(m, [], m / "o", adapters=[a])),
+        ("scorers: length scores texts", lambda m, a: api.evaluate(
+            m, ["x"], m / "o", adapters=[a], scorers=["length"])),
+        ("sampling.contrast is -1", lambda m, a: api.evaluate(
+            m, ["x"], m / "o", adapters=[a], sampling={"contrast": -1})),
+        ("prompt_guidance 99: give a number", lambda m, a: api.evaluate(
+            m, ["x"], m / "o", adapters=[a], sampling={"prompt_guidance": 99})),
+        ("clip_skip: stock pipelines", lambda m, a: api.generate(
+            m, "x", sampling={"clip_skip": 1})),
+        ("negative_prompt: give guidance_scale above 1", lambda m, a: api.generate(
+            m, "x", adapter=a, negative_prompt="y", sampling={"guidance_scale": 1, "steps": 1})),
         ("refine: nothing is asked for", lambda m, a: api.generate(m, "x", adapter=a, refine=3)),
         ("unknown reward 'a'", lambda m, a: api.generate(m, "x", adapter=a, targets={"a": 1})),
         (

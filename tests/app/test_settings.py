@@ -52,7 +52,10 @@ def test_a_row_and_back(form, settings):
     assert kept == {s.name: (s.low, s.high)[s.name == "colorfulness"] for s in form.sliders}
 
 
-@pytest.mark.parametrize("change", [{}, {"mode": "preference", "refine": False}])
+@pytest.mark.parametrize(
+    "change",
+    [{"prompt": "-cat", "negative_prompt": "--seed"}, {"mode": "preference", "refine": False}],
+)
 def test_they_are_said_elsewhere(form, settings, engine, job, ric, tmp_path, monkeypatch, change):
     """What is copied draws what the app draws, bit for bit."""
     settings = replace(settings, **change)

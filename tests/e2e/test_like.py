@@ -175,6 +175,28 @@ def test_a_picture_from_a_picture(ric, root, apple, tmp_path, monkeypatch):
     assert np.array_equal(pixels(sample_file(tmp_path / "more")), pixels(path))
 
 
+@pytest.mark.parametrize("name", ["Screenshot at 10.00\u202fAM.png", "a\\b.png", "two\nlines.png"])
+def test_names_as_systems_and_people_write_them(ric, root, tmp_path, name):
+    """Spaces of every kind in the names of pictures, models and adapters."""
+    Image.effect_noise((64, 64), 50).convert("RGB").save(tmp_path / name)
+    sliders, model = tmp_path / "my\u3000sliders", tmp_path / "base\u00a0model"
+    sliders.symlink_to(root / "embedding" / "adapter")
+    model.symlink_to(root / "model")
+    done = ric("generate", "--model", model, "--prompt", "red apple",
+               "--adapter", sliders, "--steps", "2",
+               "--init-image", tmp_path / name, "--out", tmp_path / "out")  # fmt: skip
+    assert done.code == 0, done.err
+    if "\\" not in name:
+        said = read_metadata(sample_file(tmp_path / "out")).settings.init_image.name
+        assert said == name.replace("\n", "?")
+
+
+@pytest.mark.parametrize("option", ["--variant", "--revision", "--base-config"])
+def test_what_says_more_of_a_model_goes_with_one(ric, apple, option, tmp_path):
+    done = ric("generate", "--like", apple.path, option, "x", "--out", tmp_path / "out")
+    assert done.code == 2 and f"{option}: goes with --model; give that too" in done.err
+
+
 def test_the_family_is_asked_for_its_image_to_image(root, monkeypatch):
     model = api.load(root / "model")
     picture = Image.new("RGB", (64, 64), "teal")

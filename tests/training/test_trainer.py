@@ -291,6 +291,16 @@ def test_in_fp16_gradients_that_never_are_numbers_end_the_run(toy, tmp_path, fp1
     assert torch.equal(model.values(), toy.Toy().values())
 
 
+def test_a_run_does_not_end_with_a_loss_that_is_no_number(toy, tmp_path):
+    """However few steps it has been: what it has trained may be of no use."""
+    settings = config(steps=3, warmup=0, checkpoint_minutes=0.0)
+    model = toy.Toy(on_loss=lambda calls: math.nan if calls == 3 else None)
+    with pytest.raises(FloatingPointError, match="at the last step: what is trained is finite"):
+        Trainer(model, toy.COUNT, settings, tmp_path, digest="d").run()
+    kept = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+    assert "step-2" in kept and "step-3" not in kept
+
+
 @pytest.mark.parametrize("spoiled", [3, 4])
 def test_few_losses_that_are_no_numbers_are_left_out(toy, tmp_path, caplog, spoiled):
     """A step of NaN changes no parameter, counts as a step, and no figure of it is logged."""

@@ -29,6 +29,10 @@ _MOST = {  # MOST_SCALE of others
     "width": MOST_SIDE,
     "eta": 1.0,  # beyond, DDIM takes the root of what is below 0
 }
+NO_CLIP_SKIP = (
+    "clip_skip: stock pipelines do not find the layers of transformers' text encoders any more; "
+    "leave it out"
+)
 ALL_NOISE = 1.0 - 1e-6  # eta, nearly
 
 
@@ -116,6 +120,8 @@ def check(arguments: Mapping[str, Any], guidance: str) -> None:
             most = most_of(name)
             if not is_number(value) or abs(value) > most:
                 raise InputError(f"{name} {value!r}: give a number{_at_most(value, most)}")
+            if name == "clip_skip":
+                raise InputError(NO_CLIP_SKIP)
         elif name == "generator" and value is not None:
             for one in value if isinstance(value, list) else [value]:
                 if not isinstance(one, torch.Generator):

@@ -26,7 +26,7 @@ from ric_diffusion.models.checkpoint import (
     local_file,
     read_header,
 )
-from ric_diffusion.models.diffusion.arguments import most_of
+from ric_diffusion.models.diffusion.arguments import NO_CLIP_SKIP, most_of
 from ric_diffusion.models.diffusion.backend import (
     TEXT_ENCODER,
     DiffusionBackend,
@@ -500,6 +500,27 @@ class DiffusionFamily(Family):
                 raise ValueError(
                     f"sampling.{key} is {value}; give {self.title} a multiple of {self.multiple}"
                 )
+        if sampling.get("clip_skip") is not None:
+            raise ValueError(f"sampling.{NO_CLIP_SKIP}")
+        least = {"contrast": 0.0, "prompt_guidance": self.guidance_off}
+        for key in least.keys() & sampling.keys():
+            if sampling[key] < least[key]:
+                raise ValueError(f"sampling.{key} is {sampling[key]}; give {least[key]:g} or more")
+
+    def merged(self, own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+        found = super().merged(own, given)
+        scale = found.get(self.guidance, self.stock_default(self.guidance))
+        prompt_guidance = found.get("prompt_guidance", scale)
+        if "prompt_guidance" in own and "prompt_guidance" not in given:
+            found["prompt_guidance"] = min(prompt_guidance, scale)  # the call's own comes first
+        elif prompt_guidance > max(scale, self.guidance_off):
+            raise InputError(
+                f"prompt_guidance {prompt_guidance}: give a number from {self.guidance_off:g} to "
+                f"{self.guidance}, {scale}"
+            )
+        if given.get("contrast") and scale <= self.guidance_off:
+            raise InputError(f"contrast: {self.unguided(scale)}")
+        return found
 
     def stock_default(self, name: str) -> Any:
         """What the stock call from text to image takes for an argument that is not given."""

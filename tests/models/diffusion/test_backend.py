@@ -17,6 +17,7 @@ from ric_diffusion.io.config import from_dict
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.models.cost import Meter
 from ric_diffusion.models.diffusion import backend as backend_module
+from ric_diffusion.models.diffusion.arguments import NO_CLIP_SKIP
 from ric_diffusion.models.diffusion.backend import DiffusionBackend, DiffusionConfig, LoraConfig
 from ric_diffusion.models.diffusion.families.sd import FAMILY
 from ric_diffusion.models.protocol import Backend, Batch
@@ -432,6 +433,9 @@ def test_sampling_that_the_family_does_not_have_is_one_line():
         ({"num_inference_steps": 4.5}, "num_inference_steps is 4.5; give a whole number above 0"),
         ({"num_inference_steps": 0}, "num_inference_steps is 0; give a whole number above 0"),
         ({"clip_skip": 1.5}, "clip_skip is 1.5; give a whole number above 0"),
+        ({"clip_skip": 1}, NO_CLIP_SKIP),
+        ({"contrast": -1}, "contrast is -1; give 0 or more"),
+        ({"prompt_guidance": 0.5}, "prompt_guidance is 0.5; give 1 or more"),
         ({"guidance_scale": True}, "guidance_scale is True; give a number"),
         ({"guidance_scale": "high"}, "guidance_scale is 'high'; give a number"),
         ({"contrast": float("nan")}, "contrast is nan; give a number"),
@@ -442,6 +446,34 @@ def test_a_value_of_sampling_that_is_of_another_type_is_one_line(sampling, said)
     with pytest.raises(InputError) as error:
         FAMILY.check_settings(DiffusionConfig(sampling=sampling), "c.yaml: ")
     assert str(error.value) == f"c.yaml: diffusion.sampling.{said}"
+
+
+@pytest.mark.parametrize("name", ["everything", "reward"])
+def test_sliders_that_would_never_see_a_reward_are_refused(name):
+    nothing = {"prompt": 0.0, "everything": 0.0, "reward": 0.0}
+    FAMILY.check_settings(DiffusionConfig(dropout=Dropout(**nothing | {name: 0.99})))
+    said = rf"c.yaml: diffusion.dropout.{name} is 1; give less"
+    with pytest.raises(InputError, match=said):
+        FAMILY.check_settings(DiffusionConfig(dropout=Dropout(**nothing | {name: 1.0})), "c.yaml: ")
+
+
+@pytest.mark.parametrize(
+    ("own", "given", "found"),
+    [
+        ({"prompt_guidance": 1.5}, {"guidance_scale": 1}, {"prompt_guidance": 1}),
+        ({"prompt_guidance": 1.5}, {}, {"prompt_guidance": 1.5}),
+        ({"guidance_scale": 4}, {"prompt_guidance": 4.5}, "prompt_guidance 4.5: give a number"),
+        ({}, {"prompt_guidance": 9}, "prompt_guidance 9: give a number from 1 to guidance_scale"),
+        ({}, {"guidance_scale": 1, "contrast": 2}, "contrast: give guidance_scale above 1, not 1"),
+        ({"contrast": 2}, {"guidance_scale": 1}, {}),
+    ],
+)
+def test_arguments_that_do_not_go_together_are_told_of_before_anything_is_drawn(own, given, found):
+    if isinstance(found, str):
+        with pytest.raises(InputError, match=found):
+            FAMILY.merged(own, given)
+    else:
+        assert FAMILY.merged(own, given) == {**own, **given, **found}
 
 
 def test_sampling_may_hold_what_is_no_number():
