@@ -114,7 +114,7 @@ class Pictures:
     def __init__(self, pipe: Any, checkpoint: Checkpoint, asked: Asked) -> None:
         """``checkpoint``: what the pipeline was loaded from. InputError for what it cannot do."""
         self.pipe, self.asked, family = pipe, asked, pipe.family
-        if asked.init is None and asked.strength is not None:
+        if asked.init is None and (asked.strength is not None or "strength" in asked.sampling):
             raise InputError("strength: says how much of init_image is drawn anew; give that")
         if asked.init is not None and IMAGE_TO_IMAGE not in family.pipelines:
             raise InputError(f"init_image: {family.title} have no image-to-image pipeline")
@@ -137,7 +137,9 @@ class Pictures:
         )[0]
 
     def _begin_with(self, init: InitPicture) -> None:
-        strength = STRENGTH if self.asked.strength is None else self.asked.strength
+        strength = self.asked.strength
+        if strength is None:
+            strength = self.sampling.get("strength", STRENGTH)
         steps = self.sampling["num_inference_steps"]
         if int(steps * strength) < 1:
             raise InputError(f"strength {strength:g}: give {1 / steps:g} to 1 with {steps} steps")

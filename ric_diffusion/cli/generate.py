@@ -7,7 +7,6 @@ import argparse
 from ric_diffusion import api
 from ric_diffusion.cli.options import checkpoint_of, quietly, rewards_of, sampling_of
 from ric_diffusion.io.counting import counted
-from ric_diffusion.io.errors import InputError
 
 
 def run(options: argparse.Namespace) -> None:
@@ -15,7 +14,9 @@ def run(options: argparse.Namespace) -> None:
     for name in ("base_config", "variant", "revision"):
         if again and getattr(options, name) is not None:
             option = f"--{name.replace('_', '-')}"
-            raise InputError(f"{option}: goes with --model; give that too")
+            raise api.InputError(f"{option}: goes with --model; give that too")
+    if options.mapping is not None and options.targets is not None:
+        raise api.InputError("--mapping: makes targets of a preference; give --preference instead")
     samples = api.generate(
         None if again else checkpoint_of(options),
         options.prompt,

@@ -16,6 +16,7 @@ from ric_diffusion.cli.options import DEFAULT_MODEL
 
 # Names of ric_diffusion.rewards.MAPPINGS, which imports numpy; a test keeps the two alike.
 MAPPINGS = ("linear", "l2", "linf", "quantile", "front")
+PROMPTS_HELP = "text, one prompt to a line; lines that begin with # are none"
 SHELLS = ("bash", "zsh", "fish")
 
 FOLDER = """\
@@ -80,7 +81,7 @@ def build_parser() -> Parser:
     generate.set_defaults(dtype=None)  # the picture's where one is made again, else as in sweep
     texts = generate.add_mutually_exclusive_group()
     texts.add_argument("--prompt", metavar="TEXT", help="what to draw, or to respond to")
-    texts.add_argument("--prompts", type=Path, metavar="FILE", help="text, one prompt to a line")
+    texts.add_argument("--prompts", type=Path, metavar="FILE", help=PROMPTS_HELP)
     generate.add_argument(
         "--seed", type=seed, help="of the first sample of each prompt (default: 0)"
     )
@@ -387,9 +388,7 @@ def build_parser() -> Parser:
 
 
 def _prompts(parser: Parser) -> None:
-    parser.add_argument(
-        "--prompts", type=Path, required=True, metavar="FILE", help="text, one prompt to a line"
-    )
+    parser.add_argument("--prompts", type=Path, required=True, metavar="FILE", help=PROMPTS_HELP)
 
 
 def _run(parser: Parser) -> None:

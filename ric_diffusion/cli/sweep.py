@@ -9,6 +9,10 @@ from ric_diffusion.cli.options import checkpoint_of, sampling_of
 
 
 def run(options: argparse.Namespace) -> None:
+    if options.mapping is not None and options.along is not None:
+        raise api.InputError(
+            "--mapping: makes targets of a preference, and --along moves one reward"
+        )
     found = api.sweep(
         checkpoint_of(options),
         options.prompt,

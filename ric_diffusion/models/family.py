@@ -34,7 +34,7 @@ from ric_diffusion.models.hardware import Precision, resolve_precision
 from ric_diffusion.models.known import BUNDLED, FAMILIES
 from ric_diffusion.models.protocol import Backend, Sampler
 from ric_diffusion.models.sharding import Sharding
-from ric_diffusion.rewards import RewardSpace
+from ric_diffusion.rewards import MAPPINGS, RewardSpace
 
 ADAPTER_SUBFOLDER = "ric_adapter"  # of a pipeline folder, for the adapter that belongs to it
 INDEX_FILE, CONFIG_FILE = "model_index.json", "config.json"
@@ -196,6 +196,11 @@ class Family:
             self.check_sampling(config.to_dict(settings.sampling))  # a mapping, or a dataclass
         except ValueError as error:
             raise InputError(f"{source}{self.section}.{error}") from error
+        if settings.mapping not in MAPPINGS:
+            raise InputError(
+                f"{source}{self.section}.mapping {settings.mapping!r}: choose one of "
+                f"{', '.join(MAPPINGS)}"
+            )
         for name in ("everything", "reward"):
             if getattr(settings.dropout, name) == 1:
                 raise InputError(

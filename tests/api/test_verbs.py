@@ -386,7 +386,7 @@ def test_export_and_prompt_text(root, adapter, tmp_path):
         ("prompts: none there", lambda m, a: api.evaluate(m, [], m / "o", adapters=[a])),
         ("scorers: length scores texts", lambda m, a: api.evaluate(
             m, ["x"], m / "o", adapters=[a], scorers=["length"])),
-        ("sampling.contrast is -1", lambda m, a: api.evaluate(
+        ("sampling.contrast -1: give a number", lambda m, a: api.evaluate(
             m, ["x"], m / "o", adapters=[a], sampling={"contrast": -1})),
         ("prompt_guidance 99: give a number", lambda m, a: api.evaluate(
             m, ["x"], m / "o", adapters=[a], sampling={"prompt_guidance": 99})),

@@ -110,6 +110,7 @@ def test_the_shift_reads_the_last_tokens_and_starts_at_nothing():
         assert not torch.allclose(encoder.time_shift(other), shift, atol=0.1)
     assert encoder.time_shift(context.half()).dtype == torch.float32
     encoder.check_fit(time_width=20)
+    RewardEncoder(NAMES, 48, hidden=32).check_fit(time_width=20, layers=4)  # it shifts nothing
     with pytest.raises(InputError, match="shifts a time embedding 20 wide, this model has a time"):
         encoder.check_fit(time_width=24)
 

@@ -57,6 +57,7 @@ def test_model_and_options(refused, verb, said, args):
     "said, args",
     [
         ("not allowed with", ["--preference", "colorfulness=1", "--targets", "colorfulness=1"]),
+        ("--mapping: makes targets of a pref", ["--targets", "colorfulness=1", "--mapping", "l2"]),
         ("'colorfulness': write name=number", ["--targets", "colorfulness"]),
         ("'colorfulness=high': write name=number", ["--preference", "colorfulness=high"]),
         ("colorfulness must be finite, not nan", ["--targets", "colorfulness=nan"]),

@@ -203,6 +203,14 @@ def test_the_family_is_asked_for_its_image_to_image(root, monkeypatch):
     for strength, said in ((0.1, "give 0.5 to 1 with 2 steps"), (float("nan"), "finite")):
         with pytest.raises(InputError, match=said):
             api.generate(model, "x", init_image=picture, strength=strength, sampling={"steps": 2})
+    [by_sampling] = api.generate(
+        model, "x", init_image=picture, sampling={"steps": 2, "strength": 0.9}
+    )
+    [by_name] = api.generate(model, "x", init_image=picture, strength=0.9, sampling={"steps": 2})
+    assert by_sampling.settings.init_image.strength == 0.9
+    assert np.array_equal(np.array(by_sampling.sample), np.array(by_name.sample))
+    with pytest.raises(InputError, match="strength: says how much of init_image is drawn anew"):
+        api.generate(model, "x", sampling={"steps": 2, "strength": 0.9})
     monkeypatch.setattr(drawing, "IMAGE_TO_IMAGE", "a door that nobody has")
     with pytest.raises(InputError, match=r"init_image: Stable .* no image-to-image pipeline"):
         api.generate(model, "x", init_image=picture)

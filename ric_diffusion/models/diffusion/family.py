@@ -505,7 +505,10 @@ class DiffusionFamily(Family):
         least = {"contrast": 0.0, "prompt_guidance": self.guidance_off}
         for key in least.keys() & sampling.keys():
             if sampling[key] < least[key]:
-                raise ValueError(f"sampling.{key} is {sampling[key]}; give {least[key]:g} or more")
+                raise ValueError(
+                    f"sampling.{key} {sampling[key]}: give a number from {least[key]:g} to "
+                    f"{most_of(key):g}"
+                )
 
     def merged(self, own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
         found = super().merged(own, given)

@@ -434,8 +434,8 @@ def test_sampling_that_the_family_does_not_have_is_one_line():
         ({"num_inference_steps": 0}, "num_inference_steps is 0; give a whole number above 0"),
         ({"clip_skip": 1.5}, "clip_skip is 1.5; give a whole number above 0"),
         ({"clip_skip": 1}, NO_CLIP_SKIP),
-        ({"contrast": -1}, "contrast is -1; give 0 or more"),
-        ({"prompt_guidance": 0.5}, "prompt_guidance is 0.5; give 1 or more"),
+        ({"contrast": -1}, "contrast -1: give a number from 0 to 1000"),
+        ({"prompt_guidance": 0.5}, "prompt_guidance 0.5: give a number from 1 to 1000"),
         ({"guidance_scale": True}, "guidance_scale is True; give a number"),
         ({"guidance_scale": "high"}, "guidance_scale is 'high'; give a number"),
         ({"contrast": float("nan")}, "contrast is nan; give a number"),
@@ -452,6 +452,8 @@ def test_a_value_of_sampling_that_is_of_another_type_is_one_line(sampling, said)
 def test_sliders_that_would_never_see_a_reward_are_refused(name):
     nothing = {"prompt": 0.0, "everything": 0.0, "reward": 0.0}
     FAMILY.check_settings(DiffusionConfig(dropout=Dropout(**nothing | {name: 0.99})))
+    with pytest.raises(InputError, match=r"c.yaml: diffusion.mapping 'front2': choose one of l"):
+        FAMILY.check_settings(DiffusionConfig(mapping="front2"), "c.yaml: ")
     said = rf"c.yaml: diffusion.dropout.{name} is 1; give less"
     with pytest.raises(InputError, match=said):
         FAMILY.check_settings(DiffusionConfig(dropout=Dropout(**nothing | {name: 1.0})), "c.yaml: ")
