@@ -26,7 +26,10 @@ from typing import Any
 
 import torch
 
+from ric_diffusion.api.paths import check_out_folder
+from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.files import write_json, write_text
+from ric_diffusion.io.paths import expanded
 from ric_diffusion.models.hardware import default_device, peak_memory
 
 MINUTES = 15
@@ -240,7 +243,7 @@ def table(report: Mapping[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path("gpu-report"))
+    parser.add_argument("--out", type=expanded, default=Path("gpu-report"))
     parser.add_argument("--small", action="store_true", help="to see it work, on any machine")
     parser.add_argument(
         "--minutes", type=float, default=MINUTES, help=f"at most (default: {MINUTES})"
@@ -258,6 +261,10 @@ def main() -> None:
         return
     if not (options.small or torch.cuda.is_available()):
         parser.error("there is no GPU here; --small shows the report on a CPU")
+    try:
+        check_out_folder(options.out)
+    except InputError as error:
+        parser.error(str(error))
     on_gpu = torch.cuda.is_available()
     report: dict[str, Any] = {
         "command": shlex.join(["python", "scripts/gpu_report.py", *sys.argv[1:]]),

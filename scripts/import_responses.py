@@ -15,6 +15,7 @@ import argparse
 
 from ric_diffusion.api import InputError
 from ric_diffusion.api.paths import check_out_folder
+from ric_diffusion.cli.arguments import positive
 from ric_diffusion.data.responses import read_dataset, write_responses
 from ric_diffusion.io.paths import expanded
 from ric_diffusion.models.causal_lm.chat import Turn
@@ -29,12 +30,12 @@ def main() -> None:
     parser.add_argument("--format", choices=["dialogue", "summary"], required=True)
     parser.add_argument("--subset", help="of a dataset that has several")
     parser.add_argument("--split", default="train")
-    parser.add_argument("--limit", type=int, help="rows to read, all by default")
+    parser.add_argument("--limit", type=positive, help="rows to read, all by default")
     parser.add_argument("--out", type=expanded, required=True)
     parser.add_argument("--model", help="smollm2, a folder or a hub id: what will be trained")
     parser.add_argument(
         "--prompt-tokens",
-        type=int,
+        type=positive,
         default=Sampling().prompt_tokens,
         help="longest prompt with --model: sampling.prompt_tokens of the training, less the room "
         "that reward words need in text mode (default: %(default)s)",

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ric_diffusion.api import InputError, load
 from ric_diffusion.api.paths import check_out_folder
-from ric_diffusion.cli.arguments import as_option
+from ric_diffusion.cli.arguments import as_option, seed
 from ric_diffusion.data.prompts import read_prompts
 from ric_diffusion.io.paths import expanded
 from ric_diffusion.models.causal_lm.sampler import LlmSampler
@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--per-prompt", type=int, default=1, help="for each temperature")
     parser.add_argument("--response-tokens", type=int, default=32)
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="bfloat16")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=seed, default=0)
     parser.add_argument("--out", type=expanded, required=True)
     options = parser.parse_args()
     try:

@@ -358,6 +358,18 @@ def _training(adapter: Adapter) -> str:
     return "lora" if adapter.lora else "tokens"
 
 
+def _modulates(adapter: Adapter) -> bool:
+    """Whether rewards also shift what a denoiser reads of the time, or steer layers."""
+    encoder = adapter.encoder
+    return encoder is not None and bool(encoder.time_width or encoder.layers)
+
+
+def _labels(adapter: Adapter) -> str | None:
+    """The words of text mode, with what stands before each."""
+    grammar = getattr(adapter.conditioner, "grammar", None)
+    return None if grammar is None else grammar.separator.join(grammar.labels)
+
+
 def check_continues(folder: Path, stored: tuple[Adapter, Lora], ours: tuple[Adapter, Lora]) -> None:
     """InputError unless training can go on from what was stored in ``folder``: the same rewards,
     the same kind of conditioning, LoRA of the same shape, and nothing asked for in vain: mapping
@@ -383,6 +395,8 @@ def check_continues(folder: Path, stored: tuple[Adapter, Lora], ours: tuple[Adap
             (f"LoRA {word}", weights.settings.get(key), lora.settings.get(key))
             for word, key in (("rank", "r"), ("alpha", "lora_alpha"))
         ),
+        ("modulation", _modulates(adapter), _modulates(own)),
+        ("grammar", _labels(adapter), _labels(own)),
         ("mapping", adapter.mapping, own.mapping),
         *(
             (f"sampling.{key}", adapter.sampling.get(key), own.sampling.get(key))

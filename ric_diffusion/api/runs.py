@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -586,10 +587,10 @@ def _unquoted(text: str) -> Cell:
     """The number or truth value that a text says, or the text."""
     if (lowered := text.strip().lower()) in ("true", "false"):
         return lowered == "true"
-    try:
-        return float(text)
-    except ValueError:
-        return text
+    for number in (int, float):  # large whole numbers, as of ids, are rounded by float
+        with suppress(ValueError):
+            return number(text)
+    return text
 
 
 def absolute(records: Sequence[Record], folder: Path) -> list[Record]:

@@ -92,6 +92,9 @@ class Engine:
         own = self.choice
         if choice.adapter and (choice.checkpoint, choice.dtype) == (own.checkpoint, own.dtype):
             try:
+                folder = self.family.fetch_adapter(choice.adapter)
+                # Before its weights take the place of those that this page draws with.
+                Scoring.of(self.family.check_adapter(folder).space, self.family.medium)
                 self.model.load_adapter(choice.adapter)
             except InputError as error:
                 raise InputError(f"adapter {error}") from error

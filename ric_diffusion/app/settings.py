@@ -9,7 +9,15 @@ from typing import Any
 
 from ric_diffusion.api.picture_settings import PictureSettings
 from ric_diffusion.app.choice import ModelChoice
-from ric_diffusion.app.engine import LIMITS, MAX_COUNT, REFINE, Engine, SampleRequest, whole
+from ric_diffusion.app.engine import (
+    LIMITS,
+    MAX_COUNT,
+    MAX_SEED,
+    REFINE,
+    Engine,
+    SampleRequest,
+    whole,
+)
 from ric_diffusion.app.sliders import MODES, PREFERENCE, STEP, TARGETS, shares, sliders_of
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.rewards import MAPPINGS, checks
@@ -156,7 +164,7 @@ class Form:
         return Settings(
             prompt=prompt,
             negative_prompt=negative or "",
-            seed=seed,
+            seed=whole(seed, "seed", 0, MAX_SEED),
             count=whole(count, "count", 1, MAX_COUNT),
             refine=bool(refine),
             mode=mode,
@@ -165,7 +173,7 @@ class Form:
             autos={name: bool(auto) for name, auto in autos.items()},
             mapping=None if mapping == self.engine.adapter.mapping else mapping,
             sampling={
-                name: value
+                name: _numeric(value, name)
                 for name, value in zip(SAMPLING, sampling, strict=True)
                 if name in self.own and value != self.own[name]
             },
@@ -253,3 +261,9 @@ def _check_end(name: str, value: Any, low: float, high: float) -> None:
 def _text(option: str, text: str) -> list[str]:
     """An option with its text, in one word where this alone would be taken for an option."""
     return [f"{option}={text}"] if text.startswith("-") else [option, text]
+
+
+def _numeric(value: Any, name: str) -> Any:
+    """What a control holds, if it is a number: an empty one holds None. InputError."""
+    checks.number(value, name)
+    return value

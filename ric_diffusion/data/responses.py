@@ -10,6 +10,7 @@ from typing import Any, Literal
 from ric_diffusion.data.medium import TEXT
 from ric_diffusion.data.records import Record, write_metadata
 from ric_diffusion.io.errors import InputError, suggest
+from ric_diffusion.io.paths import expanded_name
 from scorers.post import framed
 
 Format = Literal["dialogue", "summary"]
@@ -68,14 +69,18 @@ def read_dataset(
 def _load(source: str, subset: str | None, split: str) -> Iterable[dict[str, Any]]:
     import datasets
 
+    source = expanded_name(source)
+    kind = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
+    suffix = Path(source).suffix.lower()
     try:
         if os.path.isfile(source):
-            kind = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
-            if (suffix := Path(source).suffix) not in kind:
+            if suffix not in kind:
                 raise InputError(f"{source}: unknown format{suggest(suffix, kind)}")
             if subset is not None:
                 raise InputError(f"{source}: a file has no subset {subset!r}; leave it out")
             loaded = datasets.load_dataset(kind[suffix], data_files=source, split=split)
+        elif (suffix in kind or os.path.isabs(source)) and not os.path.isdir(source):
+            raise InputError(f"{source}: no such file")
         else:
             loaded = datasets.load_dataset(source, subset, split=split)
     except InputError:

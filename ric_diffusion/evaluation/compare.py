@@ -182,7 +182,10 @@ def calibrate_adapter(
     plain = uncalibrated(measure)
     methods = methods_of(model, [plain], base, points=points, mapping=mapping)
     check_folder(methods[0], shared, folder_of(out, methods[0].name))
-    others = replace(shared, prompts=calibration_prompts or prompts)
+    asked = prompts if calibration_prompts is None else calibration_prompts
+    if not asked:
+        raise InputError("calibration_prompts: none there; give one or more")
+    others = replace(shared, prompts=asked)
     calibration = calibrate(
         model, plain, base, others, out / SWEEPS, points=points, workers=workers
     )

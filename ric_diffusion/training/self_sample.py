@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ric_diffusion.data.responses import write_responses
+from ric_diffusion.io.bounds import MOST_SEED, check_count
 from ric_diffusion.io.config import digest
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.files import write_json
@@ -60,6 +61,7 @@ def self_sample(
     """
     if per_prompt < 1:
         raise InputError(f"per_prompt is {per_prompt}; give 1 or more")
+    check_count("seed", seed, MOST_SEED - per_prompt + 1, least=0)
     requests = _requests(list(samplers), prompts, hints, per_prompt=per_prompt, seed=seed)
     RunFolder(out, VERB).begin(
         {

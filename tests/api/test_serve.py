@@ -100,6 +100,12 @@ def same(image, other):
     return np.array_equal(np.asarray(image), np.asarray(other))
 
 
+@pytest.mark.parametrize("body", [b'{"prompt": "\xff"}', b"[" * 100_000, b"{"])
+def test_a_body_that_is_no_json_is_answered_as_all_that_is_refused(server, body):
+    answer = server.ask("/generate", body)
+    assert answer.status in (400, 422) and list(json.loads(answer.body)) == ["error"]
+
+
 def test_pictures_are_those_of_generate(server, here, root):
     answer = asked(server, "/generate", {**APPLE, "count": 2})
     ours = api.generate(here("embedding"), "red apple", seed=4, targets=APPLE["targets"], count=2)

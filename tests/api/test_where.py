@@ -10,7 +10,7 @@ from ric_diffusion.io.errors import InputError
 ROWS = [
     {"style": "flat", "rating": 5, "outdoors": True, "year": "2020", "share": 1e-4},
     {"style": "noisy", "rating": 4.0, "outdoors": False, "year": "2021.0", "seen": "True"},
-    {"style": "1", "rating": 1, "outdoors": True},
+    {"style": "1", "rating": 1, "outdoors": True, "tweet": "1790000000000000003"},
 ]
 RECORDS = [Record(file=f"{i}.png", extra=row) for i, row in enumerate(ROWS)]
 
@@ -35,6 +35,7 @@ def kept(**where):
         ({"seen": [True]}, [1]),  # of a CSV file, whose cells are texts
         ({"year": [2020, 2021]}, [0, 1]),
         ({"style": [1]}, [2]),
+        ({"tweet": [1790000000000000003]}, [2]),
         ({"rating": [1], "outdoors": [True]}, [2]),
     ],
 )
@@ -43,7 +44,14 @@ def test_texts_numbers_and_truth_values_are_compared(where, numbers):
 
 
 @pytest.mark.parametrize(
-    "where", [{"rating": [True]}, {"outdoors": [1]}, {"year": ["2021"]}, {"style": [5]}]
+    "where",
+    [
+        {"rating": [True]},
+        {"outdoors": [1]},
+        {"year": ["2021"]},
+        {"style": [5]},
+        {"tweet": [1790000000000000002]},
+    ],
 )
 def test_what_is_of_another_kind_is_not_equal(where):
     with pytest.raises(InputError, match="no record of the data has"):

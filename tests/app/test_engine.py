@@ -1,12 +1,16 @@
 """The engine: the command line's pictures, nothing encoded twice, stopped when asked."""
 
 import json
+import shutil
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from ric_diffusion.api import generate, load
 from ric_diffusion.api.sweeps import sweep_result
@@ -17,6 +21,7 @@ from ric_diffusion.app.engine import MAX_PROMPT, MAX_SEED, REFINE, Engine, most_
 from ric_diffusion.app.jobs import Job, Jobs
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.rewards import Curve, to_targets
+from scorers import ScorerError
 from support.numbered import sample_file
 from support.prompts import knowing
 
@@ -328,13 +333,28 @@ def test_a_sweep_holds_the_other_sliders_where_they_stand(engine):
     assert most_points(None) == 15 and most_points("colorfulness") == 8
 
 
-def test_another_adapter_or_model(make_engine, root, job):
+def test_another_adapter_or_model(make_engine, root, job, tmp_path):
     engine = make_engine()
     model, before = engine.model, engine.draw(engine.request("red apple", 0), job)
     with pytest.raises(InputError):
         engine.exchanged(ModelChoice.of(str(root / "model"), root / "nowhere"))
+    broken = Path(shutil.copytree(root / "embedding" / "adapter", tmp_path / "broken"))
+    about = json.loads((broken / "ric_adapter.json").read_text())
+    scorer = {"name": "compressibility", "options": {"quality": "x"}}
+    about["reward_space"]["rewards"][0]["scorer"] = scorer
+    (broken / "ric_adapter.json").write_text(json.dumps(about))
+    (broken / "manifest.json").unlink()
+    encoder = load_file(broken / "reward_encoder.safetensors")
+    with safe_open(broken / "reward_encoder.safetensors", "pt") as file:
+        metadata = file.metadata()
+    doubled = {name: 2 * value for name, value in encoder.items()}
+    save_file(doubled, broken / "reward_encoder.safetensors", metadata)
+    with pytest.raises((InputError, ScorerError), match="quality"):
+        engine.exchanged(ModelChoice.of(str(root / "model"), broken))
     engine.drawn.made.clear()
-    assert engine.draw(engine.request("red apple", 0), job).targets == before.targets
+    again = engine.draw(engine.request("red apple", 0), job)
+    assert again.targets == before.targets
+    assert np.array_equal(np.array(again.sample), np.array(before.sample))
     text = engine.exchanged(ModelChoice.of(str(root / "model"), root / "text" / "adapter"))
     assert text.model is model and text.adapter.conditioner.mode == "text"
     drawn = text.draw(text.request("red apple", 0), job)

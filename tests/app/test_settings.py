@@ -13,7 +13,7 @@ from ric_diffusion.app.choice import ModelChoice
 from ric_diffusion.app.gallery import KEPT, SESSIONS, Galleries
 from ric_diffusion.app.jobs import Job
 from ric_diffusion.app.presets import Presets, presets_path
-from ric_diffusion.app.settings import Form, Settings
+from ric_diffusion.app.settings import SAMPLING, Form, Settings
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.models.checkpoint import Checkpoint
 
@@ -195,3 +195,25 @@ def test_weights_of_a_picture_share_100_and_targets_stay_on_their_sliders(form, 
     stands = form.of_picture(made)
     assert stands.values["colorfulness"] == form.sliders[1].high
     assert stands.autos == {"compressibility": True, "colorfulness": False}
+
+
+def test_an_empty_field_is_said_to_be_that(form, settings):
+    row = form.row(settings)
+    seed, steps = row.index(settings.seed), len(row) - len(SAMPLING) + list(SAMPLING).index("steps")
+    for place, said in ((seed, "seed must be a number"), (steps, "steps must be a number")):
+        with pytest.raises(InputError, match=said):
+            form.settings([None if i == place else value for i, value in enumerate(row)])
+    assert form.settings([float(v) if i == seed else v for i, v in enumerate(row)]) == settings
+
+
+def test_a_preset_that_cannot_be_read_hides_no_other(settings, tmp_path):
+    presets = Presets(tmp_path / "presets.json")
+    presets.save("good", settings)
+    stored = json.loads(presets.path.read_text())
+    stored["presets"]["bad"] = {**stored["presets"]["good"], "seed": None}
+    presets.path.write_text(json.dumps(stored))
+    assert presets.read() == {"good": settings}
+    presets.save("third", settings)
+    assert set(json.loads(presets.path.read_text())["presets"]) == {"good", "bad", "third"}
+    presets.remove("bad")
+    assert set(presets.read()) == {"good", "third"}

@@ -216,6 +216,18 @@ def test_a_file_is_split_train_and_has_no_subset(tmp_path):
         list(read_dataset(source, "dialogue", subset="comparisons"))
 
 
+def test_files_are_found_as_people_name_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write(tmp_path / "D2.JSONL", [{"question": "why", "answer": "so"}])
+    for source, said in {
+        "~/D2.JSONL": "row 0 is no dialogue",
+        "missing.jsonl": "missing.jsonl: no such file",
+        "~/missing": f"{tmp_path / 'missing'}: no such file",
+    }.items():
+        with pytest.raises(InputError, match=said):
+            list(read_dataset(source, "dialogue"))
+
+
 @pytest.mark.parametrize("form", ["dialogue", "summary"])
 def test_columns_of_something_else(tmp_path, form):
     source = write(tmp_path / "x.jsonl", [{"question": "why", "answer": "so"}])

@@ -342,6 +342,7 @@ def test_training_starts_from_an_adapter(ric, copy, root, tiny, tmp_path, monkey
     [
         ({"mode": "text"}, "its mode is embedding, this run's text; give the same"),
         ({"lora": {"rank": 2, "alpha": 4}}, "its LoRA rank is 4, this run's 2; give the same"),
+        ({"modulation": False}, "its modulation is True, this run's False; give the same"),
     ],
 )
 def test_an_adapter_of_another_shape_is_no_start(ric, copy, root, tiny, tmp_path, changes, said):

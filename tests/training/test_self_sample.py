@@ -117,6 +117,10 @@ def test_other_responses_are_refused_with_what_differs(tmp_path, change, told):
 
 
 def test_no_turns_are_refused(tmp_path):
+    for number in (-1, 2**63 - 1, 2**70):
+        with pytest.raises(InputError, match=r"seed .*: give a whole number from 0 to"):
+            sample(tmp_path / "seeds", Echo("c"), Echo("h"), per_prompt=2, seed=number)
+        assert not (tmp_path / "seeds").exists()
     with pytest.raises(InputError, match="per_prompt is 0"):
         sample(tmp_path / "out", Echo("c"), Echo("h"), per_prompt=0)
     assert not (tmp_path / "out").exists()

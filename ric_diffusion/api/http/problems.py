@@ -55,10 +55,12 @@ def _problem(status: int, line: str, headers: Mapping[str, str] | None = None) -
 
 
 _SAID = {"extra_forbidden": "unknown field", "json_invalid": "no JSON"}  # for what pydantic says
-# By their numbers those that Starlette itself raises, for what is not served.
+# By their numbers those that Starlette itself raises, for bodies that are no text and for what is
+# not served.
 PROBLEMS: dict[Any, Callable[..., Any]] = {
     Refused: _refused,
     HTTPException: _http,
+    400: _http,
     404: _http,
     405: _http,
     RequestValidationError: _invalid,
