@@ -124,6 +124,9 @@ class Pictures:
         self.arguments = self.painter.arguments_of(self.sampling)
         check_times(self.sampling, None, pipe.scheduler)
         self.arguments["negative_prompt"] = asked.negative_prompt
+        scale = self.sampling.get(family.guidance)
+        if asked.negative_prompt and scale is not None and not family.is_guided(pipe, scale):
+            raise InputError(f"negative_prompt: {family.unguided(scale)}")
         self.model = model_used(pipe, checkpoint)
         self.init: InitImage | None = None
         if asked.init is not None:

@@ -12,7 +12,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ric_diffusion.data.prompts import NO_TEXT, NUL
 from ric_diffusion.io.counting import counted
 from ric_diffusion.io.errors import InputError, reason_of
 from ric_diffusion.io.extras import require
@@ -154,9 +153,7 @@ def _csv_rows(path: Path) -> Iterator[Row]:
 
 def _problem(where: str, text: str) -> str:
     """Of a row with this text."""
-    if _ESCAPED.search(text):
-        return f"{where}: not UTF-8 text; save it as UTF-8"
-    return f"{where}: {NO_TEXT}" if NUL in text else ""
+    return f"{where}: not UTF-8 text; save it as UTF-8" if _ESCAPED.search(text) else ""
 
 
 def _check_utf8(where: str, text: str) -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 from ric_diffusion.data import metadata
 from ric_diffusion.data.images import FORMATS, HEADER, PLUGIN_OF, UNSIGNED, signature
 from ric_diffusion.data.parquet import from_parquet
-from ric_diffusion.data.prompts import NO_TEXT, NUL
+from ric_diffusion.data.prompts import NO_TEXT, is_utf16
 from ric_diffusion.data.records import Record, from_cells
 from ric_diffusion.data.samples import Unread
 from ric_diffusion.data.tar_reader import BrokenShard, split_name
@@ -106,7 +106,7 @@ def _sample(name: str, image: Mapping[str, Any], cells: Mapping[str, Any]) -> Un
         record = from_cells(file, "its metadata", given)
     except InputError as error:
         return Unread(record=Record(file=file), reason=str(error))
-    if NUL in "".join(record.captions):
+    if is_utf16("".join(record.captions)):
         return Unread(record=Record(file=file), reason=f"its caption is {NO_TEXT}")
     return Unread(record=record, source=data)
 

@@ -27,6 +27,12 @@ def read_prompts(path: Path) -> list[str]:
     return prompts
 
 
+def is_utf16(text: str) -> bool:
+    """Whether a text is UTF-16 that was read as UTF-8: then every other character of it is a zero,
+    or nearly. One that strayed into a text makes none of it."""
+    return text.count(NUL) > len(text) // 3
+
+
 def check_text(name: str, text: str) -> None:
     """InputError for what is no text in UTF-8, or no PNG can hold; ``name``: of the argument."""
     if not isinstance(text, str):

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from ric_diffusion.data import metadata
 from ric_diffusion.data.images import picture_suffix
 from ric_diffusion.data.names import folded
-from ric_diffusion.data.prompts import NO_TEXT, NUL
+from ric_diffusion.data.prompts import NO_TEXT, is_utf16
 from ric_diffusion.data.sidecars import CaptionRule, Sidecars, UnreadableCaption, read_captions
 from ric_diffusion.io.counting import counted
 from ric_diffusion.io.errors import InputError
@@ -294,16 +294,15 @@ def _from_metadata(
         place = _Place(root, path)
         for where, cells, problem in metadata.read_rows(path):
             record = _from_row(place, where, _mended(cells) if problem else cells, names)
-            if names is None and NUL in "".join(record.captions):
+            if names is None and is_utf16("".join(record.captions)):
                 problem = f"{where}: {NO_TEXT}"
             _add(records, replace(record, captions=(), problem=problem) if problem else record)
     return records
 
 
 def _mended(cells: Mapping[str, Any]) -> dict[str, Any]:
-    """Cells with question marks for what is no text, so that a file can be named."""
-    texts = {name: metadata.to_utf8(v) for name, v in cells.items() if isinstance(v, str)}
-    return {**cells, **{name: text.replace(NUL, "?") for name, text in texts.items()}}
+    """Cells with question marks for what is no UTF-8, so that a file can be named."""
+    return {name: metadata.to_utf8(v) if isinstance(v, str) else v for name, v in cells.items()}
 
 
 def _add(records: dict[str, Record], record: Record) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from ric_diffusion.data.names import folded
-from ric_diffusion.data.prompts import NO_TEXT, NUL
+from ric_diffusion.data.prompts import NO_TEXT, is_utf16
 from ric_diffusion.io.files import read_file
 
 CaptionRule = Literal["whole", "lines"]  # what one text file holds: one caption, or one to a line
@@ -92,7 +92,7 @@ def captions_in(data: bytes, rule: CaptionRule) -> list[str]:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
         raise UnreadableCaption(f"not {encoding.removesuffix('-sig').upper()}") from error
-    if NUL in text:
+    if is_utf16(text):
         raise UnreadableCaption(NO_TEXT)
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     return text.split("\n") if rule == "lines" else [text]

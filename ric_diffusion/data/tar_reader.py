@@ -11,7 +11,7 @@ from typing import IO, Any
 
 from ric_diffusion.data import metadata
 from ric_diffusion.data.images import SUFFIXES
-from ric_diffusion.data.prompts import NO_TEXT, NUL
+from ric_diffusion.data.prompts import NO_TEXT, is_utf16
 from ric_diffusion.data.records import Record, clean, from_cells
 from ric_diffusion.data.samples import Unread
 from ric_diffusion.data.sidecars import CaptionRule, UnreadableCaption, captions_in
@@ -223,7 +223,7 @@ def _from_cells(file: str, row: Mapping[str, Any]) -> Record:
         record = from_cells(file, "its metadata", row)
     except InputError as error:
         raise ValueError(str(error)) from error
-    if NUL in "".join(record.captions):
+    if is_utf16("".join(record.captions)):
         raise ValueError(f"its caption is {NO_TEXT}")
     return record
 

@@ -368,11 +368,12 @@ def test_a_line_that_is_not_utf8_is_the_problem_of_its_sample(tmp_path, kind, da
 
 @pytest.mark.parametrize("kind", ["parquet", "jsonl", "csv"])
 def test_a_caption_with_zeros_is_the_problem_of_its_sample(tmp_path, kind):
-    write_rows(tmp_path, [{"file_name": f"{i}.png", "text": "a\0b"[i:]} for i in range(3)], kind)
+    texts = ["r\0e\0d\0", "\0r\0e\0d", "a stray\0 one"]
+    write_rows(tmp_path, [{"file_name": f"{i}.png", "text": t} for i, t in enumerate(texts)], kind)
     for i in range(3):
         (tmp_path / f"{i}.png").touch()
     found = read_folder(tmp_path)
-    assert [record.captions for record in found] == [(), (), ("b",)]
+    assert [record.captions for record in found] == [(), (), ("a stray\0 one",)]
     assert ["UTF-16 without its mark" in record.problem for record in found] == [True, True, False]
 
 

@@ -4,6 +4,7 @@ import json
 import logging
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -43,6 +44,10 @@ class Family:
     """Adapters are folders with a ric_adapter.json."""
 
     software = ("numpy",)
+    medium = SimpleNamespace(name="numbers")
+
+    def merged(self, own, given):
+        return {**own, **given}
 
     def fetch_adapter(self, given, subfolder="", revision=None):
         return Path(given) / subfolder

@@ -517,8 +517,6 @@ class RiCMixin(AdapterMixin):
         """
         assert self.adapter is not None
         guided = self.family.is_guided(self, scale)
-        if arguments.get("negative_prompt"):
-            steered = steered or "negative_prompt"
         if steered and not guided:
             raise InputError(f"{steered}: {self.family.unguided(scale)}")
         count, share = len(targets) // images, 0.0
