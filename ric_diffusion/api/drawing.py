@@ -37,7 +37,6 @@ from ric_diffusion.models.diffusion.family import IMAGE_TO_IMAGE
 from ric_diffusion.models.diffusion.pipeline import stock_class
 from ric_diffusion.models.diffusion.sampler import DiffusionSampler, pictures_of
 from ric_diffusion.rewards import checks
-from ric_diffusion.rewards.checks import is_one_line
 from scorers import to_rgb
 
 STRENGTH = 0.5  # how much of a picture is drawn anew, unless a call says so
@@ -147,7 +146,7 @@ class Pictures:
         if int(steps * strength) < 1:
             raise InputError(f"strength {strength:g}: give {1 / steps:g} to 1 with {steps} steps")
         size = self.sampling["width"], self.sampling["height"]
-        name = "".join(letter if is_one_line(letter) else "?" for letter in init.name)
+        name = "".join(letter if checks.is_one_line(letter) else "?" for letter in init.name)
         self.init = InitImage(name=name, digest=pixel_digest(init.image), strength=strength)
         self.arguments["image"] = ImageOps.fit(init.image, size, Image.Resampling.LANCZOS)
         self.arguments["strength"] = strength
@@ -252,13 +251,11 @@ def resolved_sampling(pipe: Any, asked: Asked) -> dict[str, Any]:
     own = dict(pipe.adapter.sampling) if pipe.adapter else {}
     names = ("num_inference_steps", "guidance_scale", family.guidance)
     defaults = {name: call[name].default for name in names if name in call}
-    found = {**defaults, **own, **given}
+    found: dict[str, Any] = family.merged({**defaults, **own}, given)
     width, height = family.sample_size(pipe, found)
     found |= {"width": width, "height": height}
     if asked.negative_targets is not None and "contrast" not in given:
         found.pop("contrast", None)  # they take its place
-    if "prompt_guidance" in own and "prompt_guidance" not in given:
-        found["prompt_guidance"] = min(own["prompt_guidance"], found[family.guidance])
     return found
 
 

@@ -22,7 +22,7 @@ from ric_diffusion.data.label import LabelReport, label_folder
 from ric_diffusion.data.label_engine import score_on, workers_for
 from ric_diffusion.data.records import find_beside, find_records
 from ric_diffusion.data.samples import BATCH_PIXELS
-from ric_diffusion.data.scoring import load_given, may_be_the_sample, scores_of
+from ric_diffusion.data.scoring import FailedScorerError, each_alone, load_given, scores_of
 from ric_diffusion.data.sidecars import CaptionRule
 from ric_diffusion.io.counting import counted
 from ric_diffusion.io.engines import LOCAL, EngineConfig, opened
@@ -110,31 +110,26 @@ def score(
     with reporting(progress), tracking("score", len(files), unit="picture") as tracker:
         waiting: list[tuple[Path, Image.Image]] = []
 
-        def score_them() -> None:
-            if waiting:
-                known = [prompts[path] for path, _ in waiting] if readers else None
-                try:
-                    rows.append(scores_of([image for _, image in waiting], known, using))
-                    found.extend(path for path, _ in waiting)
-                except library.ScorerError as error:
-                    if not may_be_the_sample(error.__cause__ or error):
-                        raise
-                    score_each(error)
-                waiting.clear()
+        def scored(pictures: Sequence[tuple[Path, Image.Image]]) -> np.ndarray:
+            known = [prompts[path] for path, _ in pictures] if readers else None
+            return scores_of([image for _, image in pictures], known, using)
 
-        def score_each(error: library.ScorerError) -> None:
+        def score_them() -> None:
             """Those that a scorer fails on are left out, unless it has never worked."""
-            for path, image in waiting:
-                known = [prompts[path]] if readers else None
-                try:
-                    rows.append(scores_of([image], known, using))
-                    found.append(path)
-                except library.ScorerError as alone:
-                    if not may_be_the_sample(alone.__cause__ or alone):
-                        raise
-                    left_out[path] = str(alone)
-            if not rows:
-                raise error
+            try:
+                if waiting:
+                    rows.append(scored(waiting))
+                    found.extend(path for path, _ in waiting)
+            except FailedScorerError:
+                for (path, _), row in each_alone(lambda one: scored([one]), waiting):
+                    if isinstance(row, BaseException):
+                        left_out[path] = str(row)
+                    else:
+                        rows.append(row)
+                        found.append(path)
+                if not rows:
+                    raise
+            waiting.clear()
 
         for path in files:
             if readers and path not in prompts:

@@ -20,7 +20,7 @@ from ric_diffusion.api.http.problems import PROBLEMS, health
 from ric_diffusion.api.http.work import WorkThread
 from ric_diffusion.api.work import Job
 from ric_diffusion.data.images import MAX_PIXELS, UnreadableImage, open_image
-from ric_diffusion.data.scoring import ask, may_be_the_sample
+from ric_diffusion.data.scoring import ask, each_alone, may_be_the_sample
 from ric_diffusion.io.counting import counted
 from scorers import Scorer, ScorerError
 from scorers import remote_schema as schema
@@ -199,14 +199,15 @@ class ServedScorer:
                 raise
             scores = np.full(len(samples), math.nan)
             worked = self._has_worked
-            for i, sample in enumerate(samples):
-                try:
-                    prompt = None if prompts is None else [prompts[i]]
-                    scores[i], worked = ask(self._scorer, [sample], prompt)[0], True
-                except (Exception, SystemExit) as alone:
-                    if not may_be_the_sample(alone):
-                        raise
-                    _log.warning("%s fails on a sample (%s)", self._scorer.name, first_line(alone))
+
+            def alone(i: int) -> float:
+                return float(ask(self._scorer, [samples[i]], prompts and [prompts[i]])[0])
+
+            for i, found in each_alone(alone, range(len(samples))):
+                if isinstance(found, BaseException):
+                    _log.warning("%s fails on a sample (%s)", self._scorer.name, first_line(found))
+                else:
+                    scores[i], worked = found, True
             if not worked:
                 raise
             return scores

@@ -113,7 +113,7 @@ def seen(source: Path | bytes, medium: Medium, framing: Framing, suffix: str = "
     """What a file, or the bytes of one whose name has this ``suffix``, hold, a picture cut to its
     frame. ValueError, with the reason in words for the user, if there is nothing in it or if the
     framing leaves it out."""
-    content = medium.read(source) if isinstance(source, Path) else medium.read(source, suffix)
+    content = medium.read(source, suffix)
     if not isinstance(content, Image.Image):
         return content
     if reason := framing.reject_reason(content.size):

@@ -12,7 +12,7 @@ from typing import Any
 
 from ric_diffusion.data.records import Record
 from ric_diffusion.data.samples import Sample
-from ric_diffusion.data.scoring import ask, may_be_the_sample, named, no_memory
+from ric_diffusion.data.scoring import ask, each_alone, may_be_the_sample, named, no_memory
 from ric_diffusion.io.journal import Journal
 from scorers import Scorer
 
@@ -148,14 +148,13 @@ class BatchScoring:
             if not (may_be_the_sample(error) or (no_memory(error) and len(todo) > 1)):
                 raise
             scores: dict[str, float] = {}
-            for key, sample in todo.items():
-                try:
-                    scores |= _ask(scorer, {key: sample})
-                except (Exception, SystemExit) as alone:
-                    if not may_be_the_sample(alone):
-                        raise
-                    reason = f"{scorer.name} fails on it ({type(alone).__name__}: {alone})"
+            alone = each_alone(lambda one: _ask(scorer, dict([one])), todo.items())
+            for (_, sample), found in alone:
+                if isinstance(found, BaseException):
+                    reason = f"{scorer.name} fails on it ({type(found).__name__}: {found})"
                     self._skipped[sample.record.file] = " ".join(reason.split())
+                else:
+                    scores |= found
             if not scores and not worked and len(todo) > 1:
                 raise
             return scores

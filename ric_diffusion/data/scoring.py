@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from ric_diffusion.rewards import RewardSpace, checks
 from scorers import Scorer, ScorerError, WeightsError
 from scorers.base import first_line
 from scorers.loading import factory_of
+
+Item = TypeVar("Item")
+Scored = TypeVar("Scored")
 
 _log = logging.getLogger(__name__)
 _kept: ContextVar[dict[str, Scorer] | None] = ContextVar("kept_scorers", default=None)
@@ -184,11 +187,32 @@ def ask(scorer: Scorer, samples: list[Any], prompts: list[str] | None) -> np.nda
     return scores
 
 
+class FailedScorerError(ScorerError):
+    """What a scorer raised, and a sample may have caused, as a line that names the scorer."""
+
+
 def may_be_the_sample(error: BaseException) -> bool:
     """False for what no sample causes: misuse of a scorer, a full disk, no memory."""
     if isinstance(error, OSError):
         return error.errno is None  # an encoder's complaint; the system's have a number
-    return not (no_memory(error) or isinstance(error, ScorerError))
+    if isinstance(error, ScorerError):
+        return isinstance(error, FailedScorerError)
+    return not no_memory(error)
+
+
+def each_alone(
+    score: Callable[[Item], Scored], items: Iterable[Item]
+) -> Iterator[tuple[Item, Scored | BaseException]]:
+    """Each of a batch that could not be scored together with what is said of it alone, or with what
+    is raised for it. What no sample causes is raised."""
+    for item in items:
+        try:
+            found: Scored | BaseException = score(item)
+        except (Exception, SystemExit) as error:
+            if not may_be_the_sample(error):
+                raise
+            found = error
+        yield item, found
 
 
 def no_memory(error: BaseException) -> bool:
@@ -207,6 +231,7 @@ def named(scorer: Scorer) -> Iterator[None]:
         told = isinstance(error, OSError) and error.errno is not None
         if told or isinstance(error, InputError | ScorerError):
             raise
-        raise ScorerError(
+        kind = FailedScorerError if may_be_the_sample(error) else ScorerError
+        raise kind(
             f"scorer {scorer.name!r} fails ({first_line(error)}); mend it, or leave it out"
         ) from error

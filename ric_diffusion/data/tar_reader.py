@@ -95,24 +95,30 @@ def _members(file: IO[bytes]) -> Iterator[tuple[str, str, bytes | str]]:
     start: int | None = 0
     while start is not None:
         file.seek(start)
-        try:
-            placed = _Placed(file)
-            tar = tarfile.TarFile(fileobj=placed)  # type: ignore[arg-type]
-            while (member := _next(tar, placed)) is not None:
-                tar.members.clear()  # type: ignore[attr-defined]  # which it else keeps
-                if member.size < 0 or member.offset_data + member.size > length:
-                    raise BrokenShard(f"it is cut short, or damaged, at {member.name!r}")
-                named = split_name(member.name)
-                if named is None or member.isdir() or not _is_wanted(named[1]):
-                    continue
-                yield *named, _content(placed, member)
-            file.seek(tar.offset)
-            end = file.read(tarfile.BLOCKSIZE)
-        except (tarfile.TarError, EOFError, OverflowError, RecursionError) as error:
-            raise BrokenShard(f"not a whole tar file ({error})") from error
-        if len(end) < tarfile.BLOCKSIZE or any(end):  # where tarfile ends without a word
-            raise BrokenShard("it is cut short or damaged: its end mark is missing")
+        yield from _members_of_one(file, length)
         start = _another(file)
+
+
+def _members_of_one(file: IO[bytes], length: int) -> Iterator[tuple[str, str, bytes | str]]:
+    """The same of the tar that begins where the file, of ``length`` bytes, stands; it is left to
+    stand behind the first block of that tar's end mark."""
+    try:
+        placed = _Placed(file)
+        tar = tarfile.TarFile(fileobj=placed)  # type: ignore[arg-type]
+        while (member := _next(tar, placed)) is not None:
+            tar.members.clear()  # type: ignore[attr-defined]  # which it else keeps
+            if member.size < 0 or member.offset_data + member.size > length:
+                raise BrokenShard(f"it is cut short, or damaged, at {member.name!r}")
+            named = split_name(member.name)
+            if named is None or member.isdir() or not _is_wanted(named[1]):
+                continue
+            yield *named, _content(placed, member)
+        file.seek(tar.offset)
+        end = file.read(tarfile.BLOCKSIZE)
+    except (tarfile.TarError, EOFError, OverflowError, RecursionError) as error:
+        raise BrokenShard(f"not a whole tar file ({error})") from error
+    if len(end) < tarfile.BLOCKSIZE or any(end):  # where tarfile ends without a word
+        raise BrokenShard("it is cut short or damaged: its end mark is missing")
 
 
 def _another(file: IO[bytes]) -> int | None:

@@ -88,7 +88,7 @@ def test_reading_runs_only_a_little_ahead(tmp_path, monkeypatch):
     seen = []
 
     class Counting(Texts):
-        def read(self, source):
+        def read(self, source, suffix=""):
             seen.append(threading.current_thread())
             return super().read(source)
 
@@ -101,7 +101,7 @@ def test_reading_runs_only_a_little_ahead(tmp_path, monkeypatch):
 
 def test_an_error_that_is_no_sample_s_stops_the_reading(tmp_path):
     class Broken(Texts):
-        def read(self, source):
+        def read(self, source, suffix=""):
             raise OSError(24, "Too many open files")
 
     with pytest.raises(OSError, match="Too many open files"):

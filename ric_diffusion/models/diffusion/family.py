@@ -521,7 +521,8 @@ class DiffusionFamily(Family):
                 f"prompt_guidance {prompt_guidance}: give a number from {self.guidance_off:g} to "
                 f"{self.guidance}, {scale}"
             )
-        if given.get("contrast") and scale <= self.guidance_off:
+        asked = given.get("contrast")
+        if asked and asked != own.get("contrast") and scale <= self.guidance_off:
             raise InputError(f"contrast: {self.unguided(scale)}")
         return found
 
