@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from comparison import markdown
 from cost_plot import MARK, rims
@@ -25,7 +26,7 @@ from ric_diffusion.evaluation.report.plots import (
 from ric_diffusion.evaluation.report.schema import EvaluationResult, MethodResult
 from ric_diffusion.evaluation.report.text import number, with_interval
 
-SIZE = 10.0, 7.0  # inches
+SIZE = 14.0, 7.0  # inches, those of the list too
 NAMED = 2  # so many that dominate a method are named
 
 
@@ -60,7 +61,7 @@ def places(result: EvaluationResult, base: str) -> list[Place]:
 
 def frontier_table(result: EvaluationResult, base: str) -> str:
     """A row for each method, those that keep most first, with some of those that dominate it."""
-    found = sorted(places(result, base), key=lambda one: (-one.kept, -one.hypervolume))
+    found = _in_order(result, base)
     header = ["method", "prompt R-precision / base", "hypervolume", "dominated by"]
     rows = [
         [
@@ -74,6 +75,10 @@ def frontier_table(result: EvaluationResult, base: str) -> str:
     return markdown(header, rows)
 
 
+def _in_order(result: EvaluationResult, base: str) -> list[Place]:
+    return sorted(places(result, base), key=lambda one: (-one.kept, -one.hypervolume))
+
+
 def _named(names: Sequence[str]) -> str:
     """Some of them by name."""
     others = len(names) - NAMED
@@ -82,48 +87,53 @@ def _named(names: Sequence[str]) -> str:
 
 
 def frontier_figure(result: EvaluationResult, base: str, theme: Theme = LIGHT) -> Figure:
-    """Hypervolume, with its interval, against what is kept of the prompts. Methods that none
-    dominates are full, coloured and joined; the others are hollow."""
-    found = places(result, base)
+    """Hypervolume, with its interval, against what is kept of the prompts. Methods have the numbers
+    of a list at the side, those that keep most first; those that none dominates are full, coloured
+    and joined, the others hollow."""
+    found = _in_order(result, base)
     figure, (axes,) = blank_panels(1, theme, SIZE)
     axes.set_xlabel("prompt R-precision / base model's")
     axes.set_ylabel("hypervolume")
-    labels, marked = [], []
-    for i, method in enumerate(result.methods):
-        one = next((some for some in found if some.method is method), None)
-        if one is None:
-            continue
+    labels = []
+    of_method = {id(method): i for i, method in enumerate(result.methods)}
+    for row, one in enumerate(found, 1):
+        i = of_method[id(one.method)]
         on = not any(other.beats(one) for other in found)
         colour = colour_of(theme, i) if on else theme.grey
-        _, low, high = with_ends(method.hypervolume)
+        _, low, high = with_ends(one.method.hypervolume)
         axes.vlines(one.kept, low, high, color=colour, alpha=0.35, linewidth=1.5)
         axes.plot(
             one.kept, one.hypervolume, marker_of(i), color=colour, markersize=MARK,
             markerfacecolor=colour if on else theme.paper,
         )  # fmt: skip
         anchor = np.array([[one.kept, one.hypervolume]])
-        labels.append((not on, Label(text=method.name, colour=colour, anchors=anchor)))
-        marked.append(anchor[0])
+        labels.append(Label(text=str(row), colour=colour, anchors=anchor))
     line = _front(found)
     axes.plot(*line.T, color=theme.grey, linewidth=1, zorder=0)
-    axes.margins(x=0.5, y=0.12)  # many stand near an end, and are named on its side
+    axes.margins(x=0.12, y=0.12)  # for the numbers of those at an end
+    axes.legend(
+        [Patch(visible=False) for _ in found],
+        [f"{label.text}  {one.method.name}" for label, one in zip(labels, found, strict=True)],
+        labelcolor=[theme.ink if label.colour == theme.grey else label.colour for label in labels],
+        loc="upper left", bbox_to_anchor=(1.02, 1.0), frameon=False, fontsize="small",
+        handlelength=0, handletextpad=0,
+    )  # fmt: skip
     figure.draw_without_rendering()
-    full = [label for hollow, label in labels if not hollow]
-    first = [*full, *_shared(axes, [label for hollow, label in labels if hollow])]
-    drawn = np.concatenate([rims(axes, np.array(marked)), along(line)])
-    place(axes, first, drawn, paper=theme.paper)
+    marked = np.array([[one.kept, one.hypervolume] for one in found])
+    drawn = np.concatenate([rims(axes, marked), along(line)])
+    place(axes, _shared(axes, labels), drawn, paper=theme.paper)
     return figure
 
 
 def _shared(axes: Axes, labels: Sequence[Label]) -> list[Label]:
-    """One label for methods whose marks cover each other."""
+    """One label, of the first one's colour, for methods whose marks cover each other."""
     shared: list[Label] = []
     for label in labels:
         at = axes.transData.transform(label.anchors[0])
         for i, other in enumerate(shared):
             apart = np.linalg.norm(axes.transData.transform(other.anchors[0]) - at)
             if apart < MARK / 2 * axes.figure.dpi / 72:
-                shared[i] = replace(other, text=f"{other.text},\n{label.text}")
+                shared[i] = replace(other, text=f"{other.text}, {label.text}")
                 break
         else:
             shared.append(label)
