@@ -7,7 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ric_diffusion.conditioning.encoder import RewardEncoder, as_values, fourier_features
+from ric_diffusion.conditioning.encoder import RewardEncoder, Sizes, as_values, fourier_features
+from ric_diffusion.conditioning.steering import Steering, smooth_features
 from ric_diffusion.io.errors import InputError
 
 REPOSITORY = Path(__file__).parents[2]
@@ -111,8 +112,88 @@ def test_the_shift_reads_the_last_tokens_and_starts_at_nothing():
     assert encoder.time_shift(context.half()).dtype == torch.float32
     encoder.check_fit(time_width=20)
     RewardEncoder(NAMES, 48, hidden=32).check_fit(time_width=20, layers=4)  # it shifts nothing
-    with pytest.raises(InputError, match="shifts a time embedding 20 wide, this model has a time"):
-        encoder.check_fit(time_width=24)
+    with pytest.raises(InputError) as error:
+        encoder.check_fit(time_width=1)
+    assert str(error.value) == (
+        "the reward encoder shifts a time embedding 20 wide, this model has a time embedding 1 "
+        "wide: the adapter was trained on another architecture"
+    )
+
+
+def test_one_made_without_sizes_has_those_of_the_recipes():
+    """Of 256 states, which neither shift nor steer."""
+    encoder = RewardEncoder(NAMES, 48)
+    assert (encoder.hidden, encoder.time_width, encoder.layers) == (256, 0, 0)
+    assert encoder.auto.shape == (3, 256) and encoder.value.shape == (3, 13, 256)
+    assert encoder.steering is None and not hasattr(encoder, "to_time")
+    RewardEncoder(NAMES, 48, hidden=8, time_width=4).check_fit(time_width=4)
+    RewardEncoder(NAMES, 48, hidden=8, layers=1).check_fit(layers=1)
+    one_layer = RewardEncoder(NAMES, 48, hidden=8, layers=1)
+    with pytest.raises(InputError, match="shifts 1 layers, this model has 2 layers"):
+        one_layer.check_fit(layers=2)
+
+
+def test_weights_at_first_have_the_scales_that_are_said():
+    torch.manual_seed(0)
+    encoder = RewardEncoder(("a",), 8, hidden=4096, layers=2)
+    assert encoder.value.std().item() == pytest.approx(13**-0.5, rel=0.02)
+    assert encoder.auto.std().item() == pytest.approx(1.0, rel=0.05)
+    assert encoder.identity.abs().max() == 0
+    steering = Steering(64, 2, 8, hidden=64)
+    assert steering.value.std().item() == pytest.approx(3**-0.5, rel=0.03)
+    assert steering.bias.std().item() == pytest.approx(0.5, rel=0.05)
+    assert steering.auto.abs().max() == 0 and steering.scale.tolist() == [1.0, 1.0]
+    assert Steering(1, 2, 8).bias.shape == (1, 64)
+    assert steering(torch.randn(3, 64)).abs().max() == 0  # at first the model is as it was
+
+
+def test_features_of_steering_by_hand():
+    """The value, (its square - 1) / 2, its tanh; beyond 6 as at 6."""
+    features = smooth_features(torch.tensor([[2.0, -1.0, 60.0]]))
+    assert features.shape == (1, 3, 3)
+    expected = [[2.0, 1.5, math.tanh(2)], [-1.0, 0.0, -math.tanh(1)], [6.0, 17.5, math.tanh(6)]]
+    assert torch.allclose(features[0], torch.tensor(expected))
+
+
+def test_what_the_encoder_computes():
+    """Against the formulas of its docstrings, written out for one reward at a time."""
+    torch.manual_seed(0)
+    encoder = RewardEncoder(NAMES, 48, hidden=32, layers=4)
+    steering = encoder.steering
+    for parameter in encoder.parameters():
+        torch.nn.init.normal_(parameter)
+    steering.scale.copy_(torch.tensor([1.0, 2.0, 3.0, 4.0]))
+    values = torch.tensor([[1.5, NAN, -0.7]])
+    states, steered = [], []
+    for i, value in enumerate(values[0]):
+        if value.isnan():
+            states.append(encoder.auto[i] + encoder.identity[i])
+            steered.append(steering.auto[i])
+            continue
+        states.append(fourier_features(value) @ encoder.value[i] + encoder.identity[i])
+        steered.append(smooth_features(value) @ steering.value[i] + steering.bias[i])
+    tokens = encoder.norm(encoder.out(encoder.mix(torch.stack(states))))
+    assert torch.allclose(encoder(values)[0], tokens, atol=1e-4)
+    flat = steering.out(steering.mix(torch.stack(steered)).flatten())
+    added = flat.unflatten(0, (4, 48)) * steering.scale[:, None]
+    assert torch.allclose(steering(values)[0], added, rtol=1e-4, atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"width": 0}, "width is 0; give 1 or more"),
+        ({"hidden": 2**20 + 1}, "hidden is 1048577; give 1048576 at most"),
+        ({"time_width": -1}, "time_width is -1; give 0 or more"),
+        ({"layers": -1}, "layers is -1; give 0 or more"),
+        ({"names": ()}, "names must be one or more, each once"),
+        ({"names": ("a", "a")}, "names must be one or more, each once"),
+    ],
+)
+def test_sizes_are_bounded(changes, said):
+    with pytest.raises(ValueError) as error:
+        Sizes(**{"names": ("a",), "width": 1, "hidden": 1, **changes})
+    assert str(error.value) == said
 
 
 SCRIPT = """

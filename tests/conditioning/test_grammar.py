@@ -181,10 +181,48 @@ def test_unknown_rewards_are_refused_by_name():
         Grammar.words(TWO).format("x", {"sharpness": 1.0})
 
 
-@pytest.mark.parametrize("labels", [("a",), ("a", "a"), ("a", "b", "c")])
-def test_every_reward_needs_a_label_of_its_own(labels):
-    with pytest.raises(InputError, match="distinct label"):
-        Grammar(names=TWO, labels=labels)
+@pytest.mark.parametrize(
+    ("stored", "said"),
+    [
+        ({"labels": ["a"]}, "labels ('a',): one distinct label is needed for each reward"),
+        ({"labels": ["a", "a"]}, "labels ('a', 'a'): one distinct label is needed for each reward"),
+        ({"labels": ["a", ""]}, "labels: '': write what stands between < and >"),
+        ({"labels": ["a", "<b"]}, "labels: '<b': write what stands between < and >"),
+        ({"labels": ["a", "b>"]}, "labels: 'b>': write what stands between < and >"),
+        ({"labels": ["a", 3]}, "labels must be text, not 3"),
+        ({"labels": ["a", "b" * 1001]}, "labels has 1001 characters; 1000 is the most"),
+        ({"labels": "ab"}, "grammar: labels must be a list, not 'ab'"),
+        ({"names": 1}, "grammar: names must be a list, not 1"),
+        ({"separator": 3}, "separator 3: must be a text of 16 at most"),
+        ({"separator": "-" * 17}, f"separator {'-' * 17!r}: must be a text of 16 at most"),
+        ({"other": 3}, "grammar: unknown field 'other'; one of: names, labels, separator"),
+    ],
+)
+def test_every_reward_needs_a_label_of_its_own_and_files_say_so(stored, said):
+    good = {"names": ["x", "y"], "labels": ["a", "b" * 1000], "separator": "-" * 16}
+    assert Grammar.from_dict(good).labels == ("a", "b" * 1000)
+    with pytest.raises(InputError) as error:
+        Grammar.from_dict({**good, **stored})
+    assert str(error.value) == said
+
+
+def test_what_is_no_grammar():
+    for stored, said in (
+        ([], "grammar must map names to values, not []"),
+        ({"names": []}, "grammar: field labels, separator is missing"),
+    ):
+        with pytest.raises(InputError) as error:
+            Grammar.from_dict(stored)
+        assert str(error.value) == said
+
+
+def test_malformed_words_are_told_how_to_be_written():
+    with pytest.raises(InputError) as error:
+        Grammar.words(TWO).parse("x <colorfulness> 01.5")
+    assert str(error.value) == (
+        "'x <colorfulness> 01.5': reward words are malformed; write '<label> 1.5' at the end, "
+        "each reward once and in order"
+    )
 
 
 @pytest.mark.parametrize("grammar", GRAMMARS)

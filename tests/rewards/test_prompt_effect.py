@@ -8,7 +8,7 @@ import pytest
 
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.rewards import Curve
-from ric_diffusion.rewards.prompt_effect import LEAST_PROMPTS, PromptEffect, fit_effect
+from ric_diffusion.rewards.prompt_effect import LEAST_PROMPTS, PromptEffect, _kernel, fit_effect
 
 CURVE = np.linspace(-1, 1, 7)
 
@@ -182,3 +182,22 @@ def test_a_feature_that_varies_by_rounding_alone_tells_nothing():
     found = fit_effect(more, CURVE, sweep(offsets, prompts=40))
     assert found.offset.weights[:4] == pytest.approx(plain.offset.weights)
     assert found.offset.weights[4] == 0
+
+
+def test_the_kernel_by_hand():
+    """Products of standard scores over the number of features that vary; the dual coefficients of
+    a regression on them are one on the features themselves."""
+    x = np.array([[0.0, 7.0, 1.0], [2.0, 7.0, 1.0], [4.0, 7.0, 7.0], [2.0, 7.0, 3.0]])
+    scores = (x - x.mean(axis=0))[:, [0, 2]] / x.std(axis=0)[[0, 2]]
+    kernel, to_weights = _kernel(x)
+    assert kernel == pytest.approx(scores @ scores.T / 2)
+    assert np.trace(kernel) / 4 == pytest.approx(1.0)
+    dual = np.array([0.5, -1.0, 2.0, 0.25])
+    weights = to_weights(dual)
+    assert weights[1] == 0.0
+    assert (x - x.mean(axis=0)) @ weights == pytest.approx(kernel @ dual)
+    alone, of_one = _kernel(x[:, :1])
+    assert alone == pytest.approx(np.outer(scores[:, 0], scores[:, 0]))
+    assert (x[:, :1] - 2.0) @ of_one(dual) == pytest.approx(alone @ dual)
+    same, of_none = _kernel(x[:, 1:2])
+    assert not same.any() and of_none(dual).tolist() == [0.0]

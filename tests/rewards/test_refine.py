@@ -9,7 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ric_diffusion.rewards import Curve
-from ric_diffusion.rewards.refine import BEYOND, INSIDE, SMALLEST, TOLERANCE, Axis, Search
+from ric_diffusion.rewards.refine import (
+    BEYOND,
+    INSIDE,
+    SMALLEST,
+    TOLERANCE,
+    Axis,
+    Search,
+    _between,
+    _inside,
+)
 
 LOW, HIGH = -2.3, 2.1
 ENDS = LOW - BEYOND * (HIGH - LOW), HIGH + BEYOND * (HIGH - LOW)
@@ -237,3 +246,97 @@ def test_an_axis_goes_on_beyond_its_curve_only_where_that_ends_within():
 def test_a_start_of_whole_numbers_is_one_of_floats():
     search = Search(np.array([1.0]), [1], [PLAIN])
     assert search.ask().dtype == float
+
+
+def told(search, *evaluations):
+    """What a search asks for after these (model targets, z)."""
+    for asked, obtained in evaluations:
+        search.tell(asked, obtained)
+    return search.ask()
+
+
+def one(target=0.0, start=0.0, axis=PLAIN):
+    return Search([target], [start], [axis])
+
+
+def test_regula_falsi_by_hand():
+    """The straight line's root; an end that stayed counts half as much for each time it did."""
+    assert _between([0.0, 4.0], [-1.0, 3.0], [0, 1]) == pytest.approx(1.0)
+    assert _between([0.0, 4.0], [-1.0, 3.0], [1, 0]) == pytest.approx(1.0)
+    assert _between([0.0, 4.0], [-1.0, 3.0], [3, 0]) == pytest.approx(4 * 1 / 1.75)
+    assert _between([0.0, 4.0], [-1.0, 3.0], [0, 2]) == pytest.approx(4 * 0.5 / 3.5)
+    assert _between([2.0, 4.0], [-1e9, 1.0], [0, 1]) == pytest.approx(4 - 2 * INSIDE)
+    assert _between([2.0, 4.0], [-1.0, 1e9], [0, 1]) == pytest.approx(2 + 2 * INSIDE)
+
+
+def test_the_bounded_move_by_hand():
+    plenty = np.full(2, 9.0)
+    jacobian = np.array([[1.0, 0.5], [0.0, 2.0]])
+    move = _inside(jacobian, np.array([2.0, 2.0]), -plenty, plenty)
+    assert move == pytest.approx([1.5, 1.0])
+    # The second stops at its end, and the first makes up for it.
+    move = _inside(jacobian, np.array([2.0, 2.0]), -plenty, np.array([9.0, 0.4]))
+    assert move == pytest.approx([1.8, 0.4])
+    move = _inside(jacobian, np.array([-2.0, -2.0]), np.array([-9.0, -0.4]), plenty)
+    assert move == pytest.approx([-1.8, -0.4])
+    assert _inside(jacobian, np.array([9.0, 9.0]), -np.ones(2), np.ones(2)) == pytest.approx([1, 1])
+
+
+def test_the_first_steps_by_hand():
+    """The start; from there as far as is missing, at most 1.5; then along the secant."""
+    assert one(1.0, 0.4).ask().tolist() == [0.4]
+    assert told(one(1.0), ([0.0], [0.3])) == pytest.approx([0.7])
+    assert told(one(-1.0), ([0.0], [0.3])) == pytest.approx([-1.3])
+    assert told(one(3.0), ([0.0], [0.0])) == pytest.approx([1.5])
+    assert told(one(1.0), ([0.0], [0.0]), ([1.0], [0.5])) == pytest.approx([2.0])
+    assert told(one(-1.0), ([0.0], [0.0]), ([-1.0], [-0.5])) == pytest.approx([-2.0])
+    # A slope of 0.01 counts as one of 0.1, and a move may be as long as the last.
+    assert told(one(1.0), ([-2.0], [0.0]), ([0.0], [0.02])) == pytest.approx([2.0])
+    assert told(one(1.0), ([0.0], [0.96])) is None  # near enough
+
+
+def test_a_search_goes_no_farther_than_the_axis_unless_it_starts_there():
+    assert told(one(9.0, HIGH), ([HIGH], [0.0])) == pytest.approx([ENDS[1]])
+    assert told(one(-9.0, LOW), ([LOW], [0.0])) == pytest.approx([ENDS[0]])
+    beyond = one(9.0, 7.0)
+    assert beyond.highs == pytest.approx([7.0]) and beyond.lows == pytest.approx([ENDS[0]])
+    below = one(-9.0, -7.0)
+    assert below.lows == pytest.approx([-7.0]) and below.highs == pytest.approx([ENDS[1]])
+    assert told(beyond, ([7.0], [0.0])) is None  # there is nothing beyond
+
+
+def test_where_nothing_is_measured_it_turns_back_by_halves():
+    assert told(one(2.0, 1.0), ([1.0], [nan])) == pytest.approx([0.5])
+    assert told(one(2.0), ([0.0], [0.0]), ([1.5], [nan])) == pytest.approx([0.75])
+    # Out again, at most halfway to what could not be measured.
+    asked = told(one(2.0), ([0.0], [0.0]), ([1.5], [nan]), ([0.5], [0.5]))
+    assert asked == pytest.approx([1.0])
+
+
+def test_what_falls_is_looked_for_on_the_other_side():
+    assert told(one(1.0), ([0.0], [0.0]), ([1.0], [-0.5])) == pytest.approx([-1.0])
+    # Between three of which the middle is nearest: half of the wider gap, if there is one.
+    asked = told(one(1.0), ([0.0], [0.5]), ([1.0], [0.2]), ([-2.0], [0.1]))
+    assert asked == pytest.approx([-1.0])
+    close = (([0.0], [0.5]), ([0.3], [0.2]), ([-0.3], [0.1]))
+    assert told(one(1.0), *close) is None
+
+
+def test_two_rewards_by_hand():
+    """The first move takes z to rise as asked; the second has learned from it (Broyden)."""
+    search = Search([1.0, -0.5], [0.0, 0.0], [PLAIN, PLAIN])
+    assert told(search, ([0.0, 0.0], [0.0, 0.0])) == pytest.approx([1.0, -0.5])
+    asked = told(search, ([1.0, -0.5], [0.5, -0.25]))
+    change, move = np.array([0.5, -0.25]), np.array([1.0, -0.5])
+    jacobian = np.eye(2) + np.outer(change - move, move) / (move @ move)
+    assert asked == pytest.approx(move + np.linalg.solve(jacobian, [0.5, -0.25]))
+    far = Search([5.0, 0.0], [0.0, 0.0], [PLAIN, PLAIN])
+    assert told(far, ([0.0, 0.0], [0.0, 0.0])) == pytest.approx([1.5, 0.0])
+    assert far.distances.tolist() == pytest.approx([5 / 2**0.5])
+    # It came no nearer: from the first again, half as far.
+    assert told(far, ([1.5, 0.0], [-1.0, 0.0])) == pytest.approx([0.75, 0.0])
+
+
+def test_as_many_axes_as_targets():
+    with pytest.raises(ValueError, match="zip"):
+        Search([0.0, 0.0], [0.0, 0.0], [PLAIN])
