@@ -13,7 +13,6 @@ from matplotlib.patches import Patch
 
 from comparison import markdown
 from cost_plot import MARK, rims
-from ric_diffusion.evaluation.metrics import Array
 from ric_diffusion.evaluation.report.labels import Label, along, place
 from ric_diffusion.evaluation.report.plots import (
     LIGHT,
@@ -32,9 +31,10 @@ NAMED = 2  # so many that dominate a method are named
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """Where a method is: its hypervolume, and how much it ``kept`` of the base model's prompt
-    R-precision."""
+    """Where a method, the result's ``index``-th, is: its hypervolume, and how much it ``kept`` of
+    the base model's prompt R-precision."""
 
+    index: int
     method: MethodResult
     hypervolume: float
     kept: float
@@ -52,8 +52,8 @@ def places(result: EvaluationResult, base: str) -> list[Place]:
     alone = result.method(base)
     of_base = (alone.prompt_r_precision.value if alone else None) or 1.0
     return [
-        Place(method=one, hypervolume=volume, kept=precision / of_base)
-        for one in result.methods
+        Place(index=i, method=one, hypervolume=volume, kept=precision / of_base)
+        for i, one in enumerate(result.methods)
         if (volume := one.hypervolume.value) is not None
         and (precision := one.prompt_r_precision.value) is not None
     ]
@@ -94,29 +94,28 @@ def frontier_figure(result: EvaluationResult, base: str, theme: Theme = LIGHT) -
     figure, (axes,) = blank_panels(1, theme, SIZE)
     axes.set_xlabel("prompt R-precision / base model's")
     axes.set_ylabel("hypervolume")
-    labels = []
-    of_method = {id(method): i for i, method in enumerate(result.methods)}
+    front = _undominated(found)
+    labels, colours = [], []
     for row, one in enumerate(found, 1):
-        i = of_method[id(one.method)]
-        on = not any(other.beats(one) for other in found)
-        colour = colour_of(theme, i) if on else theme.grey
+        on = one in front
+        colour = colour_of(theme, one.index) if on else theme.grey
         _, low, high = with_ends(one.method.hypervolume)
         axes.vlines(one.kept, low, high, color=colour, alpha=0.35, linewidth=1.5)
         axes.plot(
-            one.kept, one.hypervolume, marker_of(i), color=colour, markersize=MARK,
+            one.kept, one.hypervolume, marker_of(one.index), color=colour, markersize=MARK,
             markerfacecolor=colour if on else theme.paper,
         )  # fmt: skip
         anchor = np.array([[one.kept, one.hypervolume]])
         labels.append(Label(text=str(row), colour=colour, anchors=anchor))
-    line = _front(found)
+        colours.append(colour if on else theme.ink)
+    line = np.array(sorted((one.kept, one.hypervolume) for one in front))
     axes.plot(*line.T, color=theme.grey, linewidth=1, zorder=0)
     axes.margins(x=0.12, y=0.12)  # for the numbers of those at an end
     axes.legend(
         [Patch(visible=False) for _ in found],
-        [f"{label.text}  {one.method.name}" for label, one in zip(labels, found, strict=True)],
-        labelcolor=[theme.ink if label.colour == theme.grey else label.colour for label in labels],
-        loc="upper left", bbox_to_anchor=(1.02, 1.0), frameon=False, fontsize="small",
-        handlelength=0, handletextpad=0,
+        [f"{row}  {one.method.name}" for row, one in enumerate(found, 1)],
+        labelcolor=colours, loc="upper left", bbox_to_anchor=(1.02, 1.0), frameon=False,
+        fontsize="small", handlelength=0, handletextpad=0,
     )  # fmt: skip
     figure.draw_without_rendering()
     marked = np.array([[one.kept, one.hypervolume] for one in found])
@@ -140,7 +139,5 @@ def _shared(axes: Axes, labels: Sequence[Label]) -> list[Label]:
     return shared
 
 
-def _front(found: Sequence[Place]) -> Array:
-    """The methods that none beats, (F, 2), from left to right."""
-    on = [one for one in found if not any(other.beats(one) for other in found)]
-    return np.array(sorted((one.kept, one.hypervolume) for one in on))
+def _undominated(found: Sequence[Place]) -> list[Place]:
+    return [one for one in found if not any(other.beats(one) for other in found)]

@@ -186,6 +186,10 @@ def test_unknown_rewards_are_refused_by_name():
     [
         ({"labels": ["a"]}, "labels ('a',): one distinct label is needed for each reward"),
         ({"labels": ["a", "a"]}, "labels ('a', 'a'): one distinct label is needed for each reward"),
+        (
+            {"labels": ["a", "b", "c"]},
+            "labels ('a', 'b', 'c'): one distinct label is needed for each reward",
+        ),
         ({"labels": ["a", ""]}, "labels: '': write what stands between < and >"),
         ({"labels": ["a", "<b"]}, "labels: '<b': write what stands between < and >"),
         ({"labels": ["a", "b>"]}, "labels: 'b>': write what stands between < and >"),
