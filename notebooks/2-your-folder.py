@@ -49,7 +49,7 @@ folder.mkdir(exist_ok=True)
 rows = []
 for seed in range(3):
     generators = [torch.Generator().manual_seed(seed) for _ in things]
-    out = pipe(things, generator=generators, guidance_scale=3.0, num_inference_steps=20)
+    out = pipe(things, generator=generators, guidance_scale=3.0, num_inference_steps=10)
     for thing, picture in zip(things, out.images, strict=True):
         name = f"{thing.replace(' ', '-')}-{seed}"
         picture.save(folder / f"{name}.png")
@@ -109,7 +109,7 @@ diffusion:
   timestep_shift: 4.0
   lora: {{rank: 16, alpha: 16, targets: [attention, feed_forward, convolution]}}
   dropout: {{prompt: 0.1, everything: 0.05, reward: 0.35}}
-  sampling: {{guidance_scale: 3.0, num_inference_steps: 20, contrast: 1.5}}
+  sampling: {{guidance_scale: 3.0, num_inference_steps: 10, contrast: 1.5}}
 loop:
   steps: {STEPS}
   batch_size: 16

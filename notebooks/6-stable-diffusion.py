@@ -49,8 +49,8 @@ if FULL:
 else:
     MODEL = "emoji-64"
     SCORERS = ["compressibility:resize=none", "colorfulness"]
-    STEPS, BATCH, ACCUMULATE, RATE, PRECISION = 40, 8, 2, 1.0e-3, "fp32"
-    GUIDANCE, DENOISING, LAYERS = 3.0, 20, "attention, feed_forward, convolution"
+    STEPS, BATCH, ACCUMULATE, RATE, PRECISION = 20, 8, 2, 1.0e-3, "fp32"
+    GUIDANCE, DENOISING, LAYERS = 3.0, 10, "attention, feed_forward, convolution"
     PROMPTS = ["strawberry", "bicycle"]
     POINTS, SEEDS, DTYPE = 3, 1, "float32"
 
@@ -70,7 +70,7 @@ if not FULL:
     pipe.unload_adapter()
     names = ["red apple", "cat face", "rocket", "pizza", "octopus", "crown", "tulip", "fire"] * 2
     generators = [torch.Generator().manual_seed(seed) for seed in range(len(names))]
-    out = pipe(names, generator=generators, guidance_scale=3.0, num_inference_steps=20)
+    out = pipe(names, generator=generators, guidance_scale=3.0, num_inference_steps=10)
     for i, (name, picture) in enumerate(zip(names, out.images, strict=True)):
         picture.save(photos / f"{i}.png")
         (photos / f"{i}.txt").write_text(name)
@@ -114,7 +114,7 @@ loop:
   warmup: {STEPS // 20}
   ema: 0.999
   precision: {PRECISION}
-  validate_every: {max(STEPS // 8, 40)}
+  validate_every: {max(STEPS // 8, 20)}
 prompts: {json.dumps(PROMPTS[:1])}
 """)
 result = train("sd15.yaml")
@@ -133,7 +133,7 @@ Image.open(sheets[0])
 # ## Look
 #
 # One prompt and one seed, and the preference moves from the first reward to the second. At small size
-# this adapter has seen forty steps on sixteen pictures: the point is that it runs.
+# this adapter has seen twenty steps on sixteen pictures: the point is that it runs.
 
 # %%
 sweep(MODEL, PROMPTS[0], adapter=result.adapter, points=5, dtype=DTYPE, out="sweep").sheet

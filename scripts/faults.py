@@ -85,7 +85,9 @@ TESTS = {  # what pytest is told to run, by the row of the table
         "app/test_server.py",
         "-mattack",
     ),
-    "a hub that does not answer: one line within 15 s": ("faults/test_offline.py",),
+    "hubs that do not answer, three commands each: one line within 15 s": (
+        "faults/test_offline.py",
+    ),
 }
 
 

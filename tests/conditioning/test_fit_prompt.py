@@ -89,6 +89,13 @@ def test_a_full_context_leaves_no_prompt(clip):
     assert fit_prompt("\U0001f34e", words, clip) == words
 
 
+def test_a_prompt_that_is_one_word_is_cut_inside_it(clip):
+    words = WORDS[1]
+    text = fit_prompt("apple" * 200, words, clip)
+    kept = text.removesuffix(words)
+    assert text.endswith(words) and len(kept) > 50 and kept == ("apple" * 200)[: len(kept)]
+
+
 def test_upstream_words_without_a_blank_fit_too(clip):
     text = fit_prompt("a red apple. " * 50 + "...", UPSTREAM, clip)
     assert text.endswith(UPSTREAM)

@@ -48,6 +48,12 @@ def test_one_who_asks_for_more_than_all_goes_alone():
     budget.give(50)
     thread.join(10)
     assert not thread.is_alive()
+    thread = started(lambda: budget.take(50))  # beside the 1 that is lent now
+    thread.join(0.05)
+    assert thread.is_alive()
+    budget.give(1)
+    thread.join(10)
+    assert not thread.is_alive()
 
 
 def test_who_is_first_in_line_waits_for_nobody():

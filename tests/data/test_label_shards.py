@@ -202,12 +202,28 @@ def test_nothing_of_a_broken_shard_is_labelled(shards, tmp_path, make_scorer, ca
     report = run(shards, out, make_scorer())
     assert report.count == 8
     reason = report.skipped["00001.tar"]
-    assert reason.startswith("it is cut short") and "00001.tar" in caplog.text
+    assert reason.startswith("it is cut short")
+    [said] = [text for text in caplog.messages if "left out" in text]
+    assert said == f"{path}: {reason}; all of it is left out"
     assert rows(out / "shards/00001.parquet") == []
     with tarfile.open(out / "shards/00001.tar") as tar:
         assert tar.getnames() == []
     path.write_bytes(whole)
     assert run(shards, out, make_scorer()).count == 10
+
+
+def test_captions_one_to_a_line(tmp_path, make_scorer):
+    source, scorer = tmp_path / "shards", make_scorer()
+    source.mkdir()
+    members = [
+        (f"{i}.{end}", data)
+        for i in range(3)
+        for end, data in (("jpg", jpeg(i)), ("txt", b"one\ntwo"))
+    ]
+    write_tar(source / "0.tar", members)
+    run(source, tmp_path / "out", scorer, captions="lines")
+    for row in rows(tmp_path / "out" / "metadata.parquet"):
+        assert row["text"] == "one" and row["captions"] == ["one", "two"]
 
 
 def test_what_is_left_out_is_listed(tmp_path, make_scorer):

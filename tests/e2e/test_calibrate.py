@@ -19,7 +19,7 @@ from ric_diffusion.evaluation.metrics import control_error
 from ric_diffusion.models.diffusion.pipeline import RiCMixin
 from ric_diffusion.models.diffusion.sampler import DiffusionSampler
 from ric_diffusion.rewards import Curve
-from support.processes import starter
+from support.processes import LAUNCH, starter
 
 REPORT = {"metrics.json", "front.png", "control.png", "grid.png", "index.html", "methods"}
 POINTS, SEEDS = 7, 2
@@ -281,16 +281,15 @@ def test_generate_with_it(painted, ric, root, tmp_path, caplog):
 
 
 def test_two_processes_are_one(arguments, ric, tmp_path):
-    """They agree on the curves, and one of them writes the adapter."""
+    """They share what is drawn, agree on the curves, and one of them writes adapter and report."""
     few = ["--calibrate", "--steps", "1"]
     assert ric(*arguments(tmp_path / "one", *few)).code == 0
-    launch = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--local_addr", "localhost",
-              "--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0"]  # fmt: skip
+    two = tmp_path / "two"
     with starter() as start:
-        process = start(*launch, "-m", "ric_diffusion", *arguments(tmp_path / "two", *few))
+        process = start(*LAUNCH, "-m", "ric_diffusion", *arguments(two, *few))
         out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
-    assert out.splitlines()[-1] == str(tmp_path / "two" / "index.html")
+    assert out == f"{two / 'adapter'}\n{two / 'index.html'}\n"
     alone, shared = (
         json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "two")
     )
@@ -298,8 +297,8 @@ def test_two_processes_are_one(arguments, ric, tmp_path):
         for one in (*metrics["methods"], metrics["calibration"]):
             one["cost"].pop("seconds")
     assert shared == alone
-    journals = (tmp_path / "two" / "calibration" / "fine").glob("drawn-*.jsonl")
-    assert len(list(journals)) == 2
+    for folder in (two / "calibration" / "fine", *two.glob("methods/*/")):
+        assert len(list(folder.glob("drawn-*.jsonl"))) == 2
 
 
 @pytest.mark.parametrize("mode", ["embedding", "text"])

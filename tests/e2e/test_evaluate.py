@@ -12,7 +12,6 @@ from ric_diffusion.data.scoring import load_scorers, scores_of
 from ric_diffusion.evaluation.grid import target_line
 from ric_diffusion.models.diffusion.sampler import DiffusionSampler
 from ric_diffusion.rewards import to_targets
-from support.processes import starter
 
 REWARDS = ["compressibility", "colorfulness"]
 REPORT = {"metrics.json", "front.png", "control.png", "grid.png", "index.html", "methods"}
@@ -23,9 +22,6 @@ OTHERS = [
     ("other method.sampling.contrast (null, now 1.5);", "--steps", 1, "--contrast", 1.5),
     ("other seeds", "--steps", 1, "--seeds", 3),
 ]
-# torchrun: on a CPU `accelerate launch` starts several processes only through MPI.
-LAUNCH = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--local_addr", "localhost"]
-LAUNCH += ["--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0"]
 
 
 @pytest.fixture
@@ -202,22 +198,6 @@ def test_refine_is_no_part_of_calibration(ric, arguments, tmp_path):
     done = ric(*arguments("--calibrate", "--refine", 3))
     assert done.code == 2 and "--refine: goes without --calibrate" in done.err
     assert not (tmp_path / "report").exists()
-
-
-def test_two_processes_are_one(report, arguments, tmp_path):
-    alone = report("--steps", 1, out=tmp_path / "one")
-    with starter() as start:
-        given = arguments("--steps", 1, out=tmp_path / "two")
-        process = start(*LAUNCH, "-m", "ric_diffusion", *given)
-        out, err = process.communicate(timeout=600)
-    assert process.returncode == 0, err
-    assert out == f"{tmp_path / 'two' / 'index.html'}\n"
-    shared = json.loads((tmp_path / "two" / "metrics.json").read_text())
-    journals = sorted((tmp_path / "two").glob("methods/*/drawn-*.jsonl"))
-    assert len(journals) == 2
-    for metrics in (alone, shared):
-        metrics["methods"][0]["cost"].pop("seconds")
-    assert shared == alone
 
 
 def test_own_adapter_and_the_model_without(ric, root, tmp_path, arguments, no_drawing):

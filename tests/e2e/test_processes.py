@@ -5,10 +5,8 @@ import json
 import pytest
 from safetensors.torch import load_file
 
-from support.processes import starter
+from support.processes import LAUNCH, starter
 
-LAUNCH = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--local_addr", "localhost"]
-LAUNCH += ["--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0", "-m", "ric_diffusion"]
 LOOP = {"steps": 50, "batch_size": 2, "learning_rate": 1e-3, "precision": "fp32"}
 
 
@@ -20,7 +18,7 @@ def both(ric, tiny, tmp_path):
         with starter() as start:
             path = tiny.write_config(tmp_path / f"{verb}-two.yaml", change(config, accumulate=1))
             two = tmp_path / f"{verb}-two"
-            process = start(*LAUNCH, verb, path, "--out", two)
+            process = start(*LAUNCH, "-m", "ric_diffusion", verb, path, "--out", two)
             out, err = process.communicate(timeout=600)
         assert process.returncode == 0, err
         assert out == f"{two / 'adapter'}\n"

@@ -12,12 +12,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from support import sharded
-from support.processes import starter
+from support.processes import LAUNCH, starter
 
-# On a CPU `accelerate launch` starts several processes only through MPI; what is in its config
-# reaches them in the environment.
-LAUNCH = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--local_addr", "localhost"]
-LAUNCH += ["--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0"]
+# What is in a config of accelerate reaches the processes that it launches in the environment.
 FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2"}
 # A bias before a normalisation has a gradient of rounding errors alone, which AdamW would make
 # steps of.

@@ -64,3 +64,13 @@ def test_an_error_of_the_system_is_one(tmp_path):
         raise SafetensorError("invalid header")
     with pytest.raises(OSError):
         save_tensors(tmp_path / "no such folder" / "x", TENSORS)
+
+
+def test_a_full_disk_is_said_with_the_file_s_name(tmp_path, monkeypatch):
+    def full(*given, **options):
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("ric_diffusion.io.tensors.save_file", full)
+    with pytest.raises(OSError) as caught:
+        save_tensors(tmp_path / "x", TENSORS)
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path / "x"))

@@ -44,6 +44,11 @@ def test_a_rising_sweep_is_kept_point_by_point():
     assert curve.requested == (0, 1, 2) and curve.obtained == (0.0, 0.1, 0.9)
 
 
+def test_two_points_are_enough():
+    curve = Curve.fit([-1, 1], [-0.5, 0.25])
+    assert curve.requested == (-1, 1) and curve.obtained == (-0.5, 0.25)
+
+
 def test_points_that_fall_are_pooled():
     curve = Curve.fit([0, 1, 2, 3], [0.0, 1.0, 0.5, 2.0])
     assert curve.requested == (0, 1.5, 3) and curve.obtained == (0.0, 0.75, 2.0)

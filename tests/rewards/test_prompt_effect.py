@@ -115,6 +115,8 @@ def test_a_curve_is_moved_and_turned_around_for_its_prompt():
     assert own.request(0.6) == pytest.approx(0.0) and own.request(1.2) == pytest.approx(1.0)
     pivoted = PromptEffect.from_dict(stored(pivot=0.5))
     assert pivoted.applied([0.5, 1.5], [1.0, 1.0]).tolist() == pytest.approx([1.1, 2.3])
+    sloped = PromptEffect.from_dict(stored(offset=None))  # without an offset there is none
+    assert sloped.applied([0.0, 1.0], [1.0, 1.0]).tolist() == pytest.approx([0.0, 1.2])
     far = curve().for_prompt([100.0, -100.0])  # no prompt is taken for what none of them was
     assert far.obtained == pytest.approx((0.5, 1.5))
     plain = replace(curve(), prompt=None)
@@ -154,6 +156,8 @@ BROKEN = {"weights": [0.5, float("nan")], "bias": 0.0, "limits": [0.0, 1.0]}
         ({"slope": {**BROKEN, "weights": [0.0, 0.0], "limits": [-1.0, 1.0]}}, "slope must be -0.8"),
         ({"pivot": "0"}, "pivot must be a number"),
         ({"errors": [0.1]}, "errors must be two numbers"),
+        ({"errors": [0.1, "0"]}, "prompt: errors must be a number, not .0."),
+        ({"errors": [0.1, 1e9]}, "prompt: errors is 1000000000.0"),
         ({"more": 1}, "unknown field 'more'"),
     ],
 )

@@ -12,6 +12,9 @@ import ric_diffusion
 
 HOME = Path(ric_diffusion.__file__).parents[1]
 ENVIRONMENT = {"PYTHONPATH": str(HOME), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+# Runs a program in two processes; on a CPU `accelerate launch` starts several only through MPI.
+LAUNCH = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--local_addr", "localhost"]
+LAUNCH += ["--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0"]
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from ric_diffusion.training.online import OnlineConfig, run_rounds
 from ric_diffusion.training.trainer import Trainer
 from support import rounds
 from support.points import Points
-from support.processes import starter
+from support.processes import LAUNCH, starter
 
 CONFIG = LoopConfig(
     steps=6,
@@ -25,9 +25,6 @@ CONFIG = LoopConfig(
     checkpoint_minutes=0.0,
     precision="fp32",
 )
-# torchrun: on a CPU `accelerate launch` starts several processes only through MPI.
-LAUNCH = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--local_addr", "localhost"]
-LAUNCH += ["--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0"]
 
 
 def batches_of(ranks):

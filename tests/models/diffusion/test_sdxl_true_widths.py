@@ -19,7 +19,7 @@ from support.processes import ENVIRONMENT, HOME
 
 SAMPLING = {"guidance_scale": 5.0, "num_inference_steps": 1, "height": 64, "width": 64}
 TARGETS = {"colorfulness": 1.5, "compressibility": -0.5}
-STEPS = 20
+STEPS = 6
 ELSEWHERE = """
 import sys, torch
 from ric_diffusion import RiCPipeline
