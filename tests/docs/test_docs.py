@@ -1,10 +1,12 @@
 """README and docs: they build, they are short where they promise it, and what they show works."""
 
+import argparse
 import ast
 import importlib
 import inspect
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -38,7 +40,9 @@ def every(kind: str) -> list:
     """All of a kind in all pages, named after their page and number for pytest."""
     found = []
     for page in PAGES:
-        items = list(commands(page)) if kind == "command" else blocks(page, kind)
+        items = list(commands(page)) if kind in ("command", "script") else blocks(page, kind)
+        if kind == "script":
+            items = [w[1:] for w in items if w[0] == "python" and w[1].startswith("scripts/")]
         found += [pytest.param(item, id=f"{page.stem}-{i}") for i, item in enumerate(items)]
     return found
 
@@ -71,6 +75,38 @@ def test_every_room_is_in_the_architecture():
     text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
     rooms = [path.parent.name for path in ROOT.glob("ric_diffusion/*/__init__.py")]
     assert [room for room in rooms if f"{room}/" not in text] == []
+
+
+class Parsed(Exception):
+    """A script has read its command line."""
+
+
+@pytest.fixture
+def read(monkeypatch):
+    """read(words): a script of ours takes these for its name and its options."""
+    parse = argparse.ArgumentParser.parse_args
+
+    def and_no_further(parser):
+        parse(parser)
+        raise Parsed
+
+    def run(words):
+        monkeypatch.setattr(sys, "argv", words)
+        with pytest.raises(Parsed):
+            runpy.run_path(str(ROOT / words[0]), run_name="__main__")
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", and_no_further)
+    return run
+
+
+@pytest.mark.parametrize("words", every("script"))
+def test_scripts_take_these_options(words, read):
+    read(words)
+
+
+def test_an_option_that_a_script_has_not_is_noticed(read):
+    with pytest.raises(SystemExit):
+        read(["scripts/mutants.py", "--cuont", "3"])
 
 
 @pytest.mark.parametrize("words", every("command"))
