@@ -48,6 +48,8 @@ class LlmSampler:
         if lm.adapter:
             adapters = zip(lm.adapters_for(prompts), targets, strict=True)
             requests = [own.model_targets(own.reachable(z)) for own, z in adapters]
+            if settings.guidance_scale != 1:
+                prompts, requests = [*prompts, *prompts], [*requests, *({} for _ in requests)]
         with torch.no_grad(), lm.steered(requests, settings.steering):
             contexts = lm.contexts(prompts, requests, settings.prompt_tokens)
             found = generate(lm.model, contexts, seeds, settings, lm.chat.stops)

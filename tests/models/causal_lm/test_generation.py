@@ -5,18 +5,20 @@ import time
 import pytest
 import torch
 
-from ric_diffusion.models.causal_lm.generation import Draw, Sampling, generate
+from ric_diffusion.models.causal_lm.generation import Draw, Guided, Sampling, generate
 from ric_diffusion.models.causal_lm.sampler import LlmSampler
 from ric_diffusion.models.causal_lm.texts import whole_sentences
+from ric_diffusion.models.cost import Meter
 
 PROMPTS = ["why?", "how do i bake a cake?", "tell me about the sea. " * 3, "two tips", ""]
 TARGETS = [{}, {"positivity": 1.5}, {"brevity": -1.0}, {"positivity": -2, "brevity": 2}, {}]
 SEEDS = [3, 4, 5, 6, 2**63 - 1]
 GREEDY = {"temperature": 0.0, "response_tokens": 24}
 DRAWN = {"temperature": 1.0, "response_tokens": 24}
+GUIDED = DRAWN | {"guidance_scale": 2.5}
 
 
-@pytest.mark.parametrize("sampling", [GREEDY, DRAWN])
+@pytest.mark.parametrize("sampling", [GREEDY, DRAWN, GUIDED])
 @pytest.mark.parametrize("mode", ["embedding", "text"])
 def test_a_batch_is_its_parts(lm, adapters, mode, sampling):
     lm.load_adapter(adapters[mode])
@@ -88,6 +90,46 @@ def test_top_p_leaves_the_unlikely_out():
         assert seen == set(range(4 - most, 4))
 
 
+def test_guidance_by_hand():
+    """Probabilities of a half and an eighth, guided thrice as far: 1/2 (4)³ against 1/2 (4/7)³."""
+    rewards, auto = (
+        torch.tensor([[0.5, 0.5], [0.5, 0.5]]),
+        torch.tensor([[1 / 8, 7 / 8], [0.5, 0.5]]),
+    )
+    logits = torch.cat([rewards, auto]).log() + torch.arange(4.0)[:, None]
+    found = Guided(3.0)(torch.zeros(4, 0), logits)
+    assert found.shape == (4, 2) and torch.equal(found[:2], found[2:])
+    wanted = torch.tensor([(1 / 8) * 4.0**3, (7 / 8) * (4 / 7) ** 3])
+    assert torch.allclose(found[0].softmax(0), wanted / wanted.sum(), atol=1e-6)
+    assert torch.allclose(found[1].softmax(0), torch.tensor([0.5, 0.5]))
+
+
+@pytest.mark.parametrize("mode", ["embedding", "text"])
+def test_guidance_starts_where_all_are_on_auto(lm, adapters, mode):
+    lm.load_adapter(adapters[mode])
+    asked, prompts = TARGETS[1:4], PROMPTS[1:4]
+    said = {
+        scale: LlmSampler(lm, GREEDY | {"guidance_scale": scale}).sample(prompts, asked, [0] * 3)
+        for scale in (0.0, 1.0, 4.0)
+    }
+    assert said[0.0] == LlmSampler(lm, GREEDY).sample(prompts, [{}] * 3, [0] * 3)
+    assert said[1.0] == LlmSampler(lm, GREEDY).sample(prompts, asked, [0] * 3)
+    assert len({tuple(texts) for texts in said.values()}) == 3
+
+
+def test_guidance_takes_twice_the_passes_where_there_are_rewards(lm, adapters):
+    def passes(sampling):
+        sampler = LlmSampler(lm, {"temperature": 0.0, "response_tokens": 1, **sampling})
+        meter = Meter()
+        with meter.running(sampler.network()):
+            sampler.sample(["why?", "two tips"], [{}, {"brevity": 1.0}], [0, 1])
+        return meter.read().forwards
+
+    assert passes({"guidance_scale": 3.0}) == passes({}) == 2
+    lm.load_adapter(adapters["text"])
+    assert (passes({}), passes({"guidance_scale": 3.0})) == (2, 4)
+
+
 def test_a_response_ends_where_it_ended(lm):
     contexts = [torch.zeros(2, 32), torch.zeros(3, 32)]
 
@@ -133,6 +175,8 @@ def test_a_cut_text_ends_with_a_sentence(text, kept):
         {"top_p": 1.1},
         {"response_tokens": 0},
         {"steering": -0.1},
+        {"guidance_scale": -0.1},
+        {"guidance_scale": float("inf")},
         {"steering": 1e308},
         {"temperature": 1e308},
         {"response_tokens": 10**12},
