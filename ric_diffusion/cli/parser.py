@@ -500,7 +500,11 @@ def _guidance(parser: Parser) -> Any:
         "By default as the adapter was validated with; the size is the model's own.",
     )
     group.add_argument("--steps", type=positive, help="denoising steps")
-    group.add_argument("--guidance-scale", type=scale, help="how closely to follow the prompt")
+    group.add_argument(
+        "--guidance-scale",
+        type=scale,
+        help="how closely to follow the prompt; of language models, how far rewards move responses",
+    )
     group.add_argument(
         "--true-cfg-scale",
         type=scale,

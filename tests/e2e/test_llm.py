@@ -179,6 +179,23 @@ def test_generate(home, ric, tmp_path, mode):
     assert set(metadata["targets"]) == set(SCORERS)
 
 
+@pytest.mark.parametrize("mode", ["embedding", "text"])
+def test_guidance_scale(home, ric, tmp_path, mode):
+    """None of it, and rewards move nothing; more of it, and they move responses further."""
+    asked = ["--model", home / "model", "--adapter", home / mode / "adapter", "--prompt", "why?"]
+    said = {}
+    for name, *more in (
+        ("auto",),
+        ("none", "--targets", "brevity=1.2", "--guidance-scale", 0),
+        ("plain", "--targets", "brevity=1.2"),
+        ("more", "--targets", "brevity=1.2", "--guidance-scale", 4),
+    ):
+        done = ric("generate", *asked, *more, "--out", tmp_path / name)
+        assert done.code == 0, done.err
+        said[name] = sample_file(tmp_path / name, 0, ".txt").read_text()
+    assert said["none"] == said["auto"] and len(set(said.values())) == 3
+
+
 def test_refine(home, ric, tmp_path):
     asked = ["--model", home / "model", "--adapter", home / "embedding" / "adapter"]
     asked += ["--prompt", "why?", "--targets", "brevity=0.4", "--count", 2]
@@ -269,6 +286,7 @@ def test_generate_without_an_adapter(home, ric, tmp_path):
     for wrong, said in (
         (["--targets", "brevity=1"], "has no adapter of its own"),
         (["--steps", "5"], "--steps: causal language models have no such setting"),
+        (["--guidance-scale", "101"], "guidance_scale is 101"),
         (["--negative-prompt", "x"], "--negative-prompt: language models are not guided"),
     ):
         done = ric(*model, *wrong)

@@ -133,7 +133,7 @@ FAMILY = CausalLM(
     settings=LlmConfig,
     format=PeftFormat(),
     use=USE,
-    options={},
+    options={"guidance_scale": "guidance_scale"},
     software=("torch", "transformers"),
     bundled=tuple(PACKAGES),
 )
