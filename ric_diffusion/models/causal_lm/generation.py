@@ -64,8 +64,8 @@ class Draw(LogitsProcessor):
 
 class Guided(LogitsProcessor):
     """Guides the first half of the rows away from the second, which are the same without rewards:
-    ``log p = log p_auto + scale (log p_rewards - log p_auto)`` (Sanchez et al. 2023, eq. 7, after
-    Ho & Salimans 2022). Both halves become that, so that they go on with the same token."""
+    ``log p = log p_auto + scale (log p_rewards - log p_auto)`` (Sanchez et al. 2023, after Ho &
+    Salimans 2022). Both halves become that, so that they go on with the same token."""
 
     def __init__(self, scale: float) -> None:
         self.scale = scale
