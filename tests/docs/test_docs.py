@@ -36,13 +36,19 @@ def commands(page: Path) -> Iterator[list[str]]:
                     yield words
 
 
+def scripts(page: Path) -> list[list[str]]:
+    """The commands of a page that run a script of ours, without Python's name."""
+    return [w[1:] for w in commands(page) if w[0] == "python" and w[1].startswith("scripts/")]
+
+
+OF = {"command": commands, "script": scripts}
+
+
 def every(kind: str) -> list:
     """All of a kind in all pages, named after their page and number for pytest."""
     found = []
     for page in PAGES:
-        items = list(commands(page)) if kind in ("command", "script") else blocks(page, kind)
-        if kind == "script":
-            items = [w[1:] for w in items if w[0] == "python" and w[1].startswith("scripts/")]
+        items = OF[kind](page) if kind in OF else blocks(page, kind)
         found += [pytest.param(item, id=f"{page.stem}-{i}") for i, item in enumerate(items)]
     return found
 
