@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--temperatures", type=float, nargs="+", default=[0.7, 0.85, 1.0])
     parser.add_argument("--per-prompt", type=int, default=1, help="for each temperature")
     parser.add_argument("--response-tokens", type=int, default=32)
-    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="bfloat16")
+    parser.add_argument("--dtype", choices=["auto", "float32", "bfloat16"], default="auto")
     parser.add_argument("--seed", type=seed, default=0)
     parser.add_argument("--out", type=expanded, required=True)
     options = parser.parse_args()

@@ -79,18 +79,18 @@ def half_precision(device: str | torch.device) -> Literal["bf16", "fp16"]:
 
 
 def resolve_precision(
-    asked: Precision, device: str | torch.device
+    asked: Precision, device: str | torch.device, field: str = "precision"
 ) -> Literal["fp32", "bf16", "fp16"]:
     """``auto``: bf16 where the device has it in hardware, else fp32. bf16 where it has not is
-    obeyed, with one warning in a process. InputError for fp16 where there is no GPU: a CPU has no
-    use for it."""
+    obeyed, with one warning in a process about the ``field`` of the settings. InputError for fp16
+    where there is no GPU: a CPU has no use for it."""
     kind = torch.device(device).type
     if asked == "auto":
         return "bf16" if has_bf16(device) else "fp32"
     if asked == "fp16" and kind != "cuda":
         raise InputError(f"precision: fp16 needs a GPU with CUDA, and this is a {kind}; give auto")
     if asked == "bf16" and not has_bf16(device):
-        _warn_of_slow_bf16(kind)
+        _warn_of_slow_bf16(kind, field)
     return asked
 
 
@@ -130,10 +130,12 @@ def resolve_base_precision(
 
 
 @cache
-def _warn_of_slow_bf16(device: str) -> None:
+def _warn_of_slow_bf16(device: str, field: str) -> None:
     _log.warning(
-        "precision: bf16 is not in this %s's hardware and can take %d times as long as fp32; "
-        "leave precision out, or write auto",
+        "%s: bf16 is not in this %s's hardware and can take %d times as long as fp32; "
+        "leave %s out, or write auto",
+        field,
         device,
         SLOWDOWN,
+        field,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from baselines.conditioned import train_conditioned
 from baselines.ddpo import DdpoConfig
 from baselines.ddpo_run import reward_curve, train_ddpo
 from baselines.dpo import DpoConfig, train_dpo
+from baselines.families import ADAPTER
 from baselines.runs import due, of_seed
 from benchmark import (
     Benchmark,
@@ -36,8 +38,8 @@ from ric_diffusion.evaluation.grid import preference_line
 from ric_diffusion.evaluation.method import weights_of
 from ric_diffusion.io import config as configs
 from ric_diffusion.io.errors import InputError, suggest
-from ric_diffusion.io.files import write_text
-from ric_diffusion.models.cost import Cost
+from ric_diffusion.io.files import replacing_folder, write_text
+from ric_diffusion.models.cost import COST, Cost
 from ric_diffusion.models.diffusion.backend import Layers
 from ric_diffusion.rewards.selection import SELECTIONS
 from scorers.spec import parse_spec
@@ -88,8 +90,9 @@ class Alignment:
     ``attrictrl_learning_rate``.
     ``held_out``: scorers that are none of the rewards. ``variants``: of ours, by name, to see what
     each setting is worth. ``ddpo_plateau``: one more run, for longer. ``conditioned``: DDPO that is
-    told the preference. ``training_seeds``: how often the methods of a part are trained, by its
-    name; once where it does not say.
+    told the preference, measured after ``conditioned_stops`` of its iterations as well: trained for
+    longer, it may earn more by what no prompt asked for. ``training_seeds``: how often the methods
+    of a part are trained, by its name; once where it does not say.
     """
 
     RENAMED: ClassVar[Mapping[str, str]] = {
@@ -123,9 +126,13 @@ class Alignment:
     attrictrl_learning_rate: float = 1e-2
     ddpo_plateau: PlateauConfig | None = None
     conditioned: DdpoConfig | None = None
+    conditioned_stops: tuple[int, ...] = ()
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for stop in self.conditioned_stops:
+            if stop < 1:
+                raise ValueError(f"conditioned_stops has {stop}; give 1 or more")
         counts = "best_of", "ddpo_prompts", "prompts", "seeds"
         configs.at_least(self, 1, *counts, "calibration_prompts", "calibration_seeds")
         for part, count in self.training_seeds.items():
@@ -381,11 +388,34 @@ def _ddpo(
 
 def train_conditioned_runs(bench: AlignmentBenchmark, k: int) -> None:
     """One policy for all preferences."""
+    if bench.conditioned is not None:
+        _conditioned(bench, of_seed(CONDITIONED, k), k, bench.conditioned)
+
+
+def train_conditioned_stops(bench: AlignmentBenchmark, k: int) -> None:
+    """The same, stopped early: each stop goes on from where the one before it ended."""
     if bench.conditioned is None:
         return
+    before = None
+    for name, iterations in conditioned_stops(bench, k).items():
+        folder = bench.out / name
+        if before is not None and not folder.exists():
+            with replacing_folder(folder) as copy:
+                done = shutil.ignore_patterns(COST, ADAPTER)
+                shutil.copytree(before, copy, ignore=done, dirs_exist_ok=True)
+        _conditioned(bench, name, k, replace(bench.conditioned, iterations=iterations))
+        before = folder
+
+
+def conditioned_stops(bench: AlignmentBenchmark, k: int) -> dict[str, int]:
+    """After how many iterations the run of each stop ends, of the ``k``-th training seed."""
+    stops = sorted(set(bench.config.conditioned_stops))
+    return {of_seed(f"{CONDITIONED}-{stop}", k): stop for stop in stops}
+
+
+def _conditioned(bench: AlignmentBenchmark, name: str, k: int, config: DdpoConfig) -> None:
     prompts = bench.prompts.training[: bench.config.ddpo_prompts]
-    config = replace(bench.conditioned, seed=bench.conditioned.seed + k)
-    name = of_seed(CONDITIONED, k)
+    config = replace(config, seed=config.seed + k)
     if due(bench.out, name, {"prompts": prompts, "conditioned": config}, bench.basis):
         train_conditioned(bench.config.model, bench.space, prompts, load_scorers(bench.space),
                           config, bench.out / name, resume=True, device=bench.device)  # fmt: skip

@@ -34,13 +34,16 @@ from alignment_runs import (
     PLATEAU,
     UNMODULATED,
     WORDS_UNMODULATED,
+    Alignment,
     AlignmentBenchmark,
     attrictrl_runs,
+    conditioned_stops,
     ddpo_runs,
     load,
     other_selection,
     train_attrictrl_runs,
     train_conditioned_runs,
+    train_conditioned_stops,
     train_conditionings,
     train_ddpo_plateau,
     train_ddpo_runs,
@@ -102,6 +105,7 @@ BEST, DDPO, DDPO_SOUP = "best of {}", "DDPO", "rewarded soup of DDPO"
 CONDITIONED_DDPO = "reward-conditioned DDPO"
 CONDITIONED_DPO, ATTRICTRL = "reward-conditioned DPO", "AttriCtrl-like"
 PEERS = DDPO, Blend.name, CONDITIONED_DDPO, CONDITIONED_DPO, ATTRICTRL
+STOPPED = f"{CONDITIONED_DDPO}, {{}} iterations"
 LONGER = "DDPO, {} iterations for one preference"
 WORDS = f"{OFFLINE}, words, {PLAIN}"
 ONLINE_PLAIN, OFFLINE_PLAIN = f"{OURS}, {PLAIN}", f"{OFFLINE}, {PLAIN}"
@@ -174,6 +178,15 @@ def conditioned_methods(bench: AlignmentBenchmark, k: int) -> Iterator[Trained]:
         noisy, run = noisy_plain(bench), of_seed(CONDITIONED, k)
         source = conditioned_ddpo(CONDITIONED_DDPO, noisy, bench.space, bench.out / run)
         yield _adapted(bench, source, noisy, [run], Cost())
+
+
+def conditioned_stop_methods(bench: AlignmentBenchmark, k: int) -> Iterator[Trained]:
+    if bench.conditioned is None:
+        return
+    for run, iterations in conditioned_stops(bench, k).items():
+        noisy, name = noisy_plain(bench), STOPPED.format(iterations)
+        source = conditioned_ddpo(name, noisy, bench.space, bench.out / run)
+        yield replace(_adapted(bench, source, noisy, [run], Cost()), variant=True)
 
 
 def ddpo_plateau_methods(bench: AlignmentBenchmark, k: int) -> Iterator[Trained]:
@@ -284,6 +297,11 @@ PARTS = {
         methods=conditioned_methods,
         reads=("conditioned", "ddpo_prompts"),
     ),
+    "stops": Part(
+        train=train_conditioned_stops,
+        methods=conditioned_stop_methods,
+        reads=("conditioned", "conditioned_stops", "ddpo_prompts"),
+    ),
     "dpo": Part(train=train_dpo_runs, methods=dpo_methods, reads=(*OFFLINE_READS, "dpo")),
     "attrictrl": Part(
         train=train_attrictrl_runs,
@@ -303,14 +321,15 @@ def plain(bench: AlignmentBenchmark) -> DiffusionSampler:
     return DiffusionSampler(bench.model, bench.plain_sampling)
 
 
-def bars(result: EvaluationResult, best_of: int) -> list[comparison.Bar]:
+def bars(result: EvaluationResult, config: Alignment) -> list[comparison.Bar]:
+    stopped = [STOPPED.format(stop) for stop in sorted(set(config.conditioned_stops))]
     asked = [
         comparison.beats(result, OFFLINE, 1.05),
         *comparison.apart(result, OFFLINE),
         comparison.beats(result, SOUP, 1.2),
-        comparison.beats(result, equal_cost(best_of), 1.1),
+        comparison.beats(result, equal_cost(config.best_of), 1.1),
         comparison.beats(result, SFT, 1.5),
-        *(comparison.beats(result, name, 1.0) for name in PEERS),
+        *(comparison.beats(result, name, 1.0) for name in (*PEERS, *stopped)),
         *(comparison.cheaper(result, name, 0.10) for name in (DDPO, CONDITIONED_DDPO)),
         comparison.near(result, 9 / 11),
         comparison.keeps(result, BASE, 0.97),
@@ -358,7 +377,7 @@ def main() -> None:
     if options.only:
         return
     found = compared(bench, methods)
-    asked = bars(found.result, bench.config.best_of)
+    asked = bars(found.result, bench.config)
     more = tables(bench, found.result, methods)
     publish(bench, found, methods, asked, ("ddpo.png", DDPO), more)
 

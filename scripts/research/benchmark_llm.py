@@ -45,6 +45,7 @@ from benchmark import (
 from comparison import Bar
 from llm_runs import (
     UNMODULATED,
+    LlmBenchmark,
     grpo_runs,
     load,
     train_conditionings,
@@ -52,6 +53,7 @@ from llm_runs import (
     train_ours,
 )
 from ric_diffusion.evaluation.report.schema import EvaluationResult
+from ric_diffusion.io import config as configs
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.files import write_json
 from ric_diffusion.models.causal_lm.model import RiCCausalLM
@@ -60,10 +62,8 @@ from ric_diffusion.models.causal_lm.sampler import LlmSampler
 GRPO = "GRPO"
 SPEED = "speed.json"
 WORDS = f"{OFFLINE}, words"
-CONDITIONINGS = {  # how a model is told the rewards, beside tokens that steer layers: runs by name
-    WORDS: "text",
-    f"{OFFLINE}, tokens that do not modulate": UNMODULATED,
-}
+UNSTEERED = f"{OFFLINE}, tokens that do not modulate"
+CONDITIONINGS = WORDS, UNSTEERED  # how a model is told the rewards, beside tokens that steer layers
 
 
 def our_methods(bench: Benchmark, k: int) -> Iterator[Trained]:
@@ -72,9 +72,10 @@ def our_methods(bench: Benchmark, k: int) -> Iterator[Trained]:
     yield ours(bench, OFFLINE, "offline", alone=True)
 
 
-def conditioning_methods(bench: Benchmark, k: int) -> Iterator[Trained]:
-    for name, run in CONDITIONINGS.items():
-        yield ours(bench, name, run, alone=True)
+def conditioning_methods(bench: LlmBenchmark, k: int) -> Iterator[Trained]:
+    """Other ways to tell a model the rewards."""
+    yield ours(bench, WORDS, "text", sampling=configs.to_dict(bench.text.llm.sampling), alone=True)
+    yield ours(bench, UNSTEERED, UNMODULATED, alone=True)
 
 
 def calibrated_methods(bench: Benchmark, k: int) -> Iterator[Trained]:

@@ -31,6 +31,7 @@ from ric_diffusion.io import config as configs
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.models.cost import COST, Cost
 from ric_diffusion.models.diffusion.backend import DiffusionConfig
+from ric_diffusion.models.hardware import default_device
 
 UNMODULATED = "tokens-unmodulated"  # a run
 
@@ -41,7 +42,7 @@ class LlmAlignment:
     which model, data, prompts and out are replaced: all methods train the layers of ``offline``.
     Words train for as many steps, with the rest of ``text`` as it is; SFT and soups train with the
     loop of ``offline``, on ``sft_fraction`` and ``soup_fraction`` of the data. All draw with its
-    sampling.
+    sampling, but words with the guidance of ``text``.
 
     ``responses``: the folder that sample_responses.py wrote and ``data`` was labelled from.
     Online rounds and GRPO draw ``prompts``; ``calibration_prompts`` of them are drawn by ``seed``.
@@ -97,9 +98,11 @@ def load(path: Path, out: Path, parts: Sequence[str], **given: Any) -> LlmBenchm
     same: Any = {"model": config.model, "data": config.data, "out": None}
     # without validation sheets, which would count as cost
     loop = replace(offline.loop, validate_every=0)
-    offline = replace(offline, **same, prompts=(), loop=loop)
+    llm = offline.llm.resolved(default_device())
+    offline = replace(offline, **same, prompts=(), loop=loop, llm=llm)
     loop = replace(text.loop.in_steps(loop.steps), validate_every=0)
-    words = replace(text.llm, sampling=offline.llm.sampling)
+    sampling = replace(llm.sampling, guidance_scale=text.llm.sampling.guidance_scale)
+    words = replace(text.llm, dtype=llm.dtype, sampling=sampling)
     text = replace(text, **same, where=offline.where, prompts=(), loop=loop, llm=words)
     same |= {"where": offline.where, "llm": offline.llm, "prompts": config.prompts}
     online = replace(online, **same, adapter=str(out / "offline" / "adapter"))
@@ -109,7 +112,7 @@ def load(path: Path, out: Path, parts: Sequence[str], **given: Any) -> LlmBenchm
         weights_of(preference, space)
     prompts = split(config, f"{path}: ")
     sampled = cost_of(config.responses)
-    lm, base = base_model(path, config.model, "llm", getattr(torch, offline.llm.dtype))
+    lm, base = base_model(path, config.model, "llm", getattr(torch, llm.dtype))
     held_out = lm.family.held_out(lm, base, configs.to_dict(offline.llm.sampling))
     return LlmBenchmark(
         config=config, out=out, parts=parts, offline=offline, text=text, online=online,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -27,8 +27,11 @@ from ric_diffusion.models.causal_lm.model import RiCCausalLM
 from ric_diffusion.models.causal_lm.sampler import LlmSampler, token_losses
 from ric_diffusion.models.causal_lm.steering import scale_of
 from ric_diffusion.models.checkpoint import Checkpoint, ModelName
+from ric_diffusion.models.hardware import Precision, resolve_precision
 from ric_diffusion.models.protocol import Batch
 from ric_diffusion.rewards import PromptGroups, RewardSpace
+
+PRECISIONS: Mapping[str, Precision] = {"auto": "auto", "float32": "fp32", "bfloat16": "bf16"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,17 +52,23 @@ class LlmLora:
 class LlmConfig:
     """What the backend of language models trains and how it conditions. ``dropout`` leaves whole
     prompts in by default: there is no guidance that would need samples without. ``dtype`` is that
-    of the frozen weights; what is trained is float32. ``modulation``: rewards also steer
+    of the frozen weights, with ``auto`` bfloat16 where the device has it in hardware, else float32;
+    what is trained is float32. ``modulation``: rewards also steer
     every layer, and are learned many times as fast."""
 
     mode: Mode = "embedding"
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Literal["auto", "float32", "bfloat16"] = "float32"
     modulation: bool = True
     grammar: Words = "words"
     dropout: Dropout = field(default_factory=lambda: Dropout(prompt=0.0, everything=0.0))
     lora: LlmLora = field(default_factory=LlmLora)
     mapping: str = "front"
     sampling: Sampling = field(default_factory=Sampling)
+
+    def resolved(self, device: str | torch.device) -> LlmConfig:
+        """The same with the ``dtype`` that ``device`` takes instead of ``auto``."""
+        taken = resolve_precision(PRECISIONS[self.dtype], device, "dtype")
+        return replace(self, dtype="bfloat16" if taken == "bf16" else "float32")
 
 
 class LlmBackend(LlmSampler, AdaptedBackend):
@@ -83,7 +92,7 @@ class LlmBackend(LlmSampler, AdaptedBackend):
         device: str | torch.device = "cpu",
     ) -> LlmBackend:
         """A new adapter on a base model; ``seed`` draws its first weights."""
-        checkpoint = Checkpoint.of(model)
+        checkpoint, config = Checkpoint.of(model), config.resolved(device)
         lm = RiCCausalLM.from_pretrained(
             checkpoint.model, getattr(torch, config.dtype), **checkpoint.hub
         )

@@ -23,7 +23,7 @@ from ric_diffusion.models.causal_lm.model import RiCCausalLM, load_tokenizer
 from ric_diffusion.models.causal_lm.sampler import LlmSampler
 from ric_diffusion.models.checkpoint import Checkpoint, ModelName
 from ric_diffusion.models.family import Family, Source
-from ric_diffusion.models.hardware import loaded_dtype
+from ric_diffusion.models.hardware import Precision, loaded_dtype
 from ric_diffusion.models.known import PACKAGES, TITLES
 from ric_diffusion.models.protocol import weights_digest
 from ric_diffusion.models.sharding import Sharding
@@ -74,6 +74,12 @@ class CausalLM(Family):
         if dtype is None and loaded_dtype(lm.model.dtype, device) != lm.model.dtype:
             lm.model.float()
         return lm
+
+    def resolved(
+        self, settings: LlmConfig, precision: Precision, device: str | torch.device
+    ) -> tuple[LlmConfig, Precision]:
+        _, precision = super().resolved(settings, precision, device)
+        return settings.resolved(device), precision
 
     def sampler(self, model: Any, sampling: Mapping[str, Any] | None = None) -> LlmSampler:
         return LlmSampler(model, sampling)

@@ -1,5 +1,7 @@
 """The backend of language models: what is trained, on what, and that it repeats."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from ric_diffusion.conditioning.dropout import Dropout
 from ric_diffusion.conditioning.encoder import as_values
 from ric_diffusion.io.config import from_dict
 from ric_diffusion.io.errors import InputError
+from ric_diffusion.models import hardware
 from ric_diffusion.models.causal_lm import backend as module
 from ric_diffusion.models.causal_lm.backend import LlmBackend, LlmConfig, LlmLora
 from ric_diffusion.models.causal_lm.generation import Sampling
@@ -110,6 +113,25 @@ def test_steering_is_scaled_from_where_all_is_on_auto(ready, stir):
         backend.sampling = {**backend.sampling, "steering": strength}
         said[strength] = backend.sample(["why?"] * 2, asked, [0, 0])
     assert said[1.0][1] == said[40.0][1] and said[1.0][0] != said[40.0][0]
+
+
+@pytest.mark.parametrize(("has", "found"), [(True, "bfloat16"), (False, "float32")])
+def test_auto_is_what_the_device_computes_in(ready, monkeypatch, has, found):
+    monkeypatch.setattr(hardware, "has_bf16", lambda device: has)
+    backend = ready("text", dtype="auto")
+    assert backend.config.dtype == found and backend.lm.model.dtype == getattr(torch, found)
+    config = LlmConfig(dtype="auto")
+    own, precision = backend.lm.family.resolved(config, "fp32", "cpu")
+    assert (own, precision) == (replace(config, dtype=found), "fp32")
+
+
+def test_bfloat16_that_the_device_does_not_have_is_obeyed_with_a_warning(monkeypatch, caplog):
+    hardware._warn_of_slow_bf16.cache_clear()
+    monkeypatch.setattr(hardware, "has_bf16", lambda device: False)
+    config = LlmConfig(dtype="bfloat16")
+    assert config.resolved("cpu") == config
+    assert "dtype: bf16 is not in this cpu's hardware" in caplog.text
+    assert "leave dtype out, or write auto" in caplog.text
 
 
 @pytest.mark.parametrize("mode", MODES)

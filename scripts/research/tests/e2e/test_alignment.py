@@ -31,6 +31,7 @@ EVERYTHING = [
     "soup",
     "ddpo",
     "conditioned",
+    "stops",
     "dpo",
     "attrictrl",
     "plateau",
@@ -64,6 +65,8 @@ METHODS = [
     "rewarded soup of DDPO",
     "Diffusion Blend",
     "reward-conditioned DDPO",
+    "reward-conditioned DDPO, 2 iterations",
+    "reward-conditioned DDPO, 4 iterations",
     "reward-conditioned DPO",
     "AttriCtrl-like",
     "DDPO, 2 iterations for one preference",
@@ -120,6 +123,7 @@ def config(root, tiny, tmp_path_factory):
             "ddpo_preferences": [{first: 1.0}, {first: 0.5, last: 0.5}, {last: 1.0}],
             "ddpo_prompts": 1,
             "conditioned": ddpo | {"iterations": 6},
+            "conditioned_stops": [4, 2],
             "prompts": PROMPTS,
             "seeds": SEEDS,
             "calibration_prompts": CALIBRATION,
@@ -162,6 +166,9 @@ def test_everything_once(benchmark, config, root, tiny, tmp_path, monkeypatch):
     for name in ("rewarded soup of DDPO", "Diffusion Blend"):  # of two of these runs
         assert 3 * spent[name].forwards == 2 * spent["DDPO"].forwards
     assert spent["reward-conditioned DDPO"].forwards == spent["DDPO"].forwards
+    for stop in (2, 4):
+        stopped = spent[f"reward-conditioned DDPO, {stop} iterations"].forwards
+        assert 6 * stopped == stop * spent["DDPO"].forwards
     # of a pair both pictures, and both once more by the base model
     assert spent["reward-conditioned DPO"].forwards == 3 * 4 * 2 * (3 + 1)
     assert spent["AttriCtrl-like"].forwards == 2 * trained  # an encoder for each reward
@@ -198,7 +205,7 @@ def test_everything_once(benchmark, config, root, tiny, tmp_path, monkeypatch):
     curved = [one.reward for one in result.calibration.rewards]
     assert list(result.calibration.methods) == METHODS[1::-1] and curved
     # two for all sliders; for a reward that cannot be calibrated one less
-    assert len(bars) == 11 + 3 + 5 + len(curved)
+    assert len(bars) == 11 + 3 + 5 + 2 + len(curved)
     assert {row[""] for row in bars.values()} <= {"met", "missed"}
     ratio = bars["forward passes of training, RiC online / DDPO"]
     assert first_number(ratio["value"]) == pytest.approx(
@@ -237,6 +244,13 @@ def test_everything_once(benchmark, config, root, tiny, tmp_path, monkeypatch):
     told = settings_of(out, "conditioned")
     assert told["prompts"] == ddpo["prompts"]
     assert told["conditioned"] == ddpo["ddpo"] | {"iterations": 6}
+    # Stopped early, it is the same training, and each stop goes on where the one before ended.
+    curves = [
+        (out / name / "log.jsonl").read_text().splitlines()
+        for name in ("conditioned-2", "conditioned-4", "conditioned")
+    ]
+    assert [len(curve) for curve in curves] == [2, 4, 6]
+    assert curves[0] == curves[1][:2] and curves[1] == curves[2][:4]
     others = [plain, *(settings for name, settings in used.items() if name != "text")]
     loras = [ddpo["ddpo"]["lora"], *(settings["diffusion"]["lora"] for settings in others)]
     assert all(lora == loras[0] for lora in loras) and loras[0]["rank"] == 4
@@ -260,7 +274,7 @@ def test_everything_once(benchmark, config, root, tiny, tmp_path, monkeypatch):
     plain = {"num_inference_steps": STEPS, "guidance_scale": 2.5}
     assert sampling["RiC online"] == SAMPLING
     assert sampling["SFT"] == sampling["base model"] == sampling["rewarded soup"] == plain
-    for name in ("DDPO", "rewarded soup of DDPO", "Diffusion Blend", "reward-conditioned DDPO"):
+    for name in ("DDPO", "rewarded soup of DDPO", "Diffusion Blend", METHODS[23], METHODS[24]):
         assert sampling[name] == plain | {"eta": 1.0}
     assert ddpo["ddpo"]["guidance_scale"] == 2.5
     assert all(0 < float(row["brightness"]) < 100 for row in methods.values())

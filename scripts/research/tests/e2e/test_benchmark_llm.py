@@ -57,7 +57,8 @@ def home(tmp_path_factory):
     common = {"model": "elsewhere", "data": "elsewhere", "llm": llm}
     offline = common | {"loop": fast | {"validate_every": 1}, "prompts": ASKS}
     (home / "offline.yaml").write_text(yaml.safe_dump(offline))
-    text = common | {"llm": llm | {"mode": "text"}, "loop": fast | {"steps": 9}}
+    words = {"mode": "text", "sampling": sampling | {"guidance_scale": 2.0}}
+    text = common | {"llm": llm | words, "loop": fast | {"steps": 9}}
     (home / "text.yaml").write_text(yaml.safe_dump(text))
     guard = {"samples": 8, "diversity": 0.0, "prompt_r_precision": 0.0}
     rounds = {"rounds": 1, "samples": 8, "batch_size": 4, "guard": guard, "loop": fast}
@@ -160,8 +161,10 @@ def test_everything_once(benchmark, config, data, tmp_path, monkeypatch):
     assert [name for name, method in found.items() if method.control] == METHODS[:5]
     points = {name: len(method.points) for name, method in found.items()}
     assert {name for name, count in points.items() if count == 1} == {"base model", "SFT"}
-    sampling = [method.about["sampling"] for method in found.values()]
-    assert all(one == sampling[0] for one in sampling)
+    sampling = {name: method.about["sampling"] for name, method in found.items()}
+    words = sampling.pop("RiC offline, words")
+    assert words == sampling["RiC offline"] | {"guidance_scale": 2.0}
+    assert all(one == sampling["RiC offline"] for one in sampling.values())
 
     methods, bars, conditionings = tables_of(out)
     assert list(methods) == METHODS
