@@ -211,7 +211,7 @@ class Responses:
         """InputError for what language models cannot do."""
         for name in ("negative_targets", "negative_prompt"):
             if getattr(asked, name):
-                raise InputError(f"{name}: language models are not guided away from anything")
+                raise InputError(f"{name}: language models are not guided away from what is named")
         for name, value in (("init_image", asked.init), ("strength", asked.strength)):
             if value is not None:
                 raise InputError(f"{name}: language models begin with no picture")
@@ -221,7 +221,7 @@ class Responses:
         if lm.adapter is not None:
             own = lm.adapter.sampling
             self.targets = lm.adapter.targets_for(**asked.rewards, mapping=asked.mapping)
-        self.sampler = lm.family.sampler(lm, {**own, **asked.sampling})
+        self.sampler = lm.family.sampler(lm, lm.family.merged(own, asked.sampling))
 
     def draw(self, prompt: str, seeds: Sequence[int], scorers: Sequence[Any]) -> Iterator[Drawn]:
         """One response for each seed, in one batch: each comes out as if it were alone."""

@@ -194,7 +194,7 @@ class Engine:
             _check_text(negative_prompt, "negative_prompt")
             if not self.pictures:
                 raise InputError(
-                    "negative_prompt: language models are not guided away from anything"
+                    "negative_prompt: language models are not guided away from what is named"
                 )
             options["negative_prompt"] = negative_prompt
         return options

@@ -189,11 +189,15 @@ def test_guidance_scale(home, ric, tmp_path, mode):
         ("none", "--targets", "brevity=1.2", "--guidance-scale", 0),
         ("plain", "--targets", "brevity=1.2"),
         ("more", "--targets", "brevity=1.2", "--guidance-scale", 4),
+        ("most", "--targets", "brevity=1.2", "--guidance-scale", 4, "--contrast", 1),
     ):
         done = ric("generate", *asked, *more, "--out", tmp_path / name)
         assert done.code == 0, done.err
         said[name] = sample_file(tmp_path / name, 0, ".txt").read_text()
-    assert said["none"] == said["auto"] and len(set(said.values())) == 3
+    assert said["none"] == said["auto"] and len(set(said.values())) == 4
+    done = ric("generate", *asked, "--contrast", 1, "--out", tmp_path / "off")
+    assert (done.code, done.out) == (2, "")
+    assert "contrast: give guidance_scale above 1, not 1" in done.err
 
 
 def test_refine(home, ric, tmp_path):

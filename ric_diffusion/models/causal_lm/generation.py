@@ -25,7 +25,8 @@ class Sampling:
     likeliest that make up that much. A prompt is cut to ``prompt_tokens`` with its reward words.
     ``steering``: how many times as far as in training rewards move the states of each layer.
     ``guidance_scale``: how many times as far as in training they move what is said next, away from
-    what is said where all are on auto, in twice the passes; 1 goes without.
+    what is said for ``contrast`` times the opposite of what is asked, or where all are on auto if
+    that is 0; in twice the passes. 1 goes without.
     """
 
     temperature: float = 0.7
@@ -34,9 +35,10 @@ class Sampling:
     response_tokens: int = 128
     steering: float = 1.0
     guidance_scale: float = 1.0
+    contrast: float = 0.0
 
     def __post_init__(self) -> None:
-        within(self, 0, 100, "temperature", "steering", "guidance_scale")
+        within(self, 0, 100, "temperature", "steering", "guidance_scale", "contrast")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p is {self.top_p}; give more than 0, at most 1")
         within(self, 1, MOST_TOKENS, "prompt_tokens", "response_tokens")
@@ -63,17 +65,17 @@ class Draw(LogitsProcessor):
 
 
 class Guided(LogitsProcessor):
-    """Guides the first half of the rows away from the second, which are the same without rewards:
-    ``log p = log p_auto + scale (log p_rewards - log p_auto)`` (Sanchez et al. 2023, after Ho &
-    Salimans 2022). Both halves become that, so that they go on with the same token."""
+    """Guides the first half of the rows away from the second, which are the same with other rewards
+    or without: ``log p = log p_away + scale (log p_rewards - log p_away)`` (Sanchez et al. 2023,
+    after Ho & Salimans 2022). Both halves become that, so that they go on with the same token."""
 
     def __init__(self, scale: float) -> None:
         self.scale = scale
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """(2B, V) logits -> (2B, V) log-probabilities, up to a constant for each row."""
-        rewards, auto = scores.log_softmax(dim=1).chunk(2)
-        return auto.lerp(rewards, self.scale).repeat(2, 1)
+        rewards, away = scores.log_softmax(dim=1).chunk(2)
+        return away.lerp(rewards, self.scale).repeat(2, 1)
 
 
 class Finite(LogitsProcessor):
@@ -106,8 +108,8 @@ def generate(
 ) -> list[list[int]]:
     """Contexts (T_i, D) -> the ids of each response, with the token of ``stops`` that ended it
     last; without one where it was cut at ``response_tokens``. With guidance there are twice as many
-    contexts as seeds, the second half without rewards. FloatingPointError for a model whose logits
-    are NaN or Inf."""
+    contexts as seeds, the second half with what it steers away from. FloatingPointError for a model
+    whose logits are NaN or Inf."""
     guided = [Guided(sampling.guidance_scale)] if len(contexts) > len(seeds) else []
     draw = [Draw(sampling, [*seeds] * (1 + len(guided)))] if sampling.temperature > 0 else []
     config = GenerationConfig(

@@ -15,6 +15,7 @@ from ric_diffusion.models.causal_lm.generation import Sampling, generate, left_p
 from ric_diffusion.models.causal_lm.model import RiCCausalLM
 from ric_diffusion.models.causal_lm.texts import whole_sentences, word_features
 from ric_diffusion.models.judge import prompt_r_precision
+from ric_diffusion.rewards import opposite
 
 JUDGE_BATCH = 16
 
@@ -49,7 +50,9 @@ class LlmSampler:
             adapters = zip(lm.adapters_for(prompts), targets, strict=True)
             requests = [own.model_targets(own.reachable(z)) for own, z in adapters]
             if settings.guidance_scale != 1:
-                prompts, requests = [*prompts, *prompts], [*requests, *({} for _ in requests)]
+                space = lm.adapter.space
+                away = [opposite(z, space, settings.contrast) for z in requests]
+                prompts, requests = [*prompts, *prompts], [*requests, *away]
         with torch.no_grad(), lm.steered(requests, settings.steering):
             contexts = lm.contexts(prompts, requests, settings.prompt_tokens)
             found = generate(lm.model, contexts, seeds, settings, lm.chat.stops)

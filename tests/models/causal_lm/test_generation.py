@@ -9,6 +9,7 @@ from ric_diffusion.models.causal_lm.generation import Draw, Guided, Sampling, ge
 from ric_diffusion.models.causal_lm.sampler import LlmSampler
 from ric_diffusion.models.causal_lm.texts import whole_sentences
 from ric_diffusion.models.cost import Meter
+from ric_diffusion.rewards import opposite
 
 PROMPTS = ["why?", "how do i bake a cake?", "tell me about the sea. " * 3, "two tips", ""]
 TARGETS = [{}, {"positivity": 1.5}, {"brevity": -1.0}, {"positivity": -2, "brevity": 2}, {}]
@@ -117,6 +118,23 @@ def test_guidance_starts_where_all_are_on_auto(lm, adapters, mode):
     assert len({tuple(texts) for texts in said.values()}) == 3
 
 
+@pytest.mark.parametrize("mode", ["embedding", "text"])
+def test_contrast_starts_where_the_opposite_is_asked(lm, adapters, mode):
+    lm.load_adapter(adapters[mode])
+    asked, prompts, space = TARGETS[1:4], PROMPTS[1:4], lm.adapter.space
+    for times in (0.5, 1.5):
+        away = [opposite(z, space, times) for z in asked]
+        plain = LlmSampler(lm, GREEDY).sample(prompts, away, [0] * 3)
+        settings = GREEDY | {"guidance_scale": 0.0, "contrast": times}
+        assert LlmSampler(lm, settings).sample(prompts, asked, [0] * 3) == plain
+    auto = GREEDY | {"guidance_scale": 4.0}
+    said = [
+        LlmSampler(lm, settings).sample(prompts, asked, [0] * 3)
+        for settings in (auto, auto | {"contrast": 0.0}, auto | {"contrast": 1.0})
+    ]
+    assert said[0] == said[1] != said[2]
+
+
 def test_guidance_takes_twice_the_passes_where_there_are_rewards(lm, adapters):
     def passes(sampling):
         sampler = LlmSampler(lm, {"temperature": 0.0, "response_tokens": 1, **sampling})
@@ -177,6 +195,8 @@ def test_a_cut_text_ends_with_a_sentence(text, kept):
         {"steering": -0.1},
         {"guidance_scale": -0.1},
         {"guidance_scale": float("inf")},
+        {"contrast": -0.1},
+        {"contrast": 101},
         {"steering": 1e308},
         {"temperature": 1e308},
         {"response_tokens": 10**12},

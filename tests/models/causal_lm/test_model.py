@@ -140,7 +140,7 @@ def poison(folder):
 
 def unknown_sampling(folder):
     about = json.loads((folder / "ric_adapter.json").read_text())
-    about["sampling"]["contrast"] = 3.0
+    about["sampling"]["prompt_guidance"] = 3.0
     (folder / "ric_adapter.json").write_text(json.dumps(about))
 
 
