@@ -122,10 +122,9 @@ class Benchmark:
     def setting(self, name: str) -> Any:
         """A setting that figures depend on, as plain data, without the names of folders."""
         own = getattr(self, name, None)
-        plain = configs.to_dict(getattr(self.config, name) if own is None else own)
         if isinstance(own, TrainConfig | OnlineRun):
-            plain = {key: value for key, value in plain.items() if key not in FOLDERS}
-        return plain
+            return {k: value for k, value in _recipe(self, own).items() if k not in FOLDERS}
+        return configs.to_dict(getattr(self.config, name) if own is None else own)
 
     @cached_property
     def evaluation(self) -> EvaluationConfig:

@@ -7,14 +7,17 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from ric_diffusion.api.runs import OnlineRun, TrainConfig
 from ric_diffusion.cli import main
+from ric_diffusion.data.records import Record
 from ric_diffusion.evaluation.report.schema import EvaluationResult
 from ric_diffusion.io import config as configs
 from ric_diffusion.models.diffusion.sampler import DiffusionSampler
+from ric_diffusion.rewards import RewardSpace
 from ric_diffusion.training.trainer import Trainer
 from support.processes import HOME
 from support.tables import first_number, tables_of
@@ -456,3 +459,28 @@ def test_bad_configs_are_one_line_and_leave_nothing(
     assert code == 2 and message in err
     assert len(err.strip().splitlines()) == 1
     assert not out.exists()
+
+
+@pytest.mark.parametrize("name", ["emoji-alignment", "emoji-alignment-five"])
+def test_the_scores_that_come_along_are_those_of_the_config(monkeypatch, tmp_path, name):
+    """By their settings; what goes in besides is known only with the data."""
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    monkeypatch.chdir(HOME)  # whose configs the config names
+    runs, parts = import_module("alignment_runs"), import_module("benchmark_alignment").PARTS
+    path, scores = (SCRIPT.parent / folder / name for folder in ("configs", "scores"))
+    path = path.with_suffix(".yaml")
+    asked = configs.load_yaml(path, runs.Alignment)
+    rewards = list(dict.fromkeys(key for one in asked.ddpo_preferences for key in one))
+    space = RewardSpace.fit({reward: np.arange(200.0) for reward in rewards})
+    records = [Record(file=f"{i}.png", captions=(f"name {i}",)) for i in range(200)]
+    monkeypatch.setattr(runs, "read_labelled", lambda folder: (records, space))
+    kept = sorted({file.parent.name.partition("-seed")[0] for file in scores.glob("*/run.json")})
+    assert kept and set(kept) <= set(parts)
+    bench = runs.load(path, tmp_path / "out", kept, parts, scores=scores, only_kept=True)
+    for part in kept:
+        stored = json.loads((scores / part / "run.json").read_text())["identity"]
+        needed = [*parts[part].needs, part]
+        reads = {read for some in needed for read in parts[some].reads}
+        assert {read: stored[read] for read in reads} == {
+            read: bench.setting(read) for read in reads
+        }
