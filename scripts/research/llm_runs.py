@@ -101,7 +101,8 @@ def load(path: Path, out: Path, parts: Sequence[str], **given: Any) -> LlmBenchm
     llm = offline.llm.resolved(default_device())
     offline = replace(offline, **same, prompts=(), loop=loop, llm=llm)
     loop = replace(text.loop.in_steps(loop.steps), validate_every=0)
-    sampling = replace(llm.sampling, guidance_scale=text.llm.sampling.guidance_scale)
+    own = text.llm.sampling
+    sampling = replace(llm.sampling, guidance_scale=own.guidance_scale, contrast=own.contrast)
     words = replace(text.llm, dtype=llm.dtype, sampling=sampling)
     text = replace(text, **same, where=offline.where, prompts=(), loop=loop, llm=words)
     same |= {"where": offline.where, "llm": offline.llm, "prompts": config.prompts}

@@ -25,6 +25,7 @@ pytest.importorskip("trl")
 SCRIPTS = HOME / "scripts" / "research"
 ASKS, JUDGED = ["how do i bake a cake?", "why?", "two tips"], ["and the sea?", "a name"]
 SEEDS, POINTS, CALIBRATION, TOKENS = 2, 3, 1, 8
+GUIDANCE = {"guidance_scale": 2.0, "contrast": 1.0}  # of reward words
 METHODS = [
     "RiC online",
     "RiC offline",
@@ -57,7 +58,7 @@ def home(tmp_path_factory):
     common = {"model": "elsewhere", "data": "elsewhere", "llm": llm}
     offline = common | {"loop": fast | {"validate_every": 1}, "prompts": ASKS}
     (home / "offline.yaml").write_text(yaml.safe_dump(offline))
-    words = {"mode": "text", "sampling": sampling | {"guidance_scale": 2.0}}
+    words = {"mode": "text", "sampling": sampling | GUIDANCE}
     text = common | {"llm": llm | words, "loop": fast | {"steps": 9}}
     (home / "text.yaml").write_text(yaml.safe_dump(text))
     guard = {"samples": 8, "diversity": 0.0, "prompt_r_precision": 0.0}
@@ -163,7 +164,7 @@ def test_everything_once(benchmark, config, data, tmp_path, monkeypatch):
     assert {name for name, count in points.items() if count == 1} == {"base model", "SFT"}
     sampling = {name: method.about["sampling"] for name, method in found.items()}
     words = sampling.pop("RiC offline, words")
-    assert words == sampling["RiC offline"] | {"guidance_scale": 2.0}
+    assert words == sampling["RiC offline"] | GUIDANCE
     assert all(one == sampling["RiC offline"] for one in sampling.values())
 
     methods, bars, conditionings = tables_of(out)
