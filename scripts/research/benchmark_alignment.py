@@ -186,7 +186,7 @@ def conditioned_stop_methods(bench: AlignmentBenchmark, k: int) -> Iterator[Trai
     for run, iterations in conditioned_stops(bench, k).items():
         noisy, name = noisy_plain(bench), STOPPED.format(iterations)
         source = conditioned_ddpo(name, noisy, bench.space, bench.out / run)
-        yield replace(_adapted(bench, source, noisy, [run], Cost()), variant=True)
+        yield _adapted(bench, source, noisy, [run], Cost())
 
 
 def ddpo_plateau_methods(bench: AlignmentBenchmark, k: int) -> Iterator[Trained]:
