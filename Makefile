@@ -31,8 +31,8 @@ demo: $(VENV)/.installed
 	$(BIN)/ric sweep --model emoji-64 --prompt octopus --points 11 --seed 0 --out demo/
 	@echo "The picture: $(CURDIR)/demo/grid.png"
 
-# A process a core and one more, four at most, a file of tests in one; then what drives a browser,
-# which has to answer in time.
+# A process a core, four at most, a file of tests in one; then what drives a browser, which has to
+# answer in time.
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile \
 		--ignore $(BROWSER)
