@@ -34,7 +34,6 @@ from alignment_runs import (
     PLATEAU,
     UNMODULATED,
     WORDS_UNMODULATED,
-    Alignment,
     AlignmentBenchmark,
     attrictrl_runs,
     conditioned_stops,
@@ -175,18 +174,20 @@ def ddpo_methods(bench: AlignmentBenchmark, k: int) -> Iterator[Trained]:
 
 def conditioned_methods(bench: AlignmentBenchmark, k: int) -> Iterator[Trained]:
     if bench.conditioned is not None:
-        noisy, run = noisy_plain(bench), of_seed(CONDITIONED, k)
-        source = conditioned_ddpo(CONDITIONED_DDPO, noisy, bench.space, bench.out / run)
-        yield _adapted(bench, source, noisy, [run], Cost())
+        yield _told(bench, CONDITIONED_DDPO, of_seed(CONDITIONED, k))
 
 
 def conditioned_stop_methods(bench: AlignmentBenchmark, k: int) -> Iterator[Trained]:
-    if bench.conditioned is None:
-        return
-    for run, iterations in conditioned_stops(bench, k).items():
-        noisy, name = noisy_plain(bench), STOPPED.format(iterations)
-        source = conditioned_ddpo(name, noisy, bench.space, bench.out / run)
-        yield _adapted(bench, source, noisy, [run], Cost())
+    if bench.conditioned is not None:
+        for run, iterations in conditioned_stops(bench, k).items():
+            yield _told(bench, STOPPED.format(iterations), run)
+
+
+def _told(bench: AlignmentBenchmark, name: str, run: str) -> Trained:
+    """The policy of a run that is told the preference."""
+    noisy = noisy_plain(bench)
+    source = conditioned_ddpo(name, noisy, bench.space, bench.out / run)
+    return _adapted(bench, source, noisy, [run], Cost())
 
 
 def ddpo_plateau_methods(bench: AlignmentBenchmark, k: int) -> Iterator[Trained]:
@@ -321,13 +322,13 @@ def plain(bench: AlignmentBenchmark) -> DiffusionSampler:
     return DiffusionSampler(bench.model, bench.plain_sampling)
 
 
-def bars(result: EvaluationResult, config: Alignment) -> list[comparison.Bar]:
-    stopped = [STOPPED.format(stop) for stop in sorted(set(config.conditioned_stops))]
+def bars(result: EvaluationResult, bench: AlignmentBenchmark) -> list[comparison.Bar]:
+    stopped = map(STOPPED.format, conditioned_stops(bench, 0).values())
     asked = [
         comparison.beats(result, OFFLINE, 1.05),
         *comparison.apart(result, OFFLINE),
         comparison.beats(result, SOUP, 1.2),
-        comparison.beats(result, equal_cost(config.best_of), 1.1),
+        comparison.beats(result, equal_cost(bench.config.best_of), 1.1),
         comparison.beats(result, SFT, 1.5),
         *(comparison.beats(result, name, 1.0) for name in (*PEERS, *stopped)),
         *(comparison.cheaper(result, name, 0.10) for name in (DDPO, CONDITIONED_DDPO)),
@@ -377,7 +378,7 @@ def main() -> None:
     if options.only:
         return
     found = compared(bench, methods)
-    asked = bars(found.result, bench.config)
+    asked = bars(found.result, bench)
     more = tables(bench, found.result, methods)
     publish(bench, found, methods, asked, ("ddpo.png", DDPO), more)
 
