@@ -95,6 +95,7 @@ class Asked:
 
 
 REWARDS = ("preference", "targets", "negative_targets")
+NO_NEGATIVE = "language models are not guided away from what is named"
 
 
 def check_request(prompts: Sequence[str], seed: int, count: int) -> None:
@@ -211,7 +212,7 @@ class Responses:
         """InputError for what language models cannot do."""
         for name in ("negative_targets", "negative_prompt"):
             if getattr(asked, name):
-                raise InputError(f"{name}: language models are not guided away from what is named")
+                raise InputError(f"{name}: {NO_NEGATIVE}")
         for name, value in (("init_image", asked.init), ("strength", asked.strength)):
             if value is not None:
                 raise InputError(f"{name}: language models begin with no picture")

@@ -12,7 +12,7 @@ import torch
 from PIL import Image, ImageOps
 
 from ric_diffusion.adapters.adapter import Adapter
-from ric_diffusion.api.drawing import Asked, InitPicture, Pictures
+from ric_diffusion.api.drawing import NO_NEGATIVE, Asked, InitPicture, Pictures
 from ric_diffusion.api.models import check_mapping, require_adapter, sampling_arguments
 from ric_diffusion.api.picture_settings import PictureSettings
 from ric_diffusion.api.refinement import Refinement
@@ -193,9 +193,7 @@ class Engine:
         if negative_prompt:
             _check_text(negative_prompt, "negative_prompt")
             if not self.pictures:
-                raise InputError(
-                    "negative_prompt: language models are not guided away from what is named"
-                )
+                raise InputError(f"negative_prompt: {NO_NEGATIVE}")
             options["negative_prompt"] = negative_prompt
         return options
 

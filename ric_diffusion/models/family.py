@@ -97,6 +97,9 @@ class Family:
         options: the arguments of sampling that the command line can set, by the option's name.
         software: the packages whose versions a report tells.
         bundled: its models that need neither a folder nor a hub.
+        guidance: the argument for the scale of classifier-free guidance.
+        guidance_off: the scale at which there is none: 1 as Saharia et al. (2022, eq. 2)
+            count it, 0 as Ho & Salimans (2022, eq. 6).
     """
 
     name: str
@@ -109,6 +112,8 @@ class Family:
     options: Mapping[str, str]
     software: tuple[str, ...]
     bundled: tuple[str, ...] = ()
+    guidance: str = "guidance_scale"
+    guidance_off: float = 1.0
 
     def claims(self, source: Source) -> bool:
         """Whether a model is of this family. InputError, by name, for one of its kin that cannot be
@@ -223,7 +228,20 @@ class Family:
     def merged(self, own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
         """An adapter's own arguments of sampling with those given in their place. InputError for
         what does not go together."""
-        return {**own, **given}
+        found = {**own, **given}
+        asked, scale = given.get("contrast"), self.scale(found)
+        if asked and asked != own.get("contrast") and scale <= self.guidance_off:
+            raise InputError(f"contrast: {self.unguided(scale)}")
+        return found
+
+    def scale(self, sampling: Mapping[str, Any]) -> float:
+        """The scale of classifier-free guidance of a call with these arguments."""
+        scale: float = sampling.get(self.guidance, self.guidance_off)
+        return scale
+
+    def unguided(self, scale: float) -> str:
+        """What to do about a call with this scale, which has none."""
+        return f"give {self.guidance} above {self.guidance_off:g}, not {scale}"
 
     def check_sampling(self, sampling: Mapping[str, Any]) -> None:
         """ValueError for arguments of sampling that models of this family do not take."""

@@ -124,13 +124,6 @@ class CausalLM(Family):
     def check_sampling(self, sampling: Mapping[str, Any]) -> None:
         config.from_dict(config.to_dict(sampling), Sampling, "sampling")
 
-    def merged(self, own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-        found = super().merged(own, given)
-        asked, scale = given.get("contrast"), found.get("guidance_scale", 1)
-        if asked and asked != own.get("contrast") and scale == 1:
-            raise InputError(f"contrast: give guidance_scale above 1, not {scale}")
-        return found
-
     def tokenizer(self, model: ModelName, adapter: Adapter) -> Turn:
         checkpoint = Checkpoint.of(model)
         sampling = config.from_dict(dict(adapter.sampling), Sampling, "sampling")

@@ -133,9 +133,6 @@ class DiffusionFamily(Family):
         tokenizers: what counts a prompt's tokens, attributes' names.
         prompts: the arguments of the stock call that are prompts.
         embeds: its arguments for the tensors of a context: states first, then pooled.
-        guidance: its argument for the scale of classifier-free guidance.
-        guidance_off: the scale at which there is none: 1 as Saharia et al. (2022, eq. 2)
-            count it, 0 as Ho & Salimans (2022, eq. 6).
         context_argument: the denoiser's argument for the states.
         repeats_embeds: whether the stock call makes several images of one context by itself.
         encode_options: what ``encode`` takes beside texts.
@@ -163,8 +160,6 @@ class DiffusionFamily(Family):
     text_layers: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
     stock: tuple[str, ...] = ()
     single_files: tuple[str, ...] = ()
-    guidance: str = "guidance_scale"
-    guidance_off: float = 1.0
     context_argument: str = "encoder_hidden_states"
     repeats_embeds: bool = True
     encode_options: tuple[str, ...] = ("lora_scale", "clip_skip")
@@ -247,10 +242,6 @@ class DiffusionFamily(Family):
     def is_guided(self, pipe: Any, scale: float) -> bool:
         """Whether a call with this scale of ``self.guidance`` has a branch to steer away from."""
         return scale > self.guidance_off
-
-    def unguided(self, scale: float) -> str:
-        """What to do about a call with this scale, which has none."""
-        return f"give {self.guidance} above {self.guidance_off:g}, not {scale}"
 
     def check_denoiser(self, pipe: Any) -> None:
         """InputError for a checkpoint of the family whose denoiser reads more than noisy latents
@@ -512,7 +503,7 @@ class DiffusionFamily(Family):
 
     def merged(self, own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
         found = super().merged(own, given)
-        scale = found.get(self.guidance, self.stock_default(self.guidance))
+        scale = self.scale(found)
         prompt_guidance = found.get("prompt_guidance", scale)
         if "prompt_guidance" in own and "prompt_guidance" not in given:
             found["prompt_guidance"] = min(prompt_guidance, scale)  # the call's own comes first
@@ -521,10 +512,11 @@ class DiffusionFamily(Family):
                 f"prompt_guidance {prompt_guidance}: give a number from {self.guidance_off:g} to "
                 f"{self.guidance}, {scale}"
             )
-        asked = given.get("contrast")
-        if asked and asked != own.get("contrast") and scale <= self.guidance_off:
-            raise InputError(f"contrast: {self.unguided(scale)}")
         return found
+
+    def scale(self, sampling: Mapping[str, Any]) -> float:
+        scale: float = sampling.get(self.guidance, self.stock_default(self.guidance))
+        return scale
 
     def stock_default(self, name: str) -> Any:
         """What the stock call from text to image takes for an argument that is not given."""

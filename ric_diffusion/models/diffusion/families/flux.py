@@ -185,8 +185,7 @@ class Flux(DiffusionFamily):
 
     def passes_per_step(self, pipe: Any, sampling: Mapping[str, Any]) -> int:
         """The branch to steer away from is a pass of its own, not half of a batch."""
-        scale = sampling.get(self.guidance, self.stock_default(self.guidance))
-        return 2 if self.is_guided(pipe, scale) else 1
+        return 2 if self.is_guided(pipe, self.scale(sampling)) else 1
 
     def unguided(self, scale: float) -> str:
         return (
