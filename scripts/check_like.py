@@ -53,6 +53,8 @@ def random_options(rng: random.Random, rewards: Sequence[str], picture: Path) ->
         options += ["--contrast", f"{rng.uniform(0, 1.5):.2f}"]
     if rng.random() < 0.3:
         options += ["--prompt-guidance", "1.25"]
+    if rng.random() < 0.3:
+        options += ["--reward-start", f"{rng.uniform(0, 0.99):.2f}"]
     if rng.random() < 0.4:
         options += ["--negative-prompt", rng.choice(["", "blurry", "night, dark"])]
     if rng.random() < 0.5:

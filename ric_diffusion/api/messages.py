@@ -48,6 +48,9 @@ class Asked(Message):
     prompt_guidance: Scale | None = Field(
         None, description="how strongly guidance pulls to the prompt, if less than to the rewards"
     )
+    reward_start: Annotated[float, Field(ge=0, le=0.99)] | None = Field(
+        None, description="the share of the steps after which rewards speak"
+    )
     width: Side | None = None
     height: Side | None = None
 
@@ -55,7 +58,8 @@ class Asked(Message):
     def sampling(self) -> dict[str, Any]:
         """The arguments of sampling, of which None is not given."""
         names = ("steps", "guidance_scale", "true_cfg_scale", "contrast", "prompt_guidance")
-        return {name: getattr(self, name) for name in (*names, "width", "height")}
+        own = (*names, "reward_start", "width", "height")
+        return {name: getattr(self, name) for name in own}
 
 
 class GenerateRequest(Asked):

@@ -123,8 +123,8 @@ def sampling_arguments(family: Family, given: Mapping[str, Any] | None) -> dict[
     """Arguments of sampling under the names that models of the family have for them.
 
     ``given``: those names, or the ones that are the same for all families (``steps``,
-    ``guidance_scale``, ``true_cfg_scale``, ``contrast``, ``prompt_guidance``, ``width``,
-    ``height``); a None is not given.
+    ``guidance_scale``, ``true_cfg_scale``, ``contrast``, ``prompt_guidance``,
+    ``reward_start``, ``width``, ``height``); a None is not given.
     InputError for what models of the family do not have.
     """
     found: dict[str, Any] = {}
@@ -147,6 +147,7 @@ COMMON = (
     "true_cfg_scale",
     "contrast",
     "prompt_guidance",
+    "reward_start",
     "width",
     "height",
 )

@@ -215,8 +215,8 @@ def generate(
             language models.
         strength: how much of that is drawn anew, above 0, at most 1, by default 0.5.
         sampling: arguments of sampling (``steps``, ``guidance_scale``, ``true_cfg_scale``,
-            ``contrast``, ``prompt_guidance``, ``width``, ``height``, or what models of this family
-            call theirs). What is left out comes from the adapter.
+            ``contrast``, ``prompt_guidance``, ``reward_start``, ``width``, ``height``, or what
+            models of this family call theirs). What is left out comes from the adapter.
         dtype: of the model's weights, if it is loaded here; float32 by default.
         device: where to compute, if it is loaded here; by default the GPU if there is one.
         out: a folder for the samples: 0001-red-apple-seed0.png and so on with all that made them

@@ -16,6 +16,7 @@ SAMPLING = (
     "true_cfg_scale",
     "contrast",
     "prompt_guidance",
+    "reward_start",
     "width",
     "height",
 )

@@ -528,6 +528,12 @@ def _sampling(parser: Parser, mapping: str = "the adapter's") -> Any:
         help="how closely to follow the prompt, if less closely than the rewards "
         "(--guidance-scale)",
     )
+    group.add_argument(
+        "--reward-start",
+        type=scale,
+        help="the share of the steps, from 0 to 0.99, after which rewards speak; before, the "
+        "prompt alone is drawn, and more of it is kept",
+    )
     _mapping(group, mapping)
     return group
 

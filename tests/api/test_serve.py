@@ -225,6 +225,7 @@ def test_every_setting_is_passed_on(server, here):
         "refine": 1,
     }
     sampling = {"steps": 2, "guidance_scale": 4.0, "contrast": 0.5, "width": 32, "height": 64}
+    sampling |= {"prompt_guidance": 2.0, "reward_start": 0.3}
     answer = asked(server, "/generate", {"prompt": "cat", "seed": 7, **settings, **sampling})
     [own] = api.generate(here("embedding"), "cat", seed=7, **settings, sampling=sampling)
     [one] = answer["samples"]

@@ -27,6 +27,7 @@ _MOST = {  # MOST_SCALE of others
     "timesteps": MOST_STEPS,
     "height": MOST_SIDE,
     "width": MOST_SIDE,
+    "reward_start": 0.99,
     "eta": 1.0,  # beyond, DDIM takes the root of what is below 0
 }
 NO_CLIP_SKIP = (

@@ -32,7 +32,7 @@ from ric_diffusion.models.diffusion.backend import (
     DiffusionBackend,
     DiffusionConfig,
 )
-from ric_diffusion.models.diffusion.context import Context
+from ric_diffusion.models.diffusion.context import Context, joined
 from ric_diffusion.models.diffusion.latents import Latents
 from ric_diffusion.models.diffusion.objective import Objective, Predict
 from ric_diffusion.models.diffusion.pipeline import OWN_ARGUMENTS, stock_class
@@ -113,6 +113,7 @@ OPTIONS = {
     "guidance_scale": "guidance_scale",
     "contrast": "contrast",
     "prompt_guidance": "prompt_guidance",
+    "reward_start": "reward_start",
     "width": "width",
     "height": "height",
 }
@@ -135,6 +136,7 @@ class DiffusionFamily(Family):
         embeds: its arguments for the tensors of a context: states first, then pooled.
         context_argument: the denoiser's argument for the states.
         repeats_embeds: whether the stock call makes several images of one context by itself.
+        in_loop: what its loop calls its arguments for a context, where that is another name.
         encode_options: what ``encode`` takes beside texts.
         max_length: how many tokens of a prompt are read unless a call says otherwise; None where
             the tokenizers say.
@@ -162,6 +164,7 @@ class DiffusionFamily(Family):
     single_files: tuple[str, ...] = ()
     context_argument: str = "encoder_hidden_states"
     repeats_embeds: bool = True
+    in_loop: Mapping[str, str] = field(default_factory=dict)
     encode_options: tuple[str, ...] = ("lora_scale", "clip_skip")
     max_length: int | None = None
     multiple: int = 8
@@ -276,6 +279,22 @@ class DiffusionFamily(Family):
         tensors = (context.states, context.pooled)
         named = zip(self.embeds, tensors, strict=False)
         return {f"{branch}{name}": tensor for name, tensor in named}
+
+    def read_first(
+        self, pipe: Any, contexts: dict[str, Context], later: Mapping[str, Context]
+    ) -> dict[str, Context]:
+        """What a call begins with so that its first steps read these contexts, and others ``later``
+        (see ``read_next``)."""
+        return contexts
+
+    def read_next(
+        self, contexts: Mapping[str, Context], arguments: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """What a callback at the end of a step returns so that the steps after it read these
+        contexts, of as many rows as there are pictures, by branch as in ``to_arguments``.
+        ``arguments``: those of the call. Most stock calls have both branches in one batch."""
+        batch = joined([contexts[branch] for branch in sorted(contexts, reverse=True)])
+        return {self.in_loop.get(n, n): tensor for n, tensor in self.to_arguments(batch).items()}
 
     def from_arguments(self, arguments: Mapping[str, Any], branch: str = "") -> Context | None:
         """The context that a call was given, None if it was given prompts. InputError if a part of
@@ -493,7 +512,7 @@ class DiffusionFamily(Family):
                 )
         if sampling.get("clip_skip") is not None:
             raise ValueError(f"sampling.{NO_CLIP_SKIP}")
-        least = {"contrast": 0.0, "prompt_guidance": self.guidance_off}
+        least = {"contrast": 0.0, "prompt_guidance": self.guidance_off, "reward_start": 0.0}
         for key in least.keys() & sampling.keys():
             if sampling[key] < least[key]:
                 raise ValueError(

@@ -27,7 +27,13 @@ from ric_diffusion.io.paths import expanded, expanded_name
 from ric_diffusion.io.tensors import system_errors
 from ric_diffusion.models.checkpoint import Checkpoint, check_shards, check_suffix
 from ric_diffusion.models.diffusion.adapted import DEFAULT, AdapterMixin
-from ric_diffusion.models.diffusion.arguments import bound, check_times, is_number, settle_eta
+from ric_diffusion.models.diffusion.arguments import (
+    bound,
+    check_times,
+    is_number,
+    most_of,
+    settle_eta,
+)
 from ric_diffusion.models.diffusion.arguments import check as check_arguments
 from ric_diffusion.models.diffusion.context import MASK, Context
 from ric_diffusion.models.diffusion.finite import watching
@@ -44,8 +50,10 @@ from ric_diffusion.models.family import (
 )
 from ric_diffusion.rewards import MAPPINGS, opposite
 
-OWN_ARGUMENTS = ("contrast", "prompt_guidance")  # of sampling, beside those of the stock calls
+# Of sampling, beside those of the stock calls.
+OWN_ARGUMENTS = ("contrast", "prompt_guidance", "reward_start")
 REWARD_ARGUMENTS = ("preference", "targets", "negative_targets", "mapping", *OWN_ARGUMENTS)
+FIRST = "first_"  # begins the names of branches of the steps before rewards speak
 HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "proxies", "revision", "token")
 
 _log = logging.getLogger(__name__)
@@ -378,6 +386,7 @@ class RiCMixin(AdapterMixin):
         mapping: str | None = None,
         contrast: float | None = None,
         prompt_guidance: float | None = None,
+        reward_start: float | None = None,
         **kwargs: Any,
     ) -> Any:
         """The stock call, with rewards. Of an adapter's own sampling arguments (steps, guidance,
@@ -396,6 +405,10 @@ class RiCMixin(AdapterMixin):
                 where the stock call counts from there) to the scale of guidance, the default;
                 towards the rewards it pulls with that scale in any case. The branch it steers away
                 from then holds part of the prompt itself.
+            reward_start: the share of the steps, from 0 to 0.99, after which rewards speak.
+                Before, all are on auto and guidance pulls towards the prompt with its whole scale:
+                what is drawn is settled first, how it looks afterwards, as in an interval of
+                guidance (Kynkäänniemi et al. 2024, arXiv 2404.07724).
 
         Each may be one for all prompts, or a list with one for each prompt or for each of the
         ``num_images_per_prompt`` images of each, in the order of the output's images.
@@ -415,6 +428,7 @@ class RiCMixin(AdapterMixin):
             )
         own = dict(self.adapter.sampling) if self.adapter else {}
         own_contrast, own_guidance = own.pop("contrast", 0.0), own.pop("prompt_guidance", None)
+        own_start = own.pop("reward_start", 0.0)
         arguments = self.arguments_of(own) | arguments
         check_arguments(arguments, guidance)
         steps = signature.parameters["num_inference_steps"].default
@@ -438,6 +452,10 @@ class RiCMixin(AdapterMixin):
         contrast = 0.0 if contrast is None else contrast
         if not is_number(contrast) or not 0 <= contrast <= MOST_SCALE:
             raise InputError(f"contrast {contrast!r}: give a number from 0 to {MOST_SCALE:g}")
+        reward_start = own_start if reward_start is None else reward_start
+        most = most_of("reward_start")
+        if not is_number(reward_start) or not 0 <= reward_start <= most:
+            raise InputError(f"reward_start {reward_start!r}: give a number from 0 to {most:g}")
         if prompt_guidance is None:
             prompt_guidance = scale
         elif not is_number(prompt_guidance) or not (
@@ -470,6 +488,7 @@ class RiCMixin(AdapterMixin):
                 steered=steered,
                 scale=scale,
                 prompt_guidance=prompt_guidance,
+                start=reward_start,
                 images=images,
             )
         with self.with_adapter(), watching(getattr(self, "vae", None)) as watch:
@@ -502,6 +521,7 @@ class RiCMixin(AdapterMixin):
         steered: str | None,
         scale: float,
         prompt_guidance: float,
+        start: float,
         images: int,
     ) -> None:
         """Replace prompts, or add to prompt_embeds, in the arguments of the stock call; targets
@@ -513,7 +533,7 @@ class RiCMixin(AdapterMixin):
         whose scale is 0 where g is 1 call g - 1 by that name, which leaves s what it is.
 
         ``steered``: what the caller gave that steers away from something; InputError if guidance
-        has no such branch.
+        has no such branch. Before the share ``start`` of the steps, both branches say auto.
         """
         assert self.adapter is not None
         guided = self.family.is_guided(self, scale)
@@ -529,16 +549,42 @@ class RiCMixin(AdapterMixin):
         else:  # nobody reads them, but the stock call compares their shapes
             for name in self.family.embeds:
                 arguments.pop(f"negative_{name}", None)
+        auto: list[dict[str, float]] = [{}] * len(targets)
+        before = {f"{FIRST}{branch}": (of, auto) for branch, (of, _) in branches.items() if start}
         if share:
             branches["shared"] = given, negative
-        contexts = self._contexts(branches, arguments)
+        contexts = self._contexts(branches | before, arguments)
         if share:
             contexts["negative_"] = contexts["negative_"].lerp(contexts.pop("shared"), share)
         if images > 1 or not self.family.repeats_embeds:
             times = arguments.pop("num_images_per_prompt", 1) // images
             contexts = {branch: context.repeated(times) for branch, context in contexts.items()}
+        if start:
+            first = {branch.removeprefix(FIRST): contexts.pop(branch) for branch in before}
+            self._change_later(arguments, contexts, start)
+            contexts = self.family.read_first(self, first, contexts)
         for branch, context in contexts.items():
             arguments |= self.family.to_arguments(context, branch)
+
+    def _change_later(
+        self, arguments: dict[str, Any], contexts: Mapping[str, Context], start: float
+    ) -> None:
+        """Have the stock call read these contexts from the share ``start`` of its steps on, by its
+        callback at the end of a step; the caller's own is called as well."""
+        theirs = arguments.get("callback_on_step_end")
+        again = arguments.get("num_images_per_prompt", 1)  # the stock call repeats its own as well
+
+        def at_end(pipe: Any, i: int, t: Any, given: dict[str, Any]) -> dict[str, Any]:
+            found = theirs(pipe, i, t, given) if theirs else {}
+            if i / pipe.num_timesteps < start <= (i + 1) / pipe.num_timesteps:
+                later = {branch: context.repeated(again) for branch, context in contexts.items()}
+                found = {**self.family.read_next(later, arguments), **found}
+            return found
+
+        arguments["callback_on_step_end"] = at_end
+        # diffusers' own callbacks say themselves which tensors they are to get.
+        if (names := getattr(theirs, "tensor_inputs", None)) is not None:
+            arguments["callback_on_step_end_tensor_inputs"] = names
 
     def _given(
         self, arguments: dict[str, Any], branch: str, count: int

@@ -436,6 +436,8 @@ def test_sampling_that_the_family_does_not_have_is_one_line():
         ({"clip_skip": 1}, NO_CLIP_SKIP),
         ({"contrast": -1}, "contrast -1: give a number from 0 to 1000"),
         ({"prompt_guidance": 0.5}, "prompt_guidance 0.5: give a number from 1 to 1000"),
+        ({"reward_start": -0.5}, "reward_start -0.5: give a number from 0 to 0.99"),
+        ({"reward_start": 1}, "reward_start is 1; give 0.99 at most"),
         ({"guidance_scale": True}, "guidance_scale is True; give a number"),
         ({"guidance_scale": "high"}, "guidance_scale is 'high'; give a number"),
         ({"contrast": float("nan")}, "contrast is nan; give a number"),

@@ -230,6 +230,7 @@ REFUSED = [
     ({"mapping": ["front"]}, "^mapping: unknown"),
     ({"contrast": True}, "^contrast True: give a number from 0 to"),
     ({"prompt_guidance": True}, "^prompt_guidance True: give a number from 1"),
+    ({"reward_start": True}, "^reward_start True: give a number from 0 to 0.99"),
 ]
 WITH_ADAPTER = [
     ({"targets": "colorfulness=1"}, "^targets 'colorfulness=1': map rewards to values"),

@@ -25,12 +25,18 @@ import ric_diffusion
 from ric_diffusion import RiCPipeline
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.models.diffusion.backend import LoraConfig
-from ric_diffusion.models.diffusion.family import CONTROLNET, IMAGE_TO_IMAGE, INPAINTING
+from ric_diffusion.models.diffusion.family import (
+    CONTROLNET,
+    IMAGE_TO_IMAGE,
+    INPAINTING,
+    TEXT_TO_IMAGE,
+)
 from ric_diffusion.models.diffusion.pipeline import stock_class
 from ric_diffusion.models.family import family_named, family_of
 from ric_diffusion.rewards import Curve
 from support import flux, sd3, sdxl
 from support import model as small
+from support.passes import recorded, same
 from support.prompts import knowing
 
 NAMES = ["stable-diffusion", "stable-diffusion-xl", "stable-diffusion-3", "flux"]
@@ -95,6 +101,8 @@ def control(pipe):
 
 
 def through(cls, pipe, door):
+    if door == TEXT_TO_IMAGE:
+        return pipe
     more = {"controlnet": control(pipe)} if door == CONTROLNET else {}
     found = cls.from_pipe(pipe, **more)
     found.set_progress_bar_config(disable=True)
@@ -103,10 +111,10 @@ def through(cls, pipe, door):
 
 def draw(pipe, door, **given):
     own = "control_image" if "control_image" in call(pipe) else "image"
-    more = {own: PICTURE}
+    more = {own: PICTURE} if door != TEXT_TO_IMAGE else {}
     if door == INPAINTING:
         more["mask_image"] = MASK
-    if door != CONTROLNET:
+    if door in (IMAGE_TO_IMAGE, INPAINTING):
         more["strength"] = 1.0
     given = {"num_inference_steps": 2, "guidance_scale": 3.0, "output_type": "latent", **given}
     if "height" in call(pipe):
@@ -134,6 +142,28 @@ def test_stock_to_the_bit_without_an_adapter_and_steered_with_one(pipe_of, adapt
     assert not torch.allclose(contrasted, high, atol=1e-4)
     ours.unload_adapter()
     assert torch.equal(draw(ours, door), draw(theirs, door))
+
+
+@pytest.mark.parametrize("door", [TEXT_TO_IMAGE, *DOORS])
+def test_rewards_speak_from_a_share_of_the_steps_on(pipe_of, adapter, door):
+    pipe = through(pipe_of.family.pipelines[door], pipe_of, door)
+    pipe.load_adapter(adapter)
+    guided = {pipe.family.guidance: 3.0, "num_inference_steps": 4, "num_images_per_prompt": 2}
+    asked = {"targets": HIGH, "contrast": 1.0, "prompt_guidance": 2.0}
+
+    def read(**given):
+        with recorded(pipe.denoiser) as passes:
+            draw(pipe, door, **guided, **given)
+        return passes
+
+    auto, spoken, found = read(), read(**asked), read(**asked, reward_start=0.5)
+    assert len(found) == len(auto) == len(spoken) and len(found) % 4 == 0
+    middle = len(found) // 2
+    if pipe.family.name == "stable-diffusion-3" and door != TEXT_TO_IMAGE:
+        # Its other loops take no other pooled text, which is that of the steps with rewards.
+        auto = [[states, pooled] for (states, _), (_, pooled) in zip(auto, spoken, strict=True)]
+    assert same(found[:middle], auto[:middle]) and same(found[middle:], spoken[middle:])
+    assert not same(auto[middle:], spoken[middle:])
 
 
 def test_auto_pipelines_find_what_goes_with_ours(pipe_of, adapter):

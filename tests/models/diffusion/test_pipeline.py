@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from diffusers.callbacks import SDCFGCutoffCallback
 from PIL import Image
 
 from ric_diffusion import RiCStableDiffusionImg2ImgPipeline, RiCStableDiffusionPipeline
@@ -205,6 +206,44 @@ def test_guidance_can_pull_towards_the_rewards_alone(ready, draw):
     assert torch.equal(draw(ready, **unguided, prompt_guidance=1), draw(ready, **unguided))
 
 
+def test_rewards_speak_from_a_share_of_the_steps_on(ready, draw):
+    given = {"targets": ONE, "contrast": 1.0, "prompt_guidance": 1.5, "guidance_scale": 3.0}
+    given["num_inference_steps"] = 5
+    plain = draw(ready, **given)
+    assert torch.equal(draw(ready, **given, reward_start=0), plain)
+    # The first step is a step on auto, and begins with the step that reaches the share.
+    late = draw(ready, **given, reward_start=0.2)
+    assert far(late, plain) and torch.equal(draw(ready, **given, reward_start=0.01), late)
+    assert far(draw(ready, **given, reward_start=0.21), late)
+    auto = draw(ready, guidance_scale=3.0, num_inference_steps=5)
+    assert far(draw(ready, **given, reward_start=0.8), auto)
+    assert torch.equal(draw(ready, **given, reward_start=0.99), auto)  # no step is left to them
+    before = ready.adapter
+    ready.adapter = dataclasses.replace(before, sampling={"reward_start": 0.2})
+    try:
+        assert torch.equal(draw(ready, **given), late)
+        assert torch.equal(draw(ready, **given, reward_start=0), plain)
+    finally:
+        ready.adapter = before
+
+
+def test_callbacks_are_called_as_well(ready, draw):
+    given = {"targets": ONE, "num_inference_steps": 4, "reward_start": 0.5}
+    seen = []
+
+    def watch(pipe, i, t, tensors):
+        seen.append((i, sorted(tensors)))
+        return {}
+
+    names = {"callback_on_step_end_tensor_inputs": ["latents", "prompt_embeds"]}
+    watched = draw(ready, **given, callback_on_step_end=watch, **names)
+    assert torch.equal(watched, draw(ready, **given))
+    assert seen == [(i, ["latents", "prompt_embeds"]) for i in range(4)]
+    cut = SDCFGCutoffCallback(cutoff_step_ratio=0.5)  # names its tensors itself
+    latents = draw(ready, **given, callback_on_step_end=cut)
+    assert latents.isfinite().all() and far(latents, watched)
+
+
 def test_without_an_adapter_there_is_only_the_prompt_to_be_guided_by(pipe, stock, draw):
     both = {"guidance_scale": 4.0, "prompt_guidance": 2.5}
     assert torch.equal(draw(pipe, **both), draw(stock, guidance_scale=2.5))
@@ -250,6 +289,11 @@ BAD = [
     ({"targets": ONE, "prompt_guidance": 0.5}, r"^prompt_guidance 0\.5: give a number from 1 to"),
     ({"targets": ONE, "prompt_guidance": 9}, r"^prompt_guidance 9: .* to guidance_scale, 3\.0"),
     ({"targets": ONE, "prompt_guidance": float("nan")}, "^prompt_guidance nan: give a number"),
+    (
+        {"targets": ONE, "reward_start": -0.1},
+        r"^reward_start -0\.1: give a number from 0 to 0\.99$",
+    ),
+    ({"targets": ONE, "reward_start": 1.0}, r"^reward_start 1\.0: give a number from 0 to 0\.99$"),
     ({"preference": {"colorfulness": -1.0}}, "0 or above"),
     ({"preference": {}}, "no weights given"),
     ({"preference": {"colorfulness": 0}}, "every weight is 0"),

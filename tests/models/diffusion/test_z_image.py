@@ -24,6 +24,7 @@ from ric_diffusion.models.diffusion.backend import DiffusionBackend, DiffusionCo
 from ric_diffusion.models.diffusion.families.z_image import FAMILY
 from ric_diffusion.models.protocol import Batch
 from support import z_image
+from support.passes import recorded, same
 
 ONE, OTHER = {"colorfulness": 1.5}, {"colorfulness": -0.5, "compressibility": 2.0}
 SIZE = {"height": 64, "width": 64}
@@ -246,6 +247,24 @@ def test_guidance_counts_from_nothing(pipe_z, adapters_z, draw):
     assert not torch.allclose(low, draw(pipe_z, targets=ONE, guidance_scale=0.5), atol=1e-4)
     plain = draw(pipe_z, targets=ONE, guidance_scale=0.0)
     assert torch.equal(draw(pipe_z, targets=ONE, guidance_scale=0.0, prompt_guidance=0.0), plain)
+
+
+@pytest.mark.parametrize("mode", ["embedding", "text"])
+def test_rewards_speak_from_a_share_of_the_steps_on(pipe_z, adapters_z, mode):
+    pipe_z.load_adapter(adapters_z[mode])
+
+    def read(**given):
+        with recorded(pipe_z.transformer) as passes:
+            generator = torch.Generator().manual_seed(0)
+            pipe_z(PROMPTS, guidance_scale=2.0, num_inference_steps=4, generator=generator,
+                   num_images_per_prompt=2, output_type="latent", **given)  # fmt: skip
+        return passes
+
+    asked = {"targets": ONE, "contrast": 1.0}
+    auto, spoken, found = read(), read(**asked), read(**asked, reward_start=0.7)
+    assert [len(each) for each in found] == [8] * 4
+    assert same(found[:3], auto[:3]) and same(found[3:], spoken[3:])
+    assert not same(auto[3:], spoken[3:])
 
 
 def test_prompt_guidance_needs_prompts_of_one_length(pipe_z, adapters_z, draw):

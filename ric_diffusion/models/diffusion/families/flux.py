@@ -183,6 +183,15 @@ class Flux(DiffusionFamily):
         told = model is None or model.transformer.config.guidance_embeds
         return super().default_sampling(model) if told else dict(SCHNELL)
 
+    def read_next(
+        self, contexts: Mapping[str, Context], arguments: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """The loop takes no other tensors than those of the call, which it reads in every step."""
+        for branch, context in contexts.items():
+            for name, tensor in self.to_arguments(context, branch).items():
+                arguments[name].copy_(tensor)
+        return {}
+
     def passes_per_step(self, pipe: Any, sampling: Mapping[str, Any]) -> int:
         """The branch to steer away from is a pass of its own, not half of a batch."""
         return 2 if self.is_guided(pipe, self.scale(sampling)) else 1

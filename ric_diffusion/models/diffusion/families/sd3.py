@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -119,6 +120,17 @@ class StableDiffusion3(DiffusionFamily):
             pooled_projections=context.pooled,
         ).sample
         return predicted
+
+    def read_first(
+        self, pipe: Any, contexts: dict[str, Context], later: Mapping[str, Context]
+    ) -> dict[str, Context]:
+        """All stock loops but that from text to image take no other pooled text than the first."""
+        if "pooled_prompt_embeds" in pipe._callback_tensor_inputs:
+            return contexts
+        return {
+            branch: replace(context, pooled=later[branch].pooled)
+            for branch, context in contexts.items()
+        }
 
     def context_width(self, denoiser: Any) -> int:
         return int(denoiser.config.joint_attention_dim)

@@ -160,5 +160,6 @@ FAMILY = diffusion_family(
     tokenizers=("tokenizer", "tokenizer_2"),
     prompts=("prompt", "prompt_2"),
     embeds=("prompt_embeds", "pooled_prompt_embeds"),
+    in_loop={"pooled_prompt_embeds": "add_text_embeds"},
     lora_layers=UNET_LAYERS,
 )

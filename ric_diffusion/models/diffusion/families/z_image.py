@@ -99,6 +99,13 @@ class ZImage(DiffusionFamily):
     def to_arguments(self, context: Context, branch: str = "") -> dict[str, Any]:
         return {f"{branch}prompt_embeds": context.rows()}
 
+    def read_next(
+        self, contexts: Mapping[str, Context], arguments: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """The loop puts the branches together anew in every step."""
+        given = [self.to_arguments(context, branch) for branch, context in contexts.items()]
+        return {name: rows for one in given for name, rows in one.items()}
+
     def from_arguments(self, arguments: Mapping[str, Any], branch: str = "") -> Context | None:
         states = arguments.get(f"{branch}prompt_embeds")
         return None if states is None else Context.of_rows(states)
