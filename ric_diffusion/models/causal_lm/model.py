@@ -52,7 +52,9 @@ def load_tokenizer(name: str, **hub: Any) -> Any:
     """The tokenizer alone of ``smollm2``, a folder or a hub id; ``hub``: its revision."""
     path, gguf = _source(name)
     if gguf:  # whose tokenizer is always one of these; to find that out the other reads all tensors
-        return transformers.PreTrainedTokenizerFast.from_pretrained(path, **gguf, **hub)
+        return transformers.PreTrainedTokenizerFast.from_pretrained(
+            path, trust_remote_code=False, **gguf, **hub
+        )
     return transformers.AutoTokenizer.from_pretrained(path, trust_remote_code=False, **hub)
 
 
