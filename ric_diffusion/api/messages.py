@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ric_diffusion.api.values import COMMON
 from ric_diffusion.io.bounds import MOST_SEED
 
 MAX_PROMPT = 2000  # characters; tokenizers take as many tokens as they like of it
@@ -57,9 +58,7 @@ class Asked(Message):
     @property
     def sampling(self) -> dict[str, Any]:
         """The arguments of sampling, of which None is not given."""
-        names = ("steps", "guidance_scale", "true_cfg_scale", "contrast", "prompt_guidance")
-        own = (*names, "reward_start", "width", "height")
-        return {name: getattr(self, name) for name in own}
+        return {name: getattr(self, name) for name in COMMON}
 
 
 class GenerateRequest(Asked):

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 import torch
 
+from ric_diffusion.api.values import COMMON
 from ric_diffusion.data.prompts import check_text, read_prompts
 from ric_diffusion.io.errors import InputError, suggest
 from ric_diffusion.io.paths import expanded
@@ -139,15 +140,3 @@ def sampling_arguments(family: Family, given: Mapping[str, Any] | None) -> dict[
     except ValueError as error:
         raise InputError(f"{family.title}: {error}") from error
     return found
-
-
-COMMON = (
-    "steps",
-    "guidance_scale",
-    "true_cfg_scale",
-    "contrast",
-    "prompt_guidance",
-    "reward_start",
-    "width",
-    "height",
-)

@@ -19,7 +19,6 @@ from ric_diffusion.api.drawing import model_used
 from ric_diffusion.api.http.guard import Refused
 from ric_diffusion.api.http.problems import told
 from ric_diffusion.api.models import (
-    COMMON,
     Dtype,
     load,
     name_of,
@@ -29,6 +28,7 @@ from ric_diffusion.api.models import (
 from ric_diffusion.api.picture_settings import PictureSettings, as_stored, read_metadata
 from ric_diffusion.api.samples import GeneratedSample, Scoring, generate
 from ric_diffusion.api.sweeps import SweepResult, sweep
+from ric_diffusion.api.values import COMMON
 from ric_diffusion.api.work import Job, Stopped
 from ric_diffusion.data.images import UnreadableImage, open_image, png_bytes
 from ric_diffusion.data.scoring import keeping_scorers

@@ -1,10 +1,22 @@
-"""Rewards with their values, as people write them: ``colorfulness=1.5 compressibility=0.3``."""
+"""Rewards with their values, as people write them: ``colorfulness=1.5 compressibility=0.3``. What
+arguments of sampling are called by the same name for all families of models."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 from ric_diffusion.io.errors import InputError
+
+COMMON = (
+    "steps",
+    "guidance_scale",
+    "true_cfg_scale",
+    "contrast",
+    "prompt_guidance",
+    "reward_start",
+    "width",
+    "height",
+)
 
 
 def name_value(text: str) -> tuple[str, float]:

@@ -7,19 +7,9 @@ import sys
 from typing import Any
 
 from ric_diffusion import api
-from ric_diffusion.api.values import by_name
+from ric_diffusion.api.values import COMMON, by_name
 
 DEFAULT_MODEL = "emoji-64"
-SAMPLING = (
-    "steps",
-    "guidance_scale",
-    "true_cfg_scale",
-    "contrast",
-    "prompt_guidance",
-    "reward_start",
-    "width",
-    "height",
-)
 
 
 def checkpoint_of(options: argparse.Namespace) -> api.Checkpoint:
@@ -43,7 +33,7 @@ def rewards_of(options: argparse.Namespace) -> dict[str, Any]:
 
 def sampling_of(options: argparse.Namespace) -> dict[str, Any]:
     """The arguments of sampling that were given."""
-    return {name: value for name in SAMPLING if (value := getattr(options, name, None)) is not None}
+    return {name: value for name in COMMON if (value := getattr(options, name, None)) is not None}
 
 
 def engine_of(options: argparse.Namespace) -> api.EngineConfig:
