@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from ric_diffusion.api.values import COMMON
-from ric_diffusion.io.bounds import MOST_SEED
+from ric_diffusion.io.bounds import LATEST_START, MOST_SEED
 
 MAX_PROMPT = 2000  # characters; tokenizers take as many tokens as they like of it
 MAX_COUNT, MAX_POINTS, MAX_SAMPLES = 16, 21, 64
@@ -49,7 +49,7 @@ class Asked(Message):
     prompt_guidance: Scale | None = Field(
         None, description="how strongly guidance pulls to the prompt, if less than to the rewards"
     )
-    reward_start: Annotated[float, Field(ge=0, le=0.99)] | None = Field(
+    reward_start: Annotated[float, Field(ge=0, le=LATEST_START)] | None = Field(
         None, description="the share of the steps after which rewards speak"
     )
     width: Side | None = None

@@ -14,6 +14,7 @@ MOST_POINTS = 1001  # of a sweep
 MOST_STEPS = 1000  # of denoising: the noise levels that models are trained with
 MOST_SIDE = 8192  # pixels
 MOST_SCALE = 1000.0  # of guidance and whatever else scales it
+LATEST_START = 0.99  # a share of the steps, of which some are left
 MOST_SEED = 2**63 - 1  # what torch takes
 MOST_RUN_SEED = 2**62  # of a run, which counts on from it
 

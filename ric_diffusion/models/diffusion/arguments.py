@@ -13,7 +13,14 @@ from typing import Any
 
 import torch
 
-from ric_diffusion.io.bounds import MOST_PER_PROMPT, MOST_SCALE, MOST_SIDE, MOST_STEPS, check_count
+from ric_diffusion.io.bounds import (
+    LATEST_START,
+    MOST_PER_PROMPT,
+    MOST_SCALE,
+    MOST_SIDE,
+    MOST_STEPS,
+    check_count,
+)
 from ric_diffusion.io.errors import InputError, suggest
 
 DEPRECATED = ("callback", "callback_steps")  # what stock calls still take out of their **kwargs
@@ -27,7 +34,7 @@ _MOST = {  # MOST_SCALE of others
     "timesteps": MOST_STEPS,
     "height": MOST_SIDE,
     "width": MOST_SIDE,
-    "reward_start": 0.99,
+    "reward_start": LATEST_START,
     "eta": 1.0,  # beyond, DDIM takes the root of what is below 0
 }
 NO_CLIP_SKIP = (
@@ -81,6 +88,13 @@ def check_times(arguments: Mapping[str, Any], steps: int | None, scheduler: Any)
     most = config.get("num_train_timesteps", MOST_STEPS) - spared
     if steps is not None and steps > most:
         raise InputError(f"num_inference_steps {steps}: this model's schedule has {most} at most")
+
+
+def steps_in(arguments: Mapping[str, Any], steps: int | None) -> int | None:
+    """How many denoising steps a call asks for, unless its schedule says so alone; ``steps``: the
+    default of the call."""
+    listed = next((arguments[name] for name in TIMES if arguments.get(name) is not None), None)
+    return arguments.get("num_inference_steps", steps) if listed is None else len(listed)
 
 
 def settle_eta(arguments: dict[str, Any], steps: int, scheduler: Any) -> None:

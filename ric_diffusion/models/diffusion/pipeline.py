@@ -33,6 +33,7 @@ from ric_diffusion.models.diffusion.arguments import (
     is_number,
     most_of,
     settle_eta,
+    steps_in,
 )
 from ric_diffusion.models.diffusion.arguments import check as check_arguments
 from ric_diffusion.models.diffusion.context import MASK, Context
@@ -405,10 +406,11 @@ class RiCMixin(AdapterMixin):
                 where the stock call counts from there) to the scale of guidance, the default;
                 towards the rewards it pulls with that scale in any case. The branch it steers away
                 from then holds part of the prompt itself.
-            reward_start: the share of the steps, from 0 to 0.99, after which rewards speak.
-                Before, all are on auto and guidance pulls towards the prompt with its whole scale:
-                what is drawn is settled first, how it looks afterwards, as in an interval of
-                guidance (Kynkäänniemi et al. 2024, arXiv 2404.07724).
+            reward_start: the share of the steps, from 0 to 0.99, after which rewards speak; they
+                do in the last in any case. Before, all are on auto and guidance pulls towards the
+                prompt with its whole scale: what is drawn is settled first, how it looks
+                afterwards, as in an interval of guidance (Kynkäänniemi et al. 2024,
+                arXiv 2404.07724).
 
         Each may be one for all prompts, or a list with one for each prompt or for each of the
         ``num_images_per_prompt`` images of each, in the order of the output's images.
@@ -456,6 +458,8 @@ class RiCMixin(AdapterMixin):
         most = most_of("reward_start")
         if not is_number(reward_start) or not 0 <= reward_start <= most:
             raise InputError(f"reward_start {reward_start!r}: give a number from 0 to {most:g}")
+        if steps_in(arguments, steps) == 1:
+            reward_start = 0.0  # which is theirs
         if prompt_guidance is None:
             prompt_guidance = scale
         elif not is_number(prompt_guidance) or not (
@@ -576,7 +580,10 @@ class RiCMixin(AdapterMixin):
 
         def at_end(pipe: Any, i: int, t: Any, given: dict[str, Any]) -> dict[str, Any]:
             found = theirs(pipe, i, t, given) if theirs else {}
-            if i / pipe.num_timesteps < start <= (i + 1) / pipe.num_timesteps:
+            count = pipe.num_timesteps
+            if count == 1:  # of several, of which image to image skips some
+                raise InputError(f"reward_start {start:g}: strength leaves one step; give 0")
+            if i / count < min(start, (count - 1) / count) <= (i + 1) / count:
                 later = {branch: context.repeated(again) for branch, context in contexts.items()}
                 found = {**self.family.read_next(later, arguments), **found}
             return found

@@ -121,6 +121,15 @@ def test_each_image_made_of_one_picture_its_own_targets(pipes):
         assert torch.allclose(image, alone, atol=1e-4)
 
 
+def test_rewards_that_no_step_is_left_for_are_told_so(pipes):
+    pipe = RiCStableDiffusionImg2ImgPipeline.from_pipe(pipes["embedding"])
+    pipe.set_progress_bar_config(disable=True)
+    given = {"image": Image.new("RGB", (64, 64), "red"), "strength": 0.3, "targets": ONE}
+    given |= {"num_inference_steps": 4, "reward_start": 0.5}
+    with pytest.raises(InputError, match=r"^reward_start 0\.5: strength leaves one step; give 0$"):
+        pipe("car", **given)
+
+
 @pytest.mark.parametrize("key", ["targets", "preference", "negative_targets"])
 def test_any_other_number_of_values_is_refused(ready, draw, key):
     message = f"^{key}: 3 for 2 prompts of 2 images each; give one, or one for each$"

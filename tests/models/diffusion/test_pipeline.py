@@ -216,8 +216,11 @@ def test_rewards_speak_from_a_share_of_the_steps_on(ready, draw):
     assert far(late, plain) and torch.equal(draw(ready, **given, reward_start=0.01), late)
     assert far(draw(ready, **given, reward_start=0.21), late)
     auto = draw(ready, guidance_scale=3.0, num_inference_steps=5)
-    assert far(draw(ready, **given, reward_start=0.8), auto)
-    assert torch.equal(draw(ready, **given, reward_start=0.99), auto)  # no step is left to them
+    last = draw(ready, **given, reward_start=0.8)
+    assert far(last, auto) and torch.equal(draw(ready, **given, reward_start=0.99), last)
+    given["num_inference_steps"] = 1  # which is the last
+    assert torch.equal(draw(ready, **given, reward_start=0.2), draw(ready, **given))
+    given["num_inference_steps"] = 5
     before = ready.adapter
     ready.adapter = dataclasses.replace(before, sampling={"reward_start": 0.2})
     try:
