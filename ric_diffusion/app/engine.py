@@ -42,9 +42,11 @@ LIMITS = {
     "guidance_scale": (0, 30),
     "true_cfg_scale": (0, 30),
     "contrast": (0, 10),
+    "reward_start": (0, 0.9),
     "width": (64, 2048),
     "height": (64, 2048),
 }
+OFF_BY_DEFAULT = ("contrast", "reward_start")  # which stock calls do not have
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +111,7 @@ class Engine:
             return {}
         own, found = self.sampler.sampling, {}
         for name, argument in self.family.options.items():
-            if name == "contrast":
+            if name in OFF_BY_DEFAULT:
                 found[name] = own.get(argument, 0.0)
             elif name in LIMITS:
                 found[name] = own.get(argument, self.family.stock_default(argument))

@@ -288,7 +288,8 @@ def test_previews_cost_a_tenth_and_change_nothing(engine, monkeypatch):
 def test_settings_of_sampling_are_the_command_lines(engine, ric, root, job, tmp_path):
     model = ["--model", root / "model", "--adapter", root / "embedding" / "adapter"]
     words = ["--negative-prompt", "blue", "--mapping", "linear", "--steps", 2]
-    words += ["--guidance-scale", 2.5, "--contrast", 0.5, "--preference", "colorfulness=1"]
+    words += ["--guidance-scale", 2.5, "--contrast", 0.5, "--reward-start", 0.5]
+    words += ["--preference", "colorfulness=1"]
     args = ["--prompt", "red apple", "--seed", 3, *words, "--out", tmp_path]
     assert ric("generate", *model, *args).code == 0
     request = engine.request(
@@ -297,7 +298,7 @@ def test_settings_of_sampling_are_the_command_lines(engine, ric, root, job, tmp_
         preference={"colorfulness": 1},
         mapping="linear",
         negative_prompt="blue",
-        sampling={"steps": 2, "guidance_scale": 2.5, "contrast": 0.5},
+        sampling={"steps": 2, "guidance_scale": 2.5, "contrast": 0.5, "reward_start": 0.5},
     )
     drawn = engine.draw(request, job)
     [path] = tmp_path.glob("*.png")
@@ -315,6 +316,7 @@ def test_settings_of_sampling_are_the_command_lines(engine, ric, root, job, tmp_
         ("steps 1.5: give a whole number", {"steps": 1.5}),
         ("guidance_scale 99: give 0 to 30", {"guidance_scale": 99}),
         ("contrast must be finite", {"contrast": float("nan")}),
+        ("reward_start 1: give 0 to 0.9", {"reward_start": 1}),
         ("width 9999: give a whole number from 64 to 2048", {"width": 9999}),
         ("width is 65", {"width": 65}),
         ("true_cfg_scale: Stable Diffusion", {"true_cfg_scale": 2}),

@@ -598,7 +598,7 @@ def test_interrupted(tmp_path, heard, sent, busy, code):
     assert len(list(tmp_path.glob("ric-app-*"))) == 1
     if busy:
         client = Client(int(address.rsplit(":", 1)[1]))
-        own = ["front", 20, 3, None, 1.5, 64, 64]
+        own = ["front", 20, 3, None, 1.5, 0.0, 64, 64]
         row = ["cat", "", 0, 1, False, "preference", *POSITIONS, *own]
         sweep = json.dumps({"data": ["colorfulness", "nothing", 15, *row]})
         assert client.ask("POST", "/gradio_api/call/sweep", sweep)[0] == 200
