@@ -24,6 +24,7 @@ from benchmark import (
     PromptSplit,
     base_model,
     basis_of,
+    data_of,
     online_with_seed,
     train_adapter,
     train_online,
@@ -31,8 +32,7 @@ from benchmark import (
 )
 from plateau import PlateauConfig
 from ric_diffusion.api.paths import check_out_folder
-from ric_diffusion.api.runs import OnlineRun, TrainConfig, first_captions, selected
-from ric_diffusion.data.records import read_labelled
+from ric_diffusion.api.runs import OnlineRun, TrainConfig
 from ric_diffusion.data.scoring import load_scorers
 from ric_diffusion.evaluation.grid import preference_line
 from ric_diffusion.evaluation.method import weights_of
@@ -65,7 +65,7 @@ class Variant:
 @dataclass(frozen=True, kw_only=True)
 class VariantRuns:
     """The trainings of a variant, by the names of their runs, those of ours where it is not its
-    own; and how its adapter draws."""
+    own; and what is changed in how its adapter draws."""
 
     name: str
     runs: tuple[str, str]
@@ -80,8 +80,8 @@ class Alignment:
     which model, data, out and LoRA layers are replaced: all methods train the layers of
     ``offline``, and words those that modulate as well. Offline, words, SFT and soups train with its
     loop, for ``steps``; the latter two on ``sft_fraction`` and ``soup_fraction`` of the data. Ours
-    draw with ``sampling``, and methods without rewards to be guided by in as many steps with
-    ``guidance_scale``.
+    draw with ``sampling``, but for what ``rounds_sampling`` changes of it while online rounds draw;
+    methods without rewards to be guided by in as many steps with ``guidance_scale``.
 
     The first captions are split by ``seed``: ``prompts`` to the comparison, with ``seeds``
     to each, others to our calibrations; those left are what online rounds and DDPO draw, the latter
@@ -119,6 +119,7 @@ class Alignment:
     calibration_prompts: int
     calibration_seeds: int
     points: int
+    rounds_sampling: Mapping[str, int | float] = field(default_factory=dict)
     held_out: tuple[str, ...] = ()
     training_seeds: Mapping[str, int] = field(default_factory=dict)
     variants: Mapping[str, Variant] = field(default_factory=dict)
@@ -144,10 +145,18 @@ class Alignment:
 class AlignmentBenchmark(Benchmark):
     """With the runs that pictures alone have."""
 
+    LEFT_OUT = "sampling"  # which ``sampling`` and ``rounds_sampling`` say
+
     text: TrainConfig
     ddpo: DdpoConfig
     conditioned: DdpoConfig | None
     variant_runs: Sequence[VariantRuns] = ()
+
+    @property
+    def sampling(self) -> Mapping[str, Any]:
+        """How our adapters draw, but in online rounds."""
+        plain: Mapping[str, Any] = self.config.sampling
+        return plain
 
     @property
     def plain_sampling(self) -> Mapping[str, Any]:
@@ -177,7 +186,7 @@ def load(
         )
         for run in (configs.load_yaml(file, TrainConfig) for file in (config.offline, config.text))
     )
-    lora, sampling = offline.diffusion.lora, config.sampling
+    lora, sampling = offline.diffusion.lora, {**config.sampling, **config.rounds_sampling}
     offline = replace(offline, diffusion=replace(offline.diffusion, sampling=sampling))
     # The layers of the others and those that modulate, as the tokens of offline do without them.
     targets = tuple(dict.fromkeys((*lora.targets, MODULATION)))
@@ -196,11 +205,11 @@ def load(
     if steps % config.best_of:
         raise InputError(f"{path}: best_of is {config.best_of}; give a divisor of {steps}, the "
                          "num_inference_steps")  # fmt: skip
-    records, space = read_labelled(config.data)
-    records = selected(records, offline.where)
+    data = data_of(config.data, offline.where, **given)
+    space = data.space
     for preference in config.ddpo_preferences:
         weights_of(preference, space)
-    prompts = split(first_captions(records), config, f"{path}: ")
+    prompts = split(data.names, config, f"{path}: ")
     if trained := sorted({parse_spec(spec)[0] for spec in config.held_out} & set(space.names)):
         raise InputError(
             f"{path}: held_out: {trained[0]} is a reward of {config.data}; leave it out"
@@ -215,10 +224,10 @@ def load(
     pipe, base = base_model(path, config.model, "diffusion")
     return AlignmentBenchmark(
         config=config, out=out, parts=parts, offline=offline, text=text, online=online, ddpo=ddpo,
-        conditioned=conditioned, records=records, prompts=prompts, space=space, model=pipe,
+        conditioned=conditioned, data=data, prompts=prompts, model=pipe,
         base=base, held_out=[scorers.load(name) for name in config.held_out],
-        basis=basis_of(base, space, records),
-        labelling=Cost(scored=len(records) * len(space.names)),
+        basis=basis_of(base, data),
+        labelling=Cost(scored=data.count * len(space.names)),
         training_seeds=config.training_seeds, variant_runs=variants, **given,
     )  # fmt: skip
 
@@ -248,7 +257,7 @@ def variants_of(
                 runs=(first, second),
                 offline=replace(offline, diffusion=diffusion) if variant.diffusion else None,
                 online=again if second != "online" else None,
-                sampling={**diffusion.sampling, **variant.sampling},
+                sampling=variant.sampling,
             )
         )
     return found
@@ -331,7 +340,7 @@ def train_dpo_runs(bench: AlignmentBenchmark, k: int) -> None:
     name, loop = of_seed("dpo", k), with_seed(bench.offline, k).loop
     settings = {"dpo": config.dpo, "diffusion": bench.settings, "loop": loop}
     if due(bench.out, name, settings, bench.basis):
-        train_dpo(config.model, bench.records, config.data, bench.space, bench.settings, loop,
+        train_dpo(config.model, bench.data.records, config.data, bench.space, bench.settings, loop,
                   config.dpo, bench.out / name, resume=True, device=bench.device)  # fmt: skip
 
 
@@ -341,7 +350,7 @@ def train_attrictrl_runs(bench: AlignmentBenchmark, k: int) -> None:
     for reward, name in attrictrl_runs(bench, k).items():
         settings = {"reward": reward, "diffusion": bench.settings, "loop": loop}
         if due(bench.out, name, settings, bench.basis):
-            train_value_encoder(config.model, reward, bench.records, config.data, bench.space,
+            train_value_encoder(config.model, reward, bench.data.records, config.data, bench.space,
                                 bench.settings, loop, bench.out / name, resume=True,
                                 device=bench.device)  # fmt: skip
 

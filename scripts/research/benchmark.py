@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from matplotlib.figure import Figure
@@ -26,9 +26,10 @@ from baselines.sft import best_records, best_records_for, train_sft
 from baselines.soups import OneEach, Soup
 from cost_plot import cost_figure
 from kept import Curve, Kept, Training, is_kept, read_kept, write_kept
+from labelled_data import LabelledData, keep_data, kept_data, labelled_data
 from ric_diffusion import __version__, api
 from ric_diffusion.adapters.adapter import Adapter
-from ric_diffusion.api.runs import OnlineRun, TrainConfig, adapter_digests, records_digest
+from ric_diffusion.api.runs import OnlineRun, TrainConfig, adapter_digests
 from ric_diffusion.data.records import Record
 from ric_diffusion.data.scoring import load_scorers
 from ric_diffusion.evaluation.compare import (
@@ -59,7 +60,7 @@ from ric_diffusion.rewards import RewardSpace
 from trainings import Comparison, Pair, over_trainings
 
 OURS, OFFLINE = "RiC online", "RiC offline"
-CALIBRATED, PLAIN = "calibrated", "not calibrated"
+CALIBRATED = "calibrated"
 BASE, SFT, SOUP = "base model", "SFT", "rewarded soup"
 SCORES = "scores"  # below a benchmark's folder
 FOLDERS = "model", "data", "out", "adapter", "prompts"  # of runs; what is in them counts
@@ -88,8 +89,12 @@ class Benchmark:
         model: without an adapter.
         base: digests of its parts.
         basis: a digest that stands for model and data.
+        LEFT_OUT: of the family's settings the one that is none of a training's, or only of the
+            machine that it ran on.
         labelling: what the data and its scores cost, which all that is trained on it needs.
     """
+
+    LEFT_OUT: ClassVar[str]
 
     config: Any
     out: Path
@@ -97,9 +102,8 @@ class Benchmark:
     parts: Sequence[str]
     offline: TrainConfig
     online: OnlineRun
-    records: list[Record]
+    data: LabelledData
     prompts: PromptSplit
-    space: RewardSpace
     held_out: Sequence[Any]
     model: Any
     base: list[str]
@@ -119,11 +123,18 @@ class Benchmark:
             and (not self.only_kept or is_kept(self.scores / of_seed(part, k)))
         ]
 
+    @property
+    def space(self) -> RewardSpace:
+        return self.data.space
+
     def setting(self, name: str) -> Any:
         """A setting that figures depend on, as plain data, without the names of folders."""
         own = getattr(self, name, None)
         if isinstance(own, TrainConfig | OnlineRun):
-            return {k: value for k, value in _recipe(self, own).items() if k not in FOLDERS}
+            recipe = {k: value for k, value in _recipe(self, own).items() if k not in FOLDERS}
+            section = self.model.family.section
+            about = {k: value for k, value in recipe[section].items() if k != self.LEFT_OUT}
+            return {**recipe, section: about}
         return configs.to_dict(getattr(self.config, name) if own is None else own)
 
     @cached_property
@@ -233,8 +244,16 @@ def base_model(
     return found, family.digests(found)
 
 
-def basis_of(base: Sequence[str], space: RewardSpace, records: Sequence[Record]) -> str:
-    return configs.digest([base, space.to_dict(), records_digest(records)])[:16]
+def data_of(
+    folder: Path, where: Mapping[str, Any], scores: Path, only_kept: bool = False, **given: Any
+) -> LabelledData:
+    """What the labelled ``folder`` has, or what was kept of it where nothing is to be made;
+    ``given``: the other fields of a benchmark."""
+    return kept_data(scores) if only_kept else labelled_data(folder, where)
+
+
+def basis_of(base: Sequence[str], data: LabelledData) -> str:
+    return configs.digest([base, data.space.to_dict(), data.digest])[:16]
 
 
 def train_adapter(bench: Benchmark, name: str, settings: TrainConfig) -> None:
@@ -276,14 +295,16 @@ def online_with_seed(bench: Benchmark, settings: OnlineRun, k: int) -> OnlineRun
 
 def train_sft_runs(bench: Benchmark, k: int) -> None:
     """Plain fine-tuning on the best of the data."""
-    best = best_records(bench.records, bench.space, bench.config.sft_fraction)
+    best = best_records(bench.data.records, bench.space, bench.config.sft_fraction)
     train_on(bench, of_seed("sft", k), best, k)
 
 
 def train_soup_runs(bench: Benchmark, k: int) -> None:
     """A LoRA for each reward, on the best of the data by that."""
     for name in bench.space.names:
-        best = best_records_for(bench.records, bench.space, {name: 1.0}, bench.config.soup_fraction)
+        best = best_records_for(
+            bench.data.records, bench.space, {name: 1.0}, bench.config.soup_fraction
+        )
         train_on(bench, of_seed(f"soup-{name}", k), best, k)
 
 
@@ -440,6 +461,8 @@ def all_methods(bench: Benchmark, parts: Mapping[str, Part]) -> list[BenchmarkMe
     for name in bench.parts:
         for k in bench.seeds_of(name):
             kept_in(bench, name, k).check_same(identity_of(bench, parts, name))
+    if not bench.only_kept:
+        keep_data(bench.data, bench.scores)
     methods = []
     for name in bench.parts:
         trainings = [_found(bench, parts, name, k) for k in bench.seeds_of(name)]
@@ -554,12 +577,11 @@ def parameters_of(methods: Sequence[BenchmarkMethod], names: Sequence[str]) -> d
 
 
 def methods_figure(result: EvaluationResult, shown: Sequence[str]) -> Figure:
-    """The fronts of the methods alone, without what was left out of ours to see what it does."""
-    left_out = (PLAIN, f", {CALIBRATED}")
+    """The fronts of the methods alone, without what calibration makes of ours."""
     chief = tuple(
         method
         for method in result.methods
-        if method.name in shown and not method.name.endswith(left_out)
+        if method.name in shown and not method.name.endswith(f", {CALIBRATED}")
     )
     return front_figure(replace(result, methods=chief), reward_pairs(result))
 

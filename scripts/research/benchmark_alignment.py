@@ -64,9 +64,9 @@ from baselines.methods import baseline_method
 from baselines.runs import of_seed, spent
 from benchmark import (
     BASE,
+    CALIBRATED,
     OFFLINE,
     OURS,
-    PLAIN,
     SFT,
     SOUP,
     BenchmarkMethod,
@@ -106,48 +106,49 @@ CONDITIONED_DPO, ATTRICTRL = "reward-conditioned DPO", "AttriCtrl-like"
 PEERS = DDPO, Blend.name, CONDITIONED_DDPO, CONDITIONED_DPO, ATTRICTRL
 STOPPED = f"{CONDITIONED_DDPO}, {{}} iterations"
 LONGER = "DDPO, {} iterations for one preference"
-WORDS = f"{OFFLINE}, words, {PLAIN}"
-ONLINE_PLAIN, OFFLINE_PLAIN = f"{OURS}, {PLAIN}", f"{OFFLINE}, {PLAIN}"
+ONLINE_CALIBRATED = f"{OURS}, {CALIBRATED}"
+WORDS = f"{OFFLINE}, words"
 
 CONDITIONINGS = {  # how a model is told the rewards, beside tokens that modulate: runs by name
     WORDS: "text",
-    f"{OFFLINE}, words that do not modulate, {PLAIN}": WORDS_UNMODULATED,
-    f"{OFFLINE}, tokens that do not modulate, {PLAIN}": UNMODULATED,
+    f"{OFFLINE}, words that do not modulate": WORDS_UNMODULATED,
+    f"{OFFLINE}, tokens that do not modulate": UNMODULATED,
 }
 
 
 def our_methods(bench: AlignmentBenchmark, k: int) -> Iterator[Trained]:
-    """The first is what all others are compared with, the second the same without its calibration.
-    These two and the last also move each reward alone."""
+    """The first is what all others are compared with, the second the same calibrated, which costs
+    more. These two and the third also move each reward alone."""
     offline = of_seed("offline", k)
     online = offline, of_seed("online", k)
-    yield ours(bench, OURS, *online, calibrate_it=True, alone=True, plain=ONLINE_PLAIN)
-    yield ours(bench, ONLINE_PLAIN, *online, alone=True)
-    yield ours(bench, OFFLINE, offline, calibrate_it=True)
-    yield ours(bench, OFFLINE_PLAIN, offline, alone=True)
+    yield ours(bench, OURS, *online, alone=True)
+    yield ours(bench, ONLINE_CALIBRATED, *online, calibrate_it=True, alone=True, plain=OURS)
+    yield ours(bench, OFFLINE, offline, alone=True)
+    yield ours(bench, f"{OFFLINE}, {CALIBRATED}", offline, calibrate_it=True)
 
 
 def other_selection_methods(bench: AlignmentBenchmark, k: int) -> Iterator[Trained]:
-    name = f"{OURS}, {other_selection(bench)}, {PLAIN}"
-    yield ours(bench, name, "offline", "online-other")
+    name = f"{OURS}, {other_selection(bench)}"
+    yield ours(bench, name, "offline", "online-other", variant=True)
 
 
 def conditioning_methods(bench: AlignmentBenchmark, k: int) -> Iterator[Trained]:
     for name, run in CONDITIONINGS.items():
-        yield ours(bench, name, run, alone=True)
+        yield ours(bench, name, run, alone=True, variant=True)
 
 
 def variant_methods(bench: AlignmentBenchmark, k: int) -> Iterator[Trained]:
     for one in bench.variant_runs:
-        name = f"{OURS}, {one.name}, {PLAIN}"
-        yield ours(bench, name, *one.runs, sampling=one.sampling, variant=True)
+        name = f"{OURS}, {one.name}"
+        sampling = {**bench.sampling, **one.sampling}
+        yield ours(bench, name, *one.runs, sampling=sampling, variant=True)
 
 
 def mapping_methods(bench: AlignmentBenchmark, k: int) -> Iterator[Trained]:
     runs = "offline", "online"
     for mapping in MAPPINGS:
         if mapping != bench.offline.diffusion.mapping:
-            name = f"{OURS}, mapping {mapping}"
+            name = f"{ONLINE_CALIBRATED}, mapping {mapping}"
             yield ours(bench, name, *runs, mapping=mapping, calibrate_it=True, variant=True)
 
 
@@ -256,7 +257,7 @@ def equal_cost(n: int) -> str:
 
 # What the settings below stand in: those of our adapters, and of what is trained with their loop.
 OFFLINE_READS = "offline", "sampling"
-OUR_READS = *OFFLINE_READS, "online", "calibration_seeds"
+OUR_READS = *OFFLINE_READS, "rounds_sampling", "online", "calibration_seeds"
 
 # A peer joins here: with what trains it (alignment_runs.py), with what it is measured as, and with
 # the settings that decide it. How often it is trained is in `training_seeds` of the config, by the
@@ -347,7 +348,7 @@ def tables(
     """What each way to condition is worth, what is kept of prompts, and what a longer DDPO run
     comes to; with frontier.png and ddpo-plateau.png."""
     made = []
-    parameters = parameters_of(methods, [OFFLINE_PLAIN, *CONDITIONINGS])
+    parameters = parameters_of(methods, [OFFLINE, *CONDITIONINGS])
     if len(parameters) > 1:
         made.append(comparison.conditioning_table(result, parameters))
     plateau = bench.config.ddpo_plateau

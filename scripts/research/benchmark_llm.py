@@ -118,11 +118,14 @@ PARTS = {
 }
 
 
-def speed(bench: Benchmark) -> dict[str, Any]:
+def speed(bench: Benchmark) -> dict[str, Any] | None:
     """Seconds for the prompts in one batch and one by one, the likeliest tokens each time, and
-    whether the responses are equal; ``speed.json``, which is made once."""
+    whether the responses are equal; ``speed.json``, which is made once. None where it was not, and
+    nothing is to be made."""
     path = bench.scores / SPEED
     if not path.exists():
+        if bench.only_kept:
+            return None
         # float32, whatever is compared in: with less, rounding alone makes other tokens likelier.
         lm = RiCCausalLM.from_pretrained(bench.config.model)
         lm.model.to(bench.model.model.device)
@@ -160,6 +163,7 @@ def speed_bars(found: Mapping[str, Any], prompts: int) -> list[Bar]:
 
 
 def bars(result: EvaluationResult, bench: Benchmark) -> list[Bar]:
+    measured = speed(bench)
     return [
         *comparison.control(result, 0.95),
         *comparison.follows(result, WORDS, 0.95),
@@ -168,7 +172,7 @@ def bars(result: EvaluationResult, bench: Benchmark) -> list[Bar]:
         comparison.beats(result, GRPO, 1.0),
         comparison.cheaper(result, GRPO, 0.10),
         comparison.fluent(result, BASE, 0.5),
-        *speed_bars(speed(bench), len(bench.prompts.compared)),
+        *([] if measured is None else speed_bars(measured, len(bench.prompts.compared))),
     ]
 
 

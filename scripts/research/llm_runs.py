@@ -18,13 +18,13 @@ from benchmark import (
     PromptSplit,
     base_model,
     basis_of,
+    data_of,
     train_adapter,
     train_online,
 )
 from ric_diffusion.api.paths import check_out_folder
-from ric_diffusion.api.runs import OnlineRun, TrainConfig, selected
+from ric_diffusion.api.runs import OnlineRun, TrainConfig
 from ric_diffusion.data.prompts import read_prompts
-from ric_diffusion.data.records import read_labelled
 from ric_diffusion.data.scoring import load_scorers
 from ric_diffusion.evaluation.method import weights_of
 from ric_diffusion.io import config as configs
@@ -80,6 +80,8 @@ class LlmAlignment:
 class LlmBenchmark(Benchmark):
     """With the words that tokens are compared with."""
 
+    LEFT_OUT = "dtype"  # by the machine: bfloat16 where it has that in hardware
+
     text: TrainConfig
 
 
@@ -107,19 +109,22 @@ def load(path: Path, out: Path, parts: Sequence[str], **given: Any) -> LlmBenchm
     text = replace(text, **same, where=offline.where, prompts=(), loop=loop, llm=words)
     same |= {"where": offline.where, "llm": offline.llm, "prompts": config.prompts}
     online = replace(online, **same, adapter=str(out / "offline" / "adapter"))
-    records, space = read_labelled(config.data)
-    records = selected(records, offline.where)
+    data = data_of(config.data, offline.where, **given)
+    space = data.space
     for preference in config.grpo_preferences:
         weights_of(preference, space)
     prompts = split(config, f"{path}: ")
-    sampled = cost_of(config.responses)
-    lm, base = base_model(path, config.model, "llm", getattr(torch, llm.dtype))
+    sampled = Cost() if given.get("only_kept") else cost_of(config.responses)
+    lm, base = base_model(path, config.model, "llm")  # whatever is computed in, it is this model
+    if llm.dtype != "float32":
+        lm = lm.family.load(config.model, default_device(), getattr(torch, llm.dtype))
+        lm.unload_adapter()
     held_out = lm.family.held_out(lm, base, configs.to_dict(offline.llm.sampling))
     return LlmBenchmark(
         config=config, out=out, parts=parts, offline=offline, text=text, online=online,
-        records=records, prompts=prompts, space=space, held_out=held_out, model=lm, base=base,
-        basis=basis_of(base, space, records),
-        labelling=sampled + Cost(scored=len(records) * len(space.names)), **given,
+        data=data, prompts=prompts, held_out=held_out, model=lm, base=base,
+        basis=basis_of(base, data),
+        labelling=sampled + Cost(scored=data.count * len(space.names)), **given,
     )  # fmt: skip
 
 

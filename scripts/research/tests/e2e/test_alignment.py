@@ -7,22 +7,20 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from ric_diffusion.api.runs import OnlineRun, TrainConfig
 from ric_diffusion.cli import main
-from ric_diffusion.data.records import Record
 from ric_diffusion.evaluation.report.schema import EvaluationResult
 from ric_diffusion.io import config as configs
 from ric_diffusion.models.diffusion.sampler import DiffusionSampler
-from ric_diffusion.rewards import RewardSpace
 from ric_diffusion.training.trainer import Trainer
 from support.processes import HOME
 from support.tables import first_number, tables_of
 
 SCRIPT = HOME / "scripts" / "research" / "benchmark_alignment.py"
+TRY = SCRIPT.parent / "try_sampling.py"
 EVERYTHING = [
     "selection",
     "text",
@@ -45,20 +43,20 @@ KEPT = {"prompt_r_precision": 0.3}
 CALIBRATION = 1  # prompts, under a seed of their own
 METHODS = [
     "RiC online",
-    "RiC online, not calibrated",
+    "RiC online, calibrated",
     "RiC offline",
-    "RiC offline, not calibrated",
-    "RiC online, quantile, not calibrated",
-    "RiC offline, words, not calibrated",
-    "RiC offline, words that do not modulate, not calibrated",
-    "RiC offline, tokens that do not modulate, not calibrated",
-    "RiC online, more guidance, not calibrated",
-    "RiC online, prompts kept, not calibrated",
-    "RiC online, prompts kept and guided, not calibrated",
-    "RiC online, mapping linear",
-    "RiC online, mapping l2",
-    "RiC online, mapping linf",
-    "RiC online, mapping quantile",
+    "RiC offline, calibrated",
+    "RiC online, quantile",
+    "RiC offline, words",
+    "RiC offline, words that do not modulate",
+    "RiC offline, tokens that do not modulate",
+    "RiC online, more guidance",
+    "RiC online, prompts kept",
+    "RiC online, prompts kept and guided",
+    "RiC online, calibrated, mapping linear",
+    "RiC online, calibrated, mapping l2",
+    "RiC online, calibrated, mapping linf",
+    "RiC online, calibrated, mapping quantile",
     "base model",
     "best of 4",
     "best of 4 at equal cost",
@@ -89,7 +87,8 @@ def benchmark(script):
 
 @pytest.fixture(scope="module")
 def config(root, tiny, tmp_path_factory):
-    """config(data, **changes): a config of the benchmark, with those it names beside it."""
+    """config(data, there=True, **changes): a benchmark's config, with those it names beside it;
+    ``there``: whether it names data that are there."""
     folder = tmp_path_factory.mktemp("configs")
     diffusion = {
         "lora": {"rank": 4, "alpha": 4, "targets": ["attention", "convolution"]},
@@ -106,13 +105,13 @@ def config(root, tiny, tmp_path_factory):
     online = {"model": "elsewhere", "data": "elsewhere", "adapter": "elsewhere"}
     tiny.write_config(folder / "online.yaml", online | {"online": rounds | {"loop": fast}})
 
-    def write(data, **changes):
+    def write(data, there=True, **changes):
         names = json.loads((data / "reward_space.json").read_text())["rewards"]
         first, last = names[0]["name"], names[-1]["name"]
         ddpo = {"iterations": 2, "batch_size": 4, "minibatch": 2, "inner_epochs": 1}
         settings = {
             "model": str(root / "model"),
-            "data": str(data),
+            "data": str(data) if there else "nowhere",
             "offline": str(folder / "embedding.yaml"),
             "text": str(folder / "text.yaml"),
             "online": str(folder / "online.yaml"),
@@ -144,7 +143,7 @@ def config(root, tiny, tmp_path_factory):
     return write
 
 
-def test_everything_once(benchmark, config, root, tiny, tmp_path, monkeypatch):
+def test_everything_once(benchmark, script, config, root, tiny, tmp_path, monkeypatch):
     out = tmp_path / "alignment"
     given = config(root / "labelled", held_out=["brightness"])
     code, said, err = benchmark("--config", given, "--out", out)
@@ -157,11 +156,11 @@ def test_everything_once(benchmark, config, root, tiny, tmp_path, monkeypatch):
     spent = {name: method.training_cost for name, method in found.items()}
     trained, labels = 3 * 4 * 3, 14 * 2  # steps, batch, forward and backward; pictures, rewards
     moved = 2 * 2 * POINTS * CALIBRATION  # by a calibration: two sweeps, two rewards
-    conditioned = [name for name in METHODS if name.startswith("RiC offline, ")]
+    conditioned = [METHODS[2], *METHODS[5:8]]
     for name in (*conditioned, "SFT"):
         assert (spent[name].forwards, spent[name].scored) == (trained, labels)
-    assert spent["RiC offline"].forwards == trained + moved * 2 * STEPS
-    assert spent["RiC offline"].scored == labels + moved * 2
+    assert spent["RiC offline, calibrated"].forwards == trained + moved * 2 * STEPS
+    assert spent["RiC offline, calibrated"].scored == labels + moved * 2
     assert spent["rewarded soup"].forwards == 2 * trained
     # drawing, then learning from all steps but the last, for each of 2 iterations and 3 runs
     assert spent["DDPO"].forwards == 3 * 2 * 4 * 2 * (STEPS + 3 * (STEPS - 1))
@@ -176,9 +175,11 @@ def test_everything_once(benchmark, config, root, tiny, tmp_path, monkeypatch):
     assert spent["reward-conditioned DPO"].forwards == 3 * 4 * 2 * (3 + 1)
     assert spent["AttriCtrl-like"].forwards == 2 * trained  # an encoder for each reward
     assert spent["AttriCtrl-like"].scored == spent["reward-conditioned DPO"].scored == labels
-    online = spent["RiC online"]
-    assert online.forwards > 2 * trained + (8 + moved) * 2 * STEPS
-    assert online.scored == labels + 8 * 2 + moved * 2
+    online, calibrated = spent["RiC online"], spent["RiC online, calibrated"]
+    assert online.forwards > 2 * trained + 8 * 2 * STEPS
+    assert online.scored == labels + 8 * 2
+    assert calibrated.forwards == online.forwards + moved * 2 * STEPS
+    assert calibrated.scored == online.scored + moved * 2
     assert spent["base model"].forwards == spent["best of 4"].forwards == 0
     one = {name: method.cost.forwards / method.samples for name, method in found.items()}
     assert one.pop("best of 4") == 4 * 2 * STEPS
@@ -196,7 +197,7 @@ def test_everything_once(benchmark, config, root, tiny, tmp_path, monkeypatch):
     assert swept == {*METHODS[:2], *conditioned} and len(conditioned) == 4
     asked = [
         [point.targets for point in found[name].points]
-        for name in ("RiC online", "RiC online, mapping linear")
+        for name in ("RiC online, calibrated", "RiC online, calibrated, mapping linear")
     ]
     assert asked[0] != asked[1]
 
@@ -206,7 +207,7 @@ def test_everything_once(benchmark, config, root, tiny, tmp_path, monkeypatch):
         assert first_number(row["hypervolume"]) > 0 and first_number(row["× RiC online"]) > 0
         assert first_number(row["a sample, forwards"]) >= 2 * STEPS
     curved = [one.reward for one in result.calibration.rewards]
-    assert list(result.calibration.methods) == METHODS[1::-1] and curved
+    assert list(result.calibration.methods) == METHODS[:2] and curved
     # two for all sliders; for a reward that cannot be calibrated one less
     assert len(bars) == 11 + 3 + 5 + 2 + len(curved)
     assert {row[""] for row in bars.values()} <= {"met", "missed"}
@@ -271,9 +272,7 @@ def test_everything_once(benchmark, config, root, tiny, tmp_path, monkeypatch):
     # DDPO draws as it was trained, and all are scored by what none was trained on.
     sampling = {name: method.about["sampling"] for name, method in found.items()}
     for name in ("more guidance", "prompts kept and guided"):
-        assert sampling[f"RiC online, {name}, not calibrated"] == SAMPLING | {
-            "prompt_guidance": 3.0
-        }
+        assert sampling[f"RiC online, {name}"] == SAMPLING | {"prompt_guidance": 3.0}
     plain = {"num_inference_steps": STEPS, "guidance_scale": 2.5}
     assert sampling["RiC online"] == SAMPLING
     assert sampling["SFT"] == sampling["base model"] == sampling["rewarded soup"] == plain
@@ -311,7 +310,8 @@ def test_everything_once(benchmark, config, root, tiny, tmp_path, monkeypatch):
     shutil.copytree(out / "scores", tmp_path / "some")
     for name in ("ddpo", "plateau", "text"):
         shutil.rmtree(tmp_path / "some" / name)
-    some = ["--config", given, "--scores", tmp_path / "some", "--out", moved, "--kept"]
+    without = config(root / "labelled", held_out=["brightness"], there=False)
+    some = ["--config", without, "--scores", tmp_path / "some", "--out", moved, "--kept"]
     assert benchmark(*some)[0] == 0
     left, bars, *others = tables_of(moved)
     assert len(left) == len(METHODS) - 3 - 3 - 1 and len(others) == 1  # what is kept of prompts
@@ -321,6 +321,7 @@ def test_everything_once(benchmark, config, root, tiny, tmp_path, monkeypatch):
     shutil.rmtree(tmp_path / "some" / "ours")
     code, _, err = benchmark(*some)
     assert code == 2 and "nothing of ours is kept; leave out --kept" in err
+    given = config(root / "labelled", held_out=["brightness"])
     assert benchmark("--config", given, "--out", out)[0] == 0
 
     # One run may be made longer; the table is written without --only.
@@ -336,6 +337,30 @@ def test_everything_once(benchmark, config, root, tiny, tmp_path, monkeypatch):
     assert code == 0, err
     assert (out / "table.md").read_bytes() == before
     assert len((out / "ddpo-plateau" / "log.jsonl").read_text().splitlines()) == 3
+
+    # Other ways to draw are tried on prompts that nobody is compared on.
+    tries = {"as it is": {}, "later": {"reward_start": 0.5}}
+    settings = tiny.write_config(tmp_path / "tries.yaml", {"prompts": 1, "settings": tries})
+    trying = "--config", other, "--settings", settings, "--out", out
+    code, said, err = script(TRY, *trying)
+    assert code == 0, err
+    tried = out / "tried" / "online"
+    assert said.splitlines()[-1] == str(tried / "table.md")
+    assert (tried / "frontier.png").exists() and (out / "table.md").read_bytes() == before
+    (rows,) = tables_of(tried)
+    assert set(rows) == {*tries, "base model"}
+    drawn = {}
+    for name in ("as-it-is", "later"):
+        drawn[name] = json.loads((tried / "methods" / name / "run.json").read_text())["identity"]
+        (prompt,) = drawn[name]["prompts"]
+        assert prompt in training
+    first, second = (one["method"]["sampling"] for one in drawn.values())
+    assert first == SAMPLING and second == SAMPLING | {"reward_start": 0.5}
+    code, _, err = script(TRY, *trying, "--run", "nowhere")
+    assert code == 2 and f"{out / 'nowhere'}: has no adapter" in err
+    tiny.write_config(settings, {"prompts": 99, "settings": {}})
+    code, _, err = script(TRY, *trying)
+    assert code == 2 and "tries.yaml: prompts is 99, 1 are free; ask for fewer" in err
 
     # Other settings are not mixed with these.
     other = config(root / "labelled", soup_fraction=0.5, held_out=["brightness"])
@@ -385,7 +410,12 @@ def test_three_rewards_and_two_training_seeds(benchmark, config, root, tmp_path)
 
 @pytest.mark.parametrize(
     ("name", "points"),
-    [("emoji-alignment", 11), ("emoji-alignment-three", 11), ("emoji-alignment-five", 13)],
+    [
+        ("emoji-alignment", 11),
+        ("emoji-alignment-settings", 11),
+        ("emoji-alignment-three", 11),
+        ("emoji-alignment-five", 13),
+    ],
 )
 def test_own_configs_differ_in_how_rewards_are_told_alone(monkeypatch, name, points):
     """They are read without the data, which they name only."""
@@ -410,7 +440,7 @@ def test_own_configs_differ_in_how_rewards_are_told_alone(monkeypatch, name, poi
     dropout = replace(words.dropout, reward=same.dropout.reward)
     assert replace(words, mode=same.mode, lora=same.lora, dropout=dropout) == same
     variants = runs.variants_of(config.variants, offline, online, Path("out"), "")
-    assert len({variant.sampling["guidance_scale"] for variant in variants}) <= 1
+    assert [variant.name for variant in variants] == list(config.variants)
     parts = import_module("benchmark_alignment").PARTS
     assert set(config.training_seeds) <= set(parts) and list(parts)[1:] == EVERYTHING
 
@@ -461,26 +491,20 @@ def test_bad_configs_are_one_line_and_leave_nothing(
     assert not out.exists()
 
 
-@pytest.mark.parametrize("name", ["emoji-alignment", "emoji-alignment-five"])
+@pytest.mark.parametrize(
+    "name", ["emoji-alignment", "emoji-alignment-settings", "emoji-alignment-five"]
+)
 def test_the_scores_that_come_along_are_those_of_the_config(monkeypatch, tmp_path, name):
-    """By their settings; what goes in besides is known only with the data."""
+    """Of its settings, of the bundled model and scorers, and of one labelled folder."""
     monkeypatch.syspath_prepend(str(SCRIPT.parent))
     monkeypatch.chdir(HOME)  # whose configs the config names
-    runs, parts = import_module("alignment_runs"), import_module("benchmark_alignment").PARTS
+    runs, shared = import_module("alignment_runs"), import_module("benchmark")
+    parts = import_module("benchmark_alignment").PARTS
     path, scores = (SCRIPT.parent / folder / name for folder in ("configs", "scores"))
-    path = path.with_suffix(".yaml")
-    asked = configs.load_yaml(path, runs.Alignment)
-    rewards = list(dict.fromkeys(key for one in asked.ddpo_preferences for key in one))
-    space = RewardSpace.fit({reward: np.arange(200.0) for reward in rewards})
-    records = [Record(file=f"{i}.png", captions=(f"name {i}",)) for i in range(200)]
-    monkeypatch.setattr(runs, "read_labelled", lambda folder: (records, space))
     kept = sorted({file.parent.name.partition("-seed")[0] for file in scores.glob("*/run.json")})
     assert kept and set(kept) <= set(parts)
+    path = path.with_suffix(".yaml")
     bench = runs.load(path, tmp_path / "out", kept, parts, scores=scores, only_kept=True)
     for part in kept:
-        stored = json.loads((scores / part / "run.json").read_text())["identity"]
-        needed = [*parts[part].needs, part]
-        reads = {read for some in needed for read in parts[some].reads}
-        assert {read: stored[read] for read in reads} == {
-            read: bench.setting(read) for read in reads
-        }
+        for k in bench.seeds_of(part):
+            shared.kept_in(bench, part, k).check_same(shared.identity_of(bench, parts, part))

@@ -15,6 +15,7 @@ from ric_diffusion.cli import main
 from ric_diffusion.data.prompts import read_prompts
 from ric_diffusion.evaluation.report.schema import EvaluationResult
 from ric_diffusion.io import config as configs
+from ric_diffusion.models import hardware
 from ric_diffusion.models.causal_lm.sampler import LlmSampler
 from ric_diffusion.training.trainer import Trainer
 from support.lm import write_lm
@@ -222,6 +223,20 @@ def test_everything_once(benchmark, config, data, tmp_path, monkeypatch):
     assert list(methods) == [*METHODS[:2], *METHODS[5:7]]
     assert bars["control, RiC offline, words"]["value"] == "not run"
     assert bars["hypervolume, RiC online / GRPO"]["value"] == "not run"
+
+    # What was kept is enough for the tables, also without the data, and on the other kind of CPU.
+    kept, moved = out / "scores", tmp_path / "moved"
+    other = not hardware.has_bf16("cpu")
+    monkeypatch.setattr(hardware, "has_bf16", lambda device: other)
+    gone = config(data="nowhere", responses="nowhere")
+    assert benchmark("--config", gone, "--scores", kept, "--out", moved, "--kept")[0] == 0
+    assert (moved / "table.md").read_bytes() == before
+    (kept / "speed.json").unlink()
+    (kept / "grpo" / "methods.json").unlink()
+    assert benchmark("--config", gone, "--scores", kept, "--out", moved, "--kept")[0] == 0
+    methods, bars, _ = tables_of(moved)
+    assert list(methods) == METHODS[:-1] and len(bars) == 9
+    monkeypatch.undo()
     other = config(grpo={"steps": 3, "groups": 1, "group_size": 4, "minibatch": 4})
     code, _, err = benchmark("--config", other, "--out", out)
     assert code == 2 and "grpo: holds a run with other grpo.steps (2, now 3)" in err
