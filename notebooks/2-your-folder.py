@@ -98,7 +98,7 @@ display(
 # model's context; `dropout` hides the prompt or a reward now and then, so that both can be left out.
 
 # %%
-STEPS = 40  # a real training takes some thousands
+STEPS = 60  # a real training takes some thousands
 
 Path("mine.yaml").write_text(f"""
 model: emoji-64
@@ -174,7 +174,7 @@ def sweep(prompts, name, asked, seed=0):
 
 
 asked = [-1.5, -0.75, 0.0, 0.75, 1.5]
-sheet, mean = sweep(["red apple", "rocket"], "brightness", asked)
+sheet, mean = sweep(things[:3], "brightness", asked)
 assert mean[-1] > mean[0]
 sheet
 

@@ -97,9 +97,9 @@ def steps_in(arguments: Mapping[str, Any], steps: int | None) -> int | None:
     return arguments.get("num_inference_steps", steps) if listed is None else len(listed)
 
 
-def settle_eta(arguments: dict[str, Any], steps: int, scheduler: Any) -> None:
+def settle_eta(arguments: dict[str, Any], steps: int, strength: float, scheduler: Any) -> None:
     """Ask for a millionth less than all of DDIM's noise, in place, where every picture would be
-    NaN; ``steps``: the default of the call.
+    NaN; ``steps`` and ``strength``: the defaults of the call, 1 where it has no strength.
 
     A schedule that begins without any signal (zero terminal SNR) has no noise but the new one after
     its first step. The stock step takes the root of what is left of the old one: 0, or by rounding
@@ -109,6 +109,8 @@ def settle_eta(arguments: dict[str, Any], steps: int, scheduler: Any) -> None:
     if arguments.get("eta") != 1 or cumulative is None or cumulative[-1] != 0:
         return
     count = arguments.get("num_inference_steps") or steps
+    if int(count * arguments.get("strength", strength)) < count:
+        return  # image to image leaves the first step out
     after = len(cumulative) - 1 - len(cumulative) // count
     signal = cumulative[after] if after >= 0 else getattr(scheduler, "final_alpha_cumprod", 1.0)
     noise = 1 - signal

@@ -435,7 +435,8 @@ class RiCMixin(AdapterMixin):
         check_arguments(arguments, guidance)
         steps = signature.parameters["num_inference_steps"].default
         check_times(arguments, steps, self.scheduler)
-        settle_eta(arguments, steps, self.scheduler)
+        strength = signature.parameters.get("strength")
+        settle_eta(arguments, steps, strength.default if strength else 1.0, self.scheduler)
         scale = arguments.get(guidance, signature.parameters[guidance].default)
         steered = "negative_targets" if negative_targets is not None else None
         if contrast and contrast != own_contrast:

@@ -264,6 +264,22 @@ def test_own_configs(monkeypatch, name, rewards):
     assert len(read_prompts(HOME / config.compared)) == 40
 
 
+def test_the_scores_that_come_along_are_those_of_the_config(monkeypatch, tmp_path):
+    """Of its settings, of the bundled model and scorers, and of one labelled folder; and this on
+    every machine, whatever it computes in."""
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    monkeypatch.chdir(HOME)
+    runs, shared = import_module("llm_runs"), import_module("benchmark")
+    parts = import_module("benchmark_llm").PARTS
+    path, scores = (SCRIPTS / folder / "smollm2-alignment" for folder in ("configs", "scores"))
+    kept = sorted(file.parent.name for file in scores.glob("*/run.json"))
+    assert kept and set(kept) <= set(parts)
+    path = path.with_suffix(".yaml")
+    bench = runs.load(path, tmp_path / "out", kept, scores=scores, only_kept=True)
+    for part in kept:
+        shared.kept_in(bench, part, 0).check_same(shared.identity_of(bench, parts, part))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
