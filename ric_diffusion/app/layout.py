@@ -28,7 +28,7 @@ TITLES = {
     "guidance_scale": "Guidance",
     "true_cfg_scale": "True guidance",
     "contrast": "Contrast",
-    "reward_start": "Rewards start (share)",
+    "reward_start": "Reward start",
     "width": "Width",
     "height": "Height",
 }
