@@ -201,7 +201,7 @@ def _number(
     visible: bool = True,
 ) -> Any:
     number = gr.Number(
-        value, label=label, minimum=low, maximum=high, step=step, min_width=90, elem_id=name,
+        value, label=label, minimum=low, maximum=high, step=step, min_width=110, elem_id=name,
         visible=visible,
     )  # fmt: skip
     hand_over_number(number)
