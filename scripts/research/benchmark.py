@@ -227,9 +227,7 @@ class Part:
     needs: tuple[str, ...] = ()
 
 
-def base_model(
-    path: Path, model: str, section: str, dtype: torch.dtype = torch.float32
-) -> tuple[Any, list[str]]:
+def base_model(path: Path, model: str, section: str) -> tuple[Any, list[str]]:
     """The model that the config ``path`` names, without adapter, and the digests of its parts.
     InputError, that begins with the path, if it is of a family with other settings than
     ``section``."""
@@ -239,7 +237,7 @@ def base_model(
             raise InputError(
                 f"{model}: is of {family.title}; give one whose settings are {section}"
             )
-        found = family.load(model, default_device(), dtype)
+        found = family.load(model, default_device(), torch.float32)
     found.unload_adapter()
     return found, family.digests(found)
 
