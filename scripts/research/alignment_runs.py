@@ -41,6 +41,7 @@ from ric_diffusion.io.errors import InputError, suggest
 from ric_diffusion.io.files import replacing_folder, write_text
 from ric_diffusion.models.cost import COST, Cost
 from ric_diffusion.models.diffusion.backend import Layers
+from ric_diffusion.models.family import Family
 from ric_diffusion.rewards.selection import SELECTIONS
 from scorers.spec import parse_spec
 
@@ -222,6 +223,10 @@ def load(
                              "that ours is asked for; give one that lies on the sweep")  # fmt: skip
     variants = variants_of(config.variants, offline, online, out, f"{path}: variants.")
     pipe, base = base_model(path, config.model, "diffusion")
+    check_sampling(pipe.family, config.sampling, f"{path}: ")
+    check_sampling(pipe.family, config.rounds_sampling, f"{path}: rounds_")
+    for name, variant in config.variants.items():
+        check_sampling(pipe.family, variant.sampling, f"{path}: variants.{name}: ")
     return AlignmentBenchmark(
         config=config, out=out, parts=parts, offline=offline, text=text, online=online, ddpo=ddpo,
         conditioned=conditioned, data=data, prompts=prompts, model=pipe,
@@ -230,6 +235,14 @@ def load(
         labelling=Cost(scored=data.count * len(space.names)),
         training_seeds=config.training_seeds, variant_runs=variants, **given,
     )  # fmt: skip
+
+
+def check_sampling(family: Family, sampling: Mapping[str, Any], where: str) -> None:
+    """InputError, that begins with ``where``, for what pipelines of the family do not take."""
+    try:
+        family.check_sampling(sampling)
+    except ValueError as error:
+        raise InputError(f"{where}{error}") from error
 
 
 def variants_of(

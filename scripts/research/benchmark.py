@@ -61,6 +61,7 @@ from trainings import Comparison, Pair, over_trainings
 
 OURS, OFFLINE = "RiC online", "RiC offline"
 CALIBRATED = "calibrated"
+ONLINE_CALIBRATED = f"{OURS}, {CALIBRATED}"
 BASE, SFT, SOUP = "base model", "SFT", "rewarded soup"
 SCORES = "scores"  # below a benchmark's folder
 FOLDERS = "model", "data", "out", "adapter", "prompts"  # of runs; what is in them counts
@@ -450,9 +451,12 @@ def all_methods(bench: Benchmark, parts: Mapping[str, Part]) -> list[BenchmarkMe
     """All methods of the parts that take part. What is kept of a training is not made again.
     InputError, before anything is made, if something else was kept there, and if there is none of
     the first part, whose methods others are compared with."""
-    most = max(bench.training_seeds.values(), default=1)
+    most = max((bench.training_seeds.get(part, 1) for part in bench.parts), default=1)
     if unknown := [k for k in bench.only_seeds if k not in range(most)]:
-        raise InputError(f"--training-seeds {unknown[0]}: the config has {most}, from 0")
+        raise InputError(
+            f"--training-seeds {unknown[0]}: the config has {most}, from 0, of these parts; "
+            "training_seeds there says how many"
+        )
     first = next(iter(parts))
     if first in bench.parts and not bench.seeds_of(first):
         raise InputError(f"{bench.scores}: nothing of {first} is kept; leave out --kept")

@@ -66,6 +66,7 @@ from benchmark import (
     BASE,
     CALIBRATED,
     OFFLINE,
+    ONLINE_CALIBRATED,
     OURS,
     SFT,
     SOUP,
@@ -106,7 +107,6 @@ CONDITIONED_DPO, ATTRICTRL = "reward-conditioned DPO", "AttriCtrl-like"
 PEERS = DDPO, Blend.name, CONDITIONED_DDPO, CONDITIONED_DPO, ATTRICTRL
 STOPPED = f"{CONDITIONED_DDPO}, {{}} iterations"
 LONGER = "DDPO, {} iterations for one preference"
-ONLINE_CALIBRATED = f"{OURS}, {CALIBRATED}"
 WORDS = f"{OFFLINE}, words"
 
 CONDITIONINGS = {  # how a model is told the rewards, beside tokens that modulate: runs by name

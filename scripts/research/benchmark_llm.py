@@ -22,8 +22,8 @@ from typing import Any
 import comparison
 from benchmark import (
     BASE,
-    CALIBRATED,
     OFFLINE,
+    ONLINE_CALIBRATED,
     OURS,
     SOUP,
     Benchmark,
@@ -80,8 +80,8 @@ def conditioning_methods(bench: LlmBenchmark, k: int) -> Iterator[Trained]:
 
 def calibrated_methods(bench: Benchmark, k: int) -> Iterator[Trained]:
     """The first of ours calibrated, which costs more."""
-    name = f"{OURS}, {CALIBRATED}"
-    yield ours(bench, name, "offline", "online", calibrate_it=True, alone=True, plain=OURS)
+    runs = "offline", "online"
+    yield ours(bench, ONLINE_CALIBRATED, *runs, calibrate_it=True, alone=True, plain=OURS)
 
 
 def grpo_methods(bench: Benchmark, k: int) -> Iterator[Trained]:

@@ -15,7 +15,7 @@ import argparse
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from alignment_runs import AlignmentBenchmark, load
+from alignment_runs import AlignmentBenchmark, check_sampling, load
 from baselines.families import ADAPTER
 from benchmark import BASE, SCORES, BenchmarkMethod, Trained, base_methods, compared, ours
 from benchmark_alignment import PARTS, plain
@@ -43,8 +43,10 @@ class Tried:
 
 
 def tried(bench: AlignmentBenchmark, asked: Tried, path: Path) -> AlignmentBenchmark:
-    """The benchmark with its own prompts; InputError, that begins with the ``path`` of what is
-    ``asked``, if there are too few."""
+    """The benchmark with its own prompts. InputError, that begins with the ``path`` of what is
+    ``asked``, if there are too few, and for a setting that the pipeline does not take."""
+    for name, changes in asked.settings.items():
+        check_sampling(bench.model.family, changes, f"{path}: settings.{name}: ")
     free = bench.prompts.training  # the first of which DDPO draws
     if asked.prompts > len(free):
         raise InputError(f"{path}: prompts is {asked.prompts}, {len(free)} are free; ask for fewer")

@@ -90,9 +90,8 @@ def check_times(arguments: Mapping[str, Any], steps: int | None, scheduler: Any)
         raise InputError(f"num_inference_steps {steps}: this model's schedule has {most} at most")
 
 
-def steps_in(arguments: Mapping[str, Any], steps: int | None) -> int | None:
-    """How many denoising steps a call asks for, unless its schedule says so alone; ``steps``: the
-    default of the call."""
+def steps_in(arguments: Mapping[str, Any], steps: int) -> int:
+    """How many denoising steps a call asks for; ``steps``: the default of the call."""
     listed = next((arguments[name] for name in TIMES if arguments.get(name) is not None), None)
     return arguments.get("num_inference_steps", steps) if listed is None else len(listed)
 
@@ -108,7 +107,7 @@ def settle_eta(arguments: dict[str, Any], steps: int, strength: float, scheduler
     cumulative = getattr(scheduler, "alphas_cumprod", None)
     if arguments.get("eta") != 1 or cumulative is None or cumulative[-1] != 0:
         return
-    count = arguments.get("num_inference_steps") or steps
+    count = steps_in(arguments, steps)
     if int(count * arguments.get("strength", strength)) < count:
         return  # image to image leaves the first step out
     after = len(cumulative) - 1 - len(cumulative) // count

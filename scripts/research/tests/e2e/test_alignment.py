@@ -361,6 +361,10 @@ def test_everything_once(benchmark, script, config, root, tiny, tmp_path, monkey
     tiny.write_config(settings, {"prompts": 99, "settings": {}})
     code, _, err = script(TRY, *trying)
     assert code == 2 and "tries.yaml: prompts is 99, 1 are free; ask for fewer" in err
+    tiny.write_config(settings, {"prompts": 1, "settings": {"far": {"contrsat": 4.0}}})
+    code, _, err = script(TRY, *trying, "--run", "offline")
+    assert code == 2 and "tries.yaml: settings.far: sampling: unknown field 'contrsat'" in err
+    assert not (out / "tried" / "offline").exists()
 
     # Other settings are not mixed with these.
     other = config(root / "labelled", soup_fraction=0.5, held_out=["brightness"])
@@ -402,6 +406,8 @@ def test_three_rewards_and_two_training_seeds(benchmark, config, root, tmp_path)
     assert not methods["DDPO"]["of each training"]
     seeds = [settings_of(out, name)["loop"]["seed"] for name in ("offline", "offline-seed1")]
     assert seeds == [0, 1]
+    code, _, err = benchmark(*given, "--only", "ddpo", "--training-seeds", 1)  # ours has two
+    assert code == 2 and "--training-seeds 1: the config has 1, from 0, of these parts" in err
     online = settings_of(out, "online-seed1")
     assert online["adapter"] == str(out / "offline-seed1" / "adapter")
     assert online["online"]["seed"] == online["online"]["loop"]["seed"] == 1
@@ -479,6 +485,18 @@ def test_own_configs_differ_in_how_rewards_are_told_alone(monkeypatch, name, poi
             "ddpo_plateau.preference: is none of the 3 that ours is asked for",
         ),
         ({"offline": "gone.yaml"}, "gone.yaml: cannot be read"),
+        (
+            {"sampling": {**SAMPLING, "guidence_scale": 3.0}},
+            ".yaml: sampling: unknown field 'guidence_scale'; did you mean 'guidance_scale'",
+        ),
+        (
+            {"rounds_sampling": {"reward_start": -0.5}},
+            ".yaml: rounds_sampling.reward_start -0.5: give a number from 0 to",
+        ),
+        (
+            {"variants": {"late": {"sampling": {"reward_strat": 0.5}}}},
+            ".yaml: variants.late: sampling: unknown field 'reward_strat'; did you mean",
+        ),
     ],
 )
 def test_bad_configs_are_one_line_and_leave_nothing(
