@@ -32,7 +32,7 @@ from ric_diffusion.conditioning.grammar import Grammar
 from ric_diffusion.io.bounds import check_count
 from ric_diffusion.io.config import from_dict
 from ric_diffusion.io.errors import InputError, suggest
-from ric_diffusion.io.files import replacing_folder, write_json
+from ric_diffusion.io.files import digests, replacing_folder, write_json
 from ric_diffusion.io.manifest import MANIFEST, DamagedError, check_manifest, write_manifest
 from ric_diffusion.io.strict_json import read_json
 from ric_diffusion.rewards import MAPPINGS, Curve, RewardSpace, calibration, checks, to_targets
@@ -368,6 +368,11 @@ def _labels(adapter: Adapter) -> str | None:
     """The words of text mode, with what stands before each."""
     grammar = getattr(adapter.conditioner, "grammar", None)
     return None if grammar is None else grammar.separator.join(grammar.labels)
+
+
+def adapter_digests(folder: Path) -> list[str]:
+    """One digest for each file that an adapter's samples depend on."""
+    return digests([*sorted(folder.glob("*.safetensors")), folder / ABOUT_FILE])
 
 
 def check_continues(folder: Path, stored: tuple[Adapter, Lora], ours: tuple[Adapter, Lora]) -> None:

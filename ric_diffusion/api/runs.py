@@ -13,7 +13,7 @@ from typing import Any, ClassVar, TypeVar
 from PIL.Image import Image
 
 from ric_diffusion.adapters import hub
-from ric_diffusion.adapters.adapter import ABOUT_FILE
+from ric_diffusion.adapters.adapter import adapter_digests
 from ric_diffusion.api.alone import alone_in
 from ric_diffusion.api.engines import working
 from ric_diffusion.api.labelling import loaded_scorers, names_of_scorers
@@ -31,7 +31,7 @@ from ric_diffusion.io import config
 from ric_diffusion.io.counting import counted
 from ric_diffusion.io.engines import LOCAL, EngineConfig, Workers
 from ric_diffusion.io.errors import InputError, suggest
-from ric_diffusion.io.files import digests, write_json, write_text
+from ric_diffusion.io.files import write_json, write_text
 from ric_diffusion.io.paths import expanded
 from ric_diffusion.io.progress import ProgressCallback, reporting
 from ric_diffusion.io.run import RunFolder
@@ -613,11 +613,6 @@ def records_digest(records: Sequence[Record]) -> str:
         [r.file, r.captions, r.scores, *([r.extra.get(DIGEST)] if r.span else [])] for r in records
     )
     return config.digest_of_list(rows)
-
-
-def adapter_digests(folder: Path) -> list[str]:
-    """One digest for each file that an adapter's samples depend on."""
-    return digests([*sorted(folder.glob("*.safetensors")), folder / ABOUT_FILE])
 
 
 def _pushed(folder: Path, repo_id: str, family: Family) -> str:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from ric_diffusion import __version__
-from ric_diffusion.adapters.adapter import ABOUT_FILE, Adapter
+from ric_diffusion.adapters.adapter import Adapter, adapter_digests
 from ric_diffusion.data.scoring import is_installed, load_scorers
 from ric_diffusion.evaluation.calibration import (
     Calibration,
@@ -48,7 +48,6 @@ from ric_diffusion.evaluation.runner import (
 from ric_diffusion.io import config
 from ric_diffusion.io.engines import HERE, Workers
 from ric_diffusion.io.errors import InputError
-from ric_diffusion.io.files import digests
 from ric_diffusion.io.progress import tracking
 from ric_diffusion.io.run import RunFolder
 from ric_diffusion.models.cost import Cost, Meter
@@ -435,10 +434,11 @@ def method_of(
     """An adapter, or the model alone, on these points; ``about``: what they depend on beside what
     it is. An adapter may be refined in so many passes by the ``scorers`` of its rewards."""
     adapter, sampler = choice.adapter, model.family.sampler(model, choice.sampling)
+    files = adapter_digests(choice.folder) if choice.folder else []
     about = {
         "adapter": choice.given,
         "sampling": dict(choice.sampling),
-        "weights": config.digest([base, adapter_digests(choice.folder)])[:16],
+        "weights": config.digest([base, files])[:16],
         **about,
     }
     if adapter is not None:
@@ -461,12 +461,6 @@ def method_of(
         elsewhere={**choice.plain, "refine": refine},
         prepare=partial(choice.load_into, model),
     )
-
-
-def adapter_digests(folder: Path | None) -> list[str]:
-    """One digest for each file that an adapter's samples depend on; none for no adapter."""
-    files = [*sorted(folder.glob("*.safetensors")), folder / ABOUT_FILE] if folder else []
-    return digests(files)
 
 
 def unused(name: str, names: Sequence[str]) -> str:

@@ -44,6 +44,14 @@ class OwnFiles:
         for name, data in files.items():
             write_bytes(self.folder / name, data)
 
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove those of these that are there. InputError, and nothing removed, where ``check``
+        raises one."""
+        names = list(names)
+        self.check(names)
+        for name in names:
+            (self.folder / name).unlink(missing_ok=True)
+
     def _is_own(self, path: Path, noted: Iterable[str]) -> bool:
         return any(digest in noted for digest in self._digest(path))
 

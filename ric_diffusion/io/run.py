@@ -58,7 +58,7 @@ class RunFolder:
                     "--out"
                 )
             return
-        if (verb := str(self._stored()["verb"])) != self.verb:
+        if (verb := str(self.stored()["verb"])) != self.verb:
             of = verb if verb.endswith(".py") else f"ric {verb}"
             raise InputError(f"{self.path}: holds a run of {of}; choose another --out")
         if not resume:
@@ -73,7 +73,7 @@ class RunFolder:
         by name: how the line ends where that alone differs."""
         if not self.begun:
             return
-        changes = list(changed(self._stored().get("identity", {}), config.to_dict(identity)))
+        changes = list(changed(self.stored().get("identity", {}), config.to_dict(identity)))
         if changes:
             end = self._mend
             if len(changes) == 1:
@@ -90,7 +90,9 @@ class RunFolder:
             self.check_same(identity)
         self.identity = plain
 
-    def _stored(self) -> dict[str, Any]:
+    def stored(self) -> dict[str, Any]:
+        """The verb and the identity of the run that began here; InputError if they cannot be
+        read."""
         path = self.path / RUN_FILE
         try:
             stored = json.loads(read_file(path))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -21,6 +21,7 @@ from baselines.families import ADAPTER
 from baselines.runs import due, of_seed
 from benchmark import (
     Benchmark,
+    Part,
     PromptSplit,
     base_model,
     basis_of,
@@ -43,6 +44,7 @@ from ric_diffusion.models.cost import COST, Cost
 from ric_diffusion.models.diffusion.backend import Layers
 from ric_diffusion.models.family import Family
 from ric_diffusion.rewards.selection import SELECTIONS
+from ric_diffusion.training.loop import MOST_RATE
 from scorers.spec import parse_spec
 
 Settings = TypeVar("Settings")
@@ -135,8 +137,19 @@ class Alignment:
         for stop in self.conditioned_stops:
             if stop < 1:
                 raise ValueError(f"conditioned_stops has {stop}; give 1 or more")
-        counts = "best_of", "ddpo_prompts", "prompts", "seeds"
+        counts = "best_of", "ddpo_prompts", "prompts", "seeds", "steps"
         configs.at_least(self, 1, *counts, "calibration_prompts", "calibration_seeds")
+        configs.at_least(self, 2, "points")
+        configs.at_least(self, 0, "seed")
+        configs.above_zero(self, "sft_fraction", "soup_fraction", most=1)
+        configs.above_zero(self, "attrictrl_learning_rate", most=MOST_RATE)
+        if "num_inference_steps" not in self.sampling:
+            raise ValueError("sampling: has no num_inference_steps; give it, DDPO has as many")
+        if unset := [name for name in self.rounds_sampling if name not in self.sampling]:
+            raise ValueError(
+                f"rounds_sampling: {unset[0]} is not in sampling, which has to say what it is "
+                "otherwise; give it there, too"
+            )
         for part, count in self.training_seeds.items():
             if count < 1:
                 raise ValueError(f"training_seeds.{part} is {count}; give 1 or more")
@@ -167,15 +180,18 @@ class AlignmentBenchmark(Benchmark):
 
 
 def load(
-    path: Path, out: Path, parts: Sequence[str], known: Iterable[str], **given: Any
+    path: Path, out: Path, parts: Sequence[str], known: Mapping[str, Part], **given: Any
 ) -> AlignmentBenchmark:
     """The benchmark with those of the ``known`` parts that take part; ``given``: more of its
     fields. Whatever is wrong with the config is found here, before hours of work."""
     check_out_folder(out)
     config = configs.load_yaml(path, Alignment)
-    for part in config.training_seeds:
+    for part, count in config.training_seeds.items():
         if part not in known:
             raise InputError(f"{path}: training_seeds.{part}: no such part{suggest(part, known)}")
+        if known[part].once and count > 1:
+            raise InputError(f"{path}: training_seeds.{part} is {count}, and this part is made "
+                             "once; leave it out")  # fmt: skip
     ours: Any = {"model": config.model, "data": config.data, "out": None}
     offline, text = (
         # without validation sheets, which would count as cost
@@ -197,7 +213,7 @@ def load(
     ours |= {"where": offline.where, "diffusion": offline.diffusion}
     online = replace(configs.load_yaml(config.online, OnlineRun), **ours)
     online = replace(online, adapter=str(out / "offline" / "adapter"), prompts=out / PROMPTS)
-    steps = int(sampling["num_inference_steps"])
+    steps = int(config.sampling["num_inference_steps"])
     chain: Any = {"num_inference_steps": steps, "guidance_scale": config.guidance_scale}
     ddpo, conditioned = (
         None if one is None else replace(one, lora=lora, **chain)
@@ -211,6 +227,10 @@ def load(
     for preference in config.ddpo_preferences:
         weights_of(preference, space)
     prompts = split(data.names, config, f"{path}: ")
+    try:
+        held_out = [scorers.load(spec) for spec in config.held_out]
+    except scorers.ScorerError as error:
+        raise InputError(f"{path}: held_out: {error}") from error
     if trained := sorted({parse_spec(spec)[0] for spec in config.held_out} & set(space.names)):
         raise InputError(
             f"{path}: held_out: {trained[0]} is a reward of {config.data}; leave it out"
@@ -224,13 +244,14 @@ def load(
     variants = variants_of(config.variants, offline, online, out, f"{path}: variants.")
     pipe, base = base_model(path, config.model, "diffusion")
     check_sampling(pipe.family, config.sampling, f"{path}: ")
-    check_sampling(pipe.family, config.rounds_sampling, f"{path}: rounds_")
+    check_sampling(pipe.family, sampling, f"{path}: rounds_")
     for name, variant in config.variants.items():
-        check_sampling(pipe.family, variant.sampling, f"{path}: variants.{name}: ")
+        own = {**config.sampling, **variant.sampling}
+        check_sampling(pipe.family, own, f"{path}: variants.{name}: ")
     return AlignmentBenchmark(
         config=config, out=out, parts=parts, offline=offline, text=text, online=online, ddpo=ddpo,
         conditioned=conditioned, data=data, prompts=prompts, model=pipe,
-        base=base, held_out=[scorers.load(name) for name in config.held_out],
+        base=base, held_out=held_out,
         basis=basis_of(base, data),
         labelling=Cost(scored=data.count * len(space.names)),
         training_seeds=config.training_seeds, variant_runs=variants, **given,
@@ -238,9 +259,11 @@ def load(
 
 
 def check_sampling(family: Family, sampling: Mapping[str, Any], where: str) -> None:
-    """InputError, that begins with ``where``, for what pipelines of the family do not take."""
+    """InputError, that begins with ``where``, for what pipelines of the family do not take, or
+    not together."""
     try:
         family.check_sampling(sampling)
+        family.merged({}, sampling)
     except ValueError as error:
         raise InputError(f"{where}{error}") from error
 
@@ -254,13 +277,20 @@ def variants_of(
 ) -> list[VariantRuns]:
     """What variants have to be trained for: those that are trained alike share the runs, which have
     the name of the first. ``where``: in front of errors."""
-    found, shared = [], {}
+    found: list[VariantRuns] = []
+    shared: dict[str, str] = {}
+    named: dict[str, str] = {}
     for name, variant in variants.items():
+        same = named.setdefault(slug(name), name)
+        if not slug(name) or same != name:
+            like = "has neither letters nor digits" if not slug(name) else f"is like {same!r}"
+            raise InputError(f"{where}{name}: {like}, which a folder is named by; rename it")
         diffusion = changed(offline.diffusion, variant.diffusion, f"{where}{name}: diffusion")
         rounds = changed(online.online, variant.online, f"{where}{name}: online")
-        own = shared.setdefault(configs.digest([diffusion, rounds]), slug(name))
-        first = f"offline-with-{own}" if variant.diffusion else "offline"
-        second = f"online-with-{own}" if variant.diffusion or variant.online else "online"
+        trained = shared.setdefault(configs.digest(diffusion), slug(name))
+        both = shared.setdefault(configs.digest([diffusion, rounds]), slug(name))
+        first = f"offline-with-{trained}" if variant.diffusion else "offline"
+        second = f"online-with-{both}" if variant.diffusion or variant.online else "online"
         again = replace(
             online, diffusion=diffusion, online=rounds, adapter=str(out / first / "adapter")
         )
@@ -382,7 +412,8 @@ def train_ddpo_runs(bench: AlignmentBenchmark, k: int) -> None:
 
 
 def train_ddpo_plateau(bench: AlignmentBenchmark, k: int) -> None:
-    """One run, which goes on where ``iterations`` was raised since."""
+    """One run, which goes on where ``iterations`` was raised since; InputError where they were
+    lowered."""
     plateau = bench.config.ddpo_plateau
     if plateau is None:
         return
@@ -390,22 +421,33 @@ def train_ddpo_plateau(bench: AlignmentBenchmark, k: int) -> None:
     del same["iterations"]
     settings = {**_task(bench, plateau.preference), "ddpo": same}
     unfinished = due(bench.out, PLATEAU, settings, bench.basis)
-    if unfinished or len(reward_curve(bench.out / PLATEAU)[0]) < plateau.iterations:
+    done = 0 if unfinished else len(reward_curve(bench.out / PLATEAU)[0])
+    if done > plateau.iterations:
+        raise InputError(
+            f"ddpo_plateau.iterations is {plateau.iterations}, {bench.out / PLATEAU} has done "
+            f"{done}; give as many or more"
+        )
+    if done < plateau.iterations:
+        (bench.out / PLATEAU / COST).unlink(missing_ok=True)  # what it is, it is not any more
         ddpo = replace(bench.ddpo, iterations=plateau.iterations)
         _ddpo(bench, PLATEAU, plateau.preference, ddpo)
 
 
 def _task(bench: AlignmentBenchmark, preference: Mapping[str, float]) -> dict[str, Any]:
-    prompts = bench.prompts.training[: bench.config.ddpo_prompts]
-    return {"preference": preference, "prompts": prompts}
+    return {"preference": preference, "prompts": _drawn(bench)}
+
+
+def _drawn(bench: AlignmentBenchmark) -> Sequence[str]:
+    """The prompts that DDPO trains on."""
+    return bench.prompts.training[: bench.config.ddpo_prompts]
 
 
 def _ddpo(
     bench: AlignmentBenchmark, name: str, preference: Mapping[str, float], ddpo: DdpoConfig
 ) -> None:
-    prompts = _task(bench, preference)["prompts"]
-    train_ddpo(bench.config.model, bench.space, preference, prompts, load_scorers(bench.space),
-               ddpo, bench.out / name, resume=True, device=bench.device)  # fmt: skip
+    prompts, using = _drawn(bench), load_scorers(bench.space)
+    train_ddpo(bench.config.model, bench.space, preference, prompts, using, ddpo, bench.out / name,
+               resume=True, device=bench.device)  # fmt: skip
 
 
 def train_conditioned_runs(bench: AlignmentBenchmark, k: int) -> None:
@@ -436,7 +478,7 @@ def conditioned_stops(bench: AlignmentBenchmark, k: int) -> dict[str, int]:
 
 
 def _conditioned(bench: AlignmentBenchmark, name: str, k: int, config: DdpoConfig) -> None:
-    prompts = bench.prompts.training[: bench.config.ddpo_prompts]
+    prompts = _drawn(bench)
     config = replace(config, seed=config.seed + k)
     if due(bench.out, name, {"prompts": prompts, "conditioned": config}, bench.basis):
         train_conditioned(bench.config.model, bench.space, prompts, load_scorers(bench.space),

@@ -28,8 +28,8 @@ from cost_plot import cost_figure
 from kept import Curve, Kept, Training, is_kept, read_kept, write_kept
 from labelled_data import LabelledData, keep_data, kept_data, labelled_data
 from ric_diffusion import __version__, api
-from ric_diffusion.adapters.adapter import Adapter
-from ric_diffusion.api.runs import OnlineRun, TrainConfig, adapter_digests
+from ric_diffusion.adapters.adapter import Adapter, adapter_digests
+from ric_diffusion.api.runs import OnlineRun, TrainConfig
 from ric_diffusion.data.records import Record
 from ric_diffusion.data.scoring import load_scorers
 from ric_diffusion.evaluation.compare import (
@@ -45,9 +45,9 @@ from ric_diffusion.evaluation.config import EvaluationConfig
 from ric_diffusion.evaluation.grid import Point, preference_points, slider_points
 from ric_diffusion.evaluation.method import Method
 from ric_diffusion.evaluation.report.plots import front_figure, png, reward_pairs
-from ric_diffusion.evaluation.report.schema import METRICS_FILE, EvaluationResult
-from ric_diffusion.evaluation.report.write import write_report
-from ric_diffusion.evaluation.runner import MethodScores, evaluate_methods
+from ric_diffusion.evaluation.report.schema import EvaluationResult
+from ric_diffusion.evaluation.report.write import write_metrics, write_report
+from ric_diffusion.evaluation.runner import VERB, MethodScores, evaluate_methods, folder_of
 from ric_diffusion.io import config as configs
 from ric_diffusion.io.engines import HERE
 from ric_diffusion.io.errors import InputError
@@ -178,8 +178,7 @@ class Trained(Training):
 
     def of_seed(self, k: int) -> Trained:
         """The same with the name of the ``k``-th training seed."""
-        name = f"{self.method.name}, training seed {k}" if k else self.method.name
-        return replace(self, method=replace(self.method, name=name))
+        return replace(self, method=replace(self.method, name=self.method.name + _of_training(k)))
 
     def measured(self, scores: MethodScores) -> Kept:
         known = {one.name: getattr(self, one.name) for one in fields(Training)}
@@ -188,9 +187,11 @@ class Trained(Training):
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkMethod:
-    """A method, once for each of its training seeds; the report shows the samples of the first."""
+    """A method, once for each of its training seeds; the report shows the samples of the first.
+    ``part``: whose runs it is of."""
 
     trainings: tuple[Kept, ...]
+    part: str
 
     @property
     def name(self) -> str:
@@ -220,12 +221,14 @@ class Part:
         reads: settings that its figures depend on, beside those of all parts.
         train: makes the runs of a training seed that are not there yet.
         needs: parts whose runs it uses; they are made first.
+        once: whether it reads no training seed, so that more trainings would be the same one.
     """
 
     methods: Callable[[Any, int], Iterator[Trained]]
     reads: tuple[str, ...]
     train: Callable[[Any, int], None] = lambda bench, k: None
     needs: tuple[str, ...] = ()
+    once: bool = False
 
 
 def base_model(path: Path, model: str, section: str) -> tuple[Any, list[str]]:
@@ -262,8 +265,10 @@ def train_adapter(bench: Benchmark, name: str, settings: TrainConfig) -> None:
 
 
 def train_online(bench: Benchmark, name: str, settings: OnlineRun) -> None:
-    """Online rounds, unless they are there; the adapter that they begin with is."""
-    basis = configs.digest([bench.basis, adapter_digests(Path(settings.adapter))])[:16]
+    """Online rounds, unless they are there; the adapter that they begin with is, and so are their
+    prompts, in a file."""
+    read = [adapter_digests(Path(settings.adapter)), bench.prompts.training]
+    basis = configs.digest([bench.basis, read])[:16]
     if due(bench.out, name, _recipe(bench, settings), basis):
         api.online(settings, out=bench.out / name, resume=True)
 
@@ -374,7 +379,7 @@ def base_methods(plain: Any) -> Iterator[Trained]:
 def sft_methods(bench: Benchmark, plain: Any, k: int) -> Iterator[Trained]:
     """It reads no preference either."""
     file = bench.lora(of_seed("sft", k))
-    tuned = Tuned(SFT, plain, bench.space, [(dict.fromkeys(bench.space.names, 1.0), file)])
+    tuned = Tuned(plain, bench.space, [(dict.fromkeys(bench.space.names, 1.0), file)])
     yield Trained(
         method=baseline_method(SFT, tuned, plain, [Point()], [file]),
         cost=bench.labelling + spent(bench.out, [of_seed("sft", k)]),
@@ -409,7 +414,7 @@ def nearest_of(bench: Benchmark, name: str, plain: Any, runs: Mapping[str, Prefe
     """Of several runs, each for a preference, the one nearest to what is asked; with their reward
     curves."""
     made_for = [(preference, bench.lora(run)) for run, preference in runs.items()]
-    tuned = Tuned(name, plain, bench.space, made_for)
+    tuned = Tuned(plain, bench.space, made_for)
     line = preference_points(bench.space, bench.config.points)
     files = [file for _, file in made_for]
     preferences = [dict(preference) for preference, _ in made_for]
@@ -459,7 +464,12 @@ def all_methods(bench: Benchmark, parts: Mapping[str, Part]) -> list[BenchmarkMe
         )
     first = next(iter(parts))
     if first in bench.parts and not bench.seeds_of(first):
-        raise InputError(f"{bench.scores}: nothing of {first} is kept; leave out --kept")
+        if bench.only_kept:
+            raise InputError(f"{bench.scores}: nothing of {first} is kept; leave out --kept")
+        raise InputError(
+            f"--training-seeds {min(bench.only_seeds)}: of {first}, which all are compared with, "
+            f"the config has {bench.training_seeds.get(first, 1)}; give one of those, too"
+        )
     for name in bench.parts:
         for k in bench.seeds_of(name):
             kept_in(bench, name, k).check_same(identity_of(bench, parts, name))
@@ -467,9 +477,25 @@ def all_methods(bench: Benchmark, parts: Mapping[str, Part]) -> list[BenchmarkMe
         keep_data(bench.data, bench.scores)
     methods = []
     for name in bench.parts:
-        trainings = [_found(bench, parts, name, k) for k in bench.seeds_of(name)]
-        methods += [BenchmarkMethod(trainings=same) for same in zip(*trainings, strict=True)]
+        trainings = [
+            [_plain(one, k) if not i else one for one in _found(bench, parts, name, k)]
+            for i, k in enumerate(bench.seeds_of(name))
+        ]
+        methods += [
+            BenchmarkMethod(trainings=same, part=name) for same in zip(*trainings, strict=True)
+        ]
     return methods
+
+
+def _plain(kept: Kept, k: int) -> Kept:
+    """The first of a method's trainings, the ``k``-th, with the name of the method."""
+    name = kept.scores.name.removesuffix(_of_training(k))
+    return replace(kept, scores=replace(kept.scores, name=name))
+
+
+def _of_training(k: int) -> str:
+    """What the name of a method ends with, which is that of its samples' folder."""
+    return f", training seed {k}" if k else ""
 
 
 def kept_in(bench: Benchmark, name: str, k: int) -> RunFolder:
@@ -515,6 +541,7 @@ def compared(bench: Benchmark, methods: Sequence[BenchmarkMethod]) -> Comparison
     software = (*bench.model.family.software, *SOFTWARE)
     found = over_trainings(
         [[one.scores for one in method.trainings] for method in methods],
+        [method.part for method in methods],
         bench.evaluation,
         bench.out,
         model=bench.config.model,
@@ -545,13 +572,12 @@ def publish(
 ) -> None:
     """The report where all its samples are there, else metrics.json of it; cost.png, methods.png,
     table.md with further ``tables`` at its end, and a file with the reward curves of a method:
-    ``curves`` are their names."""
+    ``curves`` are their names. InputError, and nothing written, for files of others."""
     result = found.result
-    points = [point for method in result.methods for point in method.points]
-    if all((bench.out / file).exists() for one in points for row in one.files for file in row):
+    if all(_has_samples(bench, one.trainings[0].scores) for one in methods):
         write_report(result, bench.out, bench.model.family.medium)
     else:
-        result.save(bench.out / METRICS_FILE)
+        write_metrics(result, bench.out)
     shown = [one.name for one in methods if not one.variant]
     write_bytes(bench.out / "cost.png", png(cost_figure(result, shown)))
     write_bytes(bench.out / "methods.png", png(methods_figure(result, shown)))
@@ -565,6 +591,16 @@ def publish(
     ]
     write_text(bench.out / "table.md", "\n".join(tables))
     print(bench.out / "table.md")
+
+
+def _has_samples(bench: Benchmark, scores: MethodScores) -> bool:
+    """Whether the samples that these are the scores of are in the benchmark's folder: all of them,
+    and drawn with the same weights and settings."""
+    run = RunFolder(folder_of(bench.out, scores.name), VERB)
+    if not run.begun or run.stored()["identity"]["method"] != configs.to_dict(scores.about):
+        return False
+    files = [file for plane in scores.files for row in plane for file in row]
+    return all((run.path / file).exists() for file in files)
 
 
 def curves_of(methods: Sequence[BenchmarkMethod], name: str) -> Mapping[str, Curve]:

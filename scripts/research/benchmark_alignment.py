@@ -4,7 +4,8 @@
 
 Trains what is not there yet (offline and online adapters, the latter in both selections and with
 other settings, reward words, SFT, one LoRA per reward, DDPO for several preferences and for all of
-them at once; some of them with several training seeds), calibrates our adapters, draws all of them
+them at once, DPO for all of them, an encoder of values per reward; some of them with several
+training seeds), calibrates our adapters, draws all of them
 with the same prompts and seeds, and writes table.md, cost.png, the fronts of the methods
 (methods.png), hypervolume against what is kept of prompts (frontier.png), the reward curves of DDPO
 (ddpo.png, ddpo-plateau.png) and a report (index.html, metrics.json). Every part can be interrupted
@@ -24,6 +25,7 @@ without any training, but no report, whose samples are not there; --kept leaves 
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -100,6 +102,7 @@ from ric_diffusion.io.files import write_bytes
 from ric_diffusion.models.cost import Cost, Meter
 from ric_diffusion.models.diffusion.sampler import DiffusionSampler
 from ric_diffusion.rewards import MAPPINGS
+from scorers import ScorerError
 
 BEST, DDPO, DDPO_SOUP = "best of {}", "DDPO", "rewarded soup of DDPO"
 CONDITIONED_DDPO = "reward-conditioned DDPO"
@@ -196,7 +199,7 @@ def ddpo_plateau_methods(bench: AlignmentBenchmark, k: int) -> Iterator[Trained]
         return
     # Its name has the iterations, so that a longer run is drawn beside a shorter one.
     name, noisy, file = LONGER.format(plateau.iterations), noisy_plain(bench), bench.lora(PLATEAU)
-    tuned = Tuned(name, noisy, bench.space, [(plateau.preference, file)])
+    tuned = Tuned(noisy, bench.space, [(plateau.preference, file)])
     point = Point(preference=plateau_weights(bench))
     yield Trained(
         method=baseline_method(name, tuned, noisy, [point], [file]),
@@ -269,16 +272,26 @@ PARTS = {
         methods=other_selection_methods,
         reads=(),
         needs=("ours",),
+        once=True,
     ),
     "text": Part(
-        train=train_conditionings, methods=conditioning_methods, reads=(*OFFLINE_READS, "text")
+        train=train_conditionings,
+        methods=conditioning_methods,
+        reads=(*OFFLINE_READS, "text"),
+        once=True,
     ),
     "variants": Part(
-        train=train_variants, methods=variant_methods, reads=("variants",), needs=("ours",)
+        train=train_variants,
+        methods=variant_methods,
+        reads=("variants",),
+        needs=("ours",),
+        once=True,
     ),
-    "mappings": Part(methods=mapping_methods, reads=(), needs=("ours",)),
-    "base": Part(methods=lambda bench, k: base_methods(plain(bench)), reads=("plain_sampling",)),
-    "best-of": Part(methods=best_of_methods, reads=("plain_sampling", "best_of")),
+    "mappings": Part(methods=mapping_methods, reads=(), needs=("ours",), once=True),
+    "base": Part(
+        methods=lambda bench, k: base_methods(plain(bench)), reads=("plain_sampling",), once=True
+    ),
+    "best-of": Part(methods=best_of_methods, reads=("plain_sampling", "best_of"), once=True),
     "sft": Part(
         train=train_sft_runs,
         methods=lambda bench, k: sft_methods(bench, plain(bench), k),
@@ -314,6 +327,7 @@ PARTS = {
         train=train_ddpo_plateau,
         methods=ddpo_plateau_methods,
         reads=("ddpo", "ddpo_plateau", "ddpo_prompts"),
+        once=True,
     ),
 }
 
@@ -369,13 +383,17 @@ def tables(
 def main() -> None:
     parser, options = options_of(__doc__, "emoji-alignment.yaml", "runs/alignment", list(PARTS))
     try:
-        bench = load(
-            options.config, options.out, options.parts, PARTS, scores=options.scores,
-            only_seeds=options.training_seeds, only_kept=options.kept,
-        )  # fmt: skip
-        methods = all_methods(bench, PARTS)
-    except InputError as error:
+        run(options)
+    except (InputError, ScorerError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
+
+
+def run(options: argparse.Namespace) -> None:
+    bench = load(
+        options.config, options.out, options.parts, PARTS, scores=options.scores,
+        only_seeds=options.training_seeds, only_kept=options.kept,
+    )  # fmt: skip
+    methods = all_methods(bench, PARTS)
     if options.only:
         return
     found = compared(bench, methods)

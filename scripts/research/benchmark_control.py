@@ -26,8 +26,9 @@ import accuracy
 from control import control_of, tradeoff_of
 from retrieval import efficientnet_features, retrieval_rate
 from ric_diffusion.data.images import open_image, save_png
+from ric_diffusion.data.medium import IMAGE
 from ric_diffusion.data.prompts import read_prompts
-from ric_diffusion.data.records import read_folder
+from ric_diffusion.data.records import Record, read_folder
 from ric_diffusion.data.scoring import load_scorers
 from ric_diffusion.evaluation.grid import Point, preference_points, target_line
 from ric_diffusion.evaluation.method import weights_of
@@ -39,9 +40,10 @@ from ric_diffusion.io.files import write_json
 from ric_diffusion.io.progress import tracked
 from ric_diffusion.io.run import RunFolder
 from ric_diffusion.models.diffusion.sampler import DiffusionSampler
-from ric_diffusion.models.family import load_model
+from ric_diffusion.models.family import family_of, load_model, loading
 from ric_diffusion.models.protocol import weights_digest
 from ric_diffusion.rewards import MAPPINGS, to_targets
+from scorers import ScorerError
 
 PROMPTS = Path(__file__).parents[1] / "prompts.txt"
 SEEDS = [1001, 1002, 1003, 1004]
@@ -243,8 +245,16 @@ def main() -> None:
     options = parser.parse_args()
     try:
         records = read_folder(options.data)  # found out before an hour of work
+        least = RETRIEVED_NAMES if "retrieval" in options.only else 1
+        check_captions(options.data, records, least)
+        with loading(options.model, "--model"):
+            family = family_of(options.model)
+        if family.medium is not IMAGE:
+            raise InputError(f"--model {options.model}: makes texts; name one that makes pictures")
         sampler = DiffusionSampler(load_model(options.model, options.adapter))
         adapter = sampler.pipe.adapter
+        if adapter is None:
+            raise InputError(f"--model {options.model}: comes without an adapter; give --adapter")
         prompts = read_prompts(PROMPTS)
         mapping = options.mapping or adapter.mapping
         run = RunFolder(options.out, Path(__file__).name)
@@ -254,10 +264,10 @@ def main() -> None:
                 "adapter": adapter.about(),
                 "mapping": mapping,
                 "prompts": prompts,
-                "data": config.digest([record.file for record in records]),
+                "data": config.digest([[one.file, *one.captions[:1]] for one in records]),
             }
         )
-    except InputError as error:
+    except (InputError, ScorerError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
     base = load_model(options.model)
     base.unload_adapter()
@@ -276,6 +286,15 @@ def main() -> None:
         if name in options.only
     }
     print(table(figures, adapter.about()["conditioning"]["mode"]))
+
+
+def check_captions(folder: Path, records: Sequence[Record], least: int) -> None:
+    """InputError unless each has a caption, and there are at least so many different ones."""
+    if bare := next((one.file for one in records if not one.captions), None):
+        raise InputError(f"{folder}: {bare} has no caption; give each picture one, or leave it out")
+    names = len({one.captions[0] for one in records})
+    if names < least:
+        raise InputError(f"{folder}: has {names} different captions; retrieval takes {least}")
 
 
 def once(part: Callable[[], Any], path: Path) -> Any:

@@ -9,11 +9,12 @@ TRL's GRPO for several preferences), has all of them respond to the same prompts
 also with a calibration, and writes table.md, cost.png, the fronts of the methods (methods.png), the
 reward curves of GRPO (grpo.png) and a report (index.html, metrics.json). Every part can be
 interrupted and goes on where it was; --skip leaves parts out, and a later run without it adds them;
---only makes some parts and no table. GRPO needs the extra `benchmark`.
+--only makes some parts and no table. GRPO needs the extra `dev`.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import time
 from collections.abc import Iterator, Mapping
@@ -58,6 +59,7 @@ from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.files import write_json
 from ric_diffusion.models.causal_lm.model import RiCCausalLM
 from ric_diffusion.models.causal_lm.sampler import LlmSampler
+from scorers import ScorerError
 
 GRPO = "GRPO"
 SPEED = "speed.json"
@@ -120,28 +122,32 @@ PARTS = {
 
 def speed(bench: Benchmark) -> dict[str, Any] | None:
     """Seconds for the prompts in one batch and one by one, the likeliest tokens each time, and
-    whether the responses are equal; ``speed.json``, which is made once. None where it was not, and
-    nothing is to be made."""
-    path = bench.scores / SPEED
-    if not path.exists():
-        if bench.only_kept:
-            return None
-        # float32, whatever is compared in: with less, rounding alone makes other tokens likelier.
-        lm = RiCCausalLM.from_pretrained(bench.config.model)
-        lm.model.to(bench.model.model.device)
-        lm.load_adapter(bench.out / "online" / "adapter")
-        sampler = LlmSampler(lm, {**bench.sampling, "temperature": 0.0})
-        asked = bench.prompts.compared
-        sampler.sample(asked[:1], [{}], [0])  # the first pass is slower than all others
-        start = time.perf_counter()
-        together = sampler.sample(asked, [{}] * len(asked), [0] * len(asked))
-        middle = time.perf_counter()
-        alone = [sampler.sample([prompt], [{}], [0])[0] for prompt in asked]
-        end = time.perf_counter()
-        found = {"batched": middle - start, "single": end - middle, "equal": together == alone}
-        write_json(path, found)
-    measured: dict[str, Any] = json.loads(path.read_text())
-    return measured
+    whether the responses are equal; ``speed.json``, which is made once for the same prompts, data
+    and settings. None where there is none, and nothing is to be made, or the adapter is not here.
+    """
+    path, adapter = bench.scores / SPEED, bench.out / "online" / "adapter"
+    asked = bench.prompts.compared
+    same = {"basis": bench.basis, "prompts": configs.digest(asked), "sampling": bench.sampling}
+    if path.exists():
+        stored: dict[str, Any] = json.loads(path.read_text())
+        if stored["of"] == configs.to_dict(same):
+            return stored
+    if bench.only_kept or not adapter.exists():
+        return None
+    # float32, whatever is compared in: with less, rounding alone makes other tokens likelier.
+    lm = RiCCausalLM.from_pretrained(bench.config.model)
+    lm.model.to(bench.model.model.device)
+    lm.load_adapter(adapter)
+    sampler = LlmSampler(lm, {**bench.sampling, "temperature": 0.0})
+    sampler.sample(asked[:1], [{}], [0])  # the first pass is slower than all others
+    start = time.perf_counter()
+    together = sampler.sample(asked, [{}] * len(asked), [0] * len(asked))
+    middle = time.perf_counter()
+    alone = [sampler.sample([prompt], [{}], [0])[0] for prompt in asked]
+    end = time.perf_counter()
+    found = {"batched": middle - start, "single": end - middle, "equal": together == alone}
+    write_json(path, {"of": same, **found})
+    return found
 
 
 def speed_bars(found: Mapping[str, Any], prompts: int) -> list[Bar]:
@@ -172,6 +178,7 @@ def bars(result: EvaluationResult, bench: Benchmark) -> list[Bar]:
         comparison.beats(result, GRPO, 1.0),
         comparison.cheaper(result, GRPO, 0.10),
         comparison.fluent(result, BASE, 0.5),
+        *comparison.calibration(result, halved=0.5, most=0.25),
         *([] if measured is None else speed_bars(measured, len(bench.prompts.compared))),
     ]
 
@@ -180,13 +187,17 @@ def main() -> None:
     name, out = "smollm2-alignment.yaml", "runs/alignment-llm"
     parser, options = options_of(__doc__, name, out, list(PARTS))
     try:
-        bench = load(
-            options.config, options.out, options.parts, scores=options.scores,
-            only_seeds=options.training_seeds, only_kept=options.kept,
-        )  # fmt: skip
-        methods = all_methods(bench, PARTS)
-    except InputError as error:
+        run(options)
+    except (InputError, ScorerError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
+
+
+def run(options: argparse.Namespace) -> None:
+    bench = load(
+        options.config, options.out, options.parts, scores=options.scores,
+        only_seeds=options.training_seeds, only_kept=options.kept,
+    )  # fmt: skip
+    methods = all_methods(bench, PARTS)
     if options.only:
         return
     found, more = compared(bench, methods), []

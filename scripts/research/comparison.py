@@ -108,15 +108,7 @@ def follows(result: EvaluationResult, name: str, least: float) -> list[Bar]:
     method = result.method(name)
     if method is None:
         return [Bar(what=f"control, {name}", found=NOT_RUN, bar=f"≥ {least:g}", met=None)]
-    return [
-        Bar(
-            what=f"{name}, {sweep.reward}: Spearman of the means",
-            found=number(sweep.spearman_of_means, 3),
-            bar=f"≥ {least:g}",
-            met=sweep.spearman_of_means is not None and sweep.spearman_of_means >= least,
-        )
-        for sweep in method.control
-    ]
+    return _control(method, name, least)
 
 
 def span_of(sweep: ControlResult) -> float | None:
@@ -174,18 +166,19 @@ def calibration(result: EvaluationResult, *, halved: float, most: float) -> list
 
 def control(result: EvaluationResult, least: float) -> list[Bar]:
     """For each reward that the first method's sliders moved alone: do the means follow?"""
-    bars = []
-    for sweep in result.methods[0].control:
-        found = sweep.spearman_of_means
-        bars.append(
-            Bar(
-                what=f"control, {sweep.reward}: Spearman of the means",
-                found=number(found, 3),
-                bar=f"≥ {least:g}",
-                met=found is not None and found >= least,
-            )
+    return _control(result.methods[0], "control", least)
+
+
+def _control(method: MethodResult, title: str, least: float) -> list[Bar]:
+    return [
+        Bar(
+            what=f"{title}, {sweep.reward}: Spearman of the means",
+            found=number(sweep.spearman_of_means, 3),
+            bar=f"≥ {least:g}",
+            met=sweep.spearman_of_means is not None and sweep.spearman_of_means >= least,
         )
-    return bars
+        for sweep in method.control
+    ]
 
 
 def fluent(result: EvaluationResult, name: str, most: float) -> Bar:

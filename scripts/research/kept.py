@@ -106,6 +106,22 @@ class _Stored:
     parameters: int | None
     curves: Mapping[str, tuple[float, ...]]
 
+    def __post_init__(self) -> None:
+        if len(self.scores.shape) != 4:
+            raise ValueError(f"scores are of shape {self.scores.shape}; give (P, Q, S, n)")
+        points, prompts, seeds, _ = self.scores.shape
+        if len(self.points) != points:
+            raise ValueError(f"points are {len(self.points)}, the scores have {points}")
+        swept = self.prompt_r_precision.shape
+        same = swept[1:] == (prompts, seeds) and swept[0] <= points
+        if not same or self.held_out.shape[:3] != swept or self.diversity.shape != swept[:2]:
+            raise ValueError(
+                "held_out, diversity and prompt_r_precision are not of the same points, prompts "
+                "and seeds as the scores"
+            )
+        if self.calibration is not None and "curves" not in self.calibration:
+            raise ValueError("calibration: has no curves")
+
 
 def is_kept(folder: Path) -> bool:
     """Whether ``write_kept`` has written there."""

@@ -55,14 +55,7 @@ def labelled_data(folder: Path, where: Mapping[str, Any]) -> LabelledData:
 
 def kept_data(scores: Path) -> LabelledData:
     """What ``keep_data`` wrote; InputError if it did not, or it is malformed."""
-    path = scores / DATA_FILE
-    try:
-        found = json.loads(read_file(path))
-    except FileNotFoundError:
-        raise InputError(f"{path}: is missing; leave out --kept") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not readable ({error}); restore it") from error
-    stored = configs.from_dict(found, _Stored, str(path))
+    stored = _read(scores / DATA_FILE)
     return LabelledData(
         space=RewardSpace.from_dict(stored.space),
         names=stored.names,
@@ -71,8 +64,26 @@ def kept_data(scores: Path) -> LabelledData:
     )
 
 
+def _read(path: Path) -> _Stored:
+    try:
+        found = json.loads(read_file(path))
+    except FileNotFoundError:
+        raise InputError(f"{path}: is missing; leave out --kept") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not readable ({error}); restore it") from error
+    return configs.from_dict(found, _Stored, str(path))
+
+
 def keep_data(data: LabelledData, scores: Path) -> None:
+    """Write what ``kept_data`` reads, once. InputError if other data were kept there."""
     stored = _Stored(
         space=data.space.to_dict(), names=tuple(data.names), digest=data.digest, count=data.count
     )
-    write_text(scores / DATA_FILE, json.dumps(configs.to_dict(stored), indent=1) + "\n")
+    text = json.dumps(configs.to_dict(stored), indent=1) + "\n"
+    path = scores / DATA_FILE
+    if not path.exists():
+        write_text(path, text)
+    elif json.loads(text) != configs.to_dict(_read(path)):
+        raise InputError(
+            f"{path}: is of other data; restore those, or choose another folder for the scores"
+        )

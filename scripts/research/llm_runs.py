@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from baselines.grpo import GrpoConfig, train_grpo, used
+from baselines.grpo import GrpoConfig, check_trl, train_grpo, used
 from baselines.runs import due
 from benchmark import (
     Benchmark,
@@ -22,6 +22,7 @@ from benchmark import (
     train_adapter,
     train_online,
 )
+from kept import is_kept
 from ric_diffusion.api.paths import check_out_folder
 from ric_diffusion.api.runs import OnlineRun, TrainConfig
 from ric_diffusion.data.prompts import read_prompts
@@ -74,6 +75,9 @@ class LlmAlignment:
 
     def __post_init__(self) -> None:
         configs.at_least(self, 1, "seeds", "calibration_prompts", "calibration_seeds")
+        configs.at_least(self, 2, "points")
+        configs.at_least(self, 0, "seed")
+        configs.above_zero(self, "sft_fraction", "soup_fraction", most=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +117,8 @@ def load(path: Path, out: Path, parts: Sequence[str], **given: Any) -> LlmBenchm
     space = data.space
     for preference in config.grpo_preferences:
         weights_of(preference, space)
+    if "grpo" in parts and not (given.get("only_kept") or is_kept(given["scores"] / "grpo")):
+        check_trl()
     prompts = split(config, f"{path}: ")
     sampled = Cost() if given.get("only_kept") else cost_of(config.responses)
     lm, base = base_model(path, config.model, "llm")  # whatever is computed in, it is this model

@@ -9,13 +9,13 @@ Diffusion folder in half precision, is at runs/base/pipeline; copied to
 ric_diffusion/assets/emoji-64 it is the bundled model.
 
 On a GPU, emoji-128 within minutes, whatever the machine's speed (here, then on a machine that has
-an H100 and maybe no network):
+a GPU and maybe no network):
 
     python scripts/research/build_emoji_dataset.py --out data/emoji-128 --size 128
     python scripts/research/train_emoji_base.py --data data/emoji-128 --pack emoji-128.tar.gz
 
     python scripts/research/train_emoji_base.py --data emoji-128.tar.gz --out runs/emoji-128 \
-        --device cuda --minutes 9
+        --device cuda --minutes 8
 
 The weights in runs/emoji-128/pipeline are in files of less than 16 MB; figures.json and samples.png
 are beside it. benchmark_base.py compares it with emoji-64.

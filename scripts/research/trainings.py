@@ -3,12 +3,14 @@
 A figure is the mean of those of the single trainings. Its interval is a bootstrap of all that is
 left to chance: in each draw, the trainings are drawn with replacement, and so are the prompts and
 the seeds of each prompt. Prompts and seeds are the same for all trainings and methods, and the
-ratio of two methods is paired over them; their trainings have nothing in common and are drawn
-apart.
+ratio of two methods is paired over them. Trainings of methods that are of the same runs, such as an
+adapter with and without its calibration, are paired as well; those of others have nothing in common
+and are drawn apart.
 """
 
 from __future__ import annotations
 
+import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -61,11 +63,11 @@ class Pair:
 @dataclass(frozen=True, kw_only=True)
 class Measured:
     """The K trainings of one method: their ``scores``, and the ``results`` of each by itself.
-    ``number``: of the method, by which its trainings are drawn."""
+    ``runs``: what its trainings are drawn by, the same for methods that are of the same runs."""
 
     scores: Sequence[MethodScores]
     results: Sequence[MethodResult]
-    number: int
+    runs: str
 
     @property
     def name(self) -> str:
@@ -83,6 +85,7 @@ class Comparison:
 
 def over_trainings(
     scores: Sequence[Sequence[MethodScores]],
+    runs: Sequence[str],
     config: EvaluationConfig,
     out: Path,
     *,
@@ -91,7 +94,8 @@ def over_trainings(
     pair: Pair | None = None,
 ) -> Comparison:
     """What came of methods for ``model``, of each the ``scores`` of its trainings, as a report in
-    ``out``. Where all were trained once, it is what ``summarise`` gives."""
+    ``out``; ``runs``: by method, a name that those of the same runs share. Where all were trained
+    once, it is what ``summarise`` gives."""
     flat = [one for trainings in scores for one in trainings]
     calibration = None
     if pair is not None:
@@ -102,14 +106,16 @@ def over_trainings(
     standard = Standard.of(config.space, [one.scores for one in flat])
     results = iter(single.methods)
     methods = [
-        Measured(scores=trainings, results=[next(results) for _ in trainings], number=i)
-        for i, trainings in enumerate(scores)
+        Measured(scores=trainings, results=[next(results) for _ in trainings], runs=name)
+        for trainings, name in zip(scores, runs, strict=True)
     ]
     volumes = [_volumes(one, standard) for one in methods]
-    rows = tracked(methods, "intervals over trainings", unit="method")
+    ratios = [None, *(_ratio(other, volumes[0]) for other in volumes[1:])]
+    found = list(zip(methods, volumes, ratios, strict=True))
+    rows = tracked(found, "intervals over trainings", unit="method")
     result = replace(
         single,
-        methods=tuple(_method(one, volumes, standard, config, pair) for one in rows),
+        methods=tuple(_method(*row, standard, config, pair) for row in rows),
         calibration=_calibration(single.calibration, methods, pair, standard) if pair else None,
     )
     each = {one.name: tuple(some.hypervolume.value for some in one.results) for one in methods}
@@ -123,12 +129,13 @@ def drawn(z: Array, statistic: Statistic) -> Array:
     return np.array([statistic(z), *(statistic(z[:, q[:, None], s]) for q, s in draws)], float)
 
 
-def mean_of(trainings: Sequence[Array], number: int) -> Array:
+def mean_of(trainings: Sequence[Array], runs: str) -> Array:
     """What ``drawn`` gives of K trainings -> their mean, in each draw that of K of them drawn with
-    replacement: (1 + draws, …). The ``number`` says which are drawn."""
+    replacement: (1 + draws, …). The name of their ``runs`` says which are drawn."""
     stack = np.array(trainings)
     count, rows = stack.shape[:2]
-    draws = np.random.default_rng([0, number]).integers(count, size=(count, rows))
+    seed = [0, zlib.crc32(runs.encode())]
+    draws = np.random.default_rng(seed).integers(count, size=(count, rows))
     draws[:, 0] = range(count)  # the value itself is of all
     mean: Array = stack[draws, range(rows)].mean(axis=0)
     return mean
@@ -145,20 +152,20 @@ def _ratio(above: Array, below: Array) -> Array:
 def _volumes(one: Measured, standard: Standard) -> Array:
     """Of the hypervolume, (1 + draws,)."""
     each = [drawn(preference_z(some, standard), metrics.volume_of) for some in one.scores]
-    return mean_of(each, one.number)
+    return mean_of(each, one.runs)
 
 
 def _method(
     one: Measured,
-    volumes: Sequence[Array],
+    volume: Array,
+    ratio: Array | None,
     standard: Standard,
     config: EvaluationConfig,
     pair: Pair | None,
 ) -> MethodResult:
     def pooled(values: Sequence[Array], statistic: Statistic) -> Array:
-        return mean_of([drawn(some, statistic) for some in values], one.number)
+        return mean_of([drawn(some, statistic) for some in values], one.runs)
 
-    ratio = _ratio(volumes[one.number], volumes[0]) if one.number else None
     z = pooled([preference_z(some, standard) for some in one.scores], means_of)
     held_out = pooled([some.held_out for some in one.scores], means_of)
     precision = [some.prompt_r_precision[..., None] for some in one.scores]
@@ -167,7 +174,7 @@ def _method(
     each = pooled(precision, means_of), pooled(diversity, means_of)
     return replace(
         one.results[FIRST],
-        hypervolume=_estimate(volumes[one.number]),
+        hypervolume=_estimate(volume),
         hypervolume_ratio=None if ratio is None else _estimate(ratio),
         near_front=NearFront(count=int(near.sum()), total=len(near)),
         points=_points(one, z, held_out, *each, config),
@@ -230,7 +237,7 @@ def _control(
     def pooled(figure: Figure) -> Array:
         rows = zip(sweeps, ends, strict=True)
         each = [drawn(z[..., None], partial(figure, asked, end)) for (asked, z), end in rows]
-        return mean_of(each, one.number)
+        return mean_of(each, one.runs)
 
     obtained = pooled(lambda _asked, _ends, z: means_of(z))
     values = interval_of(obtained[0], obtained[1:])
@@ -266,7 +273,7 @@ def _calibration(
     first: CalibrationResult, methods: Sequence[Measured], pair: Pair, standard: Standard
 ) -> CalibrationResult:
     """Errors are of the rewards that all trainings calibrated; curves and prompts are those of the
-    ``first`` training. With and without are the same trainings, and drawn together."""
+    ``first`` training."""
     both = [next(m for m in methods if m.name == name) for name in (pair.plain, pair.calibrated)]
     names = [
         name
@@ -285,7 +292,7 @@ def _calibration(
                 reach = [one.curves[name].reachable for name in some]
                 low, high = np.repeat(reach, len(asked) // len(some), axis=0).T
                 each.append(drawn(z[..., None], partial(_error, asked, (low, high))))
-            found.append(mean_of(each, both[0].number))
+            found.append(mean_of(each, method.runs))
         return found[0], found[1]
 
     without, calibrated = errors(names) if names else (None, None)

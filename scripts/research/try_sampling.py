@@ -21,12 +21,16 @@ from benchmark import BASE, SCORES, BenchmarkMethod, Trained, base_methods, comp
 from benchmark_alignment import PARTS, plain
 from frontier import frontier_figure, frontier_table
 from ric_diffusion.evaluation.report.plots import png
-from ric_diffusion.evaluation.runner import evaluate_methods
+from ric_diffusion.evaluation.runner import VERB, evaluate_methods, folder_of
+from ric_diffusion.evaluation.runner import identity_of as of_samples
 from ric_diffusion.io import config as configs
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.files import write_bytes, write_text
+from ric_diffusion.io.run import RunFolder
+from scorers import ScorerError
 
 CONFIGS = Path(__file__).parent / "configs"
+MEND = "give what was changed another name in --settings, or remove the folder to draw it anew"
 MADE_BY = "scripts/research/benchmark_alignment.py --only ours"
 
 
@@ -64,9 +68,12 @@ def methods_of(
         for name, changes in asked.settings.items()
     ]
     made += base_methods(plain(bench))
+    for one in made:
+        kept = RunFolder(folder_of(folder, one.method.name), VERB, mend=MEND)
+        kept.check_same(of_samples(one.method, bench.evaluation))
     scores = evaluate_methods([one.method for one in made], bench.evaluation, folder)
     pairs = zip(made, scores, strict=True)
-    return [BenchmarkMethod(trainings=(one.measured(some),)) for one, some in pairs]
+    return [BenchmarkMethod(trainings=(one.measured(some),), part=run) for one, some in pairs]
 
 
 def main() -> None:
@@ -83,9 +90,9 @@ def main() -> None:
         bench = tried(bench, asked, options.settings)
         folder = options.out / "tried" / options.run
         methods = methods_of(bench, asked, options.run, folder)
-    except InputError as error:
+        result = compared(bench, methods).result
+    except (InputError, ScorerError) as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
-    result = compared(bench, methods).result
     write_bytes(folder / "frontier.png", png(frontier_figure(result, BASE)))
     write_text(folder / "table.md", frontier_table(result, BASE))
     print(folder / "table.md")

@@ -28,13 +28,22 @@ from ric_diffusion.io.files import json_bytes
 from ric_diffusion.io.own import OwnFiles
 
 ROWS = 8  # of the grid of samples, over all methods
-FRONT, CONTROL, GRID, PAGE = "front.png", "control.png", "grid.png", "index.html"
+SHOWN = FRONT, CONTROL, GRID, PAGE = "front.png", "control.png", "grid.png", "index.html"
 NOTE = f"{METHODS}/report.json"
 
 
 def check_report(out: Path) -> None:
     """InputError for a file in the place of one of a report, which none has written."""
-    OwnFiles(out, NOTE).check((METRICS_FILE, FRONT, CONTROL, GRID, PAGE))
+    OwnFiles(out, NOTE).check((METRICS_FILE, *SHOWN))
+
+
+def write_metrics(result: EvaluationResult, out: Path) -> None:
+    """Write the numbers alone, for where the samples are not; what ``out`` has of another report is
+    removed. InputError, and nothing written, as ``check_report`` has it."""
+    check_report(out)
+    own = OwnFiles(out, NOTE)
+    own.remove(SHOWN)
+    own.write({METRICS_FILE: json_bytes(to_dict(result))})
 
 
 def write_report(result: EvaluationResult, out: Path, medium: Medium) -> None:

@@ -28,8 +28,6 @@ Preference = Mapping[str, float]
 class BaseModel:
     """The base model as it is; the preference is ignored. ``sampler`` is of either medium."""
 
-    name = "base"
-
     def __init__(self, sampler: Any) -> None:
         if model_of(sampler).adapter is not None:
             raise InputError("a baseline needs the base model alone; call unload_adapter first")
@@ -58,13 +56,12 @@ class Tuned(BaseModel):
 
     def __init__(
         self,
-        name: str,
         sampler: Any,
         space: RewardSpace,
         files: Sequence[tuple[Preference, Path]],
     ) -> None:
         super().__init__(sampler)
-        self.name, self.space = name, space
+        self.space = space
         self.made_for = np.array([weights_of(preference, space) for preference, _ in files])
         self.loras = [read_lora(sampler, file) for _, file in files]
 

@@ -28,7 +28,6 @@ class BestOfN:
         if n < 1:
             raise InputError(f"n {n}: best of n needs 1 sample or more")
         self.base, self.space, self.scorers, self.n = base, space, scorers, n
-        self.name = f"best of {n}"
 
     def draw(
         self, preference: Preference, prompts: Sequence[str], seeds: Sequence[int]

@@ -1,4 +1,4 @@
-"""Reward curves of DDPO runs: how far each of them has come, and whether it still rises."""
+"""Reward curves of reinforcement learning: how far runs have come, and whether they still rise."""
 
 from __future__ import annotations
 

@@ -100,8 +100,7 @@ def train_grpo(
     than before. InputError without TRL, for a model without a chat template, or if ``out`` holds
     another run.
     """
-    if util.find_spec("trl") is None:
-        raise InputError("GRPO needs trl, which is not installed; pip install -e '.[dev]'")
+    check_trl()
     folder = RunFolder(out, "grpo")
     folder.check_free(resume=resume)
     weights, llm = weights_of(preference, space), used(llm)
@@ -139,6 +138,12 @@ def train_grpo(
     save_run(backend, out)
     write_json(out / COST, meter.read().to_dict())
     return meter.read()
+
+
+def check_trl() -> None:
+    """InputError where it is not installed."""
+    if util.find_spec("trl") is None:
+        raise InputError("GRPO needs trl, which is not installed; pip install -e '.[dev]'")
 
 
 def used(llm: LlmConfig) -> LlmConfig:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.run import RunFolder
 from ric_diffusion.models.cost import COST, Cost
 
@@ -26,9 +27,16 @@ def due(out: Path, name: str, settings: Any, basis: str) -> bool:
 
     That is known before the model is loaded, which a finished run need not be for. InputError if it
     was begun with other settings or on another ``basis``, a digest that stands for all else that
-    goes in, such as data and model.
+    goes in, such as data and model; and if there is a run of which that is not known.
     """
-    RunFolder(out / PARTS / name, "benchmark").begin({"settings": settings, "basis": basis})
+    mend = f"restore that, or remove both {name} and {PARTS}/{name} to make it anew"
+    run = RunFolder(out / PARTS / name, "benchmark", mend=mend)
+    if not run.begun and (out / name / COST).exists():
+        raise InputError(
+            f"{out / name}: holds a run, but {run.path} does not say of what; remove it to make it "
+            "anew"
+        )
+    run.begin({"settings": settings, "basis": basis})
     return not (out / name / COST).exists()
 
 

@@ -71,6 +71,25 @@ def test_numbers_that_are_missing_are_told(tmp_path):
         read_kept(tmp_path, CONFIG, ".png")
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("scores", {"shape": [2], "values": [1, 2]}, r"scores are of shape \(2,\); give"),
+        ("points", [], "points are 0, the scores have"),
+        ("diversity", {"shape": [1], "values": [0]}, "are not of the same points, prompts"),
+        ("held_out", {"shape": [0, 1, 1, 1], "values": []}, "are not of the same points, prompts"),
+        ("calibration", {"names": []}, "calibration: has no curves"),
+    ],
+)
+def test_what_does_not_go_together_is_named(tmp_path, name, value, said):
+    write_kept(tmp_path, [Kept(scores=scores_of(CONFIG, name="ours"))])
+    (stored,) = json.loads((tmp_path / METHODS_FILE).read_text())
+    (tmp_path / METHODS_FILE).write_text(json.dumps([stored | {name: value}]))
+    with pytest.raises(InputError, match=said) as error:
+        read_kept(tmp_path, CONFIG, ".png")
+    assert METHODS_FILE in str(error.value)
+
+
 COME_ALONG = sorted(
     file.parent for file in (Path(kept.__file__).parent / "scores").glob("*/*/run.json")
 )

@@ -1,6 +1,7 @@
 """What tables know of data that are not there."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,6 +23,15 @@ def test_it_is_read_as_it_was(tmp_path):
     found = kept_data(tmp_path)
     assert found.space.to_dict() == DATA.space.to_dict() and found.records == []
     assert (found.names, found.digest, found.count) == (DATA.names, DATA.digest, DATA.count)
+
+
+def test_what_was_scored_on_other_data_is_not_told_to_be_of_these(tmp_path):
+    keep_data(DATA, tmp_path)
+    before = (tmp_path / DATA_FILE).read_bytes()
+    keep_data(replace(DATA, names=list(DATA.names)), tmp_path)
+    with pytest.raises(InputError, match=r"data\.json: is of other data; restore those, or choose"):
+        keep_data(replace(DATA, digest="4567"), tmp_path)
+    assert (tmp_path / DATA_FILE).read_bytes() == before
 
 
 @pytest.mark.parametrize(

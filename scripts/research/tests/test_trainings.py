@@ -28,8 +28,9 @@ def few_draws(monkeypatch):
     monkeypatch.setattr(metrics, "resamples", lambda shape, n, seed: resamples(shape, 200, seed))
 
 
-def result_of(scores, pair=None):
-    return over_trainings(scores, CONFIG, Path("report"), model="m", versions={}, pair=pair)
+def result_of(scores, pair=None, runs=None):
+    runs = runs or [trainings[0].name for trainings in scores]
+    return over_trainings(scores, runs, CONFIG, Path("report"), model="m", versions={}, pair=pair)
 
 
 def trained(name, gains, **given):
@@ -113,13 +114,24 @@ def test_ratios_are_paired_over_prompts_and_seeds_but_not_over_trainings():
     assert ratio.value == pytest.approx(1) and ratio.low < 0.95 and ratio.high > 1.05
 
 
+def test_methods_of_the_same_runs_are_paired_over_trainings_wherever_they_stand():
+    one, other, same = (trained(name, GAINS) for name in ("one", "other", "same"))
+    found = result_of([one, other, same], runs=["ours", "theirs", "ours"]).result
+    (ratio,) = {method.hypervolume_ratio for method in found.methods if method.name == "same"}
+    assert (ratio.value, ratio.low, ratio.high) == pytest.approx((1, 1, 1))
+    fewer = result_of([one, same], runs=["ours", "ours"]).result
+    assert fewer.methods[1].hypervolume == found.methods[2].hypervolume
+    alone = result_of([one, other], runs=["ours", "theirs"]).result
+    assert alone.methods[1] == found.methods[1]
+
+
 def test_each_draw_is_of_as_many_trainings():
     """Of 3 trainings drawn with replacement the mean varies as a third of their variance."""
     each = [np.full(20001, value) for value in (0.0, 3.0, 6.0)]
-    found = mean_of(each, 0)
+    found = mean_of(each, "ours")
     assert found[0] == 3.0 and found[1:].mean() == pytest.approx(3.0, abs=0.05)
     assert found[1:].var() == pytest.approx(np.var([0, 3, 6]) / 3, rel=0.05)
-    assert not np.array_equal(found, mean_of(each, 1))
+    assert not np.array_equal(found, mean_of(each, "others"))
 
 
 def test_sliders_are_judged_by_the_calibration_of_each_training():

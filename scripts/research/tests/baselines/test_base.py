@@ -54,8 +54,7 @@ def test_a_pipeline_with_an_adapter_is_no_base_model(pipe, sampling, sampler):
 
 
 def test_one_file_answers_every_preference(sampler, space, lora_files, pixels):
-    method = Tuned("sft", sampler, space, [(EQUAL, lora_files["bright"])])
-    assert method.name == "sft"
+    method = Tuned(sampler, space, [(EQUAL, lora_files["bright"])])
     one, other = (
         pixels(method.draw(preference, PROMPTS, SEEDS))
         for preference in ({"bright": 1.0}, {"warm": 1.0})
@@ -66,14 +65,14 @@ def test_one_file_answers_every_preference(sampler, space, lora_files, pixels):
 
 def test_of_several_files_the_nearest_answers(pipe, sampler, space, lora_files, pixels):
     corners = [({name: 1.0}, lora_files[name]) for name in space.names]
-    method = Tuned("ddpo", sampler, space, corners)
+    method = Tuned(sampler, space, corners)
     before = weights(pipe.unet)
     for preference, name in (
         ({"bright": 7.0, "warm": 3.0}, "bright"),
         ({"bright": 0.4, "warm": 0.6}, "warm"),
         (EQUAL, "bright"),  # as near to both: the first
     ):
-        alone = Tuned("one", sampler, space, [(EQUAL, lora_files[name])])
+        alone = Tuned(sampler, space, [(EQUAL, lora_files[name])])
         found = pixels(method.draw(preference, PROMPTS, SEEDS))
         assert np.array_equal(found, pixels(alone.draw(EQUAL, PROMPTS, SEEDS)))
         assert same(pipe.unet, before)

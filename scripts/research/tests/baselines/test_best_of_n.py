@@ -36,7 +36,6 @@ class Noise:
 def test_the_best_by_weighted_z(space, pixel_scorers, preference, pixels):
     weights = np.array([preference["bright"], preference.get("warm", 0.0)])
     best = BestOfN(Noise(), space, pixel_scorers, 5)
-    assert best.name == "best of 5"
     found = best.draw(preference, PROMPTS, SEEDS)
     tries = [Noise().draw(None, PROMPTS, [nth_seed(s, i) for s in SEEDS]) for i in range(5)]
     values = np.array([z_of(t, PROMPTS, pixel_scorers, space) @ weights for t in tries])

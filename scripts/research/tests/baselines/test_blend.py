@@ -70,7 +70,7 @@ def test_at_a_corner_it_is_that_policy_bit_for_bit(noisy, space, lora_files):
     blend = Blend(noisy, space, lora_files)
     corners = []
     for name, file in lora_files.items():
-        alone = Tuned("ddpo", noisy, space, [({name: 1.0}, file)])
+        alone = Tuned(noisy, space, [({name: 1.0}, file)])
         corners.append(drawn(blend, {name: 2.0}))
         assert torch.equal(corners[-1], drawn(alone, {}))
     assert not torch.allclose(*corners, atol=1e-2)

@@ -82,7 +82,7 @@ def test_it_raises_its_reward(train, model, rewards, tmp_path):
     sampler = LlmSampler(
         RiCCausalLM.from_pretrained(model), {"temperature": 1.0, "response_tokens": TOKENS}
     )
-    tuned = Tuned("grpo", sampler, rewards, [({"letters": 1.0}, tmp_path / LORA)])
+    tuned = Tuned(sampler, rewards, [({"letters": 1.0}, tmp_path / LORA)])
     asked, seeds = PROMPTS * 16, list(range(48))
     before, after = (
         letters(one.draw({}, asked, seeds), asked).mean() for one in (BaseModel(sampler), tuned)

@@ -92,7 +92,7 @@ def test_a_corner_of_the_soup_is_that_rewards_own_model(sampler, files, space):
     soup = Soup(sampler, space, files)
     base = BaseModel(sampler).draw({}, ASKS, SEEDS)
     for name in space.names:
-        own = Tuned("sft", sampler, space, [({name: 1.0}, files[name])])
+        own = Tuned(sampler, space, [({name: 1.0}, files[name])])
         alone = own.draw({name: 1.0}, ASKS, SEEDS)
         assert soup.draw({name: 1.0}, ASKS, SEEDS) == alone != base
         assert own.draw({"positivity": 0.5, "brevity": 0.5}, ASKS, SEEDS) == alone

@@ -43,7 +43,7 @@ def test_a_method_is_asked_for_preferences(sampling, space, pixel_scorers, sampl
 
 def test_one_lora_answers_without_any_preference(sampler, space, lora_files, pixels):
     made = [({"bright": 1.0}, lora_files["bright"])]
-    tuned = Tuned("sft", sampler, space, made)
+    tuned = Tuned(sampler, space, made)
     method = baseline_method("sft", tuned, sampler, [Point()], [lora_files["bright"]])
     found = pixels(method.draw([Point(), Point()], PROMPTS, SEEDS))
     assert (found == pixels(tuned.draw({"warm": 1.0}, PROMPTS, SEEDS))).all()

@@ -45,6 +45,14 @@ def test_other_settings_or_data_are_refused(tmp_path):
     assert file.read_bytes() == before
 
 
+def test_a_run_of_which_nothing_is_known_is_none_of_these(tmp_path):
+    """Its record was removed to be rid of other settings, and it was not."""
+    finish(tmp_path / "sft", Cost(forwards=5))
+    with pytest.raises(InputError, match=r"sft: holds a run, but .*parts/sft does not say of what"):
+        due(tmp_path, "sft", SETTINGS, "abc")
+    assert not (tmp_path / "parts").exists()
+
+
 def test_costs_add_up(tmp_path):
     finish(tmp_path / "a", Cost(forwards=5, scored=1, seconds=0.5))
     finish(tmp_path / "b", Cost(forwards=7, scored=2, seconds=1.0))

@@ -86,7 +86,7 @@ def test_it_is_peft_s_cat_and_not_its_linear():
 def test_a_corner_is_that_lora_alone(sampler, space, lora_files, pixels):
     soup = Soup(sampler, space, lora_files)
     for name in space.names:
-        alone = Tuned(name, sampler, space, [({name: 1.0}, lora_files[name])])
+        alone = Tuned(sampler, space, [({name: 1.0}, lora_files[name])])
         found = pixels(soup.draw({name: 2.0}, PROMPTS, SEEDS))
         assert_allclose(found, pixels(alone.draw({name: 1.0}, PROMPTS, SEEDS)), atol=1)
         plain = pixels(BaseModel(sampler).draw({name: 1.0}, PROMPTS, SEEDS))

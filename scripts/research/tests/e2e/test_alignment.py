@@ -1,6 +1,7 @@
 """scripts/research/benchmark_alignment.py on the tiny model: every part, once."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from functools import partial
@@ -301,7 +302,9 @@ def test_everything_once(benchmark, script, config, root, tiny, tmp_path, monkey
     # What was kept is enough for the tables; the report needs the samples.
     kept, moved = ["--config", given, "--scores", out / "scores"], tmp_path / "moved"
     assert benchmark(*kept, "--out", moved)[0] == 0
+    assert [file.name for file in (moved / "methods").iterdir()] == ["report.json"]  # its own files
     assert {file.name for file in moved.iterdir()} == {
+        "methods",
         "table.md",
         "metrics.json",
         *(f"{name}.png" for name in figures if name != "front"),
@@ -337,6 +340,26 @@ def test_everything_once(benchmark, script, config, root, tiny, tmp_path, monkey
     assert code == 0, err
     assert (out / "table.md").read_bytes() == before
     assert len((out / "ddpo-plateau" / "log.jsonl").read_text().splitlines()) == 3
+    shorter = config(root / "labelled", held_out=["brightness"])
+    shutil.copytree(out / "scores" / "plateau", tmp_path / "plateau")
+    shutil.rmtree(out / "scores" / "plateau")
+    code, _, err = benchmark("--config", shorter, *longer[2:])
+    assert code == 2 and "iterations is 2, " in err and "has done 3; give as many or more" in err
+    shutil.rmtree(out / "scores" / "plateau")
+    shutil.move(tmp_path / "plateau", out / "scores" / "plateau")
+    other = config(root / "labelled", held_out=["brightness"], ddpo_plateau=plateau)
+
+    # Numbers of other trainings are not shown beside these pictures; nor are they in their way.
+    foreign = tmp_path / "foreign"
+    shutil.copytree(out / "scores", foreign)
+    file = foreign / "ours" / "methods.json"
+    file.write_text(re.sub(r'("weights": ")[0-9a-f]', r"\1x", file.read_text()))
+    theirs = "--config", other, "--out", out, "--kept", "--scores", foreign
+    code, _, err = benchmark(*theirs)
+    assert code == 0 and not (out / "index.html").exists() and not (out / "grid.png").exists(), err
+    assert benchmark("--config", other, "--out", out)[0] == 0
+    assert (out / "index.html").exists() and (out / "grid.png").exists()
+    before = (out / "table.md").read_bytes()
 
     # Other ways to draw are tried on prompts that nobody is compared on.
     tries = {"as it is": {}, "later": {"reward_start": 0.5}}
@@ -358,6 +381,10 @@ def test_everything_once(benchmark, script, config, root, tiny, tmp_path, monkey
     assert first == SAMPLING and second == SAMPLING | {"reward_start": 0.5}
     code, _, err = script(TRY, *trying, "--run", "nowhere")
     assert code == 2 and f"{out / 'nowhere'}: has no adapter" in err
+    changed = {"prompts": 1, "settings": tries | {"later": {"reward_start": 0.25}}}
+    tiny.write_config(settings, changed)
+    code, _, err = script(TRY, *trying)
+    assert code == 2 and "reward_start (0.5, now 0.25); give what was changed another name" in err
     tiny.write_config(settings, {"prompts": 99, "settings": {}})
     code, _, err = script(TRY, *trying)
     assert code == 2 and "tries.yaml: prompts is 99, 1 are free; ask for fewer" in err
@@ -408,6 +435,17 @@ def test_three_rewards_and_two_training_seeds(benchmark, config, root, tmp_path)
     assert seeds == [0, 1]
     code, _, err = benchmark(*given, "--only", "ddpo", "--training-seeds", 1)  # ours has two
     assert code == 2 and "--training-seeds 1: the config has 1, from 0, of these parts" in err
+    # A training that is alone has the name of its method, whichever it is.
+    before = (out / "table.md").read_text()
+    shutil.move(out / "scores" / "ours", tmp_path / "first")
+    code, _, err = benchmark(*given, "--skip", *skipped, "--kept")
+    assert code == 0, err
+    methods, bars, _ = tables_of(out)
+    assert list(methods) == [*METHODS[:4], "rewarded soup", "DDPO"]
+    assert "/" in bars["error of all sliders, calibrated / not"]["what"]
+    shutil.move(tmp_path / "first", out / "scores" / "ours")
+    assert benchmark(*given, "--skip", *skipped)[0] == 0
+    assert (out / "table.md").read_text() == before
     online = settings_of(out, "online-seed1")
     assert online["adapter"] == str(out / "offline-seed1" / "adapter")
     assert online["online"]["seed"] == online["online"]["loop"]["seed"] == 1
@@ -490,9 +528,37 @@ def test_own_configs_differ_in_how_rewards_are_told_alone(monkeypatch, name, poi
             ".yaml: sampling: unknown field 'guidence_scale'; did you mean 'guidance_scale'",
         ),
         (
-            {"rounds_sampling": {"reward_start": -0.5}},
+            {
+                "sampling": {**SAMPLING, "reward_start": 0.5},
+                "rounds_sampling": {"reward_start": -0.5},
+            },
             ".yaml: rounds_sampling.reward_start -0.5: give a number from 0 to",
         ),
+        ({"sampling": {"guidance_scale": 4.0}}, "sampling: has no num_inference_steps; give it"),
+        (
+            {"sampling": {**SAMPLING, "prompt_guidance": 9.0}},
+            ".yaml: prompt_guidance 9.0: give a number from 1 to guidance_scale, 4.0",
+        ),
+        (
+            {"variants": {"much": {"sampling": {"prompt_guidance": 9.0}}}},
+            ".yaml: variants.much: prompt_guidance 9.0: give a number from 1 to",
+        ),
+        (
+            {"rounds_sampling": {"reward_start": 0.5}},
+            "rounds_sampling: reward_start is not in sampling, which has to say what it is",
+        ),
+        ({"steps": 0}, "steps is 0; give 1 or more"),
+        ({"points": 1}, "points is 1; give 2 or more"),
+        ({"seed": -1}, "seed is -1; give 0 or more"),
+        ({"sft_fraction": 1.5}, "sft_fraction is 1.5; give 1 at most"),
+        ({"attrictrl_learning_rate": 0.0}, "attrictrl_learning_rate is 0.0; give a number above 0"),
+        ({"held_out": ["brightnes"]}, ".yaml: held_out: "),
+        (
+            {"training_seeds": {"variants": 3}},
+            "training_seeds.variants is 3, and this part is made",
+        ),
+        ({"variants": {"a b": {}, "A-b": {}}}, "variants.a b: is like 'A-b', which a folder is"),
+        ({"variants": {"+": {}}}, "variants.+: has neither letters nor digits"),
         (
             {"variants": {"late": {"sampling": {"reward_strat": 0.5}}}},
             ".yaml: variants.late: sampling: unknown field 'reward_strat'; did you mean",

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import sys
 
 import numpy as np
@@ -78,8 +79,25 @@ def test_every_figure_is_measured_and_compared_with_its_bar(root, tmp_path, monk
     benchmark_control.main()
     some = [row for row in rows if row[0].startswith(("preference sweep", "time"))]
     assert capsys.readouterr().out.splitlines()[2:] == [f"| {' | '.join(row)} |" for row in some]
-    monkeypatch.setattr(sys, "argv", [*given, "--mapping", "linear"])
-    with pytest.raises(SystemExit) as caught:
+    few = tmp_path / "few"
+    few.mkdir()
+    Image.new("RGB", (64, 64), "red").save(few / "a.png")
+    (few / "a.txt").write_text("red apple")
+    bare = tmp_path / "bare"
+    shutil.copytree(few, bare)
+    Image.new("RGB", (64, 64), "blue").save(bare / "b.png")
+    for more, said in (
+        (["--mapping", "linear"], 'mapping ("front", now "linear")'),
+        (["--model", "smollm2"], "--model smollm2: makes texts; name one that makes pictures"),
+        (["--data", few], "few: has 1 different captions; retrieval takes"),
+        (["--data", bare], "bare: b.png has no caption; give each picture one"),
+    ):
+        monkeypatch.setattr(sys, "argv", [*given, *map(str, more)])
+        with pytest.raises(SystemExit) as caught:
+            benchmark_control.main()
+        assert caught.value.code == 2
+        assert said in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", [*given[:3], *given[5:]])  # without --adapter
+    with pytest.raises(SystemExit):
         benchmark_control.main()
-    assert caught.value.code == 2
-    assert 'mapping ("front", now "linear")' in capsys.readouterr().err
+    assert "comes without an adapter; give --adapter" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """scripts/research/benchmark_llm.py on the tiny language model: every part, once."""
 
 import json
+import shutil
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
@@ -174,7 +175,7 @@ def test_everything_once(benchmark, config, data, tmp_path, monkeypatch):
     trained = [float(row["trained, million parameters"]) for row in conditionings.values()]
     assert trained[0] > trained[2]  # what steers the layers is left out
     assert all(float(row["fluency"].replace("−", "-")) < 0 for row in methods.values())
-    assert list(bars)[:11] == [
+    assert list(bars) == [
         "control, positivity: Spearman of the means",
         "control, brevity: Spearman of the means",
         "RiC offline, words, positivity: Spearman of the means",
@@ -184,6 +185,11 @@ def test_everything_once(benchmark, config, data, tmp_path, monkeypatch):
         "hypervolume, RiC online / GRPO",
         "forward passes of training, RiC online / GRPO",
         "fluency in the middle of the sweep, RiC online - base model, nat",
+        *(
+            f"error of {slider}, calibrated{what}"
+            for slider in ("all sliders", "the positivity slider", "the brevity slider")
+            for what in (", z", " / not")
+        ),
         "speed of 2 responses in one batch / one by one",
         "these responses are the same, in float32",
     ]
@@ -235,11 +241,26 @@ def test_everything_once(benchmark, config, data, tmp_path, monkeypatch):
     (kept / "grpo" / "methods.json").unlink()
     assert benchmark("--config", gone, "--scores", kept, "--out", moved, "--kept")[0] == 0
     methods, bars, _ = tables_of(moved)
-    assert list(methods) == METHODS[:-1] and len(bars) == 9
+    assert list(methods) == METHODS[:-1] and len(bars) == 15
     monkeypatch.undo()
+    # Without the adapter, its speed is not measured.
+    shutil.copytree(kept, tmp_path / "kept")
+    fast = ["--scores", tmp_path / "kept", "--out", tmp_path / "fast", "--skip", "text", "grpo"]
+    assert benchmark("--config", config(), *fast)[0] == 0
+    assert not (tmp_path / "kept" / "speed.json").exists()
+
     other = config(grpo={"steps": 3, "groups": 1, "group_size": 4, "minibatch": 4})
     code, _, err = benchmark("--config", other, "--out", out)
     assert code == 2 and "grpo: holds a run with other grpo.steps (2, now 3)" in err
+
+    # Online rounds and GRPO are of their prompts, not of the name of a file.
+    shutil.rmtree(kept / "ours")
+    asks = data / "asks.txt"
+    before = asks.read_text()
+    asks.write_text("".join(f"{ask}\n" for ask in [*ASKS[:-1], "What is new?"]))
+    code, _, err = benchmark("--config", config(), "--out", out, "--only", "ours")
+    asks.write_text(before)
+    assert code == 2 and "online: holds a run with other basis" in err, err
 
 
 @pytest.mark.parametrize(
