@@ -37,6 +37,7 @@ from ric_diffusion.api.runs import OnlineRun, TrainConfig
 from ric_diffusion.data.scoring import load_scorers
 from ric_diffusion.evaluation.grid import preference_line
 from ric_diffusion.evaluation.method import weights_of
+from ric_diffusion.evaluation.report.write import check_report
 from ric_diffusion.io import config as configs
 from ric_diffusion.io.errors import InputError, suggest
 from ric_diffusion.io.files import replacing_folder, write_text
@@ -185,6 +186,7 @@ def load(
     """The benchmark with those of the ``known`` parts that take part; ``given``: more of its
     fields. Whatever is wrong with the config is found here, before hours of work."""
     check_out_folder(out)
+    check_report(out)
     config = configs.load_yaml(path, Alignment)
     for part, count in config.training_seeds.items():
         if part not in known:

@@ -26,6 +26,7 @@ from ric_diffusion.evaluation.report.schema import EvaluationResult, MethodResul
 from ric_diffusion.evaluation.report.text import number, with_interval
 
 SIZE = 14.0, 7.0  # inches, those of the list too
+DIGITS = 3  # of what is kept: less is no difference
 NAMED = 2  # so many that dominate a method are named
 
 
@@ -52,7 +53,7 @@ def places(result: EvaluationResult, base: str) -> list[Place]:
     alone = result.method(base)
     of_base = (alone.prompt_r_precision.value if alone else None) or 1.0
     return [
-        Place(index=i, method=one, hypervolume=volume, kept=precision / of_base)
+        Place(index=i, method=one, hypervolume=volume, kept=round(precision / of_base, DIGITS))
         for i, one in enumerate(result.methods)
         if (volume := one.hypervolume.value) is not None
         and (precision := one.prompt_r_precision.value) is not None
@@ -66,7 +67,7 @@ def frontier_table(result: EvaluationResult, base: str) -> str:
     rows = [
         [
             one.method.name,
-            number(one.kept, 3),
+            number(one.kept, DIGITS),
             with_interval(one.method.hypervolume),
             _named([other.method.name for other in found if other.beats(one)]),
         ]

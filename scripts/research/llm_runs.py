@@ -28,6 +28,7 @@ from ric_diffusion.api.runs import OnlineRun, TrainConfig
 from ric_diffusion.data.prompts import read_prompts
 from ric_diffusion.data.scoring import load_scorers
 from ric_diffusion.evaluation.method import weights_of
+from ric_diffusion.evaluation.report.write import check_report
 from ric_diffusion.io import config as configs
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.models.cost import COST, Cost
@@ -93,6 +94,7 @@ def load(path: Path, out: Path, parts: Sequence[str], **given: Any) -> LlmBenchm
     """The benchmark; ``given``: more of its fields. Whatever is wrong with the config is found
     here, before hours of work."""
     check_out_folder(out)
+    check_report(out)
     config = configs.load_yaml(path, LlmAlignment)
     offline = configs.load_yaml(config.offline, TrainConfig)
     text = configs.load_yaml(config.text, TrainConfig)
