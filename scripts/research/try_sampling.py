@@ -50,7 +50,8 @@ def tried(bench: AlignmentBenchmark, asked: Tried, path: Path) -> AlignmentBench
     """The benchmark with its own prompts. InputError, that begins with the ``path`` of what is
     ``asked``, if there are too few, and for a setting that the pipeline does not take."""
     for name, changes in asked.settings.items():
-        check_sampling(bench.model.family, changes, f"{path}: settings.{name}: ")
+        own = {**bench.sampling, **changes}
+        check_sampling(bench.model.family, own, f"{path}: settings.{name}: ")
     free = bench.prompts.training  # the first of which DDPO draws
     if asked.prompts > len(free):
         raise InputError(f"{path}: prompts is {asked.prompts}, {len(free)} are free; ask for fewer")
