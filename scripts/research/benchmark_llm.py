@@ -130,7 +130,7 @@ def speed(bench: Benchmark) -> dict[str, Any] | None:
     same = {"basis": bench.basis, "prompts": configs.digest(asked), "sampling": bench.sampling}
     if path.exists():
         stored: dict[str, Any] = json.loads(path.read_text())
-        if stored["of"] == configs.to_dict(same):
+        if stored.get("of") == configs.to_dict(same):
             return stored
     if bench.only_kept or not adapter.exists():
         return None

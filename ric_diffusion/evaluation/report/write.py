@@ -40,8 +40,8 @@ def check_report(out: Path) -> None:
 def write_metrics(result: EvaluationResult, out: Path) -> None:
     """Write the numbers alone, for where the samples are not; what ``out`` has of another report is
     removed. InputError, and nothing written, as ``check_report`` has it."""
-    check_report(out)
     own = OwnFiles(out, NOTE)
+    own.check((METRICS_FILE,))
     own.remove(SHOWN)
     own.write({METRICS_FILE: json_bytes(to_dict(result))})
 
