@@ -569,10 +569,12 @@ def publish(
     bars: Sequence[comparison.Bar],
     curves: tuple[str, str],
     tables: Sequence[str] = (),
+    stopped: Sequence[str] = (),
 ) -> None:
     """The report where all its samples are there, else metrics.json of it; cost.png, methods.png,
     table.md with further ``tables`` at its end, and a file with the reward curves of a method:
-    ``curves`` are their names. InputError, and nothing written, for files of others."""
+    ``curves`` are their names. methods.png is without those ``stopped`` early, whose fronts would
+    hide the others'. InputError, and nothing written, for files of others."""
     result = found.result
     if all(_has_samples(bench, one.trainings[0].scores) for one in methods):
         write_report(result, bench.out, bench.model.family.medium)
@@ -580,7 +582,7 @@ def publish(
         write_metrics(result, bench.out)
     shown = [one.name for one in methods if not one.variant]
     write_bytes(bench.out / "cost.png", png(cost_figure(result, shown)))
-    write_bytes(bench.out / "methods.png", png(methods_figure(result, shown)))
+    write_bytes(bench.out / "methods.png", png(methods_figure(result, set(shown) - set(stopped))))
     file, name = curves
     if drawn := curves_of(methods, name):
         write_bytes(bench.out / file, png(curves_figure(drawn)))
@@ -614,7 +616,7 @@ def parameters_of(methods: Sequence[BenchmarkMethod], names: Sequence[str]) -> d
     return {name: count for name in names if (count := counts.get(name)) is not None}
 
 
-def methods_figure(result: EvaluationResult, shown: Sequence[str]) -> Figure:
+def methods_figure(result: EvaluationResult, shown: Collection[str]) -> Figure:
     """The fronts of the methods alone, without what calibration makes of ours."""
     chief = tuple(
         method

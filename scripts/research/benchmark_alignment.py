@@ -337,15 +337,19 @@ def plain(bench: AlignmentBenchmark) -> DiffusionSampler:
     return DiffusionSampler(bench.model, bench.plain_sampling)
 
 
+def stopped_early(bench: AlignmentBenchmark) -> list[str]:
+    """The methods that are reward-conditioned DDPO after fewer iterations."""
+    return [STOPPED.format(iterations) for iterations in conditioned_stops(bench, 0).values()]
+
+
 def bars(result: EvaluationResult, bench: AlignmentBenchmark) -> list[comparison.Bar]:
-    stopped = map(STOPPED.format, conditioned_stops(bench, 0).values())
     asked = [
         comparison.beats(result, OFFLINE, 1.05),
         *comparison.apart(result, OFFLINE),
         comparison.beats(result, SOUP, 1.2),
         comparison.beats(result, equal_cost(bench.config.best_of), 1.1),
         comparison.beats(result, SFT, 1.5),
-        *(comparison.beats(result, name, 1.0) for name in (*PEERS, *stopped)),
+        *(comparison.beats(result, name, 1.0) for name in (*PEERS, *stopped_early(bench))),
         *(comparison.cheaper(result, name, 0.10) for name in (DDPO, CONDITIONED_DDPO)),
         comparison.near(result, 9 / 11),
         comparison.keeps(result, BASE, 0.97),
@@ -399,7 +403,7 @@ def run(options: argparse.Namespace) -> None:
     found = compared(bench, methods)
     asked = bars(found.result, bench)
     more = tables(bench, found.result, methods)
-    publish(bench, found, methods, asked, ("ddpo.png", DDPO), more)
+    publish(bench, found, methods, asked, ("ddpo.png", DDPO), more, stopped_early(bench))
 
 
 if __name__ == "__main__":
