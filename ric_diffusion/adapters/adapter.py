@@ -365,9 +365,9 @@ def _modulates(adapter: Adapter) -> bool:
 
 
 def _labels(adapter: Adapter) -> str | None:
-    """The words of text mode, with what stands before each and what its number is."""
+    """The words of text mode, with what stands before each."""
     grammar = getattr(adapter.conditioner, "grammar", None)
-    return grammar and f"{grammar.separator.join(grammar.labels)} ({grammar.values})"
+    return None if grammar is None else grammar.separator.join(grammar.labels)
 
 
 def adapter_digests(folder: Path) -> list[str]:

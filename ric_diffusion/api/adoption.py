@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from ric_diffusion.adapters.adapter import Adapter
 from ric_diffusion.adapters.lora import NO_LORA
@@ -19,8 +19,8 @@ from ric_diffusion.api.models import (
     sampling_arguments,
 )
 from ric_diffusion.api.paths import check_out_folder
-from ric_diffusion.conditioning.conditioner import TextConditioner
-from ric_diffusion.conditioning.grammar import Grammar, Words
+from ric_diffusion.conditioning.conditioner import TextConditioner, Words
+from ric_diffusion.conditioning.grammar import Grammar
 from ric_diffusion.data.records import REWARD_SPACE, check_written
 from ric_diffusion.data.scoring import described, load_or_stand_in
 from ric_diffusion.io.errors import InputError
@@ -78,9 +78,8 @@ def adopt(
             the adapter in it.
         denoiser: folder of the fine-tune, where only that part of the model was. On the hub it is
             USER/NAME/FOLDER.
-        grammar: the words that it reads: ``words``, the rewards' names; ``levels``, the same with
-            levels from 0.0 to 9.9; or ``upstream``, ``rm1``, ``rm2`` and so on, as in RiC's own
-            code (arXiv 2402.10207).
+        grammar: the words that it reads: ``words``, the rewards' names; or ``upstream``, ``rm1``,
+            ``rm2`` and so on, as in RiC's own code (arXiv 2402.10207).
         labels: other words, one for each reward, without the angle brackets.
         separator: what stands before each, if not the grammar's own; a space before ``labels``.
         statistics: mean and standard deviation of each reward over what the model was trained on,
@@ -222,10 +221,10 @@ def _grammar(
         raise InputError("grammar: give either it or labels")
     if labels is not None:
         found = Grammar(names=names, labels=tuple(labels))
-    elif grammar is not None and grammar in get_args(Words):
+    elif grammar in ("words", "upstream"):
         found = Grammar.preset(grammar, names)
     else:
-        raise InputError(f"grammar {grammar}: choose {', '.join(get_args(Words))}")
+        raise InputError(f"grammar {grammar}: choose words or upstream")
     return found if separator is None else replace(found, separator=separator)
 
 

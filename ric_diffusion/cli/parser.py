@@ -352,9 +352,8 @@ def build_parser() -> Parser:
     words = adopt.add_mutually_exclusive_group(required=True)
     words.add_argument(
         "--grammar",
-        choices=["words", "upstream", "levels"],
-        help="the words it reads: the rewards' names, rm1, rm2 … as in RiC's own code, or the "
-        "rewards' names with levels from 0.0 to 9.9",
+        choices=["words", "upstream"],
+        help="the words it reads: the rewards' names, or rm1, rm2 … as in RiC's own code",
     )
     words.add_argument(
         "--labels", nargs="+", metavar="WORD", help="other words, one for each reward, without <>"

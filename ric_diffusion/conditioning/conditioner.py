@@ -8,11 +8,12 @@ from typing import Any, Literal, Protocol
 import torch
 
 from ric_diffusion.conditioning.encoder import RewardEncoder, as_values
-from ric_diffusion.conditioning.grammar import Grammar, Words, fit_prompt
+from ric_diffusion.conditioning.grammar import Grammar, fit_prompt, rounded
 from ric_diffusion.io.errors import InputError
 
 Targets = Mapping[str, float]
 Mode = Literal["embedding", "text"]
+Words = Literal["words", "upstream"]  # presets of the grammar
 
 
 class Conditioner(Protocol):
@@ -93,7 +94,7 @@ class TextConditioner:
         """Words fit every model."""
 
     def used(self, targets: Targets) -> dict[str, float]:
-        return self.grammar.rounded(targets)
+        return rounded(targets)
 
     def named_parameters(self) -> Iterable[tuple[str, torch.nn.Parameter]]:
         return ()

@@ -1,11 +1,9 @@
 """The one grammar for reward words: ``red apple <colorfulness> 1.5 <compressibility> -0.4``.
 
-Values are z rounded to one decimal, as in Rewards-in-Context (Yang et al. 2024, section 3.1), or
-levels from 0.0 to 9.9, two of which make one z: of a number a language model hears the sign and the
-first digit before all, and those of z tell five values apart. A reward left out is auto. A prompt
-can hold anything: what looks like a reward word in it gets an underscore (``<_colorfulness>``),
-which a tokenizer reads differently, and ``parse`` takes it away again. So nobody forges rewards by
-writing them into a prompt.
+Values are z rounded to one decimal, as in Rewards-in-Context (Yang et al. 2024, section 3.1). A
+reward left out is auto. A prompt can hold anything: what looks like a reward word in it gets an
+underscore (``<_colorfulness>``), which a tokenizer reads differently, and ``parse`` takes it away
+again. So nobody forges rewards by writing them into a prompt.
 """
 
 from __future__ import annotations
@@ -14,7 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from ric_diffusion.io.counting import counted
 from ric_diffusion.io.errors import InputError
@@ -22,21 +20,20 @@ from ric_diffusion.rewards import checks
 
 MOST_SEPARATOR = 16  # characters
 _VALUE = r"-?\d+\.\d"
-_MEAN_LEVEL, _LEVELS_OF_Z = 5.0, 2.0
-_MOST_LEVEL = 9.9
 
-Words = Literal["words", "upstream", "levels"]  # presets of the grammar
-Values = Literal["z", "levels"]
+
+def rounded(targets: Mapping[str, float]) -> dict[str, float]:
+    """Targets as text can carry them: one decimal, no negative zero."""
+    return {name: round(value, 1) + 0.0 for name, value in targets.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Grammar:
-    """Reward names in order, the label that stands for each in a text, and what its number is."""
+    """Reward names in order and the label that stands for each in a text."""
 
     names: tuple[str, ...]
     labels: tuple[str, ...]
     separator: str = " "
-    values: Values = "z"
 
     def __post_init__(self) -> None:
         for label in self.labels:
@@ -49,8 +46,6 @@ class Grammar:
             raise InputError(
                 f"separator {self.separator!r}: must be a text of {MOST_SEPARATOR} at most"
             )
-        if self.values not in get_args(Values):
-            raise InputError(f"values {self.values!r}: must be {' or '.join(get_args(Values))}")
 
     @classmethod
     def words(cls, names: tuple[str, ...]) -> Grammar:
@@ -58,49 +53,28 @@ class Grammar:
         return cls(names=names, labels=names)
 
     @classmethod
-    def levels(cls, names: tuple[str, ...]) -> Grammar:
-        """Every reward under its own name, z = 1.5 as 8.0; beyond -2.5 and 2.45 the last level."""
-        return cls(names=names, labels=names, values="levels")
-
-    @classmethod
     def upstream(cls, names: tuple[str, ...]) -> Grammar:
         """The authors' ``{prompt}<rm1> 1.2<rm2> -0.4``, for their released checkpoints."""
         return cls(names=names, labels=tuple(f"rm{i + 1}" for i in range(len(names))), separator="")
 
     @classmethod
-    def preset(cls, kind: Words, names: tuple[str, ...]) -> Grammar:
+    def preset(cls, kind: Literal["words", "upstream"], names: tuple[str, ...]) -> Grammar:
         """The one of these that a config names."""
-        make = {"words": cls.words, "upstream": cls.upstream, "levels": cls.levels}
-        return make[kind](names)
+        return cls.words(names) if kind == "words" else cls.upstream(names)
 
     @cached_property
     def _label(self) -> str:
         return "|".join(re.escape(label) for label in sorted(self.labels, key=len, reverse=True))
 
-    def _written(self, z: float) -> float:
-        """The number that a text has for it: one decimal, no negative zero."""
-        if self.values == "levels":
-            z = min(max(_MEAN_LEVEL + _LEVELS_OF_Z * z, 0.0), _MOST_LEVEL)
-        return round(z, 1) + 0.0
-
-    def _read(self, number: float) -> float:
-        """The inverse of ``_written``, in z."""
-        return (
-            round((number - _MEAN_LEVEL) / _LEVELS_OF_Z, 2) if self.values == "levels" else number
-        )
-
-    def rounded(self, targets: Mapping[str, float]) -> dict[str, float]:
-        """Targets in z as text can carry them."""
-        return {name: self._read(self._written(z)) for name, z in targets.items()}
-
     def reward_words(self, targets: Mapping[str, float]) -> str:
         """The words alone, in the grammar's order, each with its separator in front."""
         if unknown := set(targets) - set(self.names):
             raise InputError(f"targets {sorted(unknown)}: not among {', '.join(self.names)}")
+        values = rounded(targets)
         return "".join(
-            f"{self.separator}<{label}> {self._written(targets[name]):.1f}"
+            f"{self.separator}<{label}> {values[name]:.1f}"
             for name, label in zip(self.names, self.labels, strict=True)
-            if name in targets
+            if name in values
         )
 
     def escape(self, prompt: str) -> str:
@@ -121,7 +95,7 @@ class Grammar:
         prompt, words = (text[: first.start()], text[first.start() :]) if first else (text, "")
         by_label = dict(zip(self.labels, self.names, strict=True))
         found = re.findall(rf"<({self._label})> ({_VALUE})", words)
-        targets = {by_label[label]: self._read(float(value)) for label, value in found}
+        targets = {by_label[label]: float(value) for label, value in found}
         prompt = self.unescape(prompt)
         if self.format(prompt, targets) != text:
             raise InputError(
@@ -135,14 +109,12 @@ class Grammar:
             "names": list(self.names),
             "labels": list(self.labels),
             "separator": self.separator,
-            "values": self.values,
         }
 
     @classmethod
     def from_dict(cls, stored: Any) -> Grammar:
         """Of an adapter's JSON. InputError if it is not that."""
-        stored = {"values": "z", **checks.mapping(stored, "grammar")}  # the first had only z
-        given = checks.fields(stored, ("names", "labels", "separator", "values"), "grammar")
+        given = checks.fields(stored, ("names", "labels", "separator"), "grammar")
         for key in ("names", "labels"):
             given[key] = tuple(checks.items(given[key], f"grammar: {key}"))
         return cls(**given)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import torch
 import torch.nn.functional as F
 
-from ric_diffusion.conditioning.grammar import Grammar
+from ric_diffusion.conditioning.grammar import Grammar, rounded
 
 GRAMMAR = Grammar.words(("size", "right", "up", "turn"))
 SIZE, SIZE_STEP = 0.75, 1.15  # at 0, and the factor of one unit
@@ -25,7 +25,7 @@ def draw_placement(generator: torch.Generator) -> dict[str, float]:
     chosen = torch.randperm(len(GRAMMAR.names), generator=generator)[:count].tolist()
     values = (torch.rand(count, generator=generator) * 2 - 1) * LIMIT
     drawn = sorted(zip(chosen, values.tolist(), strict=True))
-    return GRAMMAR.rounded({GRAMMAR.names[i]: value for i, value in drawn})
+    return rounded({GRAMMAR.names[i]: value for i, value in drawn})
 
 
 def placed(images: torch.Tensor, placements: Sequence[Mapping[str, float]]) -> torch.Tensor:

@@ -6,13 +6,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ric_diffusion.conditioning.grammar import Grammar
+from ric_diffusion.conditioning.grammar import Grammar, rounded
 from ric_diffusion.io.errors import InputError
 
 NAMES = ("colorfulness", "compressibility", "aesthetic", "clip_score")
 TWO = NAMES[:2]
-PRESETS = ("words", "upstream", "levels")
-GRAMMARS = [Grammar.preset(preset, NAMES[:n]) for preset in PRESETS for n in range(1, 5)]
+GRAMMARS = [make(NAMES[:n]) for make in (Grammar.words, Grammar.upstream) for n in range(1, 5)]
 
 untimed = settings(deadline=None, max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 grammars = st.sampled_from(GRAMMARS)
@@ -48,7 +47,7 @@ def cases(draw):
     targets = draw(
         st.dictionaries(st.sampled_from(grammar.names), st.integers(-99, 99).map(lambda i: i / 10))
     )
-    return grammar, draw(prompts(grammar)), grammar.rounded(targets)
+    return grammar, draw(prompts(grammar)), targets
 
 
 @untimed
@@ -75,12 +74,8 @@ def test_what_parse_accepts_is_what_format_writes(case):
 def test_values_are_carried_to_one_decimal(grammar, targets):
     targets = {name: value for name, value in targets.items() if name in grammar.names}
     _, found = grammar.parse(grammar.format("", targets))
-    assert found == grammar.rounded(targets)
-    for name, value in targets.items():
-        if grammar.values == "levels":
-            assert abs(found[name] - min(max(value, -2.5), 2.45)) <= 0.025 + 1e-9
-        else:
-            assert abs(found[name] - value) <= 0.05 + 1e-9
+    assert found == rounded(targets)
+    assert all(abs(found[name] - value) <= 0.05 + 1e-9 for name, value in targets.items())
 
 
 def tokens(tokenizer, text):
@@ -138,27 +133,6 @@ def test_upstream_writes_what_the_released_checkpoints_read():
     targets = {"aesthetic": 1.2, "compressibility": -0.4}
     assert grammar.format("a cat.", targets) == "a cat.<rm1> 1.2<rm2> -0.4"
     assert grammar.parse("a cat.<rm2> -0.4") == ("a cat.", {"compressibility": -0.4})
-
-
-def test_levels_have_a_first_digit_for_each_half_z():
-    grammar = Grammar.levels(TWO)
-    text = grammar.format("red apple", {"colorfulness": 1.5, "compressibility": -0.4})
-    assert text == "red apple <colorfulness> 8.0 <compressibility> 4.2"
-    assert grammar.parse(text) == ("red apple", {"colorfulness": 1.5, "compressibility": -0.4})
-    levels = [grammar.reward_words({"colorfulness": i / 2})[-3:] for i in range(-5, 5)]
-    assert [level[0] for level in levels] == list("0123456789")
-    ends = {"colorfulness": -9.0, "compressibility": 9.0}
-    assert grammar.reward_words(ends) == " <colorfulness> 0.0 <compressibility> 9.9"
-    assert grammar.rounded(ends) == {"colorfulness": -2.5, "compressibility": 2.45}
-
-
-def test_what_a_grammar_numbers_is_stored():
-    grammar = Grammar.levels(TWO)
-    assert Grammar.from_dict(grammar.to_dict()) == grammar
-    first = {k: v for k, v in grammar.to_dict().items() if k != "values"}
-    assert Grammar.from_dict(first) == Grammar.words(TWO)
-    with pytest.raises(InputError, match="values 'sigma': must be z or levels"):
-        Grammar.from_dict({**first, "values": "sigma"})
 
 
 def test_there_is_no_negative_zero():
@@ -225,7 +199,7 @@ def test_unknown_rewards_are_refused_by_name():
         ({"names": 1}, "grammar: names must be a list, not 1"),
         ({"separator": 3}, "separator 3: must be a text of 16 at most"),
         ({"separator": "-" * 17}, f"separator {'-' * 17!r}: must be a text of 16 at most"),
-        ({"other": 3}, "grammar: unknown field 'other'; one of: names, labels, separator, values"),
+        ({"other": 3}, "grammar: unknown field 'other'; one of: names, labels, separator"),
     ],
 )
 def test_every_reward_needs_a_label_of_its_own_and_files_say_so(stored, said):

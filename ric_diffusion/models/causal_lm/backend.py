@@ -14,10 +14,10 @@ from ric_diffusion.adapters.adapter import Adapter
 from ric_diffusion.conditioning.conditioner import (
     EmbeddingConditioner,
     Mode,
+    Words,
     new_conditioner,
 )
 from ric_diffusion.conditioning.dropout import Dropout
-from ric_diffusion.conditioning.grammar import Words
 from ric_diffusion.data.medium import read_named
 from ric_diffusion.data.records import Record
 from ric_diffusion.io.config import above_zero, within

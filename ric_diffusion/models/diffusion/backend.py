@@ -20,9 +20,8 @@ from ric_diffusion.adapters import lora
 from ric_diffusion.adapters.adapter import Adapter, check_continues
 from ric_diffusion.adapters.modelspec import ModelSpec
 from ric_diffusion.conditioning.captions import Captions
-from ric_diffusion.conditioning.conditioner import Mode, new_conditioner
+from ric_diffusion.conditioning.conditioner import Mode, Words, new_conditioner
 from ric_diffusion.conditioning.dropout import Dropout
-from ric_diffusion.conditioning.grammar import Words
 from ric_diffusion.data.records import Record
 from ric_diffusion.io.bounds import MOST_SIDE
 from ric_diffusion.io.config import above_zero, probabilities, within
