@@ -1,7 +1,7 @@
 """A sheet of what methods of a benchmark draw for the same prompts: what no mean z tells.
 
     python scripts/research/benchmark_alignment.py --out runs/alignment
-    python scripts/research/method_samples.py --out runs/alignment --sheet samples.png \\
+    python scripts/research/method_samples.py --report runs/alignment --out samples.png \\
         --methods "RiC online" DDPO "reward-conditioned DDPO"
 
 Each method has a row for its first, middle and last preference, each prompt a column with the first
@@ -15,7 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from benchmark import title_of
+from ric_diffusion.api.paths import check_out_file
 from ric_diffusion.data.images import png_bytes
 from ric_diffusion.data.medium import IMAGE, read_named
 from ric_diffusion.evaluation.report.sheet import draw_sheet
@@ -29,25 +32,27 @@ MOST_PROMPTS = 32
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--out", type=Path, required=True, help="the benchmark's folder")
+    parser.add_argument("--report", type=Path, required=True, metavar="FOLDER",
+                        help="the benchmark's --out")  # fmt: skip
     parser.add_argument("--methods", nargs="+", required=True, metavar="NAME")
     parser.add_argument("--prompts", type=int, default=12, metavar="N", help="the first of them")
-    parser.add_argument("--sheet", type=Path, required=True, metavar="PNG", help="is written")
+    parser.add_argument("--out", type=Path, required=True, metavar="PNG", help="is written")
     options = parser.parse_args()
     try:
         if not 1 <= options.prompts <= MOST_PROMPTS:
             raise InputError(f"--prompts {options.prompts}: give 1 to {MOST_PROMPTS}")
-        sheet = png_bytes(sheet_of(options.out, options.methods, options.prompts))
-        write_bytes(options.sheet, sheet)
+        check_out_file(options.out)
+        sheet = sheet_of(options.report, options.methods, options.prompts)
+        write_bytes(options.out, png_bytes(sheet))
     except InputError as error:
         parser.exit(2, f"{parser.prog}: {error}\n")
-    print(options.sheet)
+    print(options.out)
 
 
-def sheet_of(out: Path, methods: Sequence[str], count: int) -> Any:
-    """The sheet as a PIL image. InputError for a method that ``out`` has no samples of, or whose
-    prompts, seeds and preferences are not the first one's."""
-    stored = [_stored(out, name) for name in methods]
+def sheet_of(report: Path, methods: Sequence[str], count: int) -> Image.Image:
+    """The sheet. InputError for a method that ``report`` has no samples of, or whose prompts, seeds
+    and preferences are not the first one's."""
+    stored = [_stored(report, name) for name in methods]
     asked = [_asked(one) for one in stored]
     for name, one in zip(methods, asked, strict=True):
         if not one[0]:
@@ -60,19 +65,19 @@ def sheet_of(out: Path, methods: Sequence[str], count: int) -> Any:
     for name in methods:
         for point, preference in ends:
             files = [f"{point:03d}/{q:04d}-{seeds[q][0]}" for q in range(len(prompts[:count]))]
-            folder = folder_of(out, name) / "samples"
+            folder = folder_of(report, name) / "samples"
             paths = [folder / f"{file}{IMAGE.suffix}" for file in files]
             rows.append([read_named(path, IMAGE, mend=DRAW_AGAIN) for path in paths])
             titles.append(f"{name}: {title_of(preference)}")
     return draw_sheet(rows, row_titles=titles, captions=[[prompt] for prompt in prompts[:count]])
 
 
-def _stored(out: Path, name: str) -> dict[str, Any]:
+def _stored(report: Path, name: str) -> dict[str, Any]:
     """What the method's samples were drawn with."""
-    run = RunFolder(folder_of(out, name), VERB)
+    run = RunFolder(folder_of(report, name), VERB)
     if not run.begun:
         raise InputError(
-            f"{out}: has no samples of {name} in {METHODS}/; give a method that it has"
+            f"{report}: has no samples of {name} in {METHODS}/; give a method that it has"
         )
     identity: dict[str, Any] = run.stored()["identity"]
     return identity

@@ -39,7 +39,7 @@ def call(monkeypatch, *arguments):
 
 def test_a_row_for_each_end_and_the_middle_of_each_method(out, monkeypatch):
     sheet = out / "sheet.png"
-    call(monkeypatch, "--out", out, "--sheet", sheet, "--methods", *NUMBERS)
+    call(monkeypatch, "--report", out, "--out", sheet, "--methods", *NUMBERS)
     shown = np.asarray(Image.open(sheet).convert("L"))
     expected = {
         grey + 10 * point + q for grey in NUMBERS.values() for point in (1, 2, 3) for q in (0, 1)
@@ -56,12 +56,13 @@ def test_a_row_for_each_end_and_the_middle_of_each_method(out, monkeypatch):
             "has no samples of Two in methods/; give a method that it has",
         ),
         (["--methods", "One", "--prompts", "0"], "--prompts 0: give 1 to 32"),
+        (["--methods", "One", "--out", "."], "out .: a folder; name a file in it"),
     ],
 )
 def test_what_is_not_there_is_one_line(out, monkeypatch, capsys, arguments, said):
     sheet = out / "sheet.png"
     with pytest.raises(SystemExit) as stopped:
-        call(monkeypatch, "--out", out, "--sheet", sheet, *arguments)
+        call(monkeypatch, "--report", out, "--out", sheet, *arguments)
     assert stopped.value.code == 2
     assert said in capsys.readouterr().err
     assert not sheet.exists()
@@ -73,7 +74,7 @@ def test_methods_that_were_asked_for_something_else_are_not_beside_each_other(
     path = out / "methods/another-one/run.json"
     path.write_text(path.read_text().replace("a cat", "a cow"))
     with pytest.raises(SystemExit):
-        call(monkeypatch, "--out", out, "--sheet", out / "sheet.png", "--methods", *NUMBERS)
+        call(monkeypatch, "--report", out, "--out", out / "sheet.png", "--methods", *NUMBERS)
     assert "another one: was not asked for the same as One" in capsys.readouterr().err
 
 
@@ -83,12 +84,12 @@ def test_a_method_without_preferences_has_no_ends(out, monkeypatch, capsys):
     run["identity"]["points"] = run["identity"]["points"][:1]
     path.write_text(json.dumps(run))
     with pytest.raises(SystemExit):
-        call(monkeypatch, "--out", out, "--sheet", out / "sheet.png", "--methods", "One")
+        call(monkeypatch, "--report", out, "--out", out / "sheet.png", "--methods", "One")
     assert "One: was asked for no preference; leave it out" in capsys.readouterr().err
 
 
 def test_a_missing_sample_is_named(out, monkeypatch, capsys):
     (out / "methods/One/samples/002/0001-9.png").unlink()
     with pytest.raises(SystemExit):
-        call(monkeypatch, "--out", out, "--sheet", out / "sheet.png", "--methods", "One")
+        call(monkeypatch, "--report", out, "--out", out / "sheet.png", "--methods", "One")
     assert "002/0001-9.png" in capsys.readouterr().err
