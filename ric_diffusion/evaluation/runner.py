@@ -331,7 +331,12 @@ def draw_batch(worker: EvaluationWorker, item: Mapping[str, Any]) -> dict[str, A
 def sample_file(config: EvaluationConfig, cell: Cell, suffix: str) -> str:
     """Where the sample of a cell lies, below the method's folder; ``suffix``: of its medium."""
     p, q, s = cell
-    return f"samples/{p:03d}/{q:04d}-{config.seed(q, s)}{suffix}"
+    return file_of(p, q, config.seed(q, s), suffix)
+
+
+def file_of(point: int, prompt: int, seed: int, suffix: str) -> str:
+    """The same by the numbers of point and prompt, and the seed itself."""
+    return f"samples/{point:03d}/{prompt:04d}-{seed}{suffix}"
 
 
 def sample_files(

@@ -22,7 +22,7 @@ from ric_diffusion.api.paths import check_out_file
 from ric_diffusion.data.images import png_bytes
 from ric_diffusion.data.medium import IMAGE, read_named
 from ric_diffusion.evaluation.report.sheet import draw_sheet
-from ric_diffusion.evaluation.runner import DRAW_AGAIN, METHODS, VERB, folder_of
+from ric_diffusion.evaluation.runner import DRAW_AGAIN, METHODS, VERB, file_of, folder_of
 from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.files import write_bytes
 from ric_diffusion.io.run import RunFolder
@@ -63,10 +63,10 @@ def sheet_of(report: Path, methods: Sequence[str], count: int) -> Image.Image:
     ends = [preferences[0], preferences[len(preferences) // 2], preferences[-1]]
     rows, titles = [], []
     for name in methods:
+        folder = folder_of(report, name)
         for point, preference in ends:
-            files = [f"{point:03d}/{q:04d}-{seeds[q][0]}" for q in range(len(prompts[:count]))]
-            folder = folder_of(report, name) / "samples"
-            paths = [folder / f"{file}{IMAGE.suffix}" for file in files]
+            firsts = [(q, own[0]) for q, own in enumerate(seeds[:count])]
+            paths = [folder / file_of(point, q, seed, IMAGE.suffix) for q, seed in firsts]
             rows.append([read_named(path, IMAGE, mend=DRAW_AGAIN) for path in paths])
             titles.append(f"{name}: {title_of(preference)}")
     return draw_sheet(rows, row_titles=titles, captions=[[prompt] for prompt in prompts[:count]])
@@ -79,6 +79,7 @@ def _stored(report: Path, name: str) -> dict[str, Any]:
         raise InputError(
             f"{report}: has no samples of {name} in {METHODS}/; give a method that it has"
         )
+    run.check_free(resume=True)
     identity: dict[str, Any] = run.stored()["identity"]
     return identity
 

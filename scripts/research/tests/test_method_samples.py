@@ -88,6 +88,15 @@ def test_a_method_without_preferences_has_no_ends(out, monkeypatch, capsys):
     assert "One: was asked for no preference; leave it out" in capsys.readouterr().err
 
 
+def test_a_run_of_something_else_is_one_line(out, monkeypatch, capsys):
+    path = out / "methods/One/run.json"
+    path.write_text(json.dumps({"verb": "train", "identity": {}}))
+    with pytest.raises(SystemExit) as stopped:
+        call(monkeypatch, "--report", out, "--out", out / "sheet.png", "--methods", "One")
+    assert stopped.value.code == 2
+    assert "train" in capsys.readouterr().err
+
+
 def test_a_missing_sample_is_named(out, monkeypatch, capsys):
     (out / "methods/One/samples/002/0001-9.png").unlink()
     with pytest.raises(SystemExit):
