@@ -50,13 +50,14 @@ from ric_diffusion.evaluation.report.write import write_metrics, write_report
 from ric_diffusion.evaluation.runner import VERB, MethodScores, evaluate_methods, folder_of
 from ric_diffusion.io import config as configs
 from ric_diffusion.io.engines import HERE
-from ric_diffusion.io.errors import InputError
+from ric_diffusion.io.errors import CollapseError, InputError
 from ric_diffusion.io.files import write_bytes, write_text
 from ric_diffusion.io.run import RunFolder
 from ric_diffusion.models.cost import Cost
 from ric_diffusion.models.family import family_of, loading
 from ric_diffusion.models.hardware import default_device
 from ric_diffusion.rewards import RewardSpace
+from scorers import ScorerError
 from trainings import Comparison, Pair, over_trainings
 
 OURS, OFFLINE = "RiC online", "RiC offline"
@@ -450,6 +451,16 @@ def options_of(doc: str, config: str, out: str, parts: Sequence[str]) -> tuple[A
     given.parts = [part for part in parts if part in wanted and part not in given.skip]
     given.scores = given.scores or given.out / SCORES
     return parser, given
+
+
+def run_benchmark(parser: argparse.ArgumentParser, run: Callable[[], None]) -> None:
+    """Run it; what `ric` says in one line is one line here, with the same exit codes."""
+    try:
+        run()
+    except (InputError, ScorerError) as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
+    except (OSError, FloatingPointError, CollapseError) as error:
+        parser.exit(1, f"{parser.prog}: {error}\n")
 
 
 def all_methods(bench: Benchmark, parts: Mapping[str, Part]) -> list[BenchmarkMethod]:

@@ -84,6 +84,7 @@ from benchmark import (
     ours,
     parameters_of,
     publish,
+    run_benchmark,
     sft_methods,
     soup_methods,
     soup_of,
@@ -97,12 +98,10 @@ from ric_diffusion.evaluation.grid import Point, preference_points
 from ric_diffusion.evaluation.method import weights_of
 from ric_diffusion.evaluation.report.plots import png
 from ric_diffusion.evaluation.report.schema import EvaluationResult
-from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.files import write_bytes
 from ric_diffusion.models.cost import Cost, Meter
 from ric_diffusion.models.diffusion.sampler import DiffusionSampler
 from ric_diffusion.rewards import MAPPINGS
-from scorers import ScorerError
 
 BEST, DDPO, DDPO_SOUP = "best of {}", "DDPO", "rewarded soup of DDPO"
 CONDITIONED_DDPO = "reward-conditioned DDPO"
@@ -386,10 +385,7 @@ def tables(
 
 def main() -> None:
     parser, options = options_of(__doc__, "emoji-alignment.yaml", "runs/alignment", list(PARTS))
-    try:
-        run(options)
-    except (InputError, ScorerError) as error:
-        parser.exit(2, f"{parser.prog}: {error}\n")
+    run_benchmark(parser, lambda: run(options))
 
 
 def run(options: argparse.Namespace) -> None:

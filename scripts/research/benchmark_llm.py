@@ -38,6 +38,7 @@ from benchmark import (
     ours,
     parameters_of,
     publish,
+    run_benchmark,
     sft_methods,
     soup_methods,
     train_sft_runs,
@@ -55,11 +56,9 @@ from llm_runs import (
 )
 from ric_diffusion.evaluation.report.schema import EvaluationResult
 from ric_diffusion.io import config as configs
-from ric_diffusion.io.errors import InputError
 from ric_diffusion.io.files import write_json
 from ric_diffusion.models.causal_lm.model import RiCCausalLM
 from ric_diffusion.models.causal_lm.sampler import LlmSampler
-from scorers import ScorerError
 
 GRPO = "GRPO"
 SPEED = "speed.json"
@@ -186,10 +185,7 @@ def bars(result: EvaluationResult, bench: Benchmark) -> list[Bar]:
 def main() -> None:
     name, out = "smollm2-alignment.yaml", "runs/alignment-llm"
     parser, options = options_of(__doc__, name, out, list(PARTS))
-    try:
-        run(options)
-    except (InputError, ScorerError) as error:
-        parser.exit(2, f"{parser.prog}: {error}\n")
+    run_benchmark(parser, lambda: run(options))
 
 
 def run(options: argparse.Namespace) -> None:
